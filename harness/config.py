@@ -1,0 +1,89 @@
+"""A trial's resolved configuration: the sections of a suite, bound to one implementation and one seed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from harness.spec import Count, LrDecay, ModelSpec, OptimSpec, Positive, Runtime, Section
+
+
+class Augment(Section):
+    """Training-time augmentation, drawn per image and epoch."""
+
+    shift: Annotated[int, Field(ge=0, le=100)] = 0  # at most this many pixels each way, zero filled
+
+
+class DataConfig(Section):
+    """Which images. Sizes left out mean all there are; validation images are never trained on, test images never chosen on."""
+
+    name: str
+    train: Count | None = None
+    validation: Annotated[int, Field(ge=0)] | None = None
+    test: Count | None = None
+    augment: Augment = Augment()
+    dir: str | None = None  # where the files are kept; not part of a trial's identity
+
+
+class TrainConfig(OptimSpec):
+    """How long, in which batches, at which learning rate."""
+
+    epochs: Count = 10
+    batch: Count = 128
+
+    @property
+    def optim(self) -> OptimSpec:
+        return OptimSpec(lr=self.lr, lr_decay=self.lr_decay)
+
+
+class RuntimeConfig(Section):
+    """What a suite may say of the runtime; device and threads follow from `resources`."""
+
+    precision: Literal["fp32", "fp64"] = "fp32"
+    compile: bool = True
+
+
+class ParityConfig(Section):
+    """The gate before the clock: outputs, loss and gradients on one batch, then `steps` optimiser steps of the timed path."""
+
+    gate: bool = True
+    steps: Annotated[int, Field(ge=0, le=1000)] = 3
+
+
+class Resources(Section):
+    """What one trial takes for itself alone. `auto`: one GPU where the cluster has any, else none."""
+
+    cpus: Count = 2
+    gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+
+
+class Trial(Section):
+    """One resolved configuration with its seed; `id` is the hash of everything that can change its result."""
+
+    id: str
+    suite: str
+    impl: str
+    seed: Annotated[int, Field(ge=0)]
+    params: dict[str, Any]  # the grid's values other than impl and seed, e.g. {"model.routing": 3}
+    data: DataConfig
+    model: ModelSpec
+    train: TrainConfig
+    runtime: RuntimeConfig
+    parity: ParityConfig
+    cpus: Count
+    gpus: Annotated[int, Field(ge=0)]
+
+    def runtime_spec(self) -> Runtime:
+        """The runtime an implementation is built with: one thread a core, the GPU if the trial has one."""
+        return Runtime(
+            precision=self.runtime.precision,
+            compile=self.runtime.compile,
+            device="gpu" if self.gpus else "cpu",
+            threads=self.cpus,
+        )
+
+
+__all__ = [
+    "Augment", "DataConfig", "LrDecay", "ParityConfig", "Positive", "Resources", "RuntimeConfig", "TrainConfig", "Trial",
+]  # fmt: skip

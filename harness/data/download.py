@@ -1,0 +1,138 @@
+"""Fetching published files from mirrors: resumed where a transfer broke off, verified, and put in place atomically."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+from filelock import BaseFileLock, FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from urllib3.exceptions import HTTPError
+
+from harness import __version__
+from harness.data.files import CorruptFile, FileSet, instructions, locate, read_verified
+from harness.errors import UserError
+
+TIMEOUT_S = (6.1, 30.0)  # to connect; between two pieces of the answer
+_TRIES = 5  # of one file from one mirror, as long as each brings it further
+_CHUNK_BYTES = 1 << 16
+
+_NETWORK = (requests.RequestException, HTTPError)
+_Report = Callable[[int, int | None], None]  # bytes so far, bytes in all
+
+
+def fetch(files: FileSet, directory: Path, *, progress: bool, timeout_s: tuple[float, float] = TIMEOUT_S) -> None:
+    """Puts the missing files, verified and uncompressed, into `<directory>/<set>/`; those already there are left alone.
+
+    One process fetches at a time; another waits and then finds the files there. A transfer that broke off is continued
+    by the next call. Raises `UserError` if no mirror serves a file or the directory cannot be written.
+    """
+    folder = directory / files.name
+    console = Console(stderr=True, quiet=not progress)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder, console), Progress(*columns, console=console, transient=True) as bars:
+            mirrors = files.mirrors
+            found = locate(files, directory)
+            for name in (name for name in files.sha256 if name not in found):
+                task = bars.add_task(name, total=None)
+
+                def report(done: int, total: int | None, task: TaskID = task) -> None:
+                    bars.update(task, completed=done, total=total)
+
+                served_by = _fetch_file(files, name, mirrors, directory, report, timeout_s)
+                mirrors = (served_by, *(mirror for mirror in mirrors if mirror != served_by))
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{folder} cannot be written: {reason}.\n{instructions(files, directory)}") from error
+
+
+def _lock(folder: Path, console: Console) -> BaseFileLock:
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.print(f"Waiting for another process, which is fetching into {folder}.")
+        lock.acquire()
+    return lock
+
+
+def _fetch_file(
+    files: FileSet,
+    name: str,
+    mirrors: tuple[str, ...],
+    directory: Path,
+    report: _Report,
+    timeout_s: tuple[float, float],
+) -> str:
+    """Fetches one file from the first mirror that serves it whole, and returns that mirror."""
+    folder = directory / files.name
+    errors: list[str] = []
+    for mirror in mirrors:
+        # Wrappers differ from mirror to mirror, so what is half done can only be continued at the same one.
+        part = folder / f".{name}.{zlib.crc32(mirror.encode()):08x}.part"
+        try:
+            _transfer(f"{mirror}{name}.gz", part, report, timeout_s)
+            content = read_verified(part, files.sha256[name])
+        except _NETWORK as error:
+            errors.append(f"{mirror}: {_reason(error)}")
+        except CorruptFile as error:
+            part.unlink(missing_ok=True)
+            errors.append(f"{mirror}: {str(error).removeprefix(f'{part}: ')}")
+        else:
+            complete = folder / f".{name}.tmp"
+            complete.write_bytes(content)
+            complete.replace(folder / name)
+            for leftover in folder.glob(f".{name}.*.part"):
+                leftover.unlink()
+            return mirror
+    tried = "".join(f"\n  {error}" for error in errors)
+    raise UserError(f"{name}.gz could not be fetched from any mirror:{tried}\n{instructions(files, directory)}")
+
+
+def _transfer(url: str, part: Path, report: _Report, timeout_s: tuple[float, float]) -> None:
+    """Brings `part` to its full length, continuing what is there."""
+    for attempt in range(1, _TRIES + 1):
+        start = _size(part)
+        try:
+            return _stream(url, part, start, report, timeout_s)
+        except _NETWORK:
+            if attempt == _TRIES or _size(part) <= start:
+                raise
+
+
+def _stream(url: str, part: Path, start: int, report: _Report, timeout_s: tuple[float, float]) -> None:
+    headers = {"User-Agent": f"capsbench/{__version__}", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with requests.get(url, headers=headers, stream=True, timeout=timeout_s) as response:
+        if start and response.status_code == requests.codes.range_not_satisfiable:
+            return  # nothing lies beyond what we have: its hash decides
+        response.raise_for_status()
+        continued = response.status_code == requests.codes.partial_content
+        done = start if continued else 0
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length else None
+        with part.open("ab" if continued else "wb") as out:
+            # The raw bytes: a Content-Encoding undone on the way would make half a file impossible to continue.
+            for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=False):
+                done += out.write(chunk)
+                report(done, total)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause, without the connection's description."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code} {error.response.reason}"
+    inner = [getattr(error, "reason", None), *error.args]
+    cause = next((item for item in inner if isinstance(item, Exception)), None)
+    return _reason(cause) if cause else re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(error))

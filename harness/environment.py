@@ -1,0 +1,139 @@
+"""Where results come from: the machine, the versions, the code. Reads files and metadata; imports no framework."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_IMPL_DISTS = {
+    "numpy": ("numpy",),
+    "torch": ("torch",),
+    "tf": ("tensorflow", "tensorflow-cpu", "keras"),
+    # JAX does not pin what drives a GPU, so the plugins count too.
+    "jax": ("jax", "jaxlib", "optax", "jax-cuda12-plugin", "jax-cuda13-plugin"),
+}
+_ALL_IMPL_DISTS = tuple(dict.fromkeys(dist for dists in _IMPL_DISTS.values() for dist in dists))
+_BENCH_DISTS = ("ray", "mlflow")
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def environment() -> dict[str, Any]:
+    """JSON-able: host, os, cpu, cores, memory_bytes, gpus (names), python, versions by dist, git {commit, dirty}.
+
+    `memory_bytes` is None where the platform does not tell; `git` is None where the code is not in its own checkout.
+    """
+    return {
+        "host": platform.node(),
+        "os": platform.platform(),
+        "cpu": cpu_model(),
+        "cores": available_cores(),
+        "memory_bytes": memory_bytes(),
+        "gpus": gpu_names(),
+        "python": platform.python_version(),
+        "versions": versions((*_ALL_IMPL_DISTS, *_BENCH_DISTS)),
+        "git": git_state(_ROOT),
+    }
+
+
+def fingerprint(env: dict[str, Any], impl: str) -> dict[str, Any]:
+    """The part of `environment()` that can change a trial's result: hardware, Python, and what `impl` computes with.
+
+    For an implementation from elsewhere (`package.module:Class`) that is every framework, since any may be behind it.
+    """
+    dists = {*_IMPL_DISTS.get(impl, _ALL_IMPL_DISTS), "numpy"}
+    used = {dist: version for dist, version in env["versions"].items() if dist in dists}
+    return {key: env[key] for key in ("cpu", "cores", "gpus", "python")} | {"versions": used}
+
+
+def versions(dists: tuple[str, ...]) -> dict[str, str]:
+    """The installed ones among `dists`, with their versions."""
+    found: dict[str, str] = {}
+    for dist in dists:
+        try:
+            found[dist] = importlib.metadata.version(dist)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's marketing name, or what the platform knows of it."""
+    match = re.search(r"^model name\s*: (.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
+    if match:
+        return match[1].strip()
+    name = _output("sysctl", "-n", "machdep.cpu.brand_string") if sys.platform == "darwin" else None
+    return name or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """Instruction sets as Linux names them ("avx512f", "amx_bf16"); empty where it does not tell."""
+    match = re.search(r"^(?:flags|Features)\s*: (.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
+    return set(match[1].split()) if match else set()
+
+
+def available_cores() -> int:
+    """Cores this process may use: the machine's, less what affinity and the container's quota take away."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quotas = [line.split() for line in _cgroup_limits("cpu.max")]
+    return max(1, min([cores, *(int(quota) // int(period) for quota, period in quotas if quota != "max")]))
+
+
+def memory_bytes() -> int | None:
+    """Memory this process may use: the machine's, or the container's limit if that is less."""
+    try:
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+    return min([physical, *(int(limit) for limit in _cgroup_limits("memory.max") if limit != "max")])
+
+
+def gpu_names() -> list[str]:
+    """Names of the NVIDIA GPUs of this machine, as its driver reports them; empty without a driver."""
+    table = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return [line.strip() for line in table.splitlines() if line.strip()] if table else []
+
+
+def git_state(root: Path) -> dict[str, Any] | None:
+    """`{"commit": hash, "dirty": bool}` of the checkout whose top is `root`; None if there is none."""
+    top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
+    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+    # Installed into an environment that lies in somebody else's checkout, the code is not of that checkout.
+    if not top or not commit or Path(top).resolve() != root.resolve():
+        return None
+    return {"commit": commit, "dirty": bool(_output("git", "-C", str(root), "status", "--porcelain"))}
+
+
+def _cgroup_limits(file: str) -> list[str]:
+    """The contents of `file` in this process's control group (version 2) and in all those around it."""
+    match = re.search(r"^0::/(.*)$", _text("/proc/self/cgroup"), re.MULTILINE)
+    if not match:
+        return []
+    root = Path("/sys/fs/cgroup")
+    group = root / match[1]
+    places = [group, *group.parents]
+    return [text for place in places[: places.index(root) + 1] if (text := _text(place / file).strip())]
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _output(*command: str) -> str | None:
+    """What the command prints, or None if it is not there, fails, or hangs."""
+    if not shutil.which(command[0]):
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,245 @@
+"""What a run looks like in MLflow: names, colours, tags, metric rows, and the saved view that its pages open with.
+
+Pure functions of the journal's content; `harness.tracking` sends what they return. The saved view's format is
+MLflow's own and undocumented: it holds for MLflow 3.17, and `tests/test_browser.py` opens it in a real browser.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from harness.config import Trial
+from harness.journal import Event
+from harness.results import Result, kept_epochs, parity_of, summarise
+
+VIEW_KEY = "capsbench"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
+NAME_LENGTH = 20  # what MLflow's table and legends show of a run's name
+
+_COLORS = {"torch": "#D55E00", "tf": "#009E73", "jax": "#0072B2", "numpy": "#7F7F7F"}
+_OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
+_SHORT = {  # grid keys as run names write them; others by the first letters of their last part
+    "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n",
+    "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "model.profile": "",
+}  # fmt: skip
+_EPOCH_RECORD = (
+    "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "lr",
+)  # fmt: skip
+_EPOCH_TIMING = ("epoch_s", "eval_s", "img_per_s")
+_TAG_LENGTH = 5000
+_MAX_TAGS = 90  # MLflow takes at most 100 in one call
+
+
+class Row(NamedTuple):
+    """One metric value as MLflow stores it; time in milliseconds since 1970."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+
+
+def experiment_name(plan: Mapping[str, Any]) -> str:
+    """The experiment of a suite; quick runs have their own, being no comparison for full ones."""
+    return f"capsbench/{plan['suite']}{'-quick' if plan.get('quick') else ''}"
+
+
+def run_name(trial: Trial) -> str:
+    """At most 20 characters, framework first, seed last: `torch r3 s0`."""
+    impl = trial.impl.rpartition(":")[2]
+    seed = f" s{trial.seed}"
+    body = " ".join([impl, *(_short(key, value) for key, value in trial.params.items())])
+    return body[: NAME_LENGTH - len(seed)].rstrip() + seed
+
+
+def color(impl: str) -> str:
+    """The implementation's colour in charts, as #rrggbb; distinct for colour-blind eyes too."""
+    return _COLORS.get(impl) or _OTHER_COLORS[zlib.crc32(impl.encode()) % len(_OTHER_COLORS)]
+
+
+def params(trial: Trial) -> dict[str, str]:
+    """The configuration, flattened: {"impl": "torch", "model.routing": "3", ...}."""
+    document = trial.model_dump(mode="json", exclude={"id": True, "suite": True, "params": True, "data": {"dir"}})
+    return {key: str(value) for key, value in _flatten(document) if value is not None}
+
+
+def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
+    """Every metric value of a trial: series `epoch/...` from step 1, finals under short names at step 0.
+
+    A trial without a good parity verdict has no timing among them. A row once returned for a journal is returned for
+    every longer one too, unless a later attempt made it void.
+    """
+    summary = summarise(trial, events)
+    names = _EPOCH_RECORD if summary.timing_withheld else _EPOCH_RECORD + _EPOCH_TIMING
+    rows = [
+        Row(f"epoch/{name}", float(epoch[name]), time_ms(epoch), int(epoch["epoch"]))
+        for epoch in kept_epochs(events)
+        for name in names
+        if epoch.get(name) is not None
+    ]
+    for count, event in enumerate(events, start=1):
+        if event["kind"] == "parity" and (parity := parity_of(events[:count])):
+            rows.append(Row("parity_ok", float(parity.ok), time_ms(event), 0))
+            if parity.max_rel_err is not None:
+                rows.append(Row("parity_max_rel_err", parity.max_rel_err, time_ms(event), 0))
+    if summary.status == "finished":
+        finals = {
+            "test_err_pct": summary.test_err_pct,
+            "val_err_pct": summary.val_err_pct,
+            "test_loss": summary.test_loss,
+            "epoch_s": summary.epoch_s,
+            "img_per_s": summary.img_per_s,
+            "compile_s": summary.compile_s,
+            "peak_mem_mb": summary.peak_bytes / 1e6 if summary.peak_bytes is not None else None,
+        }
+        ended = max(time_ms(event) for event in events if event["kind"] == "result")
+        rows += [Row(key, float(value), ended, 0) for key, value in finals.items() if value is not None]
+    return rows
+
+
+def trial_tags(
+    trial: Trial, summary: Result, events: Sequence[Event], environment: Mapping[str, Any]
+) -> dict[str, str]:
+    """Tags of a trial's run, its key and parent aside: what it is, what came of it, and where it ran."""
+    attempt = next((event for event in reversed(events) if event["kind"] == "attempt"), Event())
+    parity = {None: "not checked", True: "good", False: "failed"}[summary.parity_ok]
+    tags: dict[str, Any] = {
+        "mlflow.runColor": color(trial.impl),
+        "mlflow.note.content": _note(summary),
+        "capsbench.kind": "trial",
+        "capsbench.suite": trial.suite,
+        "impl": trial.impl,
+        "seed": trial.seed,
+        "profile": trial.model.profile,
+        "status": summary.status,
+        "parity": parity,
+        "parity_worst": summary.parity_worst,
+        "timing_withheld": summary.timing_withheld,
+        "cause": summary.cause,
+        "hint": summary.hint,
+        "warnings": "\n".join(summary.warnings) or None,
+        "device": summary.device,
+        "parameters": summary.parameters,
+        "weights_sha256": summary.weights_sha256,
+        "data_sha256": summary.data_sha256,
+        **environment_tags(environment, attempt),
+    }
+    return _tidy(tags)
+
+
+def suite_tags(plan: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of the parent run, its key aside."""
+    tags = {
+        "capsbench.kind": "suite",
+        "capsbench.suite": plan["suite"],
+        "mlflow.note.content": plan.get("question"),
+        "overrides": json.dumps(plan["overrides"]) if plan.get("overrides") else None,
+        **environment_tags(environment, {}),
+    }
+    return _tidy(tags)
+
+
+def environment_tags(environment: Mapping[str, Any], attempt: Event) -> dict[str, Any]:
+    """System, git state and library versions; what the worker said of itself in `attempt` goes first."""
+    git = _section(environment, "git")
+    versions = _section(environment, "versions") | _section(attempt, "versions")
+    system = ("os", "cpu", "cores", "memory_bytes", "gpus")
+    return {
+        "mlflow.source.git.commit": git.get("commit"),
+        "git.dirty": git.get("dirty"),
+        "system.host": attempt.get("host") or environment.get("host"),
+        "system.python": attempt.get("python") or environment.get("python"),
+        **{f"system.{name}": environment.get(name) for name in system},
+        **{f"version.{name}": version for name, version in versions.items()},
+    }
+
+
+def saved_view(now_ms: int) -> str:
+    """The experiment tag's value: a comparison table of the trials, fewest errors first, and the charts beside it."""
+    configured = ("impl", "model.routing", "seed")
+    measured = ("test_err_pct", "val_err_pct", "epoch_s", "img_per_s", "compile_s", "peak_mem_mb", "parity_ok",
+                "parity_max_rel_err")  # fmt: skip
+    columns = [*(f"params.`{name}`" for name in configured), *(f"metrics.`{name}`" for name in measured)]
+    sections = {
+        "Accuracy": [("BAR", "test_err_pct"), ("LINE", "epoch/val_err_pct"), ("LINE", "epoch/train_loss")],
+        "Cost": [("BAR", "epoch_s"), ("BAR", "img_per_s"), ("BAR", "compile_s"), ("BAR", "peak_mem_mb")],
+        "Evidence": [("BAR", "parity_max_rel_err"), ("LINE", "epoch/epoch_s"), ("LINE", "epoch/train_err_pct")],
+    }
+    state = {
+        "searchFilter": "tags.`capsbench.kind` = 'trial'",
+        "orderByKey": "metrics.`test_err_pct`",
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "isAccordionReordered": True,  # otherwise the sections are sorted by name
+        "hideEmptyCharts": True,
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": True, "isReordered": True} for name in sections
+        ],
+        "compareRunCharts": [
+            {"uuid": f"{kind} {key}", "type": kind, "metricKey": key, "metricSectionId": name,
+             "runsCountToCompare": 20, "deleted": False, "isGenerated": False} | _line(kind, key)
+            for name, charts in sections.items() for kind, key in charts
+        ],
+    }  # fmt: skip
+    view = {"name": "capsbench", "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(state)}
+    return json.dumps(view)
+
+
+def view_url(base: str, experiment_id: str, charts: bool = False) -> str:
+    """The page of the saved view, its table or its charts, on the MLflow server at `base`."""
+    page = f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    return f"{page}&viewStateShareKey={VIEW_KEY}" + ("&compareRunsMode=CHART" if charts else "")
+
+
+def time_ms(event: Event) -> int:
+    """When the event happened, in MLflow's unit."""
+    return round(float(event["time"]) * 1000)
+
+
+def _line(kind: str, key: str) -> dict[str, Any]:
+    if kind != "LINE":
+        return {}
+    return {"selectedMetricKeys": [key], "xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear",
+            "lineSmoothness": 0, "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}  # fmt: skip
+
+
+def _short(key: str, value: Any) -> str:
+    last = key.rpartition(".")[2]
+    if isinstance(value, bool):
+        return last[:7] if value else f"no-{last[:7]}"
+    return _SHORT.get(key, last[:3]) + (f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(cast(Mapping[str, Any], value), f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _section(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return document.get(name) or {}
+
+
+def _note(summary: Result) -> str | None:
+    """Shown at the head of the run's page: why it failed, why it has no timing, what is doubtful."""
+    lines = [f"**{summary.status}**: {summary.cause}"] if summary.cause else []
+    lines += [summary.hint] if summary.hint else []
+    lines += [f"No timing verdict: {summary.timing_withheld}."] if summary.timing_withheld else []
+    lines += [f"Warning: {text}" for text in summary.warnings]
+    return "\n\n".join(lines) or None
+
+
+def _tidy(tags: Mapping[str, Any]) -> dict[str, str]:
+    known = [(key, str(value)[:_TAG_LENGTH]) for key, value in tags.items() if value not in (None, "", [])]
+    return dict(known[:_MAX_TAGS])

@@ -1,0 +1,127 @@
+"""The gate before the clock: one batch through an implementation and through the specification, tensor by tensor."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness import registry
+from harness.spec import EpochPlan, Impl, ModelSpec, OptimSpec, Runtime, Weights
+
+# Largest accepted relative error, by precision and kind of quantity. Measured on this project's three implementations in
+# float32: 1e-6 forward and loss, 1e-5 gradients, 1e-4 updates after 3 steps of the full-size model.
+TOLERANCES = {
+    "fp32": {"forward": 1e-5, "loss": 1e-5, "grad": 1e-4, "step": 1e-5, "update": 2e-3},
+    "fp64": {"forward": 1e-9, "loss": 1e-9, "grad": 1e-8, "step": 1e-9, "update": 1e-6},
+}
+
+
+@dataclass(frozen=True)
+class TensorCheck:
+    """`rel_err` is inf where a value is missing, of the wrong shape, or not finite."""
+
+    rel_err: float
+    tolerance: float
+
+    @property
+    def ratio(self) -> float:
+        return self.rel_err / self.tolerance
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All comparisons of one implementation with the specification on one batch."""
+
+    checks: dict[str, TensorCheck]
+    examples: int
+    steps: int
+
+    @property
+    def worst(self) -> str:
+        """The quantity nearest to its tolerance, or farthest past it."""
+        return max(self.checks, key=lambda name: self.checks[name].ratio)
+
+    @property
+    def max_rel_err(self) -> float:
+        """The relative error of the worst quantity."""
+        return self.checks[self.worst].rel_err
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ratio <= 1 for check in self.checks.values())
+
+
+def relative_error(found: object, expected: object) -> float:
+    """max |found - expected| / max |expected|; inf unless shapes agree and every value is finite."""
+    if found is None or expected is None:
+        return 0.0 if found is expected else math.inf
+    a, b = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if a.shape != b.shape or not np.isfinite(a).all():
+        return math.inf
+    scale = float(np.abs(b).max(initial=0))
+    error = float(np.abs(a - b).max(initial=0))
+    return error / scale if scale else error
+
+
+def _update_error(found: np.ndarray, expected: np.ndarray, start: np.ndarray) -> float:
+    """|found - expected| / |expected - start| in the 2-norm: how far off the way gone is.
+
+    The norm, because Adam turns a gradient within rounding of zero into a full step of either sign.
+    """
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return math.inf
+    way = float(np.linalg.norm(expected - start))
+    error = float(np.linalg.norm(np.asarray(found, np.float64) - expected))
+    return error / way if way else error
+
+
+def gate(
+    impl: Impl,
+    model: ModelSpec,
+    optim: OptimSpec,
+    precision: str,
+    weights: Weights,
+    images: np.ndarray,
+    labels: np.ndarray,
+    steps: int,
+    batch: int,
+) -> Verdict:
+    """Compares `impl` with the specification from `weights` on; leaves `impl` with other weights than it found.
+
+    `images` uint8 (B, H, W, C) and `labels` (B,) must be the first B staged ones, and `impl` compiled for `batch`: forward
+    outputs, losses and every gradient are compared first, then each loss of `steps` steps of the compiled training path
+    on the same images, and the way that every weight has gone.
+    """
+    tolerance = TOLERANCES[precision]
+    reference: Impl = registry.load(registry.resolve("numpy"))(model, optim, Runtime(precision="fp64"))
+    reference.load(weights)
+    reference.stage(images, labels)
+    impl.load(weights)
+    checks: dict[str, TensorCheck] = {}
+
+    def compare(kind: str, name: str, found: object, expected: object) -> None:
+        checks[f"{kind}.{name}"] = TensorCheck(relative_error(found, expected), tolerance[kind])
+
+    found_outputs, outputs = impl.forward(images), reference.forward(images)
+    for name in ("digit", "lengths", "coupling", "reconstruction"):
+        compare("forward", name, getattr(found_outputs, name), getattr(outputs, name))
+    (found_loss, found_grads), (loss, grads) = (each.loss_and_grads(images, labels) for each in (impl, reference))
+    for name in ("total", "margin", "reconstruction"):
+        compare("loss", name, getattr(found_loss, name), getattr(loss, name))
+    for name, grad in grads.items():
+        compare("grad", name, found_grads.get(name), grad)
+
+    count = len(labels)
+    shifts = np.zeros((count, 2), np.int8)
+    shifts[:, 0], shifts[:, 1] = np.arange(count) % 3 - 1, np.arange(count) % 5 - 2
+    plan = EpochPlan(np.arange(count, dtype=np.int32), shifts, batch)
+    for step in range(1, steps + 1):
+        compare("step", f"{step}.loss", impl.train(plan).loss.total, reference.train(plan).loss.total)
+    if steps:
+        found_weights = impl.dump()
+        for name, expected in reference.dump().items():
+            error = _update_error(found_weights[name], expected, weights[name])
+            checks[f"update.{name}"] = TensorCheck(error, tolerance["update"])
+    return Verdict(checks, count, steps)

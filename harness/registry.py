@@ -1,0 +1,141 @@
+"""Names of implementations -> lazily imported classes. Nothing here imports a framework before `load`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import re
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from harness.errors import UserError, nearest
+from harness.spec import Impl
+
+GROUP = "capsbench.impls"
+"""The entry-point group by which a distribution registers its implementations: `name = "package.module:Class"`."""
+
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to find one implementation: its name in suites and tables, its class, and what it takes to import it."""
+
+    name: str
+    target: str  # "package.module:Class"
+    packages: tuple[str, ...]  # import names that must be there
+    install: str  # what to do if they are not
+    devices: tuple[str, ...] = ("cpu", "gpu")
+
+    @property
+    def module(self) -> str:
+        return self.target.partition(":")[0]
+
+    @property
+    def class_name(self) -> str:
+        return self.target.partition(":")[2]
+
+
+_BUILT_IN = {
+    entry.name: entry
+    for entry in (
+        Entry("numpy", "impls.numpy:NumpyCapsNet", ("numpy",), "pip install capsbench", devices=("cpu",)),
+        Entry("torch", "impls.torch:TorchCapsNet", ("torch",), 'pip install "capsbench[torch]"'),
+        Entry("tf", "impls.tf:TfCapsNet", ("tensorflow", "keras"), 'pip install "capsbench[tf]"'),
+        Entry("jax", "impls.jax:JaxCapsNet", ("jax", "optax"), 'pip install "capsbench[jax]"'),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """The built-in implementations, then those that installed distributions register; no built-in name can be taken."""
+    return (*_BUILT_IN, *sorted(set(entry_points(group=GROUP).names) - set(_BUILT_IN)))
+
+
+def resolve(name: str) -> Entry:
+    """The entry of `name`, which may also be "package.module:Class". Nothing is imported.
+
+    Raises `UserError` for an unknown name, a malformed target, or a package that cannot be found.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    for point in entry_points(group=GROUP, name=name):
+        return _registered(point)
+    if ":" not in name:
+        raise UserError(f'unknown implementation "{name}"{_nearest(name)} Or name a class: package.module:Class')
+    if not _TARGET.fullmatch(name):
+        raise UserError(f'"{name}" does not name an implementation: expected package.module:Class')
+    top = name.partition(":")[0].partition(".")[0]
+    if _find(top) is None:
+        raise UserError(f'implementation "{name}": no package "{top}"; install it, or put its folder in PYTHONPATH')
+    return Entry(name, name, (top,), f'install "{top}", or put its folder in PYTHONPATH')
+
+
+def missing(entry: Entry) -> str | None:
+    """What is not installed and how to install it, or None. Imports nothing."""
+    absent = [package for package in entry.packages if _find(package) is None]
+    if absent:
+        return f"not installed: {', '.join(absent)}; {entry.install}"
+    return None
+
+
+def load(entry: Entry) -> type[Impl]:
+    """Imports the implementation's class.
+
+    Raises `UserError` if a package is missing, the import fails for any reason, or the class lacks a method of
+    `harness.spec.Impl`; the cause is chained.
+    """
+    what = f'implementation "{entry.name}"'
+    if reason := missing(entry):
+        raise UserError(f"{what}: {reason}")
+    try:
+        module = importlib.import_module(entry.module)
+    except (Exception, SystemExit) as error:  # a broken installation fails in any way it likes
+        cause = str(error).strip().partition("\n")[0]
+        raise UserError(f"{what}: importing {entry.module} failed: {type(error).__name__}: {cause}") from error
+    found = getattr(module, entry.class_name, None)
+    if not inspect.isclass(found):
+        classes = [name for name, value in vars(module).items() if inspect.isclass(value) and not name.startswith("_")]
+        hint = nearest(entry.class_name, classes) if classes else "."
+        raise UserError(f"{what}: {entry.module} has no class {entry.class_name}{hint}")
+    wanted = [name for name, value in vars(Impl).items() if inspect.isfunction(value) and not name.startswith("_")]
+    lacking = [name for name in wanted if not callable(getattr(found, name, None))]
+    if lacking:
+        raise UserError(f"{what}: {entry.target} lacks {', '.join(lacking)}; harness.spec.Impl says what they do")
+    return cast("type[Impl]", found)
+
+
+def locate(module: str) -> ModuleSpec | None:
+    """Where `module` would be imported from, without importing its parent packages; None if it cannot be found."""
+    top, *rest = module.split(".")
+    spec, name = _find(top), top
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    return spec
+
+
+def _nearest(name: str) -> str:
+    """As `errors.nearest`; a framework's own name counts too: "tensorflow" and "keras" mean tf."""
+    packages = {package: entry.name for entry in _BUILT_IN.values() for package in entry.packages}
+    close = difflib.get_close_matches(name.lower(), packages, n=1)
+    return nearest(packages[close[0]] if close else name, names())
+
+
+def _find(package: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # ValueError: in sys.modules without a spec
+        return None
+
+
+def _registered(point: EntryPoint) -> Entry:
+    distribution = point.dist.name if point.dist else point.module
+    top = point.module.partition(".")[0]
+    return Entry(point.name, f"{point.module}:{point.attr}", (top,), f"pip install {distribution}")

@@ -1,0 +1,207 @@
+"""From a trial's events to its result: pure functions, so that a result can always be computed again."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from harness.config import Trial
+from harness.journal import Event, finite
+
+Status = Literal["finished", "failed", "interrupted", "pending"]
+
+_TIMINGS = ("epoch_s", "eval_s", "img_per_s")  # of an epoch; withheld together
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The gate's verdict over all attempts that trained a kept epoch: good only if all were; the worst error of all."""
+
+    ok: bool
+    max_rel_err: float | None  # None where it was not a number
+    worst: str  # the tensor with that error
+    tensors: dict[str, Any]  # name -> {"rel_err", "tolerance"}, of the attempt with that error
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the bench reports of one trial. Seconds, bytes, images per second, error in percent; None is unknown."""
+
+    id: str
+    impl: str
+    params: dict[str, Any]
+    seed: int
+    status: Status
+    test_err_pct: float | None = None
+    test_loss: float | None = None
+    val_err_pct: float | None = None  # of the last epoch
+    epoch_s: float | None = None  # median of the steady epochs
+    img_per_s: float | None = None  # likewise
+    compile_s: float | None = None  # of the first attempt: later ones may find caches
+    peak_bytes: int | None = None
+    parity_ok: bool | None = None  # None: not checked
+    parity_max_rel_err: float | None = None
+    parity_worst: str | None = None
+    timing_withheld: str | None = None  # why there is no timing verdict
+    steady_epochs: int = 0  # how many epochs the medians are of
+    warmup_epochs: list[int] = field(default_factory=list[int])
+    epochs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    warnings: list[str] = field(default_factory=list[str])
+    cause: str | None = None
+    error: str | None = None
+    hint: str | None = None
+    parameters: int | None = None
+    device: str | None = None
+    weights_sha256: str | None = None  # of the initial weights
+    data_sha256: str | None = None
+    attempts: int = 0
+    log: str | None = None  # of the last attempt, relative to the run directory
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as strict JSON: numbers that are not finite are None."""
+        return finite(asdict(self))
+
+
+def summarise(trial: Trial, events: Sequence[Event]) -> Result:
+    """The result of `trial`, from its events in the order they were written.
+
+    The status is the last attempt's own final word: finished, failed, or else interrupted; pending if none began. A
+    trial whose parity failed or was not checked keeps its training record and gets no timing figure.
+    """
+    epochs = kept_epochs(events)
+    parity = parity_of(events)
+    attempts = [event for event in events if event["kind"] == "attempt"]
+    final = _final(events)
+    ready = next((event for event in events if event["kind"] == "ready"), Event())
+    result = final if final["kind"] == "result" else {}
+    failed = final if final["kind"] == "failed" else {}
+    warmup, steady = _split(epochs)
+    withheld = _withheld(trial, parity)
+    timed = [] if withheld else steady
+    summary = Result(
+        id=trial.id,
+        impl=trial.impl,
+        params=trial.params,
+        seed=trial.seed,
+        status=_status(final, attempts),
+        test_err_pct=result.get("test_err_pct"),
+        test_loss=result.get("test_loss"),
+        val_err_pct=epochs[-1].get("val_err_pct") if epochs else None,
+        epoch_s=_median(timed, "epoch_s"),
+        img_per_s=_median(timed, "img_per_s"),
+        compile_s=None if withheld else ready.get("compile_s"),
+        peak_bytes=result.get("peak_bytes"),
+        parity_ok=parity.ok if parity else None,
+        parity_max_rel_err=parity.max_rel_err if parity else None,
+        parity_worst=parity.worst if parity else None,
+        timing_withheld=withheld,
+        steady_epochs=len(timed),
+        warmup_epochs=warmup,
+        epochs=[_epoch_record(event, event["epoch"] in warmup, bool(withheld)) for event in epochs],
+        warnings=[*_said(events), *_found(epochs, timed, warmup, result)],
+        cause=failed.get("cause"),
+        error=failed.get("error"),
+        hint=failed.get("hint"),
+        parameters=ready.get("parameters"),
+        device=ready.get("device"),
+        weights_sha256=ready.get("weights_sha256"),
+        data_sha256=ready.get("data_sha256"),
+        attempts=len(attempts),
+        log=f"trials/{trial.id}/attempt-{attempts[-1]['attempt']}.log" if attempts else None,
+    )
+    return replace(summary, cause="interrupted before it ended") if summary.status == "interrupted" else summary
+
+
+def kept_epochs(events: Iterable[Event]) -> list[Event]:
+    """The "epoch" events that count, by number: an attempt that resumed after epoch k discards those after k."""
+    kept: dict[int, Event] = {}
+    for event in events:
+        if event["kind"] == "attempt":
+            resumed = int(event.get("resumed_epoch") or 0)
+            kept = {number: epoch for number, epoch in kept.items() if number <= resumed}
+        elif event["kind"] == "epoch":
+            kept[int(event["epoch"])] = event
+    return [kept[number] for number in sorted(kept)]
+
+
+def parity_of(events: Sequence[Event]) -> Parity | None:
+    """The gate's verdict on the kept epochs and on the last attempt; None if parity was never checked there."""
+    last = max((event.get("attempt", 1) for event in events), default=1)
+    relevant = {epoch.get("attempt", 1) for epoch in kept_epochs(events)} | {last}
+    checks = [event for event in events if event["kind"] == "parity" and event.get("attempt", 1) in relevant]
+    if not checks:
+        return None
+    worst = max(checks, key=lambda check: (not check["ok"], _or_inf(check["max_rel_err"])))
+    error = finite(worst["max_rel_err"])
+    return Parity(bool(worst["ok"]), error, str(worst["worst"]), dict(worst.get("tensors", {})))
+
+
+def _final(events: Sequence[Event]) -> Event:
+    """The last attempt's final event; an event of kind "none" if it has none."""
+    final: Event = {"kind": "none"}
+    for event in events:
+        if event["kind"] == "attempt":
+            final = {"kind": "none"}
+        elif event["kind"] in ("result", "failed", "interrupted"):
+            final = event
+    return final
+
+
+def _status(final: Event, attempts: Sequence[Event]) -> Status:
+    match final["kind"]:
+        case "result":
+            return "finished"
+        case "failed":
+            return "failed"
+        case "interrupted":
+            return "interrupted"
+        case _:
+            return "interrupted" if attempts else "pending"
+
+
+def _withheld(trial: Trial, parity: Parity | None) -> str | None:
+    if parity is None:
+        return "parity was not checked" if trial.parity.gate else "the parity gate is off (parity.gate: false)"
+    return None if parity.ok else f"parity failed at {parity.worst}"
+
+
+def _split(epochs: Sequence[Event]) -> tuple[list[int], list[Event]]:
+    """The numbers of the warm-up epochs (the first of every attempt), and the epochs to take medians of."""
+    attempts = [epoch.get("attempt", 1) for epoch in epochs]
+    first = [index for index, attempt in enumerate(attempts) if attempt not in attempts[:index]]
+    steady = [epoch for index, epoch in enumerate(epochs) if index not in first]
+    return [int(epochs[index]["epoch"]) for index in first], steady or list(epochs)
+
+
+def _median(epochs: Sequence[Event], name: str) -> float | None:
+    values = [float(epoch[name]) for epoch in epochs if epoch.get(name) is not None]
+    return statistics.median(values) if values else None
+
+
+def _epoch_record(event: Event, is_warmup: bool, withheld: bool) -> dict[str, Any]:
+    hidden = ("kind", "trial", "checkpoint", *(_TIMINGS if withheld else ()))
+    return {name: value for name, value in event.items() if name not in hidden} | {"warmup": is_warmup}
+
+
+def _said(events: Iterable[Event]) -> list[str]:
+    """Each warning of the trial once, in the order of their first appearance."""
+    return list(dict.fromkeys(str(event["message"]) for event in events if event["kind"] == "warning"))
+
+
+def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int], result: Event) -> list[str]:
+    """What the events themselves show to be doubtful."""
+    found: list[str] = []
+    if timed and all(epoch["epoch"] in warmup for epoch in timed):
+        found.append("timed on warm-up epochs only: no attempt ran a second epoch; use train.epochs of 2 or more")
+    lost = [str(epoch["epoch"]) for epoch in epochs if finite(epoch.get("train_loss")) is None]
+    if lost:
+        found.append(f"the training loss was not a finite number in epoch {', '.join(lost)}: the training diverged")
+    if result and finite(result.get("test_loss")) is None:
+        found.append("the test loss is not a finite number")
+    return found
+
+
+def _or_inf(value: float | None) -> float:
+    return float("inf") if finite(value) is None else float(value or 0)

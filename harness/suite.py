@@ -1,0 +1,193 @@
+"""A suite: a YAML file, read strictly, merged with --quick and -s overrides, expanded to trials.
+
+Reading collects every problem of the request before it refuses; nothing is started, imported or fetched meanwhile.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness import data as datasets
+from harness import identity, registry
+from harness.config import Trial
+from harness.draft import Draft, attributed
+from harness.errors import UserError
+from harness.keys import AXES, KEYS, SECTION_KEYS, Sections
+from harness.spec import ModelSpec
+from harness.yamlfile import Problems, parse_mapping, read_text
+
+MAX_TRIALS = 10_000
+
+
+class Suite(Sections):
+    """A validated suite with its overrides applied. What the grid varies stands in its section with its first value."""
+
+    grid: dict[str, tuple[Any, ...]]  # always has impl and seed
+    path: str
+    source: str  # the file's text
+    overrides: tuple[str, ...] = ()
+    quick: bool = False
+
+    def trials(self, gpus_available: int, fingerprint: Callable[[str], Mapping[str, Any]]) -> tuple[Trial, ...]:
+        """The grid, expanded. Seeds vary slowest, implementations fastest, other keys in between as written.
+
+        So the implementations of one configuration run one after the other, under like conditions, and a whole
+        comparison stands once the first seed is through.
+
+        Args:
+            gpus_available: GPUs of the whole cluster; decides what `gpus: auto` means.
+            fingerprint: implementation name -> the facts of its environment that can change a result.
+
+        Raises:
+            UserError: trials ask for more GPUs than there are, or two trials are the same.
+        """
+        facts = {impl: fingerprint(impl) for impl in self.grid["impl"]}
+        trials: dict[str, Trial] = {}
+        problems = Problems()
+        for cell in _cells(self):
+            asked = cell.sections.resources.gpus
+            gpus = min(gpus_available, int("gpu" in cell.entry.devices)) if asked == "auto" else asked
+            if gpus > gpus_available:
+                problems.add(
+                    self.path,
+                    "resources.gpus",
+                    f"found {gpus} for each trial, but there are {gpus_available}; use auto, or add GPUs",
+                )
+            trial = cell.trial(gpus)
+            identifier = identity.trial_id(trial.model_dump(mode="json"), cell.entry, facts[trial.impl])
+            if identifier in trials:
+                problems.add(
+                    self.path, "grid", f"{cell.choice} repeats {trials[identifier].params}; drop one of the two"
+                )
+            trials[identifier] = trial.model_copy(update={"id": identifier})
+        problems.raise_any()
+        return tuple(trials.values())
+
+
+def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = False) -> Suite:
+    """Reads the suite at `path`, with its `quick` applied if asked for, then each "key=value" of `overrides`.
+
+    Raises `UserError` with every problem found, a line each: place, key, what was found, what was expected.
+    """
+    path = Path(path)
+    problems = Problems()
+    source = read_text(path)
+    root = parse_mapping(source, path, problems)
+
+    as_written = Draft.of_file(root, problems)
+    as_quick = as_written.with_quick(root)
+    as_written.check()
+    as_quick.check()  # without --quick too: a file is right or wrong as a whole
+    draft = (as_quick if quick else as_written).with_overrides(overrides)
+    values, grid = draft.check()
+
+    for key in ("name", "data.name"):
+        if draft.place(key) is None:
+            problems.add(str(path), key, f"missing; expected {KEYS[key].expected}")
+    if "impl" not in grid:
+        problems.add(str(path), "grid.impl", "missing; expected a list of implementations, such as [torch, tf, jax]")
+    combinations = math.prod(len(choices) for choices in grid.values())
+    if combinations > MAX_TRIALS:
+        problems.add(str(path), "grid", f"{combinations:,} trials; at most {MAX_TRIALS:,} are allowed")
+    problems.raise_any()
+
+    first = {key: choices[0] for key, choices in grid.items() if key in SECTION_KEYS}
+    suite = Suite.model_validate(
+        {
+            **_nest({**values, **first}, {}),
+            "grid": {"seed": (0,), **grid},
+            "path": str(path),
+            "source": source,
+            "overrides": tuple(overrides),
+            "quick": quick,
+        }
+    )
+    for cell in _cells(suite):
+        for key, message in cell.conflicts():
+            problems.add(draft.place(key) or str(path), key, message)
+    problems.raise_any()
+    return suite
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One point of the grid."""
+
+    choice: dict[str, Any]
+    sections: Sections
+    entry: registry.Entry
+
+    def model(self) -> ModelSpec:
+        """The model bound to its data set. Raises `ValidationError` if they do not fit."""
+        info = datasets.info(self.sections.data.name)
+        return ModelSpec(**self.sections.model.model_dump(), image=info.image, classes=info.classes)
+
+    def trial(self, gpus: int) -> Trial:
+        """The trial, still without its id."""
+        sections = self.sections
+        return Trial(
+            id="",
+            suite=sections.name,
+            impl=self.choice["impl"],
+            seed=self.choice["seed"],
+            params={key: value for key, value in self.choice.items() if key not in AXES},
+            data=sections.data,
+            model=self.model(),
+            train=sections.train,
+            runtime=sections.runtime,
+            parity=sections.parity,
+            cpus=sections.resources.cpus,
+            gpus=gpus,
+        )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """(key, message) of what is valid by itself and impossible together."""
+        sections = self.sections
+        try:
+            train, _, _ = datasets.sizes(sections.data)
+        except UserError as error:
+            yield attributed(error, "data.name")
+        else:
+            if sections.train.batch > train:
+                yield "train.batch", f"found {sections.train.batch}, more than the {train:,} training images"
+        try:
+            self.model()
+        except ValueError as error:
+            for cause in error.errors() if isinstance(error, ValidationError) else ():
+                yield "model.kernel", cause["msg"].removeprefix("Value error, ")
+        if sections.resources.gpus not in ("auto", 0) and "gpu" not in self.entry.devices:
+            yield (
+                "resources.gpus",
+                f'found {sections.resources.gpus}, but "{self.entry.name}" runs on the CPU only; expected auto or 0',
+            )
+
+
+def _cells(suite: Suite) -> Iterator[_Cell]:
+    between = [key for key in suite.grid if key not in AXES]
+    order = ("seed", *between, "impl")
+    fixed = suite.model_dump(include=set(Sections.model_fields))
+    entries = {name: registry.resolve(name) for name in suite.grid["impl"]}
+    for values in itertools.product(*(suite.grid[key] for key in order)):
+        choice = dict(zip(order, values, strict=True))
+        sections = Sections.model_validate(_nest({key: choice[key] for key in between}, fixed))
+        yield _Cell(choice, sections, entries[choice["impl"]])
+
+
+def _nest(flat: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """{"train.batch": 64} -> {"train": {"batch": 64}}, over a copy of `base`."""
+    nested = copy.deepcopy(dict(base))
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return nested

@@ -1,0 +1,147 @@
+"""One trial in its own process: build, compile, pass the gate, train, evaluate. Everything it finds out is an event."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness import data, registry
+from harness.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from harness.config import Trial
+from harness.data import Dataset
+from harness.parity import Verdict, gate
+from harness.plans import plan_digest, plan_epoch
+from harness.spec import EvalTotals, Impl
+from harness.timing import Phases, peak_rss_bytes, reset_peak_rss
+from harness.weights import digest, initial_weights, parameter_count
+
+Emit = Callable[[dict[str, Any]], None]
+
+GATE_EXAMPLES = 8  # enough to mix classes and shifts; the float64 specification takes about as long as a training step
+
+
+class Diverged(Exception):
+    """The training loss is no longer a number."""
+
+
+def run_trial(trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None = None, resumed_epoch: int = 0) -> None:
+    """Runs `trial` to its end and emits its events; `emit` returns once an "epoch" event is safe.
+
+    Files go to `scratch`. With a `checkpoint`, goes on after epoch `resumed_epoch`, exactly as if never interrupted.
+    Raises what the implementation raises, `UserError` for what the user can mend, `Diverged` if the loss becomes NaN.
+    """
+    phases = Phases()
+    with phases("import_s"):
+        implementation = registry.load(registry.resolve(trial.impl))
+    with phases("data_s"):
+        dataset = data.load(trial.data)
+    with phases("build_s"):
+        impl: Impl = implementation(trial.model, trial.train.optim, trial.runtime_spec())
+        weights = initial_weights(trial.model, trial.seed)
+        impl.load(weights)
+        impl.stage(dataset.train.images, dataset.train.labels)
+    weights_sha256 = digest(impl.dump())
+    with phases("compile_s"):
+        impl.compile(trial.train.batch)
+    with phases("parity_s"):
+        if trial.parity.gate:
+            emit(_parity_event(_gate(trial, impl, dataset)))
+    if checkpoint:
+        impl.load(*load_checkpoint(checkpoint))
+    else:
+        impl.load(weights)
+    emit(
+        {
+            "kind": "ready",
+            **phases.seconds,
+            "parameters": parameter_count(trial.model),
+            "weights_sha256": weights_sha256,
+            "data_sha256": dataset.sha256,
+            "device": trial.runtime_spec().device,
+        }
+    )
+    reset_peak_rss()
+    for epoch in range(resumed_epoch + 1, trial.train.epochs + 1):
+        emit(_train_epoch(trial, impl, dataset, epoch, scratch))
+    with phases("test_s"):
+        test = impl.evaluate(dataset.test.images, dataset.test.labels)
+    save_weights(scratch / "weights.safetensors", impl.dump())
+    emit(
+        {
+            "kind": "result",
+            "test_err_pct": _error_pct(test, dataset.test.labels),
+            "test_loss": test.loss.total,
+            "test_margin": test.loss.margin,
+            "test_reconstruction": test.loss.reconstruction,
+            "test_s": phases.seconds["test_s"],
+            "test_images": len(dataset.test.labels),
+            "peak_bytes": impl.peak_bytes() or peak_rss_bytes(),
+            "weights": "weights.safetensors",
+        }
+    )
+
+
+def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> Verdict:
+    examples = min(GATE_EXAMPLES, trial.train.batch)
+    return gate(
+        impl,
+        trial.model,
+        trial.train.optim,
+        trial.runtime.precision,
+        initial_weights(trial.model, trial.seed),
+        dataset.train.images[:examples],
+        dataset.train.labels[:examples],
+        trial.parity.steps,
+        trial.train.batch,
+    )
+
+
+def _parity_event(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "kind": "parity",
+        "ok": verdict.ok,
+        "max_rel_err": verdict.max_rel_err,
+        "worst": verdict.worst,
+        "tensors": {name: {"rel_err": c.rel_err, "tolerance": c.tolerance} for name, c in verdict.checks.items()},
+        "examples": verdict.examples,
+        "steps": verdict.steps,
+    }
+
+
+def _train_epoch(trial: Trial, impl: Impl, dataset: Dataset, epoch: int, scratch: Path) -> dict[str, Any]:
+    """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
+    train, batch = trial.train, trial.train.batch
+    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, trial.data.augment.shift)
+    phases = Phases()
+    with phases("epoch_s"):
+        totals = impl.train(plan)
+    if not math.isfinite(totals.loss.total):
+        raise Diverged(f"the training loss of epoch {epoch} is {totals.loss.total}; lower train.lr ({train.lr:g})")
+    validation = None
+    with phases("eval_s"):
+        if len(dataset.validation.labels):
+            validation = impl.evaluate(dataset.validation.images, dataset.validation.labels)
+    checkpoint = f"epoch-{epoch:04d}.safetensors"
+    save_checkpoint(scratch / checkpoint, impl.dump(), impl.dump_moments())
+    return {
+        "kind": "epoch",
+        "epoch": epoch,
+        "epochs": train.epochs,
+        **phases.seconds,
+        "img_per_s": totals.count / phases.seconds["epoch_s"],
+        "train_loss": totals.loss.total,
+        "train_margin": totals.loss.margin,
+        "train_reconstruction": totals.loss.reconstruction,
+        "train_err_pct": 100 * (1 - totals.correct / totals.count),
+        "val_loss": validation.loss.total if validation else None,
+        "val_err_pct": _error_pct(validation, dataset.validation.labels) if validation else None,
+        "lr": train.optim.lr_at((epoch - 1) * math.ceil(totals.count / batch)),
+        "plan_sha256": plan_digest(plan),
+        "checkpoint": checkpoint,
+    }
+
+
+def _error_pct(totals: EvalTotals, labels: Any) -> float:
+    return 100 * float((totals.predicted != labels).mean())

@@ -1,0 +1,132 @@
+"""`capsbench ui`: MLflow's own pages on this machine alone, opened where the comparison is."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.journal import read_json
+from harness.mlflow_view import view_url
+from harness.tracking import default_uri, quiet_environment, redact
+
+_HOST = "127.0.0.1"
+_START_S = 90.0  # the server's imports take seconds, and minutes on a busy machine
+_STOP_S = 10.0
+
+
+def serve(out: str | os.PathLike[str], uri: str | None = None, port: int = 5000, open_browser: bool = True) -> None:
+    """Shows the newest run of the output folder `out`, until Ctrl-C; on a remote MLflow it only says where.
+
+    Raises `UserError` if nothing was run yet, MLflow is not installed, or its server does not start.
+    """
+    uri = uri or default_uri(out)
+    experiment_id = newest_experiment(Path(out), uri)
+    if uri.startswith(("http://", "https://")):
+        _show(uri, experiment_id, open_browser)
+        return
+    with _server(Path(out), uri, port) as (base, process):
+        _show(base, experiment_id, open_browser)
+        print("Ctrl-C ends the server.", flush=True)
+        with suppress(KeyboardInterrupt):
+            process.wait()
+            raise UserError(f"the MLflow server ended by itself; its log is {_log_path(Path(out))}")
+
+
+def newest_experiment(out: Path, uri: str) -> str:
+    """The MLflow experiment of the run that was last brought into `uri`. Raises `UserError` if there is none."""
+    cursors = sorted(out.glob("*/mlflow.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for cursor in map(read_json, cursors):
+        if cursor and cursor.get("uri") == redact(uri) and "experiment_id" in cursor:
+            return str(cursor["experiment_id"])
+    untracked = sorted(path.parent for path in out.glob("*/plan.json"))
+    if untracked:
+        raise UserError(
+            f"no run in {out} is in MLflow ({redact(uri)}) yet: `capsbench sync {untracked[0]}` brings one in."
+        )
+    raise UserError(
+        f"no runs in {out} yet: `capsbench run suites/quickstart.yaml` makes one; --out DIR looks elsewhere."
+    )
+
+
+def free_port(port: int) -> int:
+    """`port`, or the next one that nothing listens on. Raises `UserError` if the next hundred are taken too."""
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port {port} is no port: choose one from 1024 to 65535.")
+    for candidate in range(port, min(port + 100, 65536)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((_HOST, candidate))
+            return candidate
+    raise UserError(f"no free port from {port} on: choose another with --port.")
+
+
+def _show(base: str, experiment_id: str, open_browser: bool) -> None:
+    table, charts = view_url(base, experiment_id), view_url(base, experiment_id, charts=True)
+    print(f"Table   {table}\nCharts  {charts}", flush=True)
+    has_desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if open_browser and has_desktop:
+        webbrowser.open(table)
+
+
+@contextmanager
+def _server(out: Path, uri: str, port: int) -> Generator[tuple[str, subprocess.Popen[bytes]], None, None]:
+    """An MLflow server in a process group of its own, ended with the block; yields its address once it answers."""
+    if importlib.util.find_spec("mlflow") is None:
+        raise UserError("MLflow is not installed here: `pip install mlflow`, or show the run with `capsbench report`.")
+    chosen = free_port(port)
+    if chosen != port:
+        print(f"Port {port} is taken; using {chosen}.", flush=True)
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri,
+        "--artifacts-destination", str(out.resolve() / "mlartifacts"),
+        "--host", _HOST, "--port", str(chosen), "--workers", "1",
+    ]  # fmt: skip
+    settings = os.environ | quiet_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with _log_path(out).open("wb") as log:
+        process = subprocess.Popen(
+            command, env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    on_term = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with us then too
+    try:
+        base = f"http://{_HOST}:{chosen}"
+        _await(base, process, _log_path(out))
+        yield base, process
+    finally:
+        _end(process)
+        signal.signal(signal.SIGTERM, on_term)
+
+
+def _await(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is never reached by a proxy
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), direct.open(f"{base}/health", timeout=2):
+            return
+        time.sleep(0.2)
+    lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    raise UserError(f"the MLflow server did not start ({lines[-1]}); its log is {log}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the server and its workers: its own process group, which `start_new_session` made."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+            return
+
+
+def _log_path(out: Path) -> Path:
+    return out / "mlflow-server.log"

@@ -1,0 +1,5 @@
+"""The CapsNet in JAX: pure functions over a dictionary of weights, `jax.jit`, optax."""
+
+from impls.jax.impl import JaxCapsNet
+
+__all__ = ["JaxCapsNet"]

@@ -1,0 +1,185 @@
+"""`JaxCapsNet`: staging, the compiled steps, Adam from optax, and the way to and from canonical weights."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jaxtyping import Float, Int, Int8, UInt8
+
+from harness.spec import (
+    ADAM_BETA1,
+    ADAM_BETA2,
+    ADAM_EPSILON,
+    EpochPlan,
+    EvalTotals,
+    Loss,
+    ModelSpec,
+    Moments,
+    OptimSpec,
+    Outputs,
+    Runtime,
+    TrainTotals,
+    Weights,
+    batched,
+)
+from impls.jax.layers import lengths
+from impls.jax.model import Params, capsnet, decode, losses
+
+State = tuple[Params, optax.OptState]
+
+
+def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) -> UInt8[Array, "B H W C"]:
+    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    height, width = images.shape[1:3]
+    rows = jnp.arange(height) - shifts[:, :1]
+    columns = jnp.arange(width) - shifts[:, 1:]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    each = jnp.arange(len(images))[:, None, None]
+    moved = images[each, rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None, :]]
+    return moved * inside[..., None]
+
+
+class JaxCapsNet:
+    """See `harness.spec.Impl`. The weights are a dictionary under canonical names; every step returns a new one."""
+
+    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
+        if runtime.precision == "fp64":
+            jax.config.update("jax_enable_x64", True)
+        jax.config.update("jax_default_matmul_precision", "highest")  # strict float32 where the device has less
+        self.model, self.optim, self.dtype = model, optim, runtime.dtype
+        self.on_cpu = runtime.device == "cpu"
+        self.device = jax.devices(runtime.device)[0]
+        self.adam = optax.chain(
+            optax.scale_by_adam(ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON), optax.scale_by_learning_rate(self._lr_at)
+        )
+        self._train_step, self._eval_step = self._train, self._evaluate
+        if runtime.compile:
+            # the old state's memory is given to the new one
+            self._train_step = jax.jit(self._train, donate_argnums=0)
+            self._eval_step = jax.jit(self._evaluate)
+
+    def _lr_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        decay = self.optim.lr_decay
+        return jnp.maximum(self.optim.lr * decay.rate ** (step.astype(self.dtype) / decay.steps), decay.floor)
+
+    def _device(self, array: np.ndarray, dtype: type | None = None) -> Array:
+        return jax.device_put(np.array(array, dtype), self.device)
+
+    def _params(self, arrays: Weights) -> Params:
+        return {name: self._device(array, self.dtype) for name, array in arrays.items()}
+
+    def load(self, weights: Weights, moments: Moments | None = None) -> None:
+        params = self._params(weights)
+        adam, schedule = self.adam.init(params)
+        if moments:
+            step = np.int32(moments.step)  # on the device twice: a step gives both buffers away
+            first, second = self._params(moments.first), self._params(moments.second)
+            adam = adam._replace(count=self._device(step), mu=first, nu=second)
+            schedule = schedule._replace(count=self._device(step))
+        self.state: State = (params, (adam, schedule))
+
+    def _numpy(self, params: Params) -> Weights:
+        return {name: np.array(array) for name, array in params.items()}
+
+    def dump(self) -> Weights:
+        return self._numpy(self.state[0])
+
+    def dump_moments(self) -> Moments:
+        adam = self.state[1][0]
+        return Moments(int(adam.count), self._numpy(adam.mu), self._numpy(adam.nu))
+
+    def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
+        self.images, self.labels = self._device(images), self._device(labels, np.int32)
+
+    def _pixels(self, images: UInt8[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        return images.astype(self.dtype) / 255
+
+    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
+        params = self.state[0]
+        v, coupling = capsnet(self.model, params, self._pixels(self._device(images)), self.on_cpu)
+        length = lengths(v)
+        reconstruction = None
+        if self.model.decoder:
+            reconstruction = np.array(decode(params, v, length.argmax(1))).reshape(images.shape)
+        return Outputs(np.array(v), np.array(length), np.array(coupling.mT), reconstruction)
+
+    def loss_and_grads(
+        self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
+    ) -> tuple[Loss, Weights]:
+        pixels, classes = self._pixels(self._device(images)), self._device(labels, np.int32)
+
+        def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, "3"]]:
+            v, _ = capsnet(self.model, params, pixels, self.on_cpu)
+            means = losses(self.model, params, v, pixels, classes, classes).mean(1)
+            return means[0], means
+
+        grads, means = jax.grad(mean_losses, has_aux=True)(self.state[0])
+        return Loss(*means.tolist()), self._numpy(grads)
+
+    def _train(
+        self,
+        state: State,
+        data: tuple[UInt8[Array, "N H W C"], Int[Array, " N"]],
+        order: Int[Array, " B"],
+        shifts: Int8[Array, "B 2"],
+        weight: Float[Array, " B"],
+    ) -> tuple[State, Float[Array, "4"]]:
+        """One step. Losses are means over the images of weight 1; the fourth value is how many of them are right."""
+        params, optimiser = state
+        pixels = self._pixels(shift_images(data[0][order], shifts))
+        labels = data[1][order]
+
+        def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, "4"]]:
+            v, _ = capsnet(self.model, params, pixels, self.on_cpu)
+            means = losses(self.model, params, v, pixels, labels, labels) @ weight / weight.sum()
+            correct = ((lengths(v).argmax(1) == labels) * weight).sum()
+            return means[0], jnp.append(means, correct)
+
+        grads, values = jax.grad(mean_losses, has_aux=True)(params)
+        updates, optimiser = self.adam.update(grads, optimiser)
+        return (optax.apply_updates(params, updates), optimiser), values
+
+    def _evaluate(
+        self, params: Params, images: UInt8[Array, "B H W C"], labels: Int[Array, " B"], weight: Float[Array, " B"]
+    ) -> tuple[Float[Array, "3"], Int[Array, " B"]]:
+        """Losses summed over the images of weight 1, and every image's predicted class."""
+        pixels = self._pixels(images)
+        v, _ = capsnet(self.model, params, pixels, self.on_cpu)
+        predicted = lengths(v).argmax(1)
+        return losses(self.model, params, v, pixels, labels, predicted) @ weight, predicted
+
+    def compile(self, batch: int) -> None:
+        self.batch = batch
+        weights, moments = self.dump(), self.dump_moments()
+        self.train(EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch))
+        self.evaluate(np.array(self.images[:1]), np.array(self.labels[:1]))
+        self.load(weights, moments)
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        order, shifts, weight = plan.steps()
+        values: list[Array] = []
+        for chosen, moved, real in zip(order, shifts, weight.astype(self.dtype), strict=True):
+            self.state, losses_and_correct = self._train_step(
+                self.state, (self.images, self.labels), chosen, moved, real
+            )
+            values.append(losses_and_correct)
+        totals = np.array(jnp.stack(values), np.float64)  # waits for the device
+        count = len(plan.order)
+        means = weight.sum(1) @ totals[:, :3] / count
+        return TrainTotals(count, Loss(*means.tolist()), round(totals[:, 3].sum()))
+
+    def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
+        parts = (images, labels.astype(np.int32), np.ones(len(labels), self.dtype))
+        results = [
+            self._eval_step(self.state[0], *batch)
+            for batch in zip(*(batched(part, self.batch) for part in parts), strict=True)
+        ]
+        total = np.sum([np.array(values, np.float64) for values, _ in results], axis=0)
+        predicted = np.concatenate([np.array(winners, np.int64) for _, winners in results])
+        return EvalTotals(Loss(*(total / len(labels)).tolist()), predicted[: len(labels)])
+
+    def peak_bytes(self) -> int | None:
+        return None if self.on_cpu else self.device.memory_stats()["peak_bytes_in_use"]

@@ -1,0 +1,178 @@
+"""`TfCapsNet`: staging, the `tf.function` steps, Adam, and the way to and from canonical weights."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Float, Int, Int8, UInt8
+
+from harness.spec import (
+    EpochPlan,
+    EvalTotals,
+    Loss,
+    ModelSpec,
+    Moments,
+    OptimSpec,
+    Outputs,
+    Runtime,
+    TrainTotals,
+    Weights,
+    batched,
+)
+from impls.tf.layers import lengths
+from impls.tf.model import CapsNet, losses
+from impls.tf.optim import Adam
+
+Tensor = tf.Tensor
+Variables = dict[str, keras.Variable]
+
+
+def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
+    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    height, width = images.shape[1:3]
+    moved = tf.cast(shifts, tf.int32)
+    rows = tf.range(height) - moved[:, :1]
+    columns = tf.range(width) - moved[:, 1:]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    images = tf.gather(images, tf.clip_by_value(rows, 0, height - 1), axis=1, batch_dims=1)
+    images = tf.gather(tf.transpose(images, (0, 2, 1, 3)), tf.clip_by_value(columns, 0, width - 1), axis=1, batch_dims=1)
+    return tf.transpose(images, (0, 2, 1, 3)) * tf.cast(inside, images.dtype)[..., None]
+
+
+class TfCapsNet:
+    """See `harness.spec.Impl`."""
+
+    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
+        _configure(runtime)
+        self.model, self.optim = model, optim
+        self.dtype = "float64" if runtime.precision == "fp64" else "float32"
+        self.device = "/GPU:0" if runtime.device == "gpu" else "/CPU:0"
+        with tf.device(self.device):
+            self.net = CapsNet(model, self.dtype)
+            self.adam = Adam(optim, self.dtype)
+            self.adam.build(self.net.trainable_variables)
+        self._train_step, self._eval_step = self._train, self._evaluate
+        if runtime.compile:
+            # without XLA: on the CPU its gradient of the strided convolution is about fifty times slower
+            self._train_step = tf.function(self._train, jit_compile=False)
+            self._eval_step = tf.function(self._evaluate, jit_compile=False)
+
+    def _moments(self, kind: list[keras.Variable]) -> Variables:
+        """Adam's variables of one kind under canonical names."""
+        by_path = dict(zip((v.path for v in self.net.trainable_variables), kind, strict=True))
+        return {name: by_path[variable.path] for name, variable in self.net.canonical().items()}
+
+    def load(self, weights: Weights, moments: Moments | None = None) -> None:
+        self.adam.iterations.assign(moments.step if moments else 0)
+        zeros = {name: np.zeros_like(array) for name, array in weights.items()}
+        self._assign(self.net.canonical(), weights)
+        self._assign(self._moments(self.adam._momentums), moments.first if moments else zeros)
+        self._assign(self._moments(self.adam._velocities), moments.second if moments else zeros)
+
+    def _assign(self, variables: Variables, arrays: Weights) -> None:
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+
+    def _numpy(self, variables: Variables) -> Weights:
+        return {name: variable.numpy().copy() for name, variable in variables.items()}
+
+    def dump(self) -> Weights:
+        return self._numpy(self.net.canonical())
+
+    def dump_moments(self) -> Moments:
+        first, second = self._moments(self.adam._momentums), self._moments(self.adam._velocities)
+        return Moments(int(self.adam.iterations.numpy()), self._numpy(first), self._numpy(second))
+
+    def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
+        with tf.device(self.device):
+            self.images, self.labels = tf.constant(images), tf.constant(labels, tf.int32)
+
+    def _pixels(self, images: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
+        return tf.cast(images, self.dtype) / 255
+
+    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
+        v, coupling = self.net(self._pixels(tf.constant(images)))
+        length = lengths(v)
+        reconstruction = None
+        if self.model.decoder:
+            reconstruction = self.net.decode(v, tf.argmax(length, 1)).numpy().reshape(images.shape)
+        return Outputs(v.numpy(), length.numpy(), coupling.numpy().transpose(0, 2, 1), reconstruction)
+
+    def loss_and_grads(
+        self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
+    ) -> tuple[Loss, Weights]:
+        pixels, classes = self._pixels(tf.constant(images)), tf.constant(labels, tf.int32)
+        canonical = self.net.canonical()
+        with tf.GradientTape() as tape:
+            v, _ = self.net(pixels)
+            means = tf.reduce_mean(losses(self.net, v, pixels, classes, classes), 1)
+            total = means[0]
+        grads = tape.gradient(total, {name: variable.value for name, variable in canonical.items()})
+        return Loss(*means.numpy().tolist()), {name: grad.numpy() for name, grad in grads.items()}
+
+    def _train(
+        self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"], weight: Float[Tensor, " B"]
+    ) -> Float[Tensor, "4"]:
+        """One step. Losses are means over the images of weight 1; the fourth value is how many of them are right."""
+        pixels = self._pixels(shift_images(tf.gather(self.images, order), shifts))
+        labels = tf.gather(self.labels, order)
+        with tf.GradientTape() as tape:
+            v, _ = self.net(pixels)
+            means = tf.linalg.matvec(losses(self.net, v, pixels, labels, labels), weight) / tf.reduce_sum(weight)
+            total = means[0]
+        variables = self.net.trainable_variables
+        self.adam.apply(tape.gradient(total, [variable.value for variable in variables]), variables)
+        right = tf.argmax(lengths(v), 1, tf.int32) == labels
+        correct = tf.reduce_sum(tf.cast(right, weight.dtype) * weight)
+        return tf.concat([means, correct[None]], 0)
+
+    def _evaluate(
+        self, images: UInt8[Tensor, "B H W C"], labels: Int[Tensor, " B"], weight: Float[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "3"], Int[Tensor, " B"]]:
+        """Losses summed over the images of weight 1, and every image's predicted class."""
+        pixels = self._pixels(images)
+        v, _ = self.net(pixels)
+        predicted = tf.argmax(lengths(v), 1)
+        return tf.linalg.matvec(losses(self.net, v, pixels, labels, predicted), weight), predicted
+
+    def compile(self, batch: int) -> None:
+        self.batch = batch
+        weights, moments = self.dump(), self.dump_moments()
+        self.train(EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch))
+        self.evaluate(self.images[:1].numpy(), self.labels[:1].numpy())
+        self.load(weights, moments)
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        order, shifts, weight = plan.steps()
+        with tf.device(self.device):
+            parts = (tf.constant(order), tf.constant(shifts), tf.constant(weight, self.dtype))
+            values = [self._train_step(*step) for step in zip(*map(tf.unstack, parts), strict=True)]
+            totals = tf.stack(values).numpy().astype(np.float64)  # waits for the device
+        count = len(plan.order)
+        means = weight.sum(1) @ totals[:, :3] / count
+        return TrainTotals(count, Loss(*means.tolist()), round(totals[:, 3].sum()))
+
+    def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
+        parts = (images, labels.astype(np.int32), np.ones(len(labels), self.dtype))
+        with tf.device(self.device):
+            results = [
+                self._eval_step(*map(tf.constant, batch))
+                for batch in zip(*(batched(part, self.batch) for part in parts), strict=True)
+            ]
+        total = np.sum([values.numpy().astype(np.float64) for values, _ in results], axis=0)
+        predicted = np.concatenate([winners.numpy() for _, winners in results])
+        return EvalTotals(Loss(*(total / len(labels)).tolist()), predicted[: len(labels)])
+
+    def peak_bytes(self) -> int | None:
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.device == "/GPU:0" else None
+
+
+def _configure(runtime: Runtime) -> None:
+    """Process-wide settings, fixed once TensorFlow has started: threads, strict float32, memory as needed."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    if tf.config.threading.get_intra_op_parallelism_threads() != runtime.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(runtime.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(runtime.threads)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)

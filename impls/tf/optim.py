@@ -1,0 +1,39 @@
+"""Adam as Kingma & Ba define it, and the learning rate per step, as Keras classes."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, OptimSpec
+
+
+class Decay(keras.optimizers.schedules.LearningRateSchedule):
+    """max(lr * rate^(step / steps), floor): Keras's own ExponentialDecay has no floor."""
+
+    def __init__(self, optim: OptimSpec, dtype: str) -> None:
+        self.optim, self.dtype = optim, dtype
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        decay = self.optim.lr_decay
+        completed = tf.cast(step, self.dtype)
+        return tf.maximum(self.optim.lr * decay.rate ** (completed / decay.steps), decay.floor)
+
+
+class Adam(keras.optimizers.Adam):
+    """Algorithm 1: epsilon is added to the root of the *bias-corrected* second moment.
+
+    Keras adds it to the uncorrected one ("epsilon hat"): about 32 times as large an epsilon at the first step.
+    """
+
+    def __init__(self, optim: OptimSpec, dtype: str) -> None:
+        super().__init__(Decay(optim, dtype), ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON)
+
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+        index = self._get_variable_index(variable)
+        first, second = self._momentums[index], self._velocities[index]
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        first.assign(ADAM_BETA1 * first + (1 - ADAM_BETA1) * gradient)
+        second.assign(ADAM_BETA2 * second + (1 - ADAM_BETA2) * gradient**2)
+        root = tf.sqrt(second / (1 - ADAM_BETA2**step))
+        variable.assign_sub(learning_rate * (first / (1 - ADAM_BETA1**step)) / (root + ADAM_EPSILON))

@@ -1,0 +1,208 @@
+"""`TorchCapsNet`: staging, the compiled steps, Adam, and the way to and from canonical weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int8, UInt8
+from torch import Tensor
+
+from harness.spec import (
+    ADAM_BETA1,
+    ADAM_BETA2,
+    ADAM_EPSILON,
+    EpochPlan,
+    EvalTotals,
+    Loss,
+    ModelSpec,
+    Moments,
+    OptimSpec,
+    Outputs,
+    Runtime,
+    TimingWarning,
+    TrainTotals,
+    Weights,
+    batched,
+)
+from impls.torch.layers import lengths
+from impls.torch.model import CANONICAL, CapsNet, losses
+
+
+def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
+    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    height, width = images.shape[1:3]
+    rows = torch.arange(height, device=images.device) - shifts[:, :1]
+    columns = torch.arange(width, device=images.device) - shifts[:, 1:]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    moved = images[each, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
+    return moved * inside[..., None]
+
+
+class TorchCapsNet:
+    """See `harness.spec.Impl`."""
+
+    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
+        torch.set_num_threads(runtime.threads)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # strict float32
+        self.model, self.optim = model, optim
+        self.device = torch.device("cuda" if runtime.device == "gpu" else "cpu")
+        self.dtype = torch.float64 if runtime.precision == "fp64" else torch.float32
+        self.net = CapsNet(model).to(self.device, self.dtype, memory_format=torch.channels_last)
+        # the optimiser's own learning rate is replaced before every step
+        self.adam = torch.optim.Adam(
+            self.net.parameters(), lr=optim.lr, betas=(ADAM_BETA1, ADAM_BETA2), eps=ADAM_EPSILON, fused=True
+        )
+        self._train_losses: Callable[..., Tensor] = self._losses
+        self._eval_losses: Callable[..., tuple[Tensor, Tensor]] = self._evaluate
+        if runtime.compile and _can_compile(self.device):
+            self._train_losses = torch.compile(self._losses, fullgraph=True, dynamic=False)
+            self._eval_losses = torch.compile(self._evaluate, fullgraph=True, dynamic=False)
+
+    def _canonical(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The module's tensors under canonical names, as views in the canonical layout."""
+        return {
+            name: tensors[own].permute(order) for name, (own, order) in CANONICAL.items() if own in tensors
+        }
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return dict(self.net.named_parameters())
+
+    def _state(self, key: str) -> dict[str, Tensor]:
+        """Adam's tensors of one kind under the parameters' names."""
+        return {name: self.adam.state[parameter][key] for name, parameter in self.net.named_parameters()}
+
+    @torch.no_grad()
+    def load(self, weights: Weights, moments: Moments | None = None) -> None:
+        self.step = moments.step if moments else 0
+        for parameter in self.net.parameters():
+            self.adam.state[parameter] = {
+                "step": torch.tensor(float(self.step), device=self.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        self._copy(weights, self._parameters())
+        if moments:
+            self._copy(moments.first, self._state("exp_avg"))
+            self._copy(moments.second, self._state("exp_avg_sq"))
+
+    def _copy(self, arrays: Weights, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in self._canonical(tensors).items():
+            tensor.copy_(torch.tensor(arrays[name]))
+
+    def _numpy(self, tensors: dict[str, Tensor]) -> Weights:
+        canonical = self._canonical(tensors)
+        return {name: tensor.detach().contiguous().cpu().numpy().copy() for name, tensor in canonical.items()}
+
+    def dump(self) -> Weights:
+        return self._numpy(self._parameters())
+
+    def dump_moments(self) -> Moments:
+        return Moments(self.step, self._numpy(self._state("exp_avg")), self._numpy(self._state("exp_avg_sq")))
+
+    def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
+        self.images = torch.tensor(images, device=self.device)
+        self.labels = torch.tensor(labels, dtype=torch.int64, device=self.device)
+
+    def _pixels(self, images: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
+        return images.to(self.dtype) / 255
+
+    @torch.no_grad()
+    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
+        v, coupling = self.net(self._pixels(torch.tensor(images, device=self.device)))
+        length = lengths(v)
+        reconstruction = None
+        if self.model.decoder:
+            reconstruction = self.net.decode(v, length.argmax(1)).reshape(images.shape).cpu().numpy()
+        return Outputs(v.cpu().numpy(), length.cpu().numpy(), coupling.mT.cpu().numpy(), reconstruction)
+
+    def loss_and_grads(
+        self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
+    ) -> tuple[Loss, Weights]:
+        pixels = self._pixels(torch.tensor(images, device=self.device))
+        classes = torch.tensor(labels, dtype=torch.int64, device=self.device)
+        v, _ = self.net(pixels)
+        means = losses(self.net, v, pixels, classes, classes).mean(1)
+        self.adam.zero_grad()
+        means[0].backward()
+        grads = {name: parameter.grad for name, parameter in self._parameters().items()}
+        return Loss(*means.tolist()), self._numpy(grads)
+
+    def _losses(
+        self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"], weight: Float[Tensor, " B"]
+    ) -> Float[Tensor, "4"]:
+        """Training losses of one step, means over the images of weight 1, and how many of them are right."""
+        pixels = self._pixels(shift_images(self.images[order], shifts))
+        labels = self.labels[order]
+        v, _ = self.net(pixels)
+        means = losses(self.net, v, pixels, labels, labels) @ weight / weight.sum()
+        correct = ((lengths(v).argmax(1) == labels) * weight).sum()
+        return torch.cat([means, correct[None]])
+
+    def _evaluate(
+        self, images: UInt8[Tensor, "B H W C"], labels: Int[Tensor, " B"], weight: Float[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "3"], Int[Tensor, " B"]]:
+        """Losses summed over the images of weight 1, and every image's predicted class."""
+        pixels = self._pixels(images)
+        v, _ = self.net(pixels)
+        predicted = lengths(v).argmax(1)
+        return losses(self.net, v, pixels, labels, predicted) @ weight, predicted
+
+    def compile(self, batch: int) -> None:
+        self.batch = batch
+        weights, moments = self.dump(), self.dump_moments()
+        self.train(EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch))
+        self.evaluate(self.images[:1].cpu().numpy(), self.labels[:1].cpu().numpy())
+        self.load(weights, moments)
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        order, shifts, weight = (torch.tensor(part, device=self.device) for part in plan.steps())
+        total = torch.zeros(4, dtype=torch.float64, device=self.device)
+        for chosen, moved, real in zip(order.long(), shifts, weight.to(self.dtype), strict=True):
+            values = self._train_losses(chosen, moved, real)
+            self.adam.zero_grad()
+            values[0].backward()
+            for group in self.adam.param_groups:
+                group["lr"] = self.optim.lr_at(self.step)
+            self.adam.step()
+            self.step += 1
+            count = real.sum()
+            total += values.detach() * torch.stack([count, count, count, torch.ones_like(count)])
+        *sums, correct = total.tolist()
+        count = len(plan.order)
+        return TrainTotals(count, Loss(*(value / count for value in sums)), round(correct))
+
+    @torch.no_grad()
+    def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
+        parts = (images, labels.astype(np.int64), np.ones(len(labels)))
+        pixels, classes, weight = (torch.tensor(batched(part, self.batch), device=self.device) for part in parts)
+        total = torch.zeros(3, dtype=torch.float64, device=self.device)
+        predicted: list[Tensor] = []
+        for batch in zip(pixels, classes, weight.to(self.dtype), strict=True):
+            values, winners = self._eval_losses(*batch)
+            total += values
+            predicted.append(winners)
+        classes_seen = torch.cat(predicted).cpu().numpy()[: len(labels)]
+        return EvalTotals(Loss(*(value / len(labels) for value in total.tolist())), classes_seen)
+
+    def peak_bytes(self) -> int | None:
+        return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
+
+
+def _can_compile(device: torch.device) -> bool:
+    """torch.compile writes C++ for the CPU; without a compiler the eager mode is used, and the record says so."""
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cuda" or shutil.which(compiler):
+        return True
+    warnings.warn(
+        f"torch ran eager: torch.compile needs a C++ compiler and {compiler} was not found; "
+        "install g++, or set runtime.compile=false for all to compare like with like",
+        TimingWarning,
+        stacklevel=3,
+    )
+    return False
