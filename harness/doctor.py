@@ -116,8 +116,8 @@ def diagnose(
     checks = [
         *probes,
         *([_compiler()] if "torch" in ready else []),
-        _tool(found, "ray", 'pip install "ray[tune]"; without it: capsbench run --executor inline'),
-        _tool(found, "mlflow", "pip install mlflow; without it runs are recorded all the same: capsbench sync later"),
+        _tool(found, "ray", 'pip install "capsbench[ray]"; without it: capsbench run --executor inline'),
+        _tool(found, "mlflow", 'pip install "capsbench[mlflow]"; without it: capsbench sync RUN later'),
         *_data(data_directory),
         *_machine(found, load, Path(out)),
         _gpus(found, [check for check in probes if check.name in ready]),

@@ -32,12 +32,14 @@ class Draft:
         for key, node in draft._entries(root, "grid"):
             if key not in GRID_KEYS:
                 problems.add(node.place, f"grid.{key}", unknown(key, GRID_KEYS))
-            elif node.items is None:
-                problems.add(node.place, f"grid.{key}", f"found {node}, expected a list, such as [{node.text}]")
-            elif key in draft.values:
+                continue
+            if key in draft.values:
                 problems.add(node.place, f"grid.{key}", f"also set at {draft.values[key].place}; keep one of the two")
-            else:
-                draft.grid[key] = node
+            if node.items is None:
+                problems.add(
+                    node.place, f"grid.{key}", f"found {node}, expected a list, such as [{node.text or '...'}]"
+                )
+            draft.grid[key] = Node([node], "", node.place) if node.items is None else node
         return draft
 
     def with_quick(self, root: Node) -> Draft:
@@ -76,8 +78,8 @@ class Draft:
             chosen: dict[str, Any] = {}
             for item in node.items or ():
                 value = self._checked(key, item)
-                if value is None and item.value is not None:
-                    continue  # refused already
+                if value is None and (item.refused or item.value is not None):
+                    continue  # among the problems already
                 if (canonical := json.dumps(value)) in chosen:
                     self.problems.add(item.place, key, f"{item.text or item} is there twice; drop one")
                 chosen[canonical] = value
@@ -133,6 +135,8 @@ class Draft:
             self.values[key] = node
 
     def _checked(self, key: str, node: Node) -> Any:
+        if node.refused:
+            return None
         try:
             value = KEYS[key].check(node)
             if key == "impl":

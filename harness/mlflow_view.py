@@ -29,12 +29,26 @@ _EPOCH_RECORD = (
     "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "lr",
 )  # fmt: skip
 _EPOCH_TIMING = ("epoch_s", "eval_s", "img_per_s")
+_COLUMNS = {  # of the saved view's table, with their widths in pixels
+    "params.`impl`": 75, "params.`model.routing`": 110, "params.`seed`": 65,
+    "metrics.`test_err_pct`": 110, "metrics.`epoch_s`": 80, "metrics.`img_per_s`": 85, "metrics.`compile_s`": 95,
+    "metrics.`peak_mem_mb`": 105, "metrics.`parity_ok`": 80, "metrics.`parity_max_rel_err`": 150,
+    "metrics.`val_err_pct`": 100,
+}  # fmt: skip
+_CHARTS = {
+    "Accuracy": [("BAR", "test_err_pct"), ("LINE", "epoch/val_err_pct"), ("LINE", "epoch/train_loss")],
+    "Cost": [("BAR", "epoch_s"), ("BAR", "img_per_s"), ("BAR", "compile_s"), ("BAR", "peak_mem_mb"),
+             ("LINE", "epoch/epoch_s")],
+    "Evidence": [("BAR", "parity_ok"), ("BAR", "parity_max_rel_err")],
+}  # fmt: skip
+_LINE = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0,
+         "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}  # fmt: skip
 _TAG_LENGTH = 5000
 _MAX_TAGS = 90  # MLflow takes at most 100 in one call
 
 
 class Row(NamedTuple):
-    """One metric value as MLflow stores it; time in milliseconds since 1970."""
+    """One metric value as MLflow stores it; time in milliseconds since 1970, the value to be read: see `_row`."""
 
     key: str
     value: float
@@ -75,16 +89,16 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
     summary = summarise(trial, events)
     names = _EPOCH_RECORD if summary.timing_withheld else _EPOCH_RECORD + _EPOCH_TIMING
     rows = [
-        Row(f"epoch/{name}", float(epoch[name]), time_ms(epoch), int(epoch["epoch"]))
+        _row(f"epoch/{name}", epoch[name], time_ms(epoch), int(epoch["epoch"]))
         for epoch in kept_epochs(events)
         for name in names
         if epoch.get(name) is not None
     ]
     for count, event in enumerate(events, start=1):
         if event["kind"] == "parity" and (parity := parity_of(events[:count])):
-            rows.append(Row("parity_ok", float(parity.ok), time_ms(event), 0))
+            rows.append(_row("parity_ok", parity.ok, time_ms(event)))
             if parity.max_rel_err is not None:
-                rows.append(Row("parity_max_rel_err", parity.max_rel_err, time_ms(event), 0))
+                rows.append(_row("parity_max_rel_err", parity.max_rel_err, time_ms(event)))
     if summary.status == "finished":
         finals = {
             "test_err_pct": summary.test_err_pct,
@@ -96,7 +110,7 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
             "peak_mem_mb": summary.peak_bytes / 1e6 if summary.peak_bytes is not None else None,
         }
         ended = max(time_ms(event) for event in events if event["kind"] == "result")
-        rows += [Row(key, float(value), ended, 0) for key, value in finals.items() if value is not None]
+        rows += [_row(key, value, ended) for key, value in finals.items() if value is not None]
     return rows
 
 
@@ -159,15 +173,6 @@ def environment_tags(environment: Mapping[str, Any], attempt: Event) -> dict[str
 
 def saved_view(now_ms: int) -> str:
     """The experiment tag's value: a comparison table of the trials, fewest errors first, and the charts beside it."""
-    configured = ("impl", "model.routing", "seed")
-    measured = ("test_err_pct", "val_err_pct", "epoch_s", "img_per_s", "compile_s", "peak_mem_mb", "parity_ok",
-                "parity_max_rel_err")  # fmt: skip
-    columns = [*(f"params.`{name}`" for name in configured), *(f"metrics.`{name}`" for name in measured)]
-    sections = {
-        "Accuracy": [("BAR", "test_err_pct"), ("LINE", "epoch/val_err_pct"), ("LINE", "epoch/train_loss")],
-        "Cost": [("BAR", "epoch_s"), ("BAR", "img_per_s"), ("BAR", "compile_s"), ("BAR", "peak_mem_mb")],
-        "Evidence": [("BAR", "parity_max_rel_err"), ("LINE", "epoch/epoch_s"), ("LINE", "epoch/train_err_pct")],
-    }
     state = {
         "searchFilter": "tags.`capsbench.kind` = 'trial'",
         "orderByKey": "metrics.`test_err_pct`",
@@ -176,18 +181,17 @@ def saved_view(now_ms: int) -> str:
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
-        "selectedColumns": columns,
-        "columnOrder": columns,
+        "selectedColumns": list(_COLUMNS),
+        "columnOrder": list(_COLUMNS),
+        "columnWidths": _COLUMNS,
         "runsHiddenMode": "FIRST_20_RUNS",
-        "isAccordionReordered": True,  # otherwise the sections are sorted by name
+        "isAccordionReordered": True,  # or else the sections are sorted by name
         "hideEmptyCharts": True,
-        "compareRunSections": [
-            {"uuid": name, "name": name, "display": True, "isReordered": True} for name in sections
-        ],
+        "compareRunSections": [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in _CHARTS],
         "compareRunCharts": [
-            {"uuid": f"{kind} {key}", "type": kind, "metricKey": key, "metricSectionId": name,
-             "runsCountToCompare": 20, "deleted": False, "isGenerated": False} | _line(kind, key)
-            for name, charts in sections.items() for kind, key in charts
+            {"uuid": f"{kind} {key}", "type": kind, "metricKey": key, "metricSectionId": section,
+             "runsCountToCompare": 20, "deleted": False, "isGenerated": False} | (_LINE if kind == "LINE" else {})
+            for section, charts in _CHARTS.items() for kind, key in charts
         ],
     }  # fmt: skip
     view = {"name": "capsbench", "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(state)}
@@ -205,11 +209,9 @@ def time_ms(event: Event) -> int:
     return round(float(event["time"]) * 1000)
 
 
-def _line(kind: str, key: str) -> dict[str, Any]:
-    if kind != "LINE":
-        return {}
-    return {"selectedMetricKeys": [key], "xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear",
-            "lineSmoothness": 0, "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}  # fmt: skip
+def _row(key: str, value: float, at_ms: int, step: int = 0) -> Row:
+    """Five significant digits, as MLflow's table shows every digit it has; the journal keeps them all."""
+    return Row(key, float(f"{value:.5g}"), at_ms, step)
 
 
 def _short(key: str, value: Any) -> str:

@@ -112,12 +112,12 @@ def load(entry: Entry) -> type[Impl]:
 def locate(module: str) -> ModuleSpec | None:
     """Where `module` would be imported from, without importing its parent packages; None if it cannot be found."""
     top, *rest = module.split(".")
-    spec, name = _find(top), top
+    spec = _find(top)
     for part in rest:
         if spec is None or spec.submodule_search_locations is None:
             return None
-        name = f"{name}.{part}"
-        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+        # By its last name alone: under its full one, a folder without __init__.py wants its parent imported.
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
     return spec
 
 

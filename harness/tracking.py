@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -102,7 +103,10 @@ class Tracker:
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
 
     def start(self) -> None:
-        """Returns at once; the thread imports MLflow, creates its database (seconds) and sends what is unsent."""
+        """Returns at once; the thread imports MLflow, creates its database (seconds) and sends what is unsent.
+
+        The plan must be written by then.
+        """
         self._changed.update(self._journal.trial_ids())
         self._thread.start()
 
@@ -117,7 +121,7 @@ class Tracker:
         problem = self._problem
         if problem is None:
             return None
-        command = f"capsbench sync {self._journal.run_dir}"
+        command = f"capsbench sync {shlex.quote(str(self._journal.run_dir))}"
         return f"MLflow at {redact(self.uri)} lacks results ({problem}). Nothing is lost; bring them in with: {command}"
 
     def close(self, timeout_s: float = 30.0) -> str | None:
@@ -354,6 +358,9 @@ def _digest(path: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The error's first line, short enough for one line of the screen."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}..."
+    """What went wrong, in one line of the screen and without passwords."""
+    text = str(error).strip() or type(error).__name__
+    if "Max retries exceeded" in text or "timed out" in text:
+        return "it does not answer"
+    line = redact(text.splitlines()[0])
+    return line if len(line) <= 200 else f"{line[:200]}..."

@@ -21,6 +21,9 @@ from harness.mlflow_view import view_url
 from harness.tracking import default_uri, quiet_environment, redact
 
 _HOST = "127.0.0.1"
+# Browsers take every name under localhost for this machine (RFC 6761), only Safari asks elsewhere. On the plain names
+# MLflow opens its AI assistant over a third of the table at the first visit; a name of our own keeps the page whole.
+_NAME = _HOST if sys.platform == "darwin" else "capsbench.localhost"
 _START_S = 90.0  # the server's imports take seconds, and minutes on a busy machine
 _STOP_S = 10.0
 
@@ -35,8 +38,8 @@ def serve(out: str | os.PathLike[str], uri: str | None = None, port: int = 5000,
     if uri.startswith(("http://", "https://")):
         _show(uri, experiment_id, open_browser)
         return
-    with _server(Path(out), uri, port) as (base, process):
-        _show(base, experiment_id, open_browser)
+    with _server(Path(out), uri, port) as (chosen, process):
+        _show(f"http://{_NAME}:{chosen}", experiment_id, open_browser)
         print("Ctrl-C ends the server.", flush=True)
         with suppress(KeyboardInterrupt):
             process.wait()
@@ -64,11 +67,15 @@ def free_port(port: int) -> int:
     if not 1 <= port <= 65535:
         raise UserError(f"--port {port} is no port: choose one from 1024 to 65535.")
     for candidate in range(port, min(port + 100, 65536)):
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((_HOST, candidate))
+        if not any(_listens(host, candidate) for host in (_HOST, "::1")):  # a browser may try either
             return candidate
     raise UserError(f"no free port from {port} on: choose another with --port.")
+
+
+def _listens(host: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
 
 
 def _show(base: str, experiment_id: str, open_browser: bool) -> None:
@@ -80,8 +87,8 @@ def _show(base: str, experiment_id: str, open_browser: bool) -> None:
 
 
 @contextmanager
-def _server(out: Path, uri: str, port: int) -> Generator[tuple[str, subprocess.Popen[bytes]], None, None]:
-    """An MLflow server in a process group of its own, ended with the block; yields its address once it answers."""
+def _server(out: Path, uri: str, port: int) -> Generator[tuple[int, subprocess.Popen[bytes]], None, None]:
+    """An MLflow server in a process group of its own, ended with the block; yields its port once it answers."""
     if importlib.util.find_spec("mlflow") is None:
         raise UserError("MLflow is not installed here: `pip install mlflow`, or show the run with `capsbench report`.")
     chosen = free_port(port)
@@ -91,20 +98,23 @@ def _server(out: Path, uri: str, port: int) -> Generator[tuple[str, subprocess.P
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri,
         "--artifacts-destination", str(out.resolve() / "mlartifacts"),
         "--host", _HOST, "--port", str(chosen), "--workers", "1",
+        "--allowed-hosts", ",".join(f"{name}:{chosen}" for name in (_NAME, _HOST, "localhost")),
+        "--cors-allowed-origins", f"http://{_NAME}:{chosen}",
     ]  # fmt: skip
     settings = os.environ | quiet_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with _log_path(out).open("wb") as log:
         process = subprocess.Popen(
             command, env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    on_term = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with us then too
+    ends = (signal.SIGTERM, signal.SIGHUP)  # a closed terminal too must not leave the server behind
+    before = [signal.signal(number, _exit) for number in ends]
     try:
-        base = f"http://{_HOST}:{chosen}"
-        _await(base, process, _log_path(out))
-        yield base, process
+        _await(f"http://{_HOST}:{chosen}", process, _log_path(out))
+        yield chosen, process
     finally:
         _end(process)
-        signal.signal(signal.SIGTERM, on_term)
+        for number, handler in zip(ends, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _await(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -115,7 +125,8 @@ def _await(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
             return
         time.sleep(0.2)
     lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    raise UserError(f"the MLflow server did not start ({lines[-1]}); its log is {log}")
+    errors = [line for line in lines if "Error: " in line or "Exception: " in line]
+    raise UserError(f"the MLflow server did not start ({(errors or lines)[-1]}); its log is {log}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -126,6 +137,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
             return
+
+
+def _exit(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _log_path(out: Path) -> Path:

@@ -30,6 +30,7 @@ class Node:
     value: str | int | float | bool | list[Node] | dict[str, Node] | None
     text: str  # a scalar as it was written
     place: str  # "suites/x.yaml:7" or "-s model.routing=3"
+    refused: bool = False  # already among the problems; the value is None
 
     @property
     def items(self) -> list[Node] | None:
@@ -68,7 +69,7 @@ class Node:
 
 
 class Problems:
-    """What is wrong with one request, a line each, without repetition: first the file's in its own order, then the rest."""
+    """What is wrong with one request, a line each, without repetition: by line of the file, then the rest."""
 
     def __init__(self) -> None:
         self._lines: dict[str, float] = {}  # message -> line of the file
@@ -112,9 +113,11 @@ def parse_mapping(text: str, path: Path, problems: Problems) -> Node:
     on with: a syntax error, an empty file, no mapping, or aliases that expand without end.
     """
     root = _compose(text, lambda line: f"{path}:{line}")
-    if root is None:
+    if root is None or root.tag == _TAG + "null":
         raise UserError(f"{path}: empty; a suite needs at least name, data.name and grid.impl")
     node = _Reader(problems, lambda line: f"{path}:{line}").read(root)
+    if node.refused:
+        problems.raise_any()
     if node.entries is None:
         raise UserError(f"{node.place}: found {node}, expected a mapping such as name: my-suite")
     return node
@@ -196,7 +199,7 @@ class _Reader:
         else:
             shown = node.tag.replace(_TAG, "!!")
             self._problems.add(place, f'the tag "{_short(shown)}" is refused: a suite holds plain values only')
-        return Node(None, text, place)
+        return Node(None, text, place, refused=True)
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Node]:
         own: dict[str, Node] = {}

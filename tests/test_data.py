@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
+import itertools
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from harness import data
 from harness.config import DataConfig
@@ -79,7 +81,11 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 class Mirrors(ThreadingHTTPServer):
-    """Serves CONTENTS gzipped. `requests` lists (path, Range header); `released` ends the answers of /silent/."""
+    """Serves CONTENTS gzipped.
+
+    `requests` lists (path, Range header); `released` ends the answers of /silent/; while /flaky/ is `sick`, it sends
+    those bytes, breaks off, and continues nothing.
+    """
 
     daemon_threads = True
 
@@ -87,6 +93,7 @@ class Mirrors(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str | None]] = []
         self.released = threading.Event()
+        self.sick: bytes | None = None
 
     def url(self, behaviour: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{behaviour}/"
@@ -114,11 +121,15 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(200, content)
             case "portal":
                 self.answer(200, b"<html>please log in</html>")
+            case "flaky" if self.server.sick is not None and wanted:
+                self.send_error(503)
+            case "flaky" if self.server.sick is not None:
+                self.answer(200, self.server.sick + b"more", send=len(self.server.sick))
             case "cut" if not wanted:  # breaks off half way, and can continue
                 self.answer(200, body, send=len(body) // 2)
             case "unranged" if len(self.server.requests) == 1:  # breaks off, and starts anew whatever is asked for
                 self.answer(200, body, send=len(body) // 2)
-            case "good" | "cut" if wanted:
+            case "cut" | "flaky" if wanted:
                 start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])  # type: ignore[index]
                 self.answer(206 if start < len(body) else 416, body[start:])
             case _:
@@ -138,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
 def mirrors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirrors]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Mirrors()
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
     server.released.set()
@@ -262,15 +273,18 @@ def test_splits_never_overlap(validation: int, train: int | None) -> None:
 
 def test_a_smaller_subset_lies_within_a_larger_one() -> None:
     subsets = [numbers(tiny(train=count).train) for count in range(1, 10)]
-    for smaller, larger in zip(subsets, subsets[1:], strict=False):
+    for smaller, larger in itertools.pairwise(subsets):
         assert set(smaller) < set(larger)
         assert larger == sorted(larger)
     assert subsets[3] != [0, 1, 2, 3]  # drawn, not cut off
 
 
 def test_subsets_are_the_same_everywhere() -> None:
-    assert numbers(tiny(train=4, test=2).train) == [1, 3, 5, 8]
+    assert numbers(tiny(train=4, test=2).train) == [2, 4, 6, 7]
     assert numbers(tiny(train=4, test=2).test) == [102, 103]
+    info = dataclasses.replace(INFO, train=5, validation=7)
+    part = select(info, DataConfig(name="tiny", validation=3), numbered(12), numbered(4, 100))
+    assert numbers(part.validation) == [7, 9, 11]  # of the default 5..11
 
 
 def test_hash_is_of_the_images_used() -> None:
@@ -319,7 +333,7 @@ def test_digits_are_enlarged_bilinearly() -> None:
     large = digits.enlarge(small)
     assert large.dtype == np.uint8
     np.testing.assert_allclose(large[:, 2:-2, 2:-2], exact, atol=0.5 + 1e-9)
-    np.testing.assert_array_equal(large[:, 3:-2:3, 3:-2:3], np.round(small * 255 / 16 + 1e-9))  # the centres themselves
+    np.testing.assert_array_equal(large[:, 3:-2:3, 3:-2:3], np.floor(small * 255.0 / 16 + 0.5))  # the centres
     assert digits.enlarge(np.full((1, 8, 8), 16, np.uint8)).max() == 255
 
 
@@ -441,6 +455,7 @@ def test_missing_files_are_named_with_their_hashes(tmp_path: Path) -> None:
         ("t10k-labels.gz", gzip.compress(CONTENTS["t10k-labels"])[:-8] + b"12345678", "corrupt gzip"),
         ("t10k-labels.gz", gzip.compress(b"other"), f"found {hashlib.sha256(b'other').hexdigest()}"),
     ],
+    ids=["junk", "truncated", "bad checksum", "another file"],
 )
 def test_corrupt_files_are_refused_by_name_and_kept(
     file: str, content: bytes, words: str, tmp_path: Path, mirrors: Mirrors
@@ -482,7 +497,7 @@ def test_ensure_fetches_only_what_is_missing(tmp_path: Path, mirrors: Mirrors) -
 @pytest.mark.parametrize("bad", ["gone", "corrupt", "truncated", "portal", "silent", "closed"])
 def test_the_next_mirror_is_tried(bad: str, tmp_path: Path, mirrors: Mirrors) -> None:
     first = closed_port() if bad == "closed" else mirrors.url(bad)
-    download.fetch(file_set(first, mirrors.url("good")), tmp_path, progress=False, timeout_s=(2, 0.2))
+    download.fetch(file_set(first, mirrors.url("good")), tmp_path, progress=False, timeout_s=(2.0, 0.2))
     assert fetched(tmp_path)
     paths = [path for path, _ in mirrors.requests]
     # Once a mirror has served a file it is asked first.
@@ -512,23 +527,26 @@ def test_a_server_that_cannot_resume_starts_anew(tmp_path: Path, mirrors: Mirror
 
 @pytest.mark.parametrize("kept", [0.5, 1.0])
 def test_a_later_call_resumes(kept: float, tmp_path: Path, mirrors: Mirrors) -> None:
-    """What one process left behind, whole or in part, is continued at the same mirror."""
-    files = file_set(mirrors.url("good"))
+    """What one call left behind, a part or all of it, is continued by the next."""
+    files = file_set(mirrors.url("flaky"))
     body = gzip.compress(CONTENTS["train-images"], mtime=0)
     start = int(len(body) * kept)
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    part(folder, files.mirrors[0]).write_bytes(body[:start])
+    mirrors.sick = body[:start]
+    with pytest.raises(UserError, match="HTTP 503"):
+        download.fetch(files, tmp_path, progress=False)
+    mirrors.sick = None
+    mirrors.requests.clear()
     download.fetch(files, tmp_path, progress=False)
     assert fetched(tmp_path)
-    assert mirrors.requests[0] == ("/good/train-images.gz", f"bytes={start}-")
+    assert mirrors.requests[0] == ("/flaky/train-images.gz", f"bytes={start}-")
 
 
 def test_a_corrupt_part_is_discarded(tmp_path: Path, mirrors: Mirrors) -> None:
-    files = file_set(mirrors.url("good"))
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    part(folder, files.mirrors[0]).write_bytes(b"\x1f\x8b junk")
+    files = file_set(mirrors.url("flaky"))
+    mirrors.sick = b"\x1f\x8b junk"
+    with pytest.raises(UserError, match="HTTP 503"):
+        download.fetch(files, tmp_path, progress=False)
+    mirrors.sick = None
     with pytest.raises(UserError, match="corrupt gzip"):
         download.fetch(files, tmp_path, progress=False)
     download.fetch(files, tmp_path, progress=False)
@@ -553,7 +571,7 @@ def test_offline(tmp_path: Path, mirrors: Mirrors) -> None:
 
 def test_timeout_is_told(tmp_path: Path, mirrors: Mirrors) -> None:
     with pytest.raises(UserError, match="silent/: Read timed out"):
-        download.fetch(file_set(mirrors.url("silent")), tmp_path, progress=False, timeout_s=(2, 0.2))
+        download.fetch(file_set(mirrors.url("silent")), tmp_path, progress=False, timeout_s=(2.0, 0.2))
 
 
 def test_an_unwritable_directory(tmp_path: Path, mirrors: Mirrors) -> None:
@@ -563,7 +581,24 @@ def test_an_unwritable_directory(tmp_path: Path, mirrors: Mirrors) -> None:
     assert mirrors.requests == []
 
 
-def test_two_fetch_once(tmp_path: Path, mirrors: Mirrors) -> None:
+def test_waiting_for_another_process(tmp_path: Path, mirrors: Mirrors, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    files = file_set(mirrors.url("good"))
+    waiting = threading.Thread(target=download.fetch, args=(files, tmp_path), kwargs={"progress": True})
+    with FileLock(folder / ".lock"):
+        waiting.start()
+        told = ""
+        while "Waiting for another process" not in told and waiting.is_alive():
+            told += capfd.readouterr().err
+        assert waiting.is_alive()
+        assert mirrors.requests == []
+        put(folder)
+    waiting.join()
+    assert mirrors.requests == []  # the other one has fetched everything
+
+
+def test_four_fetch_once(tmp_path: Path, mirrors: Mirrors) -> None:
     errors: list[BaseException] = []
 
     def fetch() -> None:
@@ -582,19 +617,18 @@ def test_two_fetch_once(tmp_path: Path, mirrors: Mirrors) -> None:
     assert len(mirrors.requests) == len(CONTENTS)
 
 
-def test_progress_goes_to_stderr(tmp_path: Path, mirrors: Mirrors, capfd: pytest.CaptureFixture[str]) -> None:
-    download.fetch(file_set(mirrors.url("good")), tmp_path, progress=True)
-    assert capfd.readouterr().out == ""
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_shown_on_stderr(
+    progress: bool, tmp_path: Path, mirrors: Mirrors, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    download.fetch(file_set(mirrors.url("good")), tmp_path, progress=progress)
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert ("train-images" in captured.err) == progress
 
 
 def closed_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}/"
-
-
-def part(folder: Path, mirror: str) -> Path:
-    """Where a transfer of train-images from `mirror` is kept: left behind by a server that goes away half way."""
-    import zlib
-
-    return folder / f".train-images.{zlib.crc32(mirror.encode()):08x}.part"

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -60,6 +60,7 @@ class Dataset:
     sha256: str  # over the shapes and bytes of all six arrays
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where a data set's images come from."""
 

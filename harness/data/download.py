@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import requests
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from urllib3.exceptions import HTTPError
@@ -52,14 +53,13 @@ def fetch(files: FileSet, directory: Path, *, progress: bool, timeout_s: tuple[f
         raise UserError(f"{folder} cannot be written: {reason}.\n{instructions(files, directory)}") from error
 
 
-def _lock(folder: Path, console: Console) -> BaseFileLock:
+def _lock(folder: Path, console: Console) -> AbstractContextManager[object]:
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         console.print(f"Waiting for another process, which is fetching into {folder}.")
-        lock.acquire()
-    return lock
+        return lock.acquire()
 
 
 def _fetch_file(

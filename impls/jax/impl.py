@@ -56,10 +56,12 @@ class JaxCapsNet:
             optax.scale_by_adam(ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON), optax.scale_by_learning_rate(self._lr_at)
         )
         self._train_step, self._eval_step = self._train, self._evaluate
+        self._outputs, self._grads = self._forward, self._loss_and_grads
         if runtime.compile:
             # the old state's memory is given to the new one
             self._train_step = jax.jit(self._train, donate_argnums=0)
             self._eval_step = jax.jit(self._evaluate)
+            self._outputs, self._grads = jax.jit(self._forward), jax.jit(self._loss_and_grads)
 
     def _lr_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         decay = self.optim.lr_decay
@@ -97,26 +99,34 @@ class JaxCapsNet:
     def _pixels(self, images: UInt8[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         return images.astype(self.dtype) / 255
 
-    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
-        params = self.state[0]
-        v, coupling = capsnet(self.model, params, self._pixels(self._device(images)), self.on_cpu)
+    def _forward(
+        self, params: Params, images: UInt8[Array, "B H W C"]
+    ) -> tuple[Float[Array, "B J e"], Float[Array, "B J"], Float[Array, "B I J"], Float[Array, "B p"] | None]:
+        v, coupling = capsnet(self.model, params, self._pixels(images), self.on_cpu)
         length = lengths(v)
-        reconstruction = None
-        if self.model.decoder:
-            reconstruction = np.array(decode(params, v, length.argmax(1))).reshape(images.shape)
-        return Outputs(np.array(v), np.array(length), np.array(coupling.mT), reconstruction)
+        return v, length, coupling.mT, decode(params, v, length.argmax(1)) if self.model.decoder else None
+
+    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
+        v, length, coupling, pixels = self._outputs(self.state[0], self._device(images))
+        reconstruction = None if pixels is None else np.array(pixels).reshape(images.shape)
+        return Outputs(np.array(v), np.array(length), np.array(coupling), reconstruction)
+
+    def _loss_and_grads(
+        self, params: Params, images: UInt8[Array, "B H W C"], labels: Int[Array, " B"]
+    ) -> tuple[Params, Float[Array, "3"]]:
+        pixels = self._pixels(images)
+
+        def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, "3"]]:
+            v, _ = capsnet(self.model, params, pixels, self.on_cpu)
+            means = losses(self.model, params, v, pixels, labels, labels).mean(1)
+            return means[0], means
+
+        return jax.grad(mean_losses, has_aux=True)(params)
 
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
     ) -> tuple[Loss, Weights]:
-        pixels, classes = self._pixels(self._device(images)), self._device(labels, np.int32)
-
-        def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, "3"]]:
-            v, _ = capsnet(self.model, params, pixels, self.on_cpu)
-            means = losses(self.model, params, v, pixels, classes, classes).mean(1)
-            return means[0], means
-
-        grads, means = jax.grad(mean_losses, has_aux=True)(self.state[0])
+        grads, means = self._grads(self.state[0], self._device(images), self._device(labels, np.int32))
         return Loss(*means.tolist()), self._numpy(grads)
 
     def _train(

@@ -1,0 +1,5 @@
+"""`python -m harness` is `capsbench`."""
+
+from harness.cli import main
+
+main()

@@ -1,0 +1,250 @@
+"""One attempt: a worker process of its own, from its environment to its last event. This is the worker's supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import Trial
+
+Event = dict[str, Any]
+
+FINAL = ("result", "failed", "interrupted")  # kinds of event: every attempt that began ends with one of these
+GRACE_S = 5.0  # between asking a worker to end and killing it
+_POLL_S = 0.2
+_PACKAGES = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What an attempt has for itself: logical cores, and GPU ids as `CUDA_VISIBLE_DEVICES` names them."""
+
+    cores: tuple[int, ...]
+    gpus: tuple[str, ...] = ()
+
+
+def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a trial's process, complete before Python starts: much of it is read when a library loads."""
+    env = {
+        name: value
+        for name, value in base.items()
+        # The worker is no part of Ray or MLflow; their variables (addresses, tokens, patched devices) are not for it.
+        if not name.startswith(("RAY_", "TUNE_", "MLFLOW_"))
+    }
+    threads = str(trial.cpus)
+    env |= {
+        # One thread a core, for NumPy's BLAS and for torch; affinity alone bounds JAX.
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        # TensorFlow ignores OMP_NUM_THREADS.
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+        # The GPUs of this trial alone; a CPU trial must not even find one. Numbered as nvidia-smi numbers them.
+        "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        # `fp32` is strict: no TF32 in any NVIDIA library.
+        "NVIDIA_TF32_OVERRIDE": "0",
+        # GPU memory on demand, so that the peak reported is what the trial used.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        # The log is for errors, in the order in which things happened.
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTHONUNBUFFERED": "1",
+        # Sets and dictionaries of strings in the same order in every run.
+        "PYTHONHASHSEED": "0",
+        # No window, whatever an implementation imports.
+        "MPLBACKEND": "Agg",
+        # This harness, from wherever it is, in whatever interpreter the worker has.
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(_PACKAGES), base.get("PYTHONPATH")))),
+    }
+    env.pop("JAX_PLATFORMS", None)
+    if not seat.gpus:
+        env["JAX_PLATFORMS"] = "cpu"  # else JAX looks for accelerators, and warns that there are none
+    # JAX makes float32 of every float64 unless told at the start.
+    env["JAX_ENABLE_X64"] = "1" if trial.runtime.precision == "fp64" else "0"
+    return env
+
+
+def run_attempt(
+    job: Mapping[str, Any],
+    seat: Seat,
+    emit: Callable[[Event], None],
+    log_path: Path,
+    scratch: Path,
+    checkpoint: Path | None,
+    *,
+    python: str = sys.executable,
+    stop: threading.Event | None = None,
+) -> None:
+    """Runs one attempt to its end. `emit` gets every event, with "trial" and "attempt" added, a final one last.
+
+    An "epoch" event is acknowledged, and the next epoch begins, once `emit` has returned. A worker that dies makes a
+    "failed" event with the cause in words; `stop`, once set, ends the worker and makes that "interrupted".
+
+    Args:
+        job: `executor.Job.document()`: "trial", "attempt", "resumed_epoch", "environ", "cwd".
+        log_path: where all that the worker prints goes; overwritten.
+        scratch: existing folder in which the worker leaves checkpoints and weights.
+        checkpoint: where to go on from; None starts at the first epoch.
+        python: the interpreter of the worker.
+
+    Raises what `emit` raises, and `KeyboardInterrupt`, after the worker has ended.
+    """
+    trial = Trial.model_validate_json(json.dumps(job["trial"]))
+    mark = {"trial": trial.id, "attempt": job["attempt"]}
+    document = {
+        "trial": job["trial"],
+        "cores": list(seat.cores),
+        "resumed_epoch": job["resumed_epoch"],
+        "scratch": str(scratch),
+        "checkpoint": str(checkpoint) if checkpoint else None,
+    }
+    env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
+    worker = _Worker(python, env, job["cwd"], document, log_path)
+    final: str | None = None
+    try:
+        deadline: float | None = None
+        for event in worker.events():
+            if stop is not None and stop.is_set() and deadline is None:
+                worker.signal(signal.SIGTERM)
+                deadline = time.monotonic() + GRACE_S
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            if event is not None:
+                emit({**event, **mark})
+                final = event["kind"] if event["kind"] in FINAL else final
+                if event["kind"] == "epoch":
+                    worker.acknowledge()
+        interrupted = deadline is not None
+        code = worker.end()
+        if final is None:
+            ending = {"kind": "interrupted"} if interrupted else _death(code, log_path)
+            emit({"time": time.time(), **ending, **mark})
+    except KeyboardInterrupt:
+        worker.end(signal.SIGTERM)
+        if final is None:
+            emit({"time": time.time(), "kind": "interrupted", **mark})
+        raise
+    finally:
+        worker.end(signal.SIGKILL)
+
+
+class _Worker:
+    """The worker process and the supervisor's ends of its pipes."""
+
+    def __init__(self, python: str, env: dict[str, str], cwd: str, document: Event, log_path: Path) -> None:
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._events, events_fd = os.pipe()
+        try:
+            with log_path.open("wb") as log:
+                self._process = subprocess.Popen(
+                    # -P: a folder of the working directory must not pass for a framework.
+                    [python, "-P", "-m", "harness.worker", "--events-fd", str(events_fd)],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(events_fd,),
+                    env=env,
+                    cwd=cwd if Path(cwd).is_dir() else None,
+                    start_new_session=True,  # Ctrl-C at the terminal is the supervisor's to handle
+                )
+        except BaseException:
+            os.close(self._events)
+            raise
+        finally:
+            os.close(events_fd)
+        assert self._process.stdin is not None
+        self._stdin = self._process.stdin
+        self._closed = False
+        self._say(json.dumps(document))
+
+    def events(self) -> Iterator[Event | None]:
+        """The events as they come, and None whenever there was none for a moment; ends with the worker's life."""
+        buffer = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ)
+            while True:
+                ended = self._has_ended()  # asked before reading: what it said last is then in the pipe already
+                if not selector.select(0 if ended else _POLL_S):
+                    if ended:
+                        return
+                    yield None
+                    continue
+                received = os.read(self._events, 65536)
+                if not received:
+                    return
+                *lines, buffer = (buffer + received).split(b"\n")  # a line cut short by death is no event
+                for line in lines:
+                    yield json.loads(line)
+
+    def acknowledge(self) -> None:
+        self._say("ack")
+
+    def signal(self, number: signal.Signals) -> None:
+        if not self._has_ended():
+            self._process.send_signal(number)
+
+    def end(self, number: signal.Signals | None = None) -> int:
+        """Sends the signal, waits, kills what is left of the worker and of its children; returns the exit code."""
+        if not self._closed:
+            self._closed = True
+            if number is not None:
+                self.signal(number)
+            deadline = time.monotonic() + GRACE_S
+            while not self._has_ended() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.signal(signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # processes that the framework started
+            self._process.wait()
+            os.close(self._events)
+            with contextlib.suppress(OSError):
+                self._stdin.close()
+        return self._process.wait()
+
+    def _has_ended(self) -> bool:
+        if not hasattr(os, "waitid"):
+            return self._process.poll() is not None
+        # Left a zombie until `end`, so that its number, which is also its group's, is not given to another process.
+        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return ended is not None
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # its death is noticed elsewhere
+            self._stdin.write(line.encode() + b"\n")
+            self._stdin.flush()
+
+
+def _death(code: int, log_path: Path) -> Event:
+    """The "failed" event of a worker that ended without saying why."""
+    hint = None
+    if code < 0:
+        error = signal.Signals(-code).name
+        cause = f"worker was killed by {error}"
+        if error == "SIGKILL":
+            cause += " (out of memory? see dmesg)"
+            hint = "if memory ran out: lower train.batch (-s train.batch=32), or run fewer trials at once"
+    else:
+        error, cause = "SystemExit", f"worker exited with code {code} and no result"
+    if last := _last_line(log_path):
+        cause += f"; last line of its log: {last}"
+    return {"kind": "failed", "cause": cause, "error": error, "hint": hint}
+
+
+def _last_line(path: Path) -> str:
+    with path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - 4096))
+        lines = log.read().decode(errors="replace").split("\n")
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")

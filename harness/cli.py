@@ -1,0 +1,217 @@
+"""The command line. Exit codes: 0 good, 1 a trial or its parity failed, 2 the request was wrong, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from rich.console import Console
+from rich.text import Text
+
+from harness import __version__
+from harness.errors import UserError, nearest
+
+_JSON_HELP = "print one JSON document on stdout, all else on stderr"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the nearest command in its complaints, and our errors instead of its usage dump."""
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice" in message and self._subparsers:
+            actions = cast(Any, self._subparsers)._group_actions
+            choices = sorted({name for action in actions for name in action.choices})
+            found = message.split("'")[1]
+            message = f'unknown command "{found}"{nearest(found, choices)}'
+        raise UserError(f"{message}\nSee: {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="capsbench", description="Equivalent capsule networks in PyTorch, TensorFlow and JAX: proven equal, then timed."
+    )
+    parser.add_argument("--version", action="version", version=f"capsbench {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=help)
+        added.add_argument("--json", action="store_true", help=_JSON_HELP)
+        return added
+
+    run = command("run", "run a suite: finished trials are kept, half-done ones go on")
+    plan = command("plan", "show a suite's trials: finished or to run, what each takes, and how long it should last")
+    for each in (run, plan):
+        each.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, such as suites/quickstart.yaml")
+        each.add_argument(
+            "-s", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+            help="override a setting: -s model.routing=1,3 -s train.epochs=2",
+        )  # fmt: skip
+        each.add_argument("--quick", action="store_true", help="apply the suite's `quick` settings: minutes, not hours")
+        _out(each)
+        each.add_argument(
+            "--executor", choices=("auto", "ray", "inline"), default="auto",
+            help="ray: schedule on this machine or a cluster; inline: one trial after another, without Ray",
+        )  # fmt: skip
+        each.add_argument("--ray-address", metavar="A", help="a running Ray cluster, such as auto or ray-head:6379")
+    _mlflow(run)
+    run.add_argument("--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later")
+
+    sync = command("sync", "bring a run into MLflow, or what MLflow still lacks of it")
+    sync.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
+    _mlflow(sync)
+
+    ui = command("ui", "open the comparison in MLflow's pages, served to this machine alone")
+    _out(ui)
+    _mlflow(ui)
+    ui.add_argument("--port", type=int, default=5000, help="default: 5000, or the next free one")
+    ui.add_argument("--no-browser", action="store_true", help="print the address only")
+
+    doctor = command("doctor", "what of this machine the bench can use, and what to do about the rest")
+    _out(doctor)
+
+    data = command("data", "list the data sets, or fetch one")
+    actions = data.add_subparsers(dest="action", required=True, metavar="list|fetch")
+    listing, fetch = actions.add_parser("list"), actions.add_parser("fetch")
+    fetch.add_argument("name", help="a data set's name, such as mnist")
+    for each in (listing, fetch):
+        each.add_argument("--dir", help="where files are kept; default: CAPSBENCH_DATA, or the user's cache")
+        each.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON_HELP)
+    return parser
+
+
+def _out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="the folder of runs; default: runs")
+
+
+def _mlflow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mlflow-uri", metavar="U", help="a tracking server or database; default: OUT/mlflow.db")
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The `capsbench` command."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    try:
+        args = _parser().parse_args(arguments)
+        code = _COMMANDS[args.command](args)
+    except UserError as error:
+        Console(stderr=True).print(Text(f"capsbench: {error}", "red"), soft_wrap=True)
+        if as_json:
+            _print_json({"error": str(error)})
+        code = 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        code = 130
+    sys.exit(code)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from harness import run as running
+    from harness.screen import Screen, own_console
+    from harness.tables import comparison
+
+    console = own_console(args.json)
+    outcome = running.run(_request(args), lambda estimates: Screen(console, estimates))
+    console.print(comparison(outcome.results))
+    for warning in outcome.warnings:
+        console.print(Text(warning, "yellow"))
+    console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
+    if outcome.interrupted:
+        again = shlex.join(["capsbench", *sys.argv[1:]])
+        console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
+    elif outcome.mlflow_uri:
+        where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
+        where += f" --mlflow-uri {shlex.quote(args.mlflow_uri)}" if args.mlflow_uri else ""
+        console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
+    if args.json:
+        _print_json(outcome.to_json())
+    return outcome.exit_code
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from harness import run as running
+    from harness.tables import duration, plan_table
+
+    request = _request(args)
+    executor, note = running.make_executor(request)
+    try:
+        plan = running.make_plan(request, executor)
+    finally:
+        executor.close()
+    console = Console(stderr=args.json)
+    if args.json:
+        _print_json(plan.to_json())
+        return 0
+    rows = [plan.row(trial) for trial in plan.trials]
+    console.print(plan_table(rows), soft_wrap=True)
+    todo = [row["estimate_s"] for row in rows if row["state"] not in ("finished", "unavailable")]
+    total = "unknown until one has run" if None in todo else f"about {duration(sum(todo))} one after another"
+    console.print(f"\n{len(rows) - len(todo)} of {len(rows)} trials need no run; the others: {total if todo else 'none'}.")
+    for line in [note, *(f"{impl}: {reason}" for impl, reason in plan.unavailable.items())]:
+        if line:
+            console.print(Text(line, "yellow"))
+    return 0
+
+
+def _request(args: argparse.Namespace) -> Any:
+    from harness.run import Request
+
+    track = {} if args.command == "plan" else {"mlflow_uri": args.mlflow_uri, "track": not args.no_mlflow}
+    return Request(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address, **track)
+
+
+def _sync(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from harness.tracking import sync
+
+    report = sync(args.run_dir, args.mlflow_uri)
+    if args.json:
+        _print_json(asdict(report))
+    else:
+        Console().print(
+            Text(f"{report.uri}: {report.trials} trials of {report.experiment}, {report.events} new events"), soft_wrap=True
+        )
+    return 0
+
+
+def _ui(args: argparse.Namespace) -> int:
+    from harness.ui import serve
+
+    serve(args.out, args.mlflow_uri, args.port, open_browser=not args.no_browser)
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from harness.doctor import diagnose, render
+
+    diagnosis = diagnose(args.out)
+    if args.json:
+        _print_json(diagnosis.to_json())
+    else:
+        render(diagnosis, Console())
+    return 0 if diagnosis.ok else 1
+
+
+def _data(args: argparse.Namespace) -> int:
+    from harness import data
+    from harness.tables import print_data
+
+    rows = data.list_datasets(args.dir) if args.action == "list" else [data.fetch(args.name, args.dir)]
+    if args.json:
+        _print_json({"datasets": rows})
+    else:
+        print_data(Console(), rows)
+    return 0
+
+
+_COMMANDS = {"run": _run, "plan": _plan, "sync": _sync, "ui": _ui, "doctor": _doctor, "data": _data}

@@ -1,0 +1,88 @@
+"""What a trial should cost: floating-point operations counted from the model, and time from earlier results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import data
+from harness.config import Trial
+from harness.journal import read_json
+from harness.spec import ModelSpec
+
+_START_S = 30.0  # interpreter, framework, compilation and parity of one attempt, where nothing is known yet
+_OVER_FLOOR = 4.0  # a training step over its matmul floor, where nothing is known yet
+_EVAL_COST = 1 / 3  # forward alone, of forward and backward
+
+
+def forward_flops(model: ModelSpec) -> int:
+    """Floating-point operations of one image's forward pass; a multiply and an add count as two."""
+    height, width = model.conv_grid
+    taps = model.kernel**2
+    conv1 = height * width * model.conv_channels * taps * model.image[2]
+    capsules, dim = model.primary_capsules, model.primary_dim
+    primary = capsules * dim * taps * model.conv_channels
+    pairs = capsules * model.classes * model.digit_dim
+    # each iteration sums the votes and, but for the last, measures the agreement
+    routing = pairs * (2 * model.routing - 1)
+    decoder = 0
+    if model.decoder:
+        first, second = model.decoder_units
+        decoder = model.classes * model.digit_dim * first + first * second + second * model.pixels
+    return 2 * (conv1 + primary + pairs * dim + routing + decoder)
+
+
+def step_flops(model: ModelSpec, batch: int) -> int:
+    """One training step: the backward pass costs twice the forward pass."""
+    return 3 * batch * forward_flops(model)
+
+
+@cache
+def matmul_flops_per_s(size: int = 2048) -> float:
+    """This machine's float32 matrix product rate in NumPy, best of three: the optimistic end of what a CPU trial gets."""
+    a = np.random.default_rng(0).standard_normal((size, size), np.float32)
+    best_s = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        np.matmul(a, a)
+        best_s = min(best_s, time.perf_counter() - start)
+    return 2 * size**3 / best_s
+
+
+def estimate_s(trial: Trial, known: Iterable[tuple[Trial, dict[str, Any]]]) -> float | None:
+    """Seconds that `trial` should take from start to end; None on a GPU that has not run this model yet.
+
+    From the finished trial in `known` with the same implementation, model and resources if there is one; else from the
+    operations counted and this CPU's matmul rate, which is right within a factor of about two.
+    """
+    train, validation, test = data.sizes(trial.data)
+    images = trial.train.epochs * (train + _EVAL_COST * validation) + _EVAL_COST * test
+    for other, result in known:
+        if result["img_per_s"] and _same_work(trial, other):
+            return result["compile_s"] + _START_S / 2 + images / result["img_per_s"]
+    if trial.gpus:
+        return None
+    return _START_S + images * step_flops(trial.model, 1) * _OVER_FLOOR / matmul_flops_per_s()
+
+
+def _same_work(a: Trial, b: Trial) -> bool:
+    def work(trial: Trial) -> tuple[Any, ...]:
+        return trial.impl, trial.model, trial.train.batch, trial.runtime, trial.cpus, trial.gpus
+
+    return work(a) == work(b)
+
+
+def finished_trials(out: Path) -> Iterator[tuple[Trial, dict[str, Any]]]:
+    """Every finished trial below the output folder, with its result; unreadable ones are passed over."""
+    for path in sorted(out.glob("*/trials/*/result.json")):
+        result = read_json(path)
+        if result and result.get("status") == "finished":
+            try:
+                yield Trial.model_validate_json((path.parent / "trial.json").read_bytes()), result
+            except (OSError, ValueError):
+                continue

@@ -1,0 +1,175 @@
+"""Where trials run: the `Executor` interface, and `InlineExecutor`, which needs nothing but this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from harness.attempt import Event, Seat, run_attempt
+from harness.config import Trial
+from harness.errors import UserError
+from harness.leases import lease, local_cores, local_gpus
+
+Emit = Callable[[str, Event], None]
+"""Gets a trial's id and an event, in the driver's process and main thread; an epoch is safe once it has returned."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to be run, and where to begin."""
+
+    trial: Trial
+    run_dir: Path
+    attempt: int = 1
+    resumed_epoch: int = 0
+    checkpoint: Path | None = None  # of `resumed_epoch`; None starts at the first epoch
+
+    @property
+    def folder(self) -> Path:
+        """The trial's directory, absolute: a worker may have another working directory."""
+        return (self.run_dir / "trials" / self.trial.id).absolute()
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / f"attempt-{self.attempt}.log"
+
+    def document(self) -> dict[str, Any]:
+        """What a supervisor needs to know, as JSON; see `attempt.run_attempt`."""
+        return {
+            "trial": self.trial.model_dump(mode="json"),
+            "attempt": self.attempt,
+            "resumed_epoch": self.resumed_epoch,
+            "checkpoint": str(self.checkpoint.absolute()) if self.checkpoint else None,
+            "folder": str(self.folder),
+            "cwd": str(Path.cwd()),
+            "environ": forwarded_environment(),
+        }
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What there is for trials, over all nodes."""
+
+    cpus: int
+    gpus: int
+    nodes: int
+
+
+class Executor(Protocol):
+    """Runs trials, each attempt in a process of its own, alone on its cores and GPUs."""
+
+    name: str
+
+    def capacity(self) -> Capacity: ...
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        """Raises `UserError` if a trial asks for more than any node has."""
+        ...
+
+    def run(self, jobs: Sequence[Job], emit: Emit) -> None:
+        """Runs all jobs; every one that was begun has had its final event when this returns.
+
+        Ctrl-C or SIGTERM ends the workers, emits "interrupted" for their trials, then raises `KeyboardInterrupt`. What
+        `emit` raises ends the workers too, and is raised.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives back all that was started; closing twice is fine."""
+        ...
+
+
+class InlineExecutor:
+    """One trial after another, supervised by this process."""
+
+    name = "inline"
+
+    def __init__(self) -> None:
+        self._cores, self._gpus = local_cores(), local_gpus()
+
+    def capacity(self) -> Capacity:
+        return Capacity(len(self._cores), len(self._gpus), nodes=1)
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        check_fits(trials, [self.capacity()])
+
+    def run(self, jobs: Sequence[Job], emit: Emit) -> None:
+        with interruptible() as stop:
+            for job in jobs:
+                self._run_one(job, emit, stop)
+                if stop.is_set():
+                    raise KeyboardInterrupt
+
+    def close(self) -> None:
+        pass
+
+    def _run_one(self, job: Job, emit: Emit, stop: threading.Event) -> None:
+        trial = job.trial
+
+        def tell(event: Event) -> None:
+            emit(trial.id, event)
+
+        def waiting(message: str) -> None:
+            tell({"kind": "waiting", "message": message, "trial": trial.id, "attempt": job.attempt})
+
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with (
+            lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop) as cores,
+            lease("gpu", self._gpus, trial.gpus, waiting=waiting, stop=stop) as gpus,
+        ):
+            run_attempt(job.document(), Seat(cores, gpus), tell, job.log_path, job.folder, job.checkpoint, stop=stop)
+
+
+def check_fits(trials: Sequence[Trial], nodes: Sequence[Capacity]) -> None:
+    """Raises `UserError` naming the first trial that fits on none of `nodes`, each a node's own capacity."""
+    for trial in trials:
+        if any(trial.cpus <= node.cpus and trial.gpus <= node.gpus for node in nodes):
+            continue
+        cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
+        changes = [f"-s resources.cpus={max(1, cpus)}"] if trial.cpus > cpus else []
+        changes += [f"-s resources.gpus={gpus}"] if trial.gpus > gpus else []
+        raise UserError(
+            f"trial {trial.id} ({trial.impl}) asks for {trial.cpus} CPUs and {trial.gpus} GPUs, more than a node has: "
+            f"at most {cpus} CPUs and {gpus} GPUs on one of {len(nodes)}. "
+            f"Ask for less: {' '.join(changes) or '-s resources.gpus=0'}"
+        )
+
+
+@contextmanager
+def interruptible() -> Generator[threading.Event]:
+    """SIGINT and SIGTERM set the event, so that no signal ever cuts a write of the journal in two.
+
+    Only the main thread can receive signals; elsewhere the event is never set.
+    """
+    stop = threading.Event()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def forwarded_environment() -> dict[str, str]:
+    """What a worker needs of this process's surroundings wherever it runs: the bench's settings, our import path."""
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib", "scripts")}
+    paths = (Path(path or ".").resolve() for path in sys.path)
+    ours = [str(path) for path in paths if path.is_dir() and not installed & {path, *path.parents}]
+    settings = {name: value for name, value in os.environ.items() if name.startswith("CAPSBENCH_")}
+    return {**settings, "PYTHONPATH": os.pathsep.join(dict.fromkeys(ours))}

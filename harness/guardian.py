@@ -1,0 +1,59 @@
+"""Cleans up after a driver, however it ended: a process that waits for that, run as `python -I -S guardian.py`.
+
+Ray's own processes die with a driver that is killed, but for two agents of its raylet: they spend a minute on reporting
+the loss to a server that is lost too. This ends them at once, and removes the driver's temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Guardian:
+    """Guards `folder`, and what the raylet that this process has started has started so far, to this process's end."""
+
+    def __init__(self, folder: Path) -> None:
+        marks = [f"{pid}:{start}" for pid, start in _agents(os.getpid()).items()]
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, str(folder), *marks], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def release(self) -> None:
+        """Cleans up now."""
+        self._process.communicate()
+
+
+def _main(folder: str, *marks: str) -> None:
+    sys.stdin.read()  # ends with the driver, which holds the other end of the pipe
+    for mark in marks:
+        pid, start = map(int, mark.split(":"))
+        found = _stat(Path("/proc", str(pid)))
+        if found and found[2] == start:  # still the same process
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _agents(driver: int) -> dict[int, int]:
+    """Process id -> start time of the children of `driver`'s raylet; empty where there is no /proc."""
+    table = {int(entry.name): found for entry in Path("/proc").glob("[0-9]*") if (found := _stat(entry))}
+    raylets = {pid for pid, (name, parent, _) in table.items() if parent == driver and name == "raylet"}
+    return {pid: start for pid, (_, parent, start) in table.items() if parent in raylets}
+
+
+def _stat(entry: Path) -> tuple[str, int, int] | None:
+    """Name, parent and start time of a process; None if it has ended."""
+    try:
+        head, _, tail = (entry / "stat").read_text().rpartition(")")
+    except OSError:
+        return None
+    fields = tail.split()
+    return head.partition("(")[2], int(fields[1]), int(fields[19])
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,238 @@
+"""`capsbench run`: from a suite to results. What is finished is kept, what is half done goes on, nothing is lost."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import data, registry
+from harness.config import Trial
+from harness.cost import estimate_s, finished_trials
+from harness.environment import environment, fingerprint
+from harness.errors import UserError
+from harness.executor import Executor, InlineExecutor, Job
+from harness.journal import Event, Journal
+from harness.results import Result, summarise
+from harness.screen import Screen
+from harness.suite import Suite, load_suite
+from harness.tracking import Tracker, redact
+
+ExecutorName = Literal["auto", "ray", "inline"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    suite: Path
+    overrides: Sequence[str] = ()
+    quick: bool = False
+    out: Path = Path("runs")
+    executor: ExecutorName = "auto"
+    ray_address: str | None = None
+    mlflow_uri: str | None = None
+    track: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite's trials, bound to this machine or cluster; `results` holds those that are finished already."""
+
+    suite: Suite
+    run_dir: Path
+    environment: dict[str, Any]
+    trials: tuple[Trial, ...]
+    results: dict[str, Result]
+    states: dict[str, str]  # finished, failed, interrupted, pending or unavailable
+    unavailable: dict[str, str]  # implementation -> what is missing and how to get it
+    estimates: dict[str, float | None]  # seconds, by trial; 0 for a finished one
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `plan --json`."""
+        return {"suite": self.suite.name, "trials": [self.row(trial) for trial in self.trials]}
+
+    def row(self, trial: Trial) -> dict[str, Any]:
+        named = {key: getattr(trial, key) for key in ("id", "impl", "params", "seed", "cpus", "gpus")}
+        return {**named, "state": self.states[trial.id], "estimate_s": self.estimates[trial.id]}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run` leaves: results in the plan's order, and what to tell the user beside them."""
+
+    suite: str
+    run_dir: Path
+    mlflow_uri: str | None
+    results: list[Result]
+    interrupted: bool
+    warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is good, 1 if a trial or its parity failed, 130 if interrupted."""
+        if self.interrupted:
+            return 130
+        return int(any(result.status != "finished" or result.parity_ok is False for result in self.results))
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `run --json`."""
+        return {
+            "suite": self.suite,
+            "run_dir": str(self.run_dir),
+            "mlflow_uri": self.mlflow_uri,
+            "trials": [result.to_json() for result in self.results],
+            "warnings": self.warnings,
+        }
+
+
+def make_executor(request: Request) -> tuple[Executor, str | None]:
+    """The executor asked for; `auto` is Ray where it is installed, else inline with a word about it."""
+    name = request.executor
+    has_ray = importlib.util.find_spec("ray") is not None
+    if name == "inline" and request.ray_address:
+        raise UserError("--executor inline runs on this machine alone: drop it, or drop --ray-address.")
+    if (name == "ray" or request.ray_address) and not has_ray:
+        raise UserError('Ray is not installed: pip install "capsbench[ray]", or use --executor inline on this machine.')
+    if name == "inline" or not has_ray:
+        note = "Ray is not installed: trials run one after another, in this process" if name == "auto" else None
+        return InlineExecutor(), note
+    from harness.ray_executor import RayExecutor
+
+    return RayExecutor(request.ray_address), None
+
+
+def make_plan(request: Request, executor: Executor) -> Plan:
+    """Reads the suite and what is known of its trials. Raises `UserError` for a request that cannot be met."""
+    suite = load_suite(request.suite, request.overrides, request.quick)
+    facts = environment()
+    trials = suite.trials(executor.capacity().gpus, lambda impl: fingerprint(facts, impl))
+    executor.check(trials)
+    run_dir = request.out / (f"{suite.name}-quick" if request.quick else suite.name)
+    journal = Journal(run_dir)
+    results = {trial.id: summarise(trial, journal.events(trial.id)) for trial in trials}
+    states: dict[str, str] = {id: result.status for id, result in results.items()}
+    unavailable: dict[str, str] = {}
+    if request.ray_address is None:  # the nodes of a cluster have environments of their own
+        for impl in dict.fromkeys(trial.impl for trial in trials):
+            if reason := registry.missing(registry.resolve(impl)):
+                unavailable[impl] = reason
+    for trial in trials:
+        if trial.impl in unavailable and states[trial.id] != "finished":
+            states[trial.id] = "unavailable"
+    known = list(finished_trials(request.out))
+    ended = ("finished", "unavailable")
+    estimates = {trial.id: 0.0 if states[trial.id] in ended else estimate_s(trial, known) for trial in trials}
+    return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates)
+
+
+def run(request: Request, screen_of: Callable[[Mapping[str, float | None]], Screen]) -> Outcome:
+    """Runs what is not finished yet; `screen_of(estimates)` makes the screen.
+
+    Raises `UserError` before anything is started or written if the request cannot be met.
+    """
+    executor, note = make_executor(request)
+    try:
+        plan = make_plan(request, executor)
+        todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
+        if len(plan.unavailable) == len({trial.impl for trial in plan.trials}) and not plan.results:
+            raise UserError("; ".join(f"{impl}: {reason}" for impl, reason in plan.unavailable.items()))
+        for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
+            data.ensure(config, progress=True)
+        with Journal(plan.run_dir).open() as journal:
+            return _execute(request, plan, todo, executor, journal, screen_of(plan.estimates), note)
+    finally:
+        executor.close()
+
+
+def _execute(
+    request: Request,
+    plan: Plan,
+    todo: Sequence[Trial],
+    executor: Executor,
+    journal: Journal,
+    screen: Screen,
+    note: str | None,
+) -> Outcome:
+    by_id = {trial.id: trial for trial in plan.trials}
+    results = dict(plan.results)
+    warnings = [note] if note else []
+    _write_plan(request, plan, journal)
+    tracker = _tracker(request, journal, warnings)
+
+    def on_event(trial_id: str, event: Event) -> None:
+        journal.append(trial_id, event)
+        if event["kind"] in ("result", "failed", "interrupted"):
+            results[trial_id] = summarise(by_id[trial_id], journal.events(trial_id))
+            if event["kind"] != "interrupted":
+                journal.write_result(trial_id, results[trial_id].to_json())
+        if tracker:
+            tracker.notify(trial_id)
+        screen.update(trial_id, event)
+
+    interrupted = False
+    screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
+    try:
+        if todo:
+            executor.run([_job(plan, journal, trial) for trial in todo], on_event)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        screen.end()
+        closing = tracker.close(5 if interrupted else 60) if tracker else None
+    if closing:
+        warnings.append(closing)
+    return Outcome(
+        plan.suite.name,
+        plan.run_dir,
+        redact(tracker.uri) if tracker else None,
+        [_reported(trial, plan, results) for trial in plan.trials],
+        interrupted,
+        warnings,
+    )
+
+
+def _write_plan(request: Request, plan: Plan, journal: Journal) -> None:
+    document = {
+        "suite": plan.suite.name,
+        "question": plan.suite.question,
+        "source": str(request.suite),
+        "overrides": list(request.overrides),
+        "quick": request.quick,
+        "trials": [trial.model_dump(mode="json") for trial in plan.trials],
+    }
+    journal.write_plan(document, plan.suite.source)
+    journal.write_environment(plan.environment)
+
+
+def _tracker(request: Request, journal: Journal, warnings: list[str]) -> Tracker | None:
+    if not request.track:
+        return None
+    if importlib.util.find_spec("mlflow") is None:
+        if request.mlflow_uri:
+            raise UserError('MLflow is not installed: pip install "capsbench[mlflow]", or drop --mlflow-uri.')
+        warnings.append(
+            "MLflow is not installed: the journal holds everything; where it is installed, "
+            f"capsbench sync {journal.run_dir} brings it in"
+        )
+        return None
+    tracker = Tracker(journal, request.mlflow_uri)
+    tracker.start()
+    return tracker
+
+
+def _job(plan: Plan, journal: Journal, trial: Trial) -> Job:
+    resumed_epoch, checkpoint = journal.resume_point(trial.id) or (0, None)
+    return Job(trial, plan.run_dir, journal.next_attempt(trial.id), resumed_epoch, checkpoint)
+
+
+def _reported(trial: Trial, plan: Plan, results: Mapping[str, Result]) -> Result:
+    """The trial's result; one that could not be tried here has failed, and says what is missing."""
+    reason = plan.unavailable.get(trial.impl)
+    if reason and plan.states[trial.id] == "unavailable":
+        without = ",".join(dict.fromkeys(t.impl for t in plan.trials if t.impl not in plan.unavailable))
+        hint = f"the others went on; to leave it out: -s grid.impl={without}" if without else None
+        return Result(trial.id, trial.impl, trial.params, trial.seed, "failed", cause=reason, hint=hint)
+    return results[trial.id]

@@ -1,0 +1,164 @@
+"""The tables a person reads: a run's comparison, a plan, the data sets. Pure functions from results to Rich tables."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.results import Result
+
+UNKNOWN = "-"
+
+
+def duration(seconds: float | None) -> str:
+    """`75.3` -> "1 min 15 s"; rounded to what a person plans with."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 10:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = seconds / 3600
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def setting(params: Mapping[str, Any]) -> str:
+    """A trial's grid values in short: "routing 3, batch 64"."""
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in params.items())
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`digits` significant digits, without an exponent for anything a table of this bench holds."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    if value == 0:
+        return "0"
+    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def cells(results: Sequence[Result]) -> list[list[Result]]:
+    """Results that differ in the seed alone, together; in the order of their first."""
+    grouped: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        grouped.setdefault((result.impl, repr(result.params)), []).append(result)
+    return list(grouped.values())
+
+
+def comparison(results: Sequence[Result]) -> RenderableType:
+    """One row a cell; means over its seeds. Below it, every failure with its cause and log, and every warning."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("implementation", no_wrap=True)
+    varied = any(result.params for result in results)
+    if varied:
+        table.add_column("setting", no_wrap=True)
+    for title in ("error %", "s/epoch", "compile s", "images/s", "peak MB", "parity", "speed"):
+        table.add_column(title, justify="right", no_wrap=True)
+    base_s: float | None = None
+    for cell in cells(results):
+        epoch_s = _mean(cell, "epoch_s")
+        base_s = base_s or epoch_s
+        peak = _mean(cell, "peak_bytes")
+        row: list[RenderableType] = [cell[0].impl]
+        if varied:
+            row.append(setting(cell[0].params))
+        row += [
+            _error(cell),
+            number(epoch_s),
+            number(_mean(cell, "compile_s"), 2),
+            number(_mean(cell, "img_per_s")),
+            number(peak / 1e6 if peak else None),
+            _parity(cell),
+            f"{base_s / epoch_s:.2f}x" if base_s and epoch_s else UNKNOWN,
+        ]
+        table.add_row(*row)
+    return Group(table, *_remarks(results))
+
+
+def _mean(cell: Sequence[Result], name: str) -> float | None:
+    values = [getattr(result, name) for result in cell if getattr(result, name) is not None]
+    return statistics.fmean(values) if values else None
+
+
+def _error(cell: Sequence[Result]) -> str:
+    values = [result.test_err_pct for result in cell if result.test_err_pct is not None]
+    if not values:
+        return UNKNOWN
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.2f}{spread}"
+
+
+def _parity(cell: Sequence[Result]) -> Text:
+    verdicts = [result.parity_ok for result in cell]
+    if False in verdicts:
+        return Text("FAILED", "bold red")
+    worst = max((result.parity_max_rel_err or 0 for result in cell), default=0)
+    return Text(f"ok {worst:.0e}", "green") if True in verdicts else Text(UNKNOWN)
+
+
+def _remarks(results: Sequence[Result]) -> list[Text]:
+    """What the table's figures cannot say, once each."""
+    lines: list[Text] = []
+    for result in results:
+        who = f"{result.impl} {setting(result.params)} seed {result.seed}".replace("  ", " ")
+        if result.status in ("failed", "interrupted"):
+            lines.append(Text(f"{who} {result.status}: {result.cause}", "red"))
+            if result.hint:
+                lines.append(Text(f"  {result.hint}"))
+            if result.log:
+                lines.append(Text(f"  log: {result.log}"))
+        elif result.parity_ok is False:
+            error = number(result.parity_max_rel_err, 2)
+            lines.append(Text(f"{who}: parity failed at {result.parity_worst} (relative error {error})", "red"))
+    notes: dict[str, list[str]] = {}
+    for result in results:
+        withheld = result.status == "finished" and result.timing_withheld
+        reasons = [*result.warnings, *([f"no timing verdict: {withheld}"] if withheld else [])]
+        for reason in reasons:
+            notes.setdefault(reason, []).append(result.impl)
+    for reason, impls in notes.items():
+        lines.append(Text(f"{', '.join(dict.fromkeys(impls))}: {reason}", "yellow"))
+    return [Text(), *lines] if lines else []
+
+
+def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The trials of a suite: what each is, what it takes, what is known of it already."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("trial", "implementation", "setting", "seed", "cpus", "gpus", "state"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("estimate", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["id"], row["impl"], setting(row["params"]), str(row["seed"]), str(row["cpus"]), str(row["gpus"]),
+            row["state"], duration(row["estimate_s"]) if row["estimate_s"] != 0 else "",
+        )  # fmt: skip
+    return table
+
+
+def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The data sets: sizes, and whether their files are here."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("name", "images", "classes", "train", "validation", "test", "state", "where"):
+        table.add_column(title, no_wrap=title != "where", overflow="fold")
+    for row in rows:
+        size = "x".join(str(side) for side in row["image"])
+        counts = (f"{row[split]:,}" for split in ("train", "validation", "test"))
+        where = row["path"] or row["source"]
+        table.add_row(row["name"], size, str(row["classes"]), *counts, row["state"], where)
+    return table
+
+
+def print_data(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table of data sets, and what is wrong with any of them."""
+    console.print(data_table(rows))
+    for row in rows:
+        if row["detail"]:
+            console.print(Text(f"\n{row['name']}: {row['detail']}", "yellow"))

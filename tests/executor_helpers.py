@@ -1,0 +1,175 @@
+"""Trials small enough to be run in dozens, and implementations that misbehave in one way each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.errors import UserError
+from harness.executor import Job
+from harness.spec import EpochPlan, Loss, ModelSpec, TimingWarning, TrainTotals, Weights
+from impls.numpy import NumpyCapsNet
+
+MODEL = ModelSpec(
+    routing=1,
+    decoder=False,
+    conv_channels=2,
+    primary_types=1,
+    primary_dim=2,
+    digit_dim=2,
+    image=(28, 28, 1),
+    classes=10,
+)
+
+
+class TinyNet(NumpyCapsNet):
+    """Trains by adding one to a bias, so that the weights tell how many epochs were trained."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        self.weights["conv1.b"] = self.weights["conv1.b"] + 1
+        return TrainTotals(len(plan.order), Loss(0.5, 0.5, 0.0), correct=1)
+
+
+class SlowNet(TinyNet):
+    """Half a second an epoch."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        time.sleep(0.5)
+        return super().train(plan)
+
+
+class EndlessNet(TinyNet):
+    """Never gets through its second epoch, so that whatever happens to it happens in the middle of one."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        if self.weights["conv1.b"][0] >= 1:
+            time.sleep(600)
+        return super().train(plan)
+
+
+class HoldingNet(EndlessNet):
+    """As EndlessNet, but in code that never gives Python a chance to handle a signal or to run another thread."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        if self.weights["conv1.b"][0] >= 1:
+            import ctypes
+
+            ctypes.PyDLL(None).sleep(600)  # a PyDLL call keeps the interpreter's lock
+        return super().train(plan)
+
+
+class KilledNet(TinyNet):
+    """Dies in its second epoch as the kernel's out-of-memory killer would have it."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        if self.weights["conv1.b"][0] >= 1:
+            print("about to die", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().train(plan)
+
+
+class ExitingNet(TinyNet):
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        print("last words", flush=True)
+        os._exit(3)
+
+
+class StarvedNet(TinyNet):
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2.00 GiB")
+
+
+class RefusingNet(TinyNet):
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        raise UserError("no such thing; do the other")
+
+
+class WarningNet(TinyNet):
+    """Warns twice of one thing and once of another, from one line."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        for text in ("clock is slow", "clock is slow", "clock is fast"):
+            warnings.warn(text, TimingWarning, stacklevel=1)
+        warnings.warn("not about timing", UserWarning, stacklevel=1)
+        return super().train(plan)
+
+
+class TellingNet(TinyNet):
+    """Prints, as its log's last line, what a worker is to be sure of."""
+
+    def load(self, weights: Weights, moments: Any = None) -> None:
+        super().load(weights, moments)
+        loaded = [name for name in ("torch", "tensorflow", "jax") if name in sys.modules]
+        numpy_threads = os.environ["OPENBLAS_NUM_THREADS"]
+        print(f"cores={sorted(os.sched_getaffinity(0))} threads={numpy_threads} frameworks={loaded} sid={os.getsid(0)}")
+
+
+def tiny_trial(impl: str = "TinyNet", *, epochs: int = 2, cpus: int = 1, gpus: int = 0, seed: int = 0) -> Trial:
+    """A trial of one of the classes above, which takes a second or so, nearly all of it imports."""
+    return Trial(
+        id=f"{impl}-{seed}",
+        suite="tiny",
+        impl=f"executor_helpers:{impl}",
+        seed=seed,
+        params={},
+        data=DataConfig(name="digits", train=16, validation=0, test=16),
+        model=MODEL,
+        train=TrainConfig(epochs=epochs, batch=8),
+        runtime=RuntimeConfig(),
+        parity=ParityConfig(gate=False, steps=0),
+        cpus=cpus,
+        gpus=gpus,
+    )
+
+
+def tiny_job(run_dir: Path, impl: str = "TinyNet", **options: Any) -> Job:
+    return Job(tiny_trial(impl, **options), run_dir)
+
+
+def trained_epochs(weights: Path) -> int:
+    """How many epochs the weights of a TinyNet have seen."""
+    from safetensors.numpy import load_file
+
+    return int(np.round(load_file(weights)["conv1.b"][0]))
+
+
+class Record:
+    """An `emit` that keeps everything."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, trial_id: str, event: dict[str, Any]) -> None:
+        assert trial_id == event["trial"]
+        self.events.append(event)
+
+    def of(self, trial: str, kind: str | None = None) -> list[dict[str, Any]]:
+        return [e for e in self.events if e["trial"] == trial and kind in (None, e["kind"])]
+
+    def kinds(self, trial: str) -> list[str]:
+        return [event["kind"] for event in self.of(trial)]
+
+
+def gone(pids: list[int], within_s: float = 15) -> bool:
+    """Whether all these processes are dead, or die within the time."""
+    deadline = time.monotonic() + within_s
+    while any(_is_alive(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,245 @@
+"""The run directory under crashes, second drivers and folders that cannot be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.errors import UserError
+from harness.journal import Journal
+from harness.spec import ModelSpec
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "runs" / "quickstart").open() as journal:
+        yield journal
+
+
+def make_trial(trial_id: str = "t1") -> Trial:
+    return Trial(
+        id=trial_id, suite="quickstart", impl="torch", seed=0, params={"model.routing": 3},
+        data=DataConfig(name="digits", train=100), model=ModelSpec(image=(28, 28, 1), classes=10),
+        train=TrainConfig(epochs=3), runtime=RuntimeConfig(), parity=ParityConfig(), cpus=2, gpus=0,
+    )  # fmt: skip
+
+
+def plan_of(*trials: Trial) -> dict:
+    return {"suite": "quickstart", "quick": False, "trials": [trial.model_dump(mode="json") for trial in trials]}
+
+
+def finish_epoch(journal: Journal, epoch: int, **more) -> Path:
+    path = journal.trial_dir("t1") / f"epoch-{epoch:04}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"conv1.w": np.full((2, 2), epoch, np.float32)}, path)
+    journal.append("t1", {"kind": "epoch", "epoch": epoch, "checkpoint": path.name, **more})
+    return path
+
+
+def writer(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A process that writes journals, as the driver does; it can be killed for real."""
+    command = [sys.executable, "-c", f"import sys\nfrom harness.journal import Journal\n{code}", *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_events_come_back_in_order(journal: Journal) -> None:
+    events = [{"kind": "attempt", "attempt": 1}, {"kind": "warning", "message": "naïve"}, {"kind": "interrupted"}]
+    for event in events:
+        journal.append("t1", event)
+    assert journal.events("t1") == events
+    assert journal.events("never began") == []
+
+
+def test_numbers_that_are_not_finite_become_null(journal: Journal) -> None:
+    journal.append("t1", {"kind": "epoch", "epoch": 1, "train_loss": float("nan"), "more": [float("-inf"), (1.5,)]})
+    journal.write_result("t1", {"test_loss": float("inf")})
+    assert journal.events("t1") == [{"kind": "epoch", "epoch": 1, "train_loss": None, "more": [None, [1.5]]}]
+    assert journal.result("t1") == {"test_loss": None}
+
+
+@pytest.mark.parametrize("torn", [b'{"kind": "epo', b'{"kind": "epoch", "epoch": 2}', b"\0\0\0\0"])
+def test_a_torn_last_line_is_dropped_and_cut_off_before_the_next(journal: Journal, torn: bytes) -> None:
+    journal.append("t1", {"kind": "attempt"})
+    with (journal.trial_dir("t1") / "events.jsonl").open("ab") as file:
+        file.write(torn)
+    assert journal.events("t1") == [{"kind": "attempt"}]
+    journal.append("t1", {"kind": "interrupted"})
+    assert journal.events("t1") == [{"kind": "attempt"}, {"kind": "interrupted"}]
+
+
+def test_a_damaged_line_before_the_last_is_named(journal: Journal) -> None:
+    journal.append("t1", {"kind": "attempt"})
+    path = journal.trial_dir("t1") / "events.jsonl"
+    path.write_bytes(b"<<<<<<< HEAD\n" + path.read_bytes())
+    with pytest.raises(UserError, match=r"events\.jsonl, line 1 is damaged: b'<<<<<<< HEAD'"):
+        journal.events("t1")
+
+
+def test_an_epoch_leaves_its_own_checkpoint_only(journal: Journal) -> None:
+    finish_epoch(journal, 1)
+    second = finish_epoch(journal, 2)
+    assert list(journal.trial_dir("t1").glob("*.safetensors")) == [second]
+    assert journal.resume_point("t1") == (2, second)
+
+
+def test_an_older_checkpoint_stays_while_the_newer_is_not_there(journal: Journal) -> None:
+    first = finish_epoch(journal, 1)
+    journal.append("t1", {"kind": "epoch", "epoch": 2, "checkpoint": "epoch-0002.safetensors"})
+    assert journal.resume_point("t1") == (1, first)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "not safetensors"])
+def test_a_damaged_checkpoint_is_no_resume_point(journal: Journal, damage: str) -> None:
+    path = finish_epoch(journal, 1)
+    whole = path.read_bytes()
+    path.write_bytes({"truncated": whole[:-1], "empty": b"", "not safetensors": b"PK\x03\x04" * 40}[damage])
+    assert journal.resume_point("t1") is None
+
+
+def test_a_fresh_trial_has_no_resume_point(journal: Journal) -> None:
+    journal.append("t1", {"kind": "attempt"})
+    assert journal.resume_point("t1") is None
+
+
+def test_the_checkpoint_is_on_the_disk_before_the_epoch_counts(journal: Journal, monkeypatch) -> None:
+    order: list[str] = []
+    fsync = os.fsync
+    lines = journal.trial_dir("t1") / "events.jsonl"
+
+    def spy(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        order.append(f"{path.name}, {lines.stat().st_size if lines.exists() else 0} bytes of events")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    finish_epoch(journal, 1)
+    size = lines.stat().st_size
+    before = [f"{name}, 0 bytes of events" for name in ("epoch-0001.safetensors", "t1")]
+    assert order == [*before, *(f"{name}, {size} bytes of events" for name in ("events.jsonl", "t1"))]
+
+
+def test_a_killed_driver_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
+    process = writer(
+        "journal = Journal(sys.argv[1]).open()\n"
+        "for number in range(10**6):\n"
+        "    journal.append('t1', {'kind': 'epoch', 'epoch': number})\n"
+        "    journal.write_result('t1', {'epochs': [number] * 1000})\n"
+        "    print(number, flush=True)\n",
+        tmp_path / "run",
+    )
+    acknowledged = [int(process.stdout.readline()) for _ in range(30)][-1]
+    process.kill()
+    acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
+    process.wait()
+    journal = Journal(tmp_path / "run")
+    assert [event["epoch"] for event in journal.events("t1")][: acknowledged + 1] == list(range(acknowledged + 1))
+    assert len(set(journal.result("t1")["epochs"])) == 1
+    assert len(journal.result("t1")["epochs"]) == 1000
+    journal.open().close()  # the lock went with its owner
+
+
+def test_a_second_driver_is_refused_and_may_still_read(tmp_path: Path) -> None:
+    process = writer(
+        "journal = Journal(sys.argv[1]).open()\n"
+        "journal.append('t1', {'kind': 'attempt'})\n"
+        "print('open', flush=True)\n"
+        "sys.stdin.read()\n",
+        tmp_path / "run",
+    )
+    assert process.stdout.readline() == "open\n"
+    journal = Journal(tmp_path / "run")
+    try:
+        with pytest.raises(UserError, match=f"in use by process {process.pid} on {socket.gethostname()}"):
+            journal.open()
+        assert journal.is_live()
+        assert journal.events("t1") == [{"kind": "attempt"}]
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not journal.is_live()
+    journal.open().close()
+
+
+def test_writing_needs_the_lock(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run")
+    for write in (
+        lambda: journal.append("t1", {"kind": "attempt"}),
+        lambda: journal.write_result("t1", {}),
+        lambda: journal.write_environment({}),
+    ):
+        with pytest.raises(RuntimeError, match="open for reading only"):
+            write()
+    assert not (tmp_path / "run").exists()
+    assert not journal.is_live()
+
+
+def test_a_read_only_folder_is_refused_by_name() -> None:
+    folder = Path(tempfile.mkdtemp())  # not tmp_path: its parents are closed to others
+    folder.chmod(0o555)
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:
+            os.seteuid(65534)  # permissions mean nothing to root
+        with pytest.raises(UserError, match=rf"cannot write .*{folder}/runs.*Permission denied.*--out"):
+            Journal(folder / "runs").open()
+    finally:
+        if is_root:
+            os.seteuid(0)
+        shutil.rmtree(folder)
+
+
+def test_a_file_in_the_way_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match=r"cannot write the run directory .*runs/quickstart"):
+        Journal(tmp_path / "runs" / "quickstart").open()
+
+
+def test_the_plan_and_its_trials_come_back(journal: Journal) -> None:
+    first, second = make_trial("b"), make_trial("a")
+    journal.write_plan(plan_of(first), "name: quickstart\n")
+    run_id = journal.plan()["run_id"]
+    journal.write_plan(plan_of(second), "name: quickstart\n")
+    assert journal.plan()["run_id"] == run_id
+    assert journal.plan()["trials"] == [second.model_dump(mode="json")]
+    assert journal.trial("b") == first
+    assert journal.trial("a") == second
+    assert journal.trial_ids() == ["a", "b"]  # the latest plan's first
+    assert (journal.run_dir / "suite.yaml").read_text() == "name: quickstart\n"
+    with pytest.raises(UserError, match=r"no usable trial in .*c/trial\.json"):
+        journal.trial("c")
+
+
+def test_an_empty_directory_reads_as_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert (journal.plan(), journal.environment(), journal.trial_ids(), journal.result("t1")) == ({}, {}, [], None)
+
+
+def test_documents_are_replaced_whole(journal: Journal) -> None:
+    journal.write_environment({"host": "a"})
+    journal.write_environment({"host": "b", "gpus": []})
+    assert journal.environment() == {"host": "b", "gpus": []}
+    left = [path.name for path in journal.run_dir.iterdir()]
+    assert sorted(left) == [".lock", "environment.json", "trials"]
+    json.loads((journal.run_dir / "environment.json").read_text())
+
+
+def test_attempts_are_numbered_on_from_logs_and_events(journal: Journal) -> None:
+    assert journal.next_attempt("t1") == 1
+    journal.append("t1", {"kind": "attempt", "attempt": 1})
+    assert journal.next_attempt("t1") == 2
+    (journal.trial_dir("t1") / "attempt-9.log").write_text("")
+    (journal.trial_dir("t1") / "attempt-x.log").write_text("")
+    assert journal.next_attempt("t1") == 10

@@ -1,0 +1,425 @@
+"""The projection into MLflow: against a real database, a dead server and one that never answers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import mlflow_view as view
+from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.errors import UserError
+from harness.journal import Journal
+from harness.spec import ModelSpec
+from harness.tracking import Tracker, default_uri, redact, sync
+
+TIMINGS = {"epoch_s", "img_per_s", "compile_s", "epoch/epoch_s", "epoch/img_per_s", "epoch/eval_s"}
+START = 1_700_000_000.0
+
+
+def make_trial(impl: str = "torch", seed: int = 0, params: dict | None = None, gate: bool = True) -> Trial:
+    return Trial(
+        id=f"{impl}-{seed}", suite="routing", impl=impl, seed=seed, params=params or {"model.routing": 3},
+        data=DataConfig(name="digits", dir="/somewhere"), model=ModelSpec(image=(28, 28, 1), classes=10),
+        train=TrainConfig(epochs=3), runtime=RuntimeConfig(), parity=ParityConfig(gate=gate), cpus=2, gpus=0,
+    )  # fmt: skip
+
+
+def attempt(number: int = 1, resumed: int = 0) -> dict:
+    versions = {"torch": "2.13.0"}
+    return {"kind": "attempt", "attempt": number, "resumed_epoch": resumed, "host": "bench", "versions": versions}
+
+
+def parity(ok: bool = True, number: int = 1) -> dict:
+    tensors = {"digit.w": {"rel_err": 2e-6, "tolerance": 1e-4}}
+    return {"kind": "parity", "ok": ok, "max_rel_err": 2e-6, "worst": "digit.w", "tensors": tensors, "attempt": number}
+
+
+def epoch(number: int, attempt: int = 1, **more: Any) -> dict:
+    record = {"epoch_s": 2.123456789, "img_per_s": 50.0, "eval_s": 0.5, "train_loss": 0.5 / number, "val_err_pct": 3.0}
+    return {"kind": "epoch", "epoch": number, "attempt": attempt, "lr": 1e-3, "val_loss": None, **record, **more}
+
+
+READY = {"kind": "ready", "compile_s": 4.5, "parameters": 8215568, "weights_sha256": "ab" * 32, "device": "cpu"}
+RESULT = {"kind": "result", "test_err_pct": 1.5, "test_loss": 0.1, "peak_bytes": 970_000_000}
+FINISHED = [attempt(), parity(), READY, epoch(1), epoch(2), epoch(3), RESULT]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One output folder, hence one MLflow database, for the module: making one takes seconds."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def journal(out: Path, request: pytest.FixtureRequest) -> Iterator[Journal]:
+    """A run directory of its own name, and so an experiment of its own, for each test."""
+    with Journal(out / request.node.name[:60]).open() as journal:
+        yield journal
+
+
+def plan(journal: Journal, *trials: Trial) -> None:
+    documents = [trial.model_dump(mode="json") for trial in trials]
+    journal.write_plan({"suite": journal.run_dir.name, "question": "Why?", "trials": documents}, "name: routing\n")
+    git = {"commit": "c0ffee", "dirty": False}
+    journal.write_environment(
+        {"host": "bench", "os": "Linux 6", "git": git, "versions": {"torch": "0", "numpy": "2.4"}}
+    )
+
+
+def write(journal: Journal, trial: Trial, events: list[dict]) -> None:
+    """Appends events a second apart."""
+    written = len(journal.events(trial.id))
+    for second, event in enumerate(events, start=written):
+        journal.append(trial.id, {"trial": trial.id, "attempt": 1, "time": START + second, **event})
+
+
+def client_of(journal: Journal) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(default_uri(journal.run_dir.parent))
+
+
+def runs_of(journal: Journal, kind: str = "trial") -> dict[str, Any]:
+    """The active runs of the test's experiment, by name."""
+    client = client_of(journal)
+    experiment = client.get_experiment_by_name(f"capsbench/{journal.run_dir.name}")
+    found = client.search_runs([experiment.experiment_id], f"tags.`capsbench.kind` = '{kind}'")
+    assert len({run.info.run_name for run in found}) == len(found), "a run is there twice"
+    return {run.info.run_name: run for run in found}
+
+
+def history(journal: Journal, run: Any, key: str) -> list[tuple[int, float, float]]:
+    """(step, value, seconds since the start) of every stored row."""
+    rows = client_of(journal).get_metric_history(run.info.run_id, key)
+    return sorted((row.step, row.value, row.timestamp / 1000 - START) for row in rows)
+
+
+def test_a_finished_trial_is_stored_with_all_its_figures(journal: Journal) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, FINISHED)
+    (journal.trial_dir(trial.id) / "attempt-1.log").write_text("hello\n")
+    journal.close()
+    report = sync(journal.run_dir)
+    assert (report.trials, report.events) == (1, 7)
+    suite, run = runs_of(journal, "suite")[journal.run_dir.name], runs_of(journal)["torch r3 s0"]
+    assert run.data.metrics == {
+        "epoch/train_loss": 0.16667, "epoch/val_err_pct": 3.0, "epoch/lr": 1e-3, "epoch/epoch_s": 2.1235,
+        "epoch/img_per_s": 50.0, "epoch/eval_s": 0.5, "parity_ok": 1.0, "parity_max_rel_err": 2e-6,
+        "test_err_pct": 1.5, "val_err_pct": 3.0, "test_loss": 0.1, "epoch_s": 2.1235, "img_per_s": 50.0,
+        "compile_s": 4.5, "peak_mem_mb": 970.0,
+    }  # fmt: skip
+    assert history(journal, run, "epoch/train_loss") == [(1, 0.5, 3.0), (2, 0.25, 4.0), (3, 0.16667, 5.0)]
+    assert history(journal, run, "test_err_pct") == [(0, 1.5, 6.0)]
+    expected = {
+        "impl": "torch",
+        "seed": "0",
+        "model.routing": "3",
+        "train.lr_decay.rate": "0.96",
+        "data.name": "digits",
+    }
+    assert expected.items() <= run.data.params.items()
+    assert not {"data.dir", "id"} & run.data.params.keys()
+    expected = {
+        "mlflow.parentRunId": suite.info.run_id, "capsbench.trial": trial.id, "mlflow.runColor": view.color("torch"),
+        "weights_sha256": "ab" * 32, "profile": "paper", "parity": "good", "parity_worst": "digit.w",
+        "version.torch": "2.13.0", "version.numpy": "2.4", "mlflow.source.git.commit": "c0ffee",
+        "git.dirty": "False", "system.os": "Linux 6", "system.host": "bench",
+    }  # fmt: skip
+    assert expected.items() <= run.data.tags.items()
+    assert (run.info.status, suite.info.status) == ("FINISHED", "FINISHED")
+    assert (run.info.start_time, run.info.end_time) == (START * 1000, (START + 6) * 1000)
+    client = client_of(journal)
+    names = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert names == {"result.json", "parity.json", "attempt-1.log"}
+    stored = json.loads(Path(client.download_artifacts(run.info.run_id, "result.json")).read_text())
+    assert (stored["epoch_s"], stored["status"]) == (2.123456789, "finished")  # unrounded
+    names = {file.path for file in client.list_artifacts(suite.info.run_id)}
+    assert names == {"suite.yaml", "plan.json", "environment.json"}
+    tags = client.get_experiment(report.experiment_id).tags
+    assert json.loads(json.loads(tags[view.VIEW_TAG])["state"])["orderByKey"] == "metrics.`test_err_pct`"
+
+
+def test_sending_twice_stores_once_and_a_lost_cursor_duplicates_nothing(journal: Journal) -> None:
+    trials = [make_trial(impl) for impl in ("torch", "jax")]
+    plan(journal, *trials)
+    for trial in trials:
+        write(journal, trial, FINISHED)
+
+    def stored() -> dict:
+        runs = {**runs_of(journal), **runs_of(journal, "suite")}
+        return {
+            name: (run.info.run_id, {key: history(journal, run, key) for key in run.data.metrics})
+            for name, run in runs.items()
+        }
+
+    assert sync(journal.run_dir).events == 14
+    first = stored()
+    assert len(first) == 3
+    assert sync(journal.run_dir).events == 0
+    (journal.run_dir / "mlflow.json").unlink()
+    assert sync(journal.run_dir).events == 14
+    assert stored() == first
+
+
+@pytest.mark.parametrize(("gate", "checks"), [(True, [parity(ok=False)]), (False, []), (True, [])])
+def test_no_timing_is_stored_without_parity(journal: Journal, gate: bool, checks: list) -> None:
+    trial = make_trial(gate=gate)
+    plan(journal, trial)
+    write(journal, trial, [attempt(), *checks, READY, epoch(1), epoch(2), RESULT])
+    sync(journal.run_dir)
+    run = runs_of(journal)["torch r3 s0"]
+    assert not TIMINGS & run.data.metrics.keys()
+    assert {"epoch/train_loss", "epoch/val_err_pct", "test_err_pct", "peak_mem_mb"} <= run.data.metrics.keys()
+    assert run.data.metrics.get("parity_ok") == (0.0 if checks else None)
+    assert run.data.tags["parity"] == ("failed" if checks else "not checked")
+    assert "No timing verdict" in run.data.tags["mlflow.note.content"]
+
+
+def test_timing_already_stored_goes_when_a_later_attempt_fails_parity(journal: Journal) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, [attempt(), parity(), READY, epoch(1), epoch(2)])
+    sync(journal.run_dir)
+    assert TIMINGS & runs_of(journal)["torch r3 s0"].data.metrics.keys()
+    write(journal, trial, [attempt(2, resumed=2), parity(ok=False, number=2), epoch(3, 2), RESULT])
+    (journal.run_dir / "mlflow.json").unlink()  # found again by its tags, and seen to hold what it may not
+    sync(journal.run_dir)
+    run = runs_of(journal)["torch r3 s0"]
+    assert not TIMINGS & run.data.metrics.keys()
+    assert [step for step, *_ in history(journal, run, "epoch/train_loss")] == [1, 2, 3]
+
+
+def test_a_superseded_epoch_is_stored_once(journal: Journal) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, [attempt(), parity(), READY, epoch(1), epoch(2, train_loss=9.0)])
+    sync(journal.run_dir)
+    assert runs_of(journal)["torch r3 s0"].info.status == "RUNNING"  # this process holds the run's lock
+    write(journal, trial, [attempt(2, resumed=1), parity(number=2), epoch(2, 2), epoch(3, 2), RESULT])
+    sync(journal.run_dir)
+    losses = [(step, value) for step, value, _ in history(journal, runs_of(journal)["torch r3 s0"], "epoch/train_loss")]
+    assert losses == [(1, 0.5), (2, 0.25), (3, 0.16667)]
+
+
+def test_a_resumed_trial_keeps_its_run(journal: Journal) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, [attempt(), parity(), READY, epoch(1), {"kind": "interrupted"}])
+    journal.close()
+    sync(journal.run_dir)
+    before = runs_of(journal)["torch r3 s0"]
+    assert (before.info.status, runs_of(journal, "suite")[journal.run_dir.name].info.status) == ("KILLED", "KILLED")
+    journal.open()
+    write(journal, trial, [attempt(2, resumed=1), parity(number=2), epoch(2, 2), epoch(3, 2), RESULT])
+    sync(journal.run_dir)
+    after = runs_of(journal)["torch r3 s0"]
+    assert (after.info.run_id, after.info.status) == (before.info.run_id, "FINISHED")
+
+
+def test_a_failed_trial_says_why(journal: Journal) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, [attempt(), {"kind": "failed", "cause": "out of memory", "error": "SIGKILL", "hint": "less"}])
+    journal.close()
+    sync(journal.run_dir)
+    run = runs_of(journal)["torch r3 s0"]
+    assert (run.info.status, run.data.tags["cause"], run.data.tags["hint"]) == ("FAILED", "out of memory", "less")
+    assert runs_of(journal, "suite")[journal.run_dir.name].info.status == "FAILED"
+
+
+def test_runs_deleted_in_mlflow_are_made_anew(journal: Journal) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, FINISHED[:4])
+    report = sync(journal.run_dir)
+    client_of(journal).delete_experiment(report.experiment_id)
+    write(journal, trial, FINISHED[4:])
+    assert sync(journal.run_dir).experiment_id == report.experiment_id
+    client_of(journal).delete_run(runs_of(journal)["torch r3 s0"].info.run_id)
+    write(journal, trial, [{"kind": "warning", "message": "one more"}])
+    sync(journal.run_dir)
+    assert runs_of(journal)["torch r3 s0"].data.metrics["test_err_pct"] == 1.5
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came within a minute"
+        time.sleep(0.1)
+
+
+def test_the_tracker_follows_a_run(journal: Journal) -> None:
+    trial, second = make_trial(), make_trial("jax")
+    plan(journal, trial, second)
+    tracker = Tracker(journal, flush_s=0.2)
+    tracker.start()
+    wait_for(lambda: (journal.run_dir / "mlflow.json").exists())  # the suite's run is there before any trial's
+    write(journal, trial, FINISHED[:4])
+    tracker.notify(trial.id)
+    wait_for(lambda: "torch r3 s0" in runs_of(journal))
+    wait_for(lambda: "epoch/train_loss" in runs_of(journal)["torch r3 s0"].data.metrics)
+    assert runs_of(journal)["torch r3 s0"].info.status == "RUNNING"
+    assert runs_of(journal, "suite")[journal.run_dir.name].info.status == "RUNNING"
+    write(journal, trial, FINISHED[4:])
+    write(journal, second, FINISHED[:5])
+    tracker.notify(trial.id)
+    assert tracker.close() is None  # and what nobody spoke of is sent as well
+    states = {name: run.info.status for name, run in runs_of(journal).items()}
+    assert states == {"torch r3 s0": "FINISHED", "jax r3 s0": "KILLED"}
+    assert runs_of(journal, "suite")[journal.run_dir.name].info.status == "KILLED"
+    assert runs_of(journal)["torch r3 s0"].data.metrics["epoch_s"] == 2.1235
+
+
+def test_a_run_already_stored_needs_no_mlflow(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, FINISHED)
+    tracker = Tracker(journal)
+    tracker.start()
+    assert tracker.close() is None
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    again = Tracker(journal)
+    again.start()
+    assert again.close() is None
+    journal.append(trial.id, {"kind": "warning", "message": "new", "time": START + 60})
+    third = Tracker(journal)
+    third.start()
+    assert "MLflow is not installed" in str(third.close())
+
+
+@pytest.mark.parametrize("server", ["dead", "silent"])
+def test_a_server_that_fails_costs_one_warning_and_no_data(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], server: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, FINISHED)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if server == "silent":
+            listener.listen()
+        tracker = Tracker(journal, f"http://user:secret@127.0.0.1:{listener.getsockname()[1]}", flush_s=0.1)
+        tracker.start()
+        warning = tracker.close()
+    assert f"capsbench sync {shlex.quote(str(journal.run_dir))}" in str(warning)
+    assert "secret" not in str(warning)
+    assert "\n" not in str(warning)
+    assert capfd.readouterr() == ("", "")
+    assert sync(journal.run_dir).events == 7
+
+
+def test_close_does_not_wait_for_ever(journal: Journal) -> None:
+    plan(journal, make_trial())
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        tracker = Tracker(journal, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        tracker.start()
+        assert "no answer within 0.1 s" in str(tracker.close(timeout_s=0.1))
+
+
+def test_a_tracker_that_never_started_closes(journal: Journal) -> None:
+    assert Tracker(journal).close() is None
+
+
+def test_nothing_of_mlflow_reaches_the_screen(tmp_path: Path) -> None:
+    trial = make_trial()
+    with Journal(tmp_path / "run").open() as journal:
+        plan(journal, trial)
+        write(journal, trial, FINISHED)
+    code = "import sys; from harness.tracking import sync; sync(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    process = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"run", "mlflow.db", "mlartifacts", ".mlflow.lock"}
+
+
+def test_a_folder_moved_with_its_database_duplicates_nothing(tmp_path: Path, journal: Journal, out: Path) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, FINISHED[:4])
+    report = sync(journal.run_dir)
+    shutil.copytree(journal.run_dir, tmp_path / "moved" / journal.run_dir.name)
+    shutil.copy(out / "mlflow.db", tmp_path / "moved")
+    with Journal(tmp_path / "moved" / journal.run_dir.name).open() as moved:
+        moved.append(trial.id, {"kind": "interrupted", "time": START + 60})
+    after = sync(moved.run_dir)
+    assert (after.experiment_id, after.run_id) == (report.experiment_id, report.run_id)
+    assert runs_of(moved)["torch r3 s0"].info.status == "KILLED"
+
+
+def test_only_a_run_can_be_synced(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not a run directory: it has no plan\.json"):
+        sync(tmp_path)
+
+
+def test_an_unreachable_server_is_an_error_of_sync(journal: Journal) -> None:
+    plan(journal, make_trial())
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"MLflow at {uri} did not take the run"):
+            sync(journal.run_dir, uri)
+
+
+@pytest.mark.parametrize(
+    ("impl", "seed", "params", "name"),
+    [
+        ("torch", 0, {"model.routing": 3}, "torch r3 s0"),
+        ("jax", 12, {"model.routing": 10, "model.decoder": False}, "jax r10 no-decod s12"),
+        ("tf", 1, {"train.lr": 1e-4, "runtime.precision": "fp64"}, "tf lr0.0001 fp64 s1"),
+        ("my.package:CapsNet", 0, {"model.decoder": True}, "CapsNet decoder s0"),
+        ("torch", 123, {"model.routing": 3, "train.batch": 128, "train.epochs": 10}, "torch r3 b128 e1 s123"[:20]),
+    ],
+)
+def test_run_names_are_short_and_keep_the_seed(impl: str, seed: int, params: dict, name: str) -> None:
+    found = view.run_name(make_trial(impl, seed, params))
+    assert len(found) <= 20
+    assert found.endswith(f" s{seed}")
+    if len(name) < 20:
+        assert found == name
+
+
+def test_rows_once_sent_stay_valid_while_a_trial_goes_on() -> None:
+    events = [attempt(), parity(), READY, epoch(1), {"kind": "interrupted"}, attempt(2, resumed=1), parity(number=2)]
+    events += [epoch(2, 2), epoch(3, 2), RESULT, {"kind": "warning", "message": "late"}]
+    events = [{"attempt": 1, "time": START + second, **event} for second, event in enumerate(events)]
+    prefixes = [set(view.metric_rows(make_trial(), events[:count])) for count in range(len(events) + 1)]
+    assert all(shorter <= longer for shorter, longer in itertools.pairwise(prefixes))
+    assert len(prefixes[-1]) == len(view.metric_rows(make_trial(), events))
+
+
+def test_the_saved_view_fits_into_a_tag_of_an_older_server() -> None:
+    assert len(view.saved_view(1_700_000_000_000)) <= 5000
+
+
+def test_quick_runs_have_an_experiment_of_their_own() -> None:
+    assert view.experiment_name({"suite": "mnist", "quick": False}) == "capsbench/mnist"
+    assert view.experiment_name({"suite": "mnist", "quick": True}) == "capsbench/mnist-quick"
+
+
+def test_the_view_is_linked_as_a_table_and_as_charts() -> None:
+    table = "http://h:1/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=capsbench"
+    assert view.view_url("http://h:1/", "7") == table
+    assert view.view_url("http://h:1", "7", charts=True) == f"{table}&compareRunsMode=CHART"
+
+
+def test_passwords_are_not_written_down() -> None:
+    assert redact("postgresql+psycopg://me:secret@db/x") == "postgresql+psycopg://me:***@db/x"
+    assert redact("sqlite:////runs/mlflow.db") == "sqlite:////runs/mlflow.db"
