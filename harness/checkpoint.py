@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+import safetensors
+import safetensors.numpy
 
 from harness.spec import Moments, Weights
 
+_load, _save = cast(Any, safetensors.numpy).load_file, cast(Any, safetensors.numpy).save_file  # typed in part only
 _FIRST, _SECOND = "adam.first.", "adam.second."
 
 
 def save_weights(path: Path, weights: Weights) -> None:
     """Writes the weights alone; any framework reads the file with its safetensors loader."""
-    save_file(weights, path)
+    _save(weights, path)
 
 
 def load_weights(path: Path) -> Weights:
-    return load_file(path)
+    return _load(path)
 
 
 def save_checkpoint(path: Path, weights: Weights, moments: Moments) -> None:
@@ -26,14 +28,14 @@ def save_checkpoint(path: Path, weights: Weights, moments: Moments) -> None:
     tensors = dict(weights)
     tensors |= {_FIRST + name: array for name, array in moments.first.items()}
     tensors |= {_SECOND + name: array for name, array in moments.second.items()}
-    save_file(tensors, path, metadata={"step": str(moments.step)})
+    _save(tensors, path, metadata={"step": str(moments.step)})
 
 
 def load_checkpoint(path: Path) -> tuple[Weights, Moments]:
     """The inverse of `save_checkpoint`."""
-    with safe_open(path, framework="numpy") as file:
+    with cast(Any, safetensors).safe_open(path, framework="numpy") as file:
         step = int(file.metadata()["step"])
-    tensors = load_file(path)
+    tensors = _load(path)
     parts: dict[str, Weights] = {"": {}, _FIRST: {}, _SECOND: {}}
     for name, array in tensors.items():
         prefix = next(p for p in (_FIRST, _SECOND, "") if name.startswith(p))

@@ -7,14 +7,18 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from rich.console import Console
 from rich.text import Text
 
 from harness import __version__
 from harness.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from harness.run import Request
 
 _JSON_HELP = "print one JSON document on stdout, all else on stderr"
 
@@ -33,7 +37,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="capsbench", description="Equivalent capsule networks in PyTorch, TensorFlow and JAX: proven equal, then timed."
+        prog="capsbench",
+        description="Equivalent capsule networks in PyTorch, TensorFlow and JAX: proven equal, then timed.",
     )
     parser.add_argument("--version", action="version", version=f"capsbench {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -59,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         each.add_argument("--ray-address", metavar="A", help="a running Ray cluster, such as auto or ray-head:6379")
     _mlflow(run)
-    run.add_argument("--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later")
+    run.add_argument(
+        "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"
+    )
 
     sync = command("sync", "bring a run into MLflow, or what MLflow still lacks of it")
     sync.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
@@ -85,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="the folder of runs; default: runs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="the folder of runs; default: runs"
+    )
 
 
 def _mlflow(parser: argparse.ArgumentParser) -> None:
@@ -155,23 +164,25 @@ def _plan(args: argparse.Namespace) -> int:
     console.print(plan_table(rows), soft_wrap=True)
     todo = [row["estimate_s"] for row in rows if row["state"] not in ("finished", "unavailable")]
     total = "unknown until one has run" if None in todo else f"about {duration(sum(todo))} one after another"
-    console.print(f"\n{len(rows) - len(todo)} of {len(rows)} trials need no run; the others: {total if todo else 'none'}.")
+    console.print(
+        f"\n{len(rows) - len(todo)} of {len(rows)} trials need no run; the others: {total if todo else 'none'}."
+    )
     for line in [note, *(f"{impl}: {reason}" for impl, reason in plan.unavailable.items())]:
         if line:
             console.print(Text(line, "yellow"))
     return 0
 
 
-def _request(args: argparse.Namespace) -> Any:
+def _request(args: argparse.Namespace) -> Request:
     from harness.run import Request
 
-    track = {} if args.command == "plan" else {"mlflow_uri": args.mlflow_uri, "track": not args.no_mlflow}
-    return Request(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address, **track)
+    request = Request(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address)
+    if args.command == "plan":
+        return request
+    return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow)
 
 
 def _sync(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
     from harness.tracking import sync
 
     report = sync(args.run_dir, args.mlflow_uri)
@@ -179,7 +190,8 @@ def _sync(args: argparse.Namespace) -> int:
         _print_json(asdict(report))
     else:
         Console().print(
-            Text(f"{report.uri}: {report.trials} trials of {report.experiment}, {report.events} new events"), soft_wrap=True
+            Text(f"{report.uri}: {report.trials} trials of {report.experiment}, {report.events} new events"),
+            soft_wrap=True,
         )
     return 0
 

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -91,6 +92,27 @@ def lease(
                 if len(held) < n:
                     pause()
         yield tuple(held)
+
+
+@contextmanager
+def scratch_folder() -> Generator[Path]:
+    """A folder of this node for the length of the `with` block; those of processes that were killed are removed first."""
+    base = _folder()
+    for stale in base.glob("scratch-*.lock"):
+        with ExitStack() as found:
+            if _lock(stale, found):
+                shutil.rmtree(stale.with_suffix(""), ignore_errors=True)
+                stale.unlink(missing_ok=True)
+    lock = base / f"scratch-{uuid.uuid4().hex}.lock"
+    folder = lock.with_suffix("")
+    with ExitStack() as held:
+        _lock(lock, held)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def _lock(path: Path, until: ExitStack) -> bool:

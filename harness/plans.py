@@ -25,6 +25,6 @@ def plan_epoch(seed: int, epoch: int, examples: int, batch: int, shift: int) -> 
 def plan_digest(plan: EpochPlan) -> str:
     """SHA-256 of the plan's order, shifts and batch size."""
     sha = hashlib.sha256(f"{plan.batch} {len(plan.order)}".encode())
-    sha.update(np.ascontiguousarray(plan.order, dtype="<i4"))
-    sha.update(np.ascontiguousarray(plan.shifts, dtype="i1"))
+    sha.update(plan.order.astype("<i4").tobytes())
+    sha.update(plan.shifts.astype("i1").tobytes())
     return sha.hexdigest()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.attempt import FINAL, Event, Seat, run_attempt
 from harness.executor import Emit, Job
-from harness.leases import lease, local_cores
+from harness.leases import lease, local_cores, scratch_folder
 
 
 class Files:
@@ -116,7 +115,7 @@ def supervise(config: dict[str, Any]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             run_attempt(job, seat, tell, log, folder, checkpoint)
             return
-        here = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="capsbench-")))
+        here = held.enter_context(scratch_folder())
 
         def tell_after_files(event: Event) -> None:
             for key in ("checkpoint", "weights"):
@@ -181,20 +180,19 @@ class Relay(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         progress = self._of(trial)
+        job = progress.job
         if progress.begun and not progress.ended:
-            lost = f"attempt {progress.job.attempt} was lost with its node or its supervisor"
-            self._say(
-                progress, {"kind": "warning", "message": f"{lost}; went on after epoch {progress.job.resumed_epoch}"}
-            )
+            lost = f"attempt {job.attempt} was lost with its node or its supervisor; went on after epoch {job.resumed_epoch}"
+            self._say(progress, {"kind": "warning", "message": lost})
             self._say(progress, {"kind": "interrupted"})
-            progress.job = replace(progress.job, attempt=progress.job.attempt + 1)
+            progress.job = replace(job, attempt=job.attempt + 1)
             progress.begun = progress.ended = False
-        trial.set_config({**trial.config, "job": document(progress.job, self._home)})
+        trial.set_config({"given": configuration(progress.job, self._home), "ended": progress.ended})
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         lines = [line.strip() for line in Path(trial.error_file or os.devnull).read_text().splitlines() if line.strip()]
-        cause = f"its supervisor was lost twice: {lines[-1][:500] if lines else 'unknown cause'}"
-        event = {"cause": cause, "error": "SupervisorLost", "hint": None}
+        cause = f"its supervisor failed twice: {lines[-1][:500] if lines else 'unknown cause'}"
+        event = {"cause": cause, "error": "SupervisorFailed", "hint": None}
         self._say(self._of(trial), {"kind": "failed", **event})
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:

@@ -163,6 +163,9 @@ def _execute(
     tracker = _tracker(request, journal, warnings)
 
     def on_event(trial_id: str, event: Event) -> None:
+        if event["kind"] == "waiting":  # for a core or GPU: of interest now, not later
+            screen.note(event["message"])
+            return
         journal.append(trial_id, event)
         if event["kind"] in ("result", "failed", "interrupted"):
             results[trial_id] = summarise(by_id[trial_id], journal.events(trial_id))

@@ -78,7 +78,7 @@ def digest(arrays: Weights) -> str:
     """SHA-256 over names, shapes and float32 values, in the order of the names: equal exactly if the weights are."""
     sha = hashlib.sha256()
     for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name], dtype="<f4")
+        value = arrays[name].astype("<f4")
         sha.update(json.dumps([name, value.shape]).encode())
-        sha.update(value)
+        sha.update(value.tobytes())
     return sha.hexdigest()

@@ -13,7 +13,9 @@ from jax import Array, lax
 from jaxtyping import Float
 
 
-def convolution(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: int, on_cpu: bool) -> Float[Array, "B h w f"]:
+def convolution(
+    x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: int, on_cpu: bool
+) -> Float[Array, "B h w f"]:
     """Cross-correlation, VALID padding."""
     return _patch_convolution(x, w, stride) if on_cpu else _xla_convolution(x, w, stride)
 

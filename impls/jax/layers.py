@@ -29,9 +29,9 @@ def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"]) -> Float[Array, 
 
 
 def route(u_hat: Float[Array, "B J I e"], iterations: int) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
-    """Procedure 1, as matrix products over the votes. Returns the output capsules and the last coupling coefficients."""
+    """Procedure 1, as matrix products over the votes: the output capsules, and the last coupling coefficients."""
     # the barrier keeps XLA from computing the softmax of zeros while it compiles, which takes it seconds
-    logits = lax.optimization_barrier(jnp.zeros(u_hat.shape[:2] + (1, u_hat.shape[2]), u_hat.dtype))
+    logits = lax.optimization_barrier(jnp.zeros((*u_hat.shape[:2], 1, u_hat.shape[2]), u_hat.dtype))
     for iteration in range(iterations):
         coupling = jax.nn.softmax(logits, axis=1)  # Eq. 3: over the output capsules
         v = squash(coupling @ u_hat)  # Eq. 2

@@ -37,9 +37,7 @@ def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) ->
     return moved * inside[..., None].astype(images.dtype)
 
 
-def adam(
-    w: Array, grad: Array, first: Array, second: Array, step: int, lr: float
-) -> tuple[Array, Array, Array]:
+def adam(w: Array, grad: Array, first: Array, second: Array, step: int, lr: float) -> tuple[Array, Array, Array]:
     """Kingma & Ba, Algorithm 1, for step 1, 2, ...: epsilon is added to the root of the bias-corrected second moment."""
     first = ADAM_BETA1 * first + (1 - ADAM_BETA1) * grad
     second = ADAM_BETA2 * second + (1 - ADAM_BETA2) * grad**2
@@ -83,9 +81,7 @@ class NumpyCapsNet:
             reconstruction = decode(self.weights, acts.v, mask)[1].reshape(images.shape)
         return Outputs(acts.v, lengths, acts.routing[-1][0].transpose(0, 2, 1), reconstruction)
 
-    def loss_and_grads(
-        self, images: UInt8[Array, "B H W C"], labels: Int[Array, " B"]
-    ) -> tuple[Loss, Weights]:
+    def loss_and_grads(self, images: UInt8[Array, "B H W C"], labels: Int[Array, " B"]) -> tuple[Loss, Weights]:
         acts = self._forward(images)
         loss = losses(self.model, self.weights, acts, labels, labels)
         return loss, backward(self.model, self.weights, acts, labels)

@@ -87,7 +87,7 @@ Routing = list[tuple[Float[Array, "B J I"], Float[Array, "B J e"], Float[Array, 
 
 
 def route(u_hat: Float[Array, "B J I e"], iterations: int) -> Routing:
-    """Procedure 1: `iterations` softmaxes and squashes; the logits start at zero and grow by the agreement u_hat . v."""
+    """Procedure 1: `iterations` softmaxes and squashes; the logits start at zero, the agreement u_hat . v is added."""
     logits = np.zeros(u_hat.shape[:3], u_hat.dtype)
     history: Routing = []
     for _ in range(iterations):

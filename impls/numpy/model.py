@@ -48,7 +48,7 @@ def one_hot(classes: Int[Array, " B"], v: Float[Array, "B J e"]) -> Float[Array,
 def decode(
     w: Weights, v: Float[Array, "B J e"], mask: Float[Array, "B J"]
 ) -> tuple[list[Float[Array, "B n"]], Float[Array, "B p"]]:
-    """Section 4.1: all but the masked-in capsule zeroed, two ReLU layers, a sigmoid layer. Returns each layer's input, too."""
+    """Section 4.1: all but the masked-in capsule zeroed, two ReLU layers, a sigmoid layer; and each layer's input."""
     inputs = [(v * mask[..., None]).reshape(len(v), -1)]
     for layer in ("dec1", "dec2"):
         inputs.append(np.maximum(inputs[-1] @ w[f"{layer}.w"] + w[f"{layer}.b"], 0))
@@ -67,9 +67,7 @@ def reconstruction_loss(reconstruction: Float[Array, "B p"], images: Float[Array
     return ((reconstruction - images.reshape(reconstruction.shape)) ** 2).sum(1)
 
 
-def losses(
-    model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]
-) -> Loss:
+def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]) -> Loss:
     """Mean losses; the decoder sees the capsule of class `mask`."""
     margin = margin_loss(F.lengths(acts.v), one_hot(labels, acts.v)).mean()
     reconstruction = 0.0

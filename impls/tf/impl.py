@@ -36,7 +36,9 @@ def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) 
     columns = tf.range(width) - moved[:, 1:]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     images = tf.gather(images, tf.clip_by_value(rows, 0, height - 1), axis=1, batch_dims=1)
-    images = tf.gather(tf.transpose(images, (0, 2, 1, 3)), tf.clip_by_value(columns, 0, width - 1), axis=1, batch_dims=1)
+    images = tf.gather(
+        tf.transpose(images, (0, 2, 1, 3)), tf.clip_by_value(columns, 0, width - 1), axis=1, batch_dims=1
+    )
     return tf.transpose(images, (0, 2, 1, 3)) * tf.cast(inside, images.dtype)[..., None]
 
 

@@ -30,7 +30,7 @@ def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"]) -> Float[Tenso
 
 
 def route(u_hat: Float[Tensor, "B J I e"], iterations: int) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-    """Procedure 1, as matrix products over the votes. Returns the output capsules and the last coupling coefficients."""
+    """Procedure 1, as matrix products over the votes: the output capsules, and the last coupling coefficients."""
     batch, classes, capsules, _ = u_hat.shape
     logits = tf.zeros((batch, classes, 1, capsules), u_hat.dtype)
     for iteration in range(iterations):

@@ -66,9 +66,7 @@ class TorchCapsNet:
 
     def _canonical(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The module's tensors under canonical names, as views in the canonical layout."""
-        return {
-            name: tensors[own].permute(order) for name, (own, order) in CANONICAL.items() if own in tensors
-        }
+        return {name: tensors[own].permute(order) for name, (own, order) in CANONICAL.items() if own in tensors}
 
     def _parameters(self) -> dict[str, Tensor]:
         return dict(self.net.named_parameters())

@@ -28,8 +28,8 @@ def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"]) -> Float[Tenso
 
 
 def route(u_hat: Float[Tensor, "B J I e"], iterations: int) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-    """Procedure 1, as matrix products over the votes. Returns the output capsules and the last coupling coefficients."""
-    logits = u_hat.new_zeros(u_hat.shape[:2] + (1, u_hat.shape[2]))
+    """Procedure 1, as matrix products over the votes: the output capsules, and the last coupling coefficients."""
+    logits = u_hat.new_zeros((*u_hat.shape[:2], 1, u_hat.shape[2]))
     for iteration in range(iterations):
         coupling = torch.softmax(logits, dim=1)  # Eq. 3: over the output capsules
         v = squash(coupling @ u_hat)  # Eq. 2
