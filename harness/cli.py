@@ -24,14 +24,25 @@ _JSON_HELP = "print one JSON document on stdout, all else on stderr"
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with the nearest command in its complaints, and our errors instead of its usage dump."""
+    """argparse, with the nearest choice in its complaints, and our errors instead of its usage dump."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Complains of an unknown option where it stands: the parser of its command knows which are valid."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if options := [each for each in unknown if each.startswith("-")]:
+            name = options[0].partition("=")[0]
+            self.error(f'unknown option "{name}"{nearest(name, cast(Any, self)._option_string_actions)}')
+        return parsed, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = "command" if isinstance(action, cast(Any, argparse)._SubParsersAction) else action.option_strings[0]
+            self.error(f'unknown {what} "{value}"{nearest(str(value), action.choices)}')
 
     def error(self, message: str) -> NoReturn:
-        if "invalid choice" in message and self._subparsers:
-            actions = cast(Any, self._subparsers)._group_actions
-            choices = sorted({name for action in actions for name in action.choices})
-            found = message.split("'")[1]
-            message = f'unknown command "{found}"{nearest(found, choices)}'
         raise UserError(f"{message}\nSee: {self.prog} --help")
 
 
@@ -115,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = 2
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
+        if as_json:
+            _print_json({"error": "interrupted"})
         code = 130
     sys.exit(code)
 
@@ -126,13 +139,14 @@ def _print_json(document: dict[str, Any]) -> None:
 def _run(args: argparse.Namespace) -> int:
     from harness import run as running
     from harness.screen import Screen, own_console
-    from harness.tables import comparison
+    from harness.tables import comparison, print_table, remarks
 
     console = own_console(args.json)
     outcome = running.run(_request(args), lambda estimates: Screen(console, estimates))
-    console.print(comparison(outcome.results))
-    for warning in outcome.warnings:
-        console.print(Text(warning, "yellow"))
+    print_table(console, comparison(outcome.results))
+    lines = [*remarks(outcome.results, outcome.run_dir), *(Text(warning, "yellow") for warning in outcome.warnings)]
+    for line in [Text(), *lines] if lines else []:
+        console.print(line, soft_wrap=True)
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
     if outcome.interrupted:
         again = shlex.join(["capsbench", *sys.argv[1:]])
@@ -148,7 +162,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from harness import run as running
-    from harness.tables import duration, plan_table
+    from harness.tables import duration, plan_table, print_table
 
     request = _request(args)
     executor, note = running.make_executor(request)
@@ -161,15 +175,13 @@ def _plan(args: argparse.Namespace) -> int:
         _print_json(plan.to_json())
         return 0
     rows = [plan.row(trial) for trial in plan.trials]
-    console.print(plan_table(rows), soft_wrap=True)
+    print_table(console, plan_table(rows))
     todo = [row["estimate_s"] for row in rows if row["state"] not in ("finished", "unavailable")]
-    total = "unknown until one has run" if None in todo else f"about {duration(sum(todo))} one after another"
-    console.print(
-        f"\n{len(rows) - len(todo)} of {len(rows)} trials need no run; the others: {total if todo else 'none'}."
-    )
+    total = "time unknown until one has run" if None in todo else f"about {duration(sum(todo))}, one after another"
+    console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
     for line in [note, *(f"{impl}: {reason}" for impl, reason in plan.unavailable.items())]:
         if line:
-            console.print(Text(line, "yellow"))
+            console.print(Text(line, "yellow"), soft_wrap=True)
     return 0
 
 

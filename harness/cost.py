@@ -22,11 +22,8 @@ _EVAL_COST = 1 / 3  # forward alone, of forward and backward
 
 def forward_flops(model: ModelSpec) -> int:
     """Floating-point operations of one image's forward pass; a multiply and an add count as two."""
-    height, width = model.conv_grid
-    taps = model.kernel**2
-    conv1 = height * width * model.conv_channels * taps * model.image[2]
     capsules, dim = model.primary_capsules, model.primary_dim
-    primary = capsules * dim * taps * model.conv_channels
+    primary = capsules * dim * model.kernel**2 * model.conv_channels
     pairs = capsules * model.classes * model.digit_dim
     # each iteration sums the votes and, but for the last, measures the agreement
     routing = pairs * (2 * model.routing - 1)
@@ -34,12 +31,17 @@ def forward_flops(model: ModelSpec) -> int:
     if model.decoder:
         first, second = model.decoder_units
         decoder = model.classes * model.digit_dim * first + first * second + second * model.pixels
-    return 2 * (conv1 + primary + pairs * dim + routing + decoder)
+    return 2 * (_conv1_products(model) + primary + pairs * dim + routing + decoder)
 
 
 def step_flops(model: ModelSpec, batch: int) -> int:
-    """One training step: the backward pass costs twice the forward pass."""
-    return 3 * batch * forward_flops(model)
+    """One training step: the backward pass costs twice the forward pass, but for the images, which need no gradient."""
+    return batch * (3 * forward_flops(model) - 2 * _conv1_products(model))
+
+
+def _conv1_products(model: ModelSpec) -> int:
+    height, width = model.conv_grid
+    return height * width * model.conv_channels * model.kernel**2 * model.image[2]
 
 
 @cache

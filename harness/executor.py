@@ -50,6 +50,7 @@ class Job:
             "resumed_epoch": self.resumed_epoch,
             "checkpoint": str(self.checkpoint.absolute()) if self.checkpoint else None,
             "folder": str(self.folder),
+            "log": self.log_path.name,
             "cwd": str(Path.cwd()),
             "environ": forwarded_environment(),
         }

@@ -96,7 +96,7 @@ def lease(
 
 @contextmanager
 def scratch_folder() -> Generator[Path]:
-    """A folder of this node for the length of the `with` block; those of processes that were killed are removed first."""
+    """A folder of this node for the length of the `with` block; those of killed processes are removed first."""
     base = _folder()
     for stale in base.glob("scratch-*.lock"):
         with ExitStack() as found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -83,28 +84,19 @@ class RayExecutor:
         import ray
 
         _silence()
-        before = signal.getsignal(signal.SIGTERM)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        if self._address is None:
-            base = tempfile.gettempdir()
-            # Paths of Unix sockets are at most 107 bytes long, and Ray's begin here.
-            self._temp = Path(tempfile.mkdtemp(prefix="cb-", dir=base if len(base) < 24 else "/tmp"))
-            ray.init(
-                address="local",
-                num_cpus=self._cpus,
-                num_gpus=self._gpus,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                # Supervisors run the driver's code, wherever it was imported from.
-                runtime_env={"env_vars": _WORKER_ENVIRONMENT | forwarded_environment()},
-                _temp_dir=str(self._temp),
-                **quiet,
-            )
-        else:
+        if self._address is not None:
             _probe(self._address)
-            ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
-            self._temp = Path(tempfile.mkdtemp(prefix="capsbench-"))
-        self._guardian = Guardian(self._temp)
+        before = signal.getsignal(signal.SIGTERM)
+        # Paths of Unix sockets are at most 107 bytes long, and Ray's begin here.
+        base = tempfile.gettempdir()
+        self._temp = Path(tempfile.mkdtemp(prefix="cb-", dir=base if len(base) < 24 else "/tmp"))
+        try:
+            self._init()
+            self._guardian = Guardian(self._temp)
+        except BaseException:
+            ray.shutdown()
+            shutil.rmtree(self._temp, ignore_errors=True)
+            raise
         self._started = True
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own would leave without a word
@@ -118,6 +110,8 @@ class RayExecutor:
         check_fits(trials, self._nodes())
 
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
+        if not jobs:
+            return
         self.start()
         from ray import tune
 
@@ -162,6 +156,27 @@ class RayExecutor:
             self._started = False
             ray.shutdown()
             self._guardian.release()
+
+    def _init(self) -> None:
+        import ray
+
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        if self._address is not None:
+            ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
+            return
+        if self._gpus > len(local_gpus()):  # logical ones: Ray would refuse, since fewer are visible
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        ray.init(
+            address="local",
+            num_cpus=self._cpus,
+            num_gpus=self._gpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            # Supervisors run the driver's code, wherever it was imported from.
+            runtime_env={"env_vars": _WORKER_ENVIRONMENT | forwarded_environment()},
+            _temp_dir=str(self._temp),
+            **quiet,
+        )
 
     def _nodes(self) -> list[Capacity]:
         if self._address is None:

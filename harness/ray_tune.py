@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness import registry
 from harness.attempt import FINAL, Event, Seat, run_attempt
 from harness.executor import Emit, Job
+from harness.identity import code_version
 from harness.leases import lease, local_cores, scratch_folder
 
 
@@ -78,7 +81,7 @@ class Home:
 
 def configuration(job: Job, home: Home) -> dict[str, Any]:
     """What a Tune trial is given."""
-    return {"job": job.document(), "home": home}
+    return {"job": job.document(), "home": home, "code": _code(job.trial.impl) if home.files else None}
 
 
 def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -96,7 +99,6 @@ def supervise(config: dict[str, Any]) -> None:
     context = ray.get_runtime_context()
     gpus = tuple(str(id) for id in context.get_accelerator_ids()["GPU"]) if trial["gpus"] else ()
     folder, checkpoint = Path(job["folder"]), Path(job["checkpoint"]) if job["checkpoint"] else None
-    log = folder / f"attempt-{job['attempt']}.log"
 
     def tell(event: Event) -> None:
         tune.report({"event": json.dumps({"trial": trial["id"], "attempt": job["attempt"], **event})})
@@ -113,7 +115,12 @@ def supervise(config: dict[str, Any]) -> None:
             tell({"kind": "warning", "message": shared, "time": time.time()})
         if context.get_node_id() == home.node:
             folder.mkdir(parents=True, exist_ok=True)
-            run_attempt(job, seat, tell, log, folder, checkpoint)
+            run_attempt(job, seat, tell, folder / job["log"], folder, checkpoint)
+            return
+        if _code(trial["impl"]) != config["given"]["code"]:
+            cause = f"{socket.gethostname()} has other code of capsbench or of {trial['impl']} than the driver"
+            hint = "install the same on every node; a trial's id stands for one version"
+            tell({"kind": "failed", "cause": cause, "error": "VersionMismatch", "hint": hint, "time": time.time()})
             return
         here = held.enter_context(scratch_folder())
 
@@ -125,9 +132,14 @@ def supervise(config: dict[str, Any]) -> None:
 
         checkpoint = home.fetch(checkpoint, here) if checkpoint else None
         try:
-            run_attempt(job, seat, tell_after_files, here / log.name, here, checkpoint)
+            run_attempt(job, seat, tell_after_files, here / job["log"], here, checkpoint)
         finally:
-            home.send(here / log.name, folder)
+            home.send(here / job["log"], folder)
+
+
+@cache
+def _code(impl: str) -> str:
+    return code_version(registry.resolve(impl))
 
 
 def _core_slots(node: str) -> tuple[list[str], str | None]:
@@ -182,7 +194,9 @@ class Relay(tune.Callback):
         progress = self._of(trial)
         job = progress.job
         if progress.begun and not progress.ended:
-            lost = f"attempt {job.attempt} was lost with its node or its supervisor; went on after epoch {job.resumed_epoch}"
+            lost = (
+                f"attempt {job.attempt} was lost with its node or supervisor; went on after epoch {job.resumed_epoch}"
+            )
             self._say(progress, {"kind": "warning", "message": lost})
             self._say(progress, {"kind": "interrupted"})
             progress.job = replace(job, attempt=job.attempt + 1)

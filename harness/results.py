@@ -193,7 +193,7 @@ def _said(events: Iterable[Event]) -> list[str]:
 def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int], result: Event) -> list[str]:
     """What the events themselves show to be doubtful."""
     found: list[str] = []
-    if timed and all(epoch["epoch"] in warmup for epoch in timed):
+    if result and timed and all(epoch["epoch"] in warmup for epoch in timed):
         found.append("timed on warm-up epochs only: no attempt ran a second epoch; use train.epochs of 2 or more")
     lost = [str(epoch["epoch"]) for epoch in epochs if finite(epoch.get("train_loss")) is None]
     if lost:

@@ -46,7 +46,7 @@ class Plan:
     environment: dict[str, Any]
     trials: tuple[Trial, ...]
     results: dict[str, Result]
-    states: dict[str, str]  # finished, failed, interrupted, pending or unavailable
+    states: dict[str, str]  # finished, failed, interrupted, running, pending or unavailable
     unavailable: dict[str, str]  # implementation -> what is missing and how to get it
     estimates: dict[str, float | None]  # seconds, by trial; 0 for a finished one
 
@@ -96,6 +96,8 @@ def make_executor(request: Request) -> tuple[Executor, str | None]:
         raise UserError("--executor inline runs on this machine alone: drop it, or drop --ray-address.")
     if (name == "ray" or request.ray_address) and not has_ray:
         raise UserError('Ray is not installed: pip install "capsbench[ray]", or use --executor inline on this machine.')
+    if request.mlflow_uri and importlib.util.find_spec("mlflow") is None:
+        raise UserError('MLflow is not installed: pip install "capsbench[mlflow]", or drop --mlflow-uri.')
     if name == "inline" or not has_ray:
         note = "Ray is not installed: trials run one after another, in this process" if name == "auto" else None
         return InlineExecutor(), note
@@ -114,6 +116,8 @@ def make_plan(request: Request, executor: Executor) -> Plan:
     journal = Journal(run_dir)
     results = {trial.id: summarise(trial, journal.events(trial.id)) for trial in trials}
     states: dict[str, str] = {id: result.status for id, result in results.items()}
+    if journal.is_live():  # another driver is at work: what looks interrupted is going on
+        states = {id: "running" if state == "interrupted" else state for id, state in states.items()}
     unavailable: dict[str, str] = {}
     if request.ray_address is None:  # the nodes of a cluster have environments of their own
         for impl in dict.fromkeys(trial.impl for trial in trials):
@@ -137,7 +141,7 @@ def run(request: Request, screen_of: Callable[[Mapping[str, float | None]], Scre
     try:
         plan = make_plan(request, executor)
         todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
-        if len(plan.unavailable) == len({trial.impl for trial in plan.trials}) and not plan.results:
+        if set(plan.states.values()) == {"unavailable"}:
             raise UserError("; ".join(f"{impl}: {reason}" for impl, reason in plan.unavailable.items()))
         for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
             data.ensure(config, progress=True)
@@ -179,6 +183,8 @@ def _execute(
     screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
     try:
         if todo:
+            if executor.name == "ray":
+                screen.note("starting Ray")
             executor.run([_job(plan, journal, trial) for trial in todo], on_event)
     except KeyboardInterrupt:
         interrupted = True
@@ -214,8 +220,6 @@ def _tracker(request: Request, journal: Journal, warnings: list[str]) -> Tracker
     if not request.track:
         return None
     if importlib.util.find_spec("mlflow") is None:
-        if request.mlflow_uri:
-            raise UserError('MLflow is not installed: pip install "capsbench[mlflow]", or drop --mlflow-uri.')
         warnings.append(
             "MLflow is not installed: the journal holds everything; where it is installed, "
             f"capsbench sync {journal.run_dir} brings it in"

@@ -40,13 +40,13 @@ class _Row:
         self.timed = trial.parity.gate  # an implementation that fails the gate gets no timing anywhere
         self.epoch_s: list[float] = []
         self.test_err_pct: float | None = None
-        self.started = 0.0
+        self.since = 0.0  # when the attempt began, or its last epoch ended
 
     def update(self, event: Event) -> None:
         kind = event["kind"]
         self.state = _ENDED.get(kind) or _STATE.get(kind, self.state)
-        if kind == "attempt":
-            self.started = time.monotonic()
+        if kind in ("attempt", "epoch"):
+            self.since = time.monotonic()
         if kind == "parity":
             self.timed = bool(event["ok"])
         if kind == "epoch":
@@ -58,14 +58,17 @@ class _Row:
             self.test_err_pct = event["test_err_pct"]
 
     def left_s(self) -> float | None:
-        """Seconds to the end of this trial: by its own epochs once it has some, by the plan's estimate before."""
+        """Seconds to the end of this trial: by its own epochs once it has some, by the plan's estimate before.
+
+        None where neither tells: an estimate that was exceeded is no better than none.
+        """
         if self.state not in (*_ACTIVE, "waiting"):
             return 0.0
+        passed = time.monotonic() - self.since if self.since else 0.0
         if self.epoch_s:
-            return statistics.median(self.epoch_s) * (self.trial.train.epochs - self.epoch["epoch"])
-        if self.estimate_s is None or not self.started:
-            return self.estimate_s
-        return max(0.0, self.estimate_s - (time.monotonic() - self.started))
+            each = statistics.median(self.epoch_s)
+            return max(0.0, each * (self.trial.train.epochs - self.epoch["epoch"]) - min(passed, each))
+        return self.estimate_s - passed if self.estimate_s is not None and self.estimate_s > passed else None
 
     def cells(self) -> list[str | Text]:
         name = run_name(self.trial)
@@ -104,15 +107,18 @@ class Screen:
         """One line about the run as a whole, such as what it is waiting for."""
         self._note = text
         if not self.console.is_terminal:
-            self.console.print(text, style="dim", highlight=False)
+            self._say(text)
 
     def update(self, trial_id: str, event: Event) -> None:
         row = self._rows[trial_id]
         row.update(event)
         if self._note:
             self._note = ""
-        if not self.console.is_terminal and (line := _line(event)):
-            self.console.print(f"{run_name(row.trial):<20} {line}", highlight=False)
+        if not self.console.is_terminal and (line := _line(event, row.timed)):
+            self._say(f"{run_name(row.trial):<20} {line}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
 
     def _render(self) -> Group:
         rows = list(self._rows.values())
@@ -150,8 +156,8 @@ def _most_telling(rows: Sequence[_Row], room: int) -> list[_Row]:
     return [row for row in rows if row in chosen]
 
 
-def _line(event: Event) -> str | None:
-    """An event as one line of a log; None if it is not worth one."""
+def _line(event: Event, timed: bool) -> str | None:
+    """An event as one line of a log, with its seconds if `timed`; None if it is not worth one."""
     match event["kind"]:
         case "attempt":
             resumed = event.get("resumed_epoch")
@@ -160,11 +166,13 @@ def _line(event: Event) -> str | None:
             verdict = "ok" if event["ok"] else "FAILED"
             return f"parity {verdict}: worst {event['worst']}, relative error {event['max_rel_err']:.1e}"
         case "ready":
-            return f"compiled in {event['compile_s']:.1f} s, {event['parameters']:,} parameters"
+            compiled = f"compiled in {event['compile_s']:.1f} s" if timed else "compiled"
+            return f"{compiled}, {event['parameters']:,} parameters"
         case "epoch":
             error: Any = event["val_err_pct"]
             shown = "" if error is None else f", validation error {error:.2f}%"
-            return f"epoch {event['epoch']}/{event['epochs']}: loss {event['train_loss']:.4f}{shown}, {event['epoch_s']:.2f} s"
+            seconds = f", {event['epoch_s']:.2f} s" if timed else ""
+            return f"epoch {event['epoch']}/{event['epochs']}: loss {event['train_loss']:.4f}{shown}{seconds}"
         case "result":
             return f"finished: test error {event['test_err_pct']:.2f}%"
         case "failed":

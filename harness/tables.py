@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -37,11 +39,13 @@ def setting(params: Mapping[str, Any]) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`digits` significant digits, without an exponent for anything a table of this bench holds."""
+    """`digits` significant digits; an exponent below a thousandth alone."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     if value == 0:
         return "0"
+    if abs(value) < 1e-3:
+        return f"{value:.0e}"
     return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
@@ -53,10 +57,10 @@ def cells(results: Sequence[Result]) -> list[list[Result]]:
     return list(grouped.values())
 
 
-def comparison(results: Sequence[Result]) -> RenderableType:
-    """One row a cell; means over its seeds. Below it, every failure with its cause and log, and every warning."""
+def comparison(results: Sequence[Result]) -> Table:
+    """One row a cell; means over those of its seeds that are finished."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("implementation", no_wrap=True)
+    table.add_column("impl", no_wrap=True)
     varied = any(result.params for result in results)
     if varied:
         table.add_column("setting", no_wrap=True)
@@ -64,28 +68,35 @@ def comparison(results: Sequence[Result]) -> RenderableType:
         table.add_column(title, justify="right", no_wrap=True)
     base_s: float | None = None
     for cell in cells(results):
-        epoch_s = _mean(cell, "epoch_s")
+        epoch_s, compile_s, peak = (_mean(cell, name) for name in ("epoch_s", "compile_s", "peak_bytes"))
         base_s = base_s or epoch_s
-        peak = _mean(cell, "peak_bytes")
         row: list[RenderableType] = [cell[0].impl]
         if varied:
             row.append(setting(cell[0].params))
         row += [
             _error(cell),
             number(epoch_s),
-            number(_mean(cell, "compile_s"), 2),
+            number(compile_s and round(compile_s, 3), 2),
             number(_mean(cell, "img_per_s")),
             number(peak / 1e6 if peak else None),
             _parity(cell),
             f"{base_s / epoch_s:.2f}x" if base_s and epoch_s else UNKNOWN,
         ]
         table.add_row(*row)
-    return Group(table, *_remarks(results))
+    return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Prints every cell whole; where the table is wider than the screen, with narrow gaps first."""
+    unbounded = console.options.update(max_width=10_000)
+    table.collapse_padding = console.measure(table, options=unbounded).maximum > console.width
+    console.print(Segments(console.render(table, unbounded)), crop=False)
 
 
 def _mean(cell: Sequence[Result], name: str) -> float | None:
-    values = [getattr(result, name) for result in cell if getattr(result, name) is not None]
-    return statistics.fmean(values) if values else None
+    values = [getattr(result, name) for result in cell if result.status == "finished"]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _error(cell: Sequence[Result]) -> str:
@@ -104,8 +115,8 @@ def _parity(cell: Sequence[Result]) -> Text:
     return Text(f"ok {worst:.0e}", "green") if True in verdicts else Text(UNKNOWN)
 
 
-def _remarks(results: Sequence[Result]) -> list[Text]:
-    """What the table's figures cannot say, once each."""
+def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
+    """What the table's figures cannot say: every failure with its cause and log, every warning once."""
     lines: list[Text] = []
     for result in results:
         who = f"{result.impl} {setting(result.params)} seed {result.seed}".replace("  ", " ")
@@ -114,7 +125,7 @@ def _remarks(results: Sequence[Result]) -> list[Text]:
             if result.hint:
                 lines.append(Text(f"  {result.hint}"))
             if result.log:
-                lines.append(Text(f"  log: {result.log}"))
+                lines.append(Text(f"  log: {run_dir / result.log}"))
         elif result.parity_ok is False:
             error = number(result.parity_max_rel_err, 2)
             lines.append(Text(f"{who}: parity failed at {result.parity_worst} (relative error {error})", "red"))
@@ -126,7 +137,7 @@ def _remarks(results: Sequence[Result]) -> list[Text]:
             notes.setdefault(reason, []).append(result.impl)
     for reason, impls in notes.items():
         lines.append(Text(f"{', '.join(dict.fromkeys(impls))}: {reason}", "yellow"))
-    return [Text(), *lines] if lines else []
+    return lines
 
 
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -147,7 +158,7 @@ def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The data sets: sizes, and whether their files are here."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("name", "images", "classes", "train", "validation", "test", "state", "where"):
-        table.add_column(title, no_wrap=title != "where", overflow="fold")
+        table.add_column(title, no_wrap=True)
     for row in rows:
         size = "x".join(str(side) for side in row["image"])
         counts = (f"{row[split]:,}" for split in ("train", "validation", "test"))
@@ -158,7 +169,7 @@ def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def print_data(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """The table of data sets, and what is wrong with any of them."""
-    console.print(data_table(rows))
+    print_table(console, data_table(rows))
     for row in rows:
         if row["detail"]:
-            console.print(Text(f"\n{row['name']}: {row['detail']}", "yellow"))
+            console.print(Text(f"\n{row['name']}: {row['detail']}", "yellow"), soft_wrap=True)

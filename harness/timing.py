@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -28,10 +28,8 @@ class Phases:
 
 def reset_peak_rss() -> None:
     """Forgets the peak so far (Linux; elsewhere the peak stays the process's whole life's)."""
-    try:
+    with suppress(OSError):
         _CLEAR_REFS.write_text("5")
-    except OSError:
-        pass
 
 
 def peak_rss_bytes() -> int:

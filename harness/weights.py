@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import zlib
@@ -42,7 +43,7 @@ def weight_table(model: ModelSpec) -> tuple[WeightRow, ...]:
     ]
     if model.decoder:
         widths = (model.classes * model.digit_dim, *model.decoder_units, model.pixels)
-        for layer, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), start=1):
             rows.append(WeightRow(f"dec{layer}.w", (fan_in, fan_out), "in out", 0.1))
             rows.append(WeightRow(f"dec{layer}.b", (fan_out,), "out", 0.0))
     return tuple(rows)

@@ -1,6 +1,6 @@
 """A driver to be killed: runs trials and prints what it hears, a line of JSON an event.
 
-python driver_helpers.py EXECUTOR RUN_DIR IMPL...
+python -m tests.driver_helpers EXECUTOR RUN_DIR IMPL[*CPUS]...
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from executor_helpers import gone, tiny_job
+
+from tests.executor_helpers import gone, tiny_job
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(executor: str, run_dir: str, *impls: str) -> int:
@@ -26,7 +29,8 @@ def main(executor: str, run_dir: str, *impls: str) -> int:
         from harness.ray_executor import RayExecutor
 
         chosen = RayExecutor(num_cpus=2, num_gpus=0)
-    jobs = [tiny_job(Path(run_dir), impl, seed=seed) for seed, impl in enumerate(impls)]
+    asked = [impl.partition("*") for impl in impls]
+    jobs = [tiny_job(Path(run_dir), impl, cpus=int(cpus or 1), epochs=4) for impl, _, cpus in asked]
     try:
         chosen.run(jobs, lambda _id, event: print(json.dumps(event), flush=True))
     except KeyboardInterrupt:
@@ -40,9 +44,9 @@ class Driver:
     """This script in a process of its own, and what it says."""
 
     def __init__(self, executor: str, run_dir: Path, *impls: str) -> None:
-        command = [sys.executable, __file__, executor, str(run_dir), *impls]
+        command = [sys.executable, "-m", "tests.driver_helpers", executor, str(run_dir), *impls]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         self.events: list[dict[str, Any]] = []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -15,9 +17,10 @@ import numpy as np
 from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.errors import UserError
 from harness.executor import Job
-from harness.spec import EpochPlan, Loss, ModelSpec, TimingWarning, TrainTotals, Weights
+from harness.spec import EpochPlan, Loss, ModelSpec, Moments, TimingWarning, TrainTotals, Weights
 from impls.numpy import NumpyCapsNet
 
+FRAMEWORKS = ("torch", "tensorflow", "jax")
 MODEL = ModelSpec(
     routing=1,
     decoder=False,
@@ -77,17 +80,46 @@ class KilledNet(TinyNet):
 
 
 class ExitingNet(TinyNet):
+    """Leaves the process behind Python's back."""
+
     def train(self, plan: EpochPlan) -> TrainTotals:
         print("last words", flush=True)
         os._exit(3)
 
 
+class OrphaningNet(TinyNet):
+    """Starts a process, tells its number in the log, and dies."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().train(plan)
+
+
+class MeetingNet(TinyNet):
+    """Trains once as many trials as CAPSBENCH_TEST_MEETING says are training, each having left a file in that folder."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        folder, _, expected = os.environ["CAPSBENCH_TEST_MEETING"].rpartition(":")
+        Path(folder, str(os.getpid())).touch()
+        deadline = time.monotonic() + 60
+        while len(list(Path(folder).iterdir())) < int(expected):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{expected} trials never ran at once")
+            time.sleep(0.05)
+        return super().train(plan)
+
+
 class StarvedNet(TinyNet):
+    """Fails as torch does when a GPU's memory is full."""
+
     def train(self, plan: EpochPlan) -> TrainTotals:
         raise RuntimeError("CUDA out of memory.\nTried to allocate 2.00 GiB")
 
 
 class RefusingNet(TinyNet):
+    """Has something to say to the user."""
+
     def train(self, plan: EpochPlan) -> TrainTotals:
         raise UserError("no such thing; do the other")
 
@@ -103,13 +135,12 @@ class WarningNet(TinyNet):
 
 
 class TellingNet(TinyNet):
-    """Prints, as its log's last line, what a worker is to be sure of."""
+    """Prints what a worker is to be sure of before its implementation is built."""
 
-    def load(self, weights: Weights, moments: Any = None) -> None:
+    def load(self, weights: Weights, moments: Moments | None = None) -> None:
         super().load(weights, moments)
-        loaded = [name for name in ("torch", "tensorflow", "jax") if name in sys.modules]
-        numpy_threads = os.environ["OPENBLAS_NUM_THREADS"]
-        print(f"cores={sorted(os.sched_getaffinity(0))} threads={numpy_threads} frameworks={loaded} sid={os.getsid(0)}")
+        loaded = [name for name in FRAMEWORKS if name in sys.modules]
+        print(json.dumps({"env": dict(os.environ), "frameworks": loaded, "session": os.getsid(0), "pid": os.getpid()}))
 
 
 def tiny_trial(impl: str = "TinyNet", *, epochs: int = 2, cpus: int = 1, gpus: int = 0, seed: int = 0) -> Trial:
@@ -117,7 +148,7 @@ def tiny_trial(impl: str = "TinyNet", *, epochs: int = 2, cpus: int = 1, gpus: i
     return Trial(
         id=f"{impl}-{seed}",
         suite="tiny",
-        impl=f"executor_helpers:{impl}",
+        impl=f"tests.executor_helpers:{impl}",
         seed=seed,
         params={},
         data=DataConfig(name="digits", train=16, validation=0, test=16),

@@ -54,29 +54,33 @@ def _backward(
 def _input_gradient(
     shape: tuple[int, ...], w: Float[Array, "k k c f"], stride: int, grad: Float[Array, "B h w f"]
 ) -> Float[Array, "B y x c"]:
-    """Every window's gradient added where it came from.
-
-    Input pixels are taken in stride * stride phases (row and column modulo the stride): within a phase all additions are
-    of whole blocks, which XLA fuses into one pass; the phases are interleaved at the end.
-    """
+    """Every window's gradient added where it came from: rows first, then columns."""
     kernel, filters = w.shape[0], w.shape[3]
-    batch, height, width, _ = grad.shape
-    rows, columns = -(-shape[1] // stride), -(-shape[2] // stride)
-    windows = (grad @ w.reshape(-1, filters).T).reshape(batch, height, width, kernel, kernel, -1)
+    windows = (grad @ w.reshape(-1, filters).T).reshape(*grad.shape[:3], kernel, kernel, -1)
+    rows = _overlap_add([windows[:, :, :, i] for i in range(kernel)], shape[1], stride, axis=1)
+    return _overlap_add([rows[:, :, :, j] for j in range(kernel)], shape[2], stride, axis=2)
 
-    def phase(row: int, column: int) -> Float[Array, "B h w c"]:
-        total = jnp.zeros((batch, rows, columns, shape[3]), grad.dtype)
-        for i in range(row, kernel, stride):
-            for j in range(column, kernel, stride):
-                top, left = i // stride, j // stride
-                around = ((0, 0), (top, rows - height - top), (left, columns - width - left), (0, 0))
-                total = total + jnp.pad(windows[:, :, :, i, j], around)
+
+def _overlap_add(parts: list[Array], size: int, stride: int, axis: int) -> Array:
+    """out[n * stride + i] = sum of parts[i][n], along `axis`, which has `size` in the output.
+
+    Positions are taken in phases, modulo the stride: within a phase all additions are of whole blocks, which XLA fuses
+    into one pass; the phases are interleaved at the end.
+    """
+    first = parts[0]
+    length = -(-size // stride)
+
+    def phase(remainder: int) -> Array:
+        total = jnp.zeros((*first.shape[:axis], length, *first.shape[axis + 1 :]), first.dtype)
+        for i in range(remainder, len(parts), stride):
+            around = [(0, 0)] * first.ndim
+            around[axis] = (i // stride, length - first.shape[axis] - i // stride)
+            total = total + jnp.pad(parts[i], around)
         return total
 
-    phases = jnp.stack(
-        [jnp.stack([phase(row, column) for column in range(stride)], axis=3) for row in range(stride)], axis=2
-    )
-    return phases.reshape(batch, rows * stride, columns * stride, shape[3])[:, : shape[1], : shape[2]]
+    phases = jnp.stack([phase(remainder) for remainder in range(stride)], axis=axis + 1)
+    merged = phases.reshape(*first.shape[:axis], length * stride, *first.shape[axis + 1 :])
+    return lax.slice_in_dim(merged, 0, size, axis=axis)
 
 
 _patch_convolution.defvjp(_forward, _backward)

@@ -1,0 +1,179 @@
+"""Leases, held by threads and processes that really compete for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.leases import lease, local_cores, local_gpus, scratch_folder
+
+HOLD = """
+import sys, time
+from harness.leases import lease, scratch_folder
+with lease("core", [0, 1], int(sys.argv[1])), scratch_folder() as folder:
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Leases of this test's own, here and in the processes it starts."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path / f"capsbench-{os.getuid()}"
+
+
+def test_leases_are_disjoint_and_given_back() -> None:
+    with lease("core", [4, 5, 7], 1) as first, lease("core", [4, 5, 7], 2) as second:
+        assert sorted(first + second) == [4, 5, 7]
+    with lease("core", [4, 5, 7], 3) as again:
+        assert sorted(again) == [4, 5, 7]
+
+
+def test_kinds_do_not_compete_and_ids_may_be_anything() -> None:
+    with lease("core", [0], 1), lease("gpu", ["0", "GPU-8a/b"], 2) as gpus:
+        assert gpus == ("0", "GPU-8a/b")
+
+
+def test_nothing_asked_is_nothing_held() -> None:
+    with lease("gpu", [], 0) as none:
+        assert none == ()
+
+
+def test_more_than_there_are_is_refused() -> None:
+    with pytest.raises(UserError, match="asked for 3 x core, but this node has 2"), lease("core", [0, 1], 3):
+        pass
+
+
+def test_waits_for_its_turn_and_says_so_once() -> None:
+    told: list[str] = []
+    waits, got = threading.Event(), threading.Event()
+
+    def want() -> None:
+        def waiting(message: str) -> None:
+            told.append(message)
+            waits.set()
+
+        with lease("core", [0, 1], 2, waiting=waiting):
+            got.set()
+
+    thread = threading.Thread(target=want)
+    with lease("core", [0, 1], 1):
+        thread.start()
+        assert waits.wait(30)
+        assert not got.is_set()
+    thread.join(30)
+    assert got.is_set()
+    assert told == ["waiting for 2 x core: in use by another trial on this host"]
+
+
+def test_those_that_want_all_do_not_block_each_other() -> None:
+    passes: list[int] = []
+
+    def want() -> None:
+        for _ in range(3):
+            with lease("core", [0, 1], 2) as cores:
+                passes.append(len(cores))
+
+    threads = [threading.Thread(target=want) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert passes == [2] * 9
+
+
+def test_stop_ends_the_waiting_and_leaves_the_turn_to_others() -> None:
+    stop = threading.Event()
+    with lease("core", [0, 1], 1) as (held,):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            lease("core", [0, 1], 2, waiting=lambda _: stop.set(), stop=stop),
+        ):
+            pass
+        with lease("core", [0, 1], 1) as (other,):
+            assert {held, other} == {0, 1}
+
+
+def test_a_killed_process_holds_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, "2"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        left_behind = Path(process.stdout.readline().strip())
+        assert left_behind.is_dir()
+        waited: list[str] = []
+
+        def kill(message: str) -> None:
+            waited.append(message)
+            process.send_signal(signal.SIGKILL)
+
+        with lease("core", [0, 1], 1, waiting=kill) as (core,):
+            assert core in (0, 1)
+        assert waited
+        process.wait()
+    with scratch_folder() as mine:
+        assert mine.is_dir()
+        assert not left_behind.exists()
+    assert not mine.exists()
+
+
+def test_a_scratch_folder_in_use_is_left_alone(own_leases: Path) -> None:
+    with scratch_folder() as first:
+        (first / "weights").touch()
+        with scratch_folder() as second:
+            assert (first / "weights").exists()
+            assert second != first
+    assert not list(own_leases.glob("scratch-*"))
+
+
+def test_a_folder_that_cannot_be_used_is_named(own_leases: Path) -> None:
+    own_leases.touch()
+    with pytest.raises(UserError, match=f"{own_leases}.*set TMPDIR"), lease("core", [0], 1):
+        pass
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_somebody_elses_folder_is_refused(own_leases: Path) -> None:
+    own_leases.mkdir()
+    os.chown(own_leases, 12345, 12345)
+    with pytest.raises(UserError, match="belongs to another user"), lease("core", [0], 1):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_only_the_cores_left_to_this_process_count() -> None:
+    core = max(os.sched_getaffinity(0))
+    code = (
+        f"import os; os.sched_setaffinity(0, {{{core}}}); from harness.leases import local_cores; print(local_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"({core},)"
+    assert core in local_cores()
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"), [("", ()), ("-1", ()), ("0", ("0",)), ("2, 3", ("2", "3")), ("GPU-1f", ("GPU-1f",))]
+)
+def test_gpus_are_those_left_visible(visible: str, gpus: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert local_gpus() == gpus
+
+
+def test_gpus_are_asked_of_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert local_gpus() == ()
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 0\necho 1\n")
+    tool.chmod(0o755)
+    assert local_gpus() == ("0", "1")
+    tool.write_text("#!/bin/sh\necho 'Driver/library version mismatch'\nexit 18\n")
+    assert local_gpus() == ()
