@@ -29,7 +29,9 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         """Complains of an unknown option where it stands: the parser of its command knows which are valid."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if options := [each for each in unknown if each.startswith("-")]:

@@ -153,13 +153,18 @@ class Journal:
     def events(self, trial_id: str) -> list[Event]:
         """All events in order, superseded ones too; a last line torn by a crash is left out.
 
-        Raises `UserError` if a line before the last is not JSON: something other than this bench wrote there.
+        Raises `UserError` if it cannot be read, or if a line before the last is not JSON: something other than this
+        bench wrote there.
         """
         path = self.trial_dir(trial_id) / "events.jsonl"
         try:
             *lines, _torn = path.read_bytes().split(b"\n")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read: {error.strerror}. Choose another folder with --out DIR."
+            ) from error
         events: list[Event] = []
         for number, line in enumerate(lines, start=1):
             try:

@@ -80,26 +80,29 @@ class RayExecutor:
         """
         if self._started:
             return
-        os.environ.update(_ENVIRONMENT | _WORKER_ENVIRONMENT)
-        import ray
+        with interruptible() as stop:  # Ray half started cannot be shut down
+            os.environ.update(_ENVIRONMENT | _WORKER_ENVIRONMENT)
+            import ray
 
-        _silence()
-        if self._address is not None:
-            _probe(self._address)
-        before = signal.getsignal(signal.SIGTERM)
-        # Paths of Unix sockets are at most 107 bytes long, and Ray's begin here.
-        base = tempfile.gettempdir()
-        self._temp = Path(tempfile.mkdtemp(prefix="cb-", dir=base if len(base) < 24 else "/tmp"))
-        try:
-            self._init()
-            self._guardian = Guardian(self._temp)
-        except BaseException:
-            ray.shutdown()
-            shutil.rmtree(self._temp, ignore_errors=True)
-            raise
-        self._started = True
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray's own would leave without a word
+            _silence()
+            if self._address is not None:
+                _probe(self._address)
+            if stop.is_set():
+                raise KeyboardInterrupt
+            # Paths of Unix sockets are at most 107 bytes long, and Ray's begin here.
+            base = tempfile.gettempdir()
+            self._temp = Path(tempfile.mkdtemp(prefix="cb-", dir=base if len(base) < 24 else "/tmp"))
+            try:
+                self._init()
+                self._guardian = Guardian(self._temp)
+            except BaseException:
+                ray.shutdown()
+                shutil.rmtree(self._temp, ignore_errors=True)
+                raise
+            self._started = True
+        if stop.is_set():
+            self.close()
+            raise KeyboardInterrupt
 
     def capacity(self) -> Capacity:
         """All nodes together. Connects to the cluster; a private one need not have been started."""
@@ -112,13 +115,13 @@ class RayExecutor:
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
         if not jobs:
             return
-        self.start()
-        from ray import tune
-
-        from harness import ray_tune
-
-        home = ray_tune.Home.here(reachable=self._address is not None)
         with interruptible() as stop:
+            self.start()
+            from ray import tune
+
+            from harness import ray_tune
+
+            home = ray_tune.Home.here(reachable=self._address is not None)
             relay = ray_tune.Relay(jobs, home, emit, stop)
             tuner = tune.Tuner(
                 tune.with_resources(ray_tune.supervise, ray_tune.resources),
@@ -160,23 +163,26 @@ class RayExecutor:
     def _init(self) -> None:
         import ray
 
+        before = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if self._address is not None:
             ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
-            return
-        if self._gpus > len(local_gpus()):  # logical ones: Ray would refuse, since fewer are visible
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        ray.init(
-            address="local",
-            num_cpus=self._cpus,
-            num_gpus=self._gpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            # Supervisors run the driver's code, wherever it was imported from.
-            runtime_env={"env_vars": _WORKER_ENVIRONMENT | forwarded_environment()},
-            _temp_dir=str(self._temp),
-            **quiet,
-        )
+        else:
+            if self._gpus > len(local_gpus()):  # logical ones: Ray would refuse, since fewer are visible
+                os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            ray.init(
+                address="local",
+                num_cpus=self._cpus,
+                num_gpus=self._gpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                # Supervisors run the driver's code, wherever it was imported from.
+                runtime_env={"env_vars": _WORKER_ENVIRONMENT | forwarded_environment()},
+                _temp_dir=str(self._temp),
+                **quiet,
+            )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own would leave without a word
 
     def _nodes(self) -> list[Capacity]:
         if self._address is None:

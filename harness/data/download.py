@@ -37,7 +37,8 @@ def fetch(files: FileSet, directory: Path, *, progress: bool, timeout_s: tuple[f
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder, console), Progress(*columns, console=console, transient=True) as bars:
+        bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        with _lock(folder, console), bar as bars:
             mirrors = files.mirrors
             found = locate(files, directory)
             for name in (name for name in files.sha256 if name not in found):
