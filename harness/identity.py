@@ -14,7 +14,7 @@ from harness.registry import Entry
 _HARNESS = Path(__file__).parent
 # The modules that compute, time or judge a result. Those that schedule, record or print it may change freely.
 _DECISIVE = (
-    "spec.py", "config.py", "weights.py", "plans.py", "trial.py", "worker.py", "timing.py",
+    "spec.py", "config.py", "weights.py", "plans.py", "trial.py", "attempt.py", "worker.py", "timing.py",
     "parity*", "parity*/**/*", "data/**/*",
 )  # fmt: skip
 _SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"}

@@ -121,7 +121,8 @@ def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
     for result in results:
         who = f"{result.impl} {setting(result.params)} seed {result.seed}".replace("  ", " ")
         if result.status in ("failed", "interrupted"):
-            lines.append(Text(f"{who} {result.status}: {result.cause}", "red"))
+            verdict = " failed" if result.status == "failed" else ""
+            lines.append(Text(f"{who}{verdict}: {result.cause}", "red"))
             if result.hint:
                 lines.append(Text(f"  {result.hint}"))
             if result.log:

@@ -11,7 +11,7 @@ from harness import data, registry
 from harness.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from harness.config import Trial
 from harness.data import Dataset
-from harness.parity import Verdict, gate
+from harness.parity import Verdict, gate, probe_weights
 from harness.plans import plan_digest, plan_epoch
 from harness.spec import EvalTotals, Impl
 from harness.timing import Phases, peak_rss_bytes, reset_peak_rss
@@ -90,7 +90,7 @@ def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> Verdict:
         trial.model,
         trial.train.optim,
         trial.runtime.precision,
-        initial_weights(trial.model, trial.seed),
+        probe_weights(trial.model, trial.seed),
         dataset.train.images[:examples],
         dataset.train.labels[:examples],
         trial.parity.steps,

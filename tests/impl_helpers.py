@@ -14,7 +14,14 @@ FRAMEWORKS = ("torch", "tf", "jax")
 
 def small_model(image: tuple[int, int, int] = (13, 14, 1), **changes: Any) -> ModelSpec:
     """The paper's architecture with few channels and a smaller kernel."""
-    sizes: dict[str, Any] = {"kernel": 5, "conv_channels": 6, "primary_types": 3, "primary_dim": 4, "digit_dim": 5, "classes": 4}
+    sizes: dict[str, Any] = {
+        "kernel": 5,
+        "conv_channels": 6,
+        "primary_types": 3,
+        "primary_dim": 4,
+        "digit_dim": 5,
+        "classes": 4,
+    }
     return ModelSpec(image=image, decoder_units=(7, 9), **(sizes | changes))
 
 

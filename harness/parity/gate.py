@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,13 @@ from harness.spec import (
     Runtime,
     Weights,
 )
+from harness.weights import initial_weights
 
-# Largest accepted relative error, by precision and kind of quantity. Measured in float32 on the quickstart and the paper's
-# model: 1e-6 forward and loss, 2e-6 gradients, 1e-5 updates; moments after 3 steps 2e-6 to 2e-4, since Adam makes full
-# steps of gradients that are nothing but rounding.
+# Largest accepted relative error, by precision and kind of quantity. In float32, three frameworks and three seeds of the
+# quickstart's model gave at most 2e-6 forward, 2e-7 loss, 6e-5 gradients, 2e-7 losses of steps, 2e-3 moments after 3 steps
+# (Adam makes full steps of gradients that are nothing but rounding) and 1.2e-4 updates (rounding of weights near 1).
 TOLERANCES = {
-    "fp32": {"forward": 1e-5, "loss": 1e-5, "grad": 1e-4, "step": 1e-4, "first": 5e-3, "second": 5e-3, "update": 2e-4},
+    "fp32": {"forward": 2e-5, "loss": 2e-6, "grad": 1e-3, "step": 2e-5, "first": 2e-2, "second": 2e-2, "update": 1e-3},
     "fp64": {"forward": 1e-9, "loss": 1e-9, "grad": 1e-8, "step": 1e-9, "first": 1e-8, "second": 1e-8, "update": 1e-6},
 }
 
@@ -82,6 +84,20 @@ def _adam_update(moments: Moments, name: str, optim: OptimSpec) -> np.ndarray:
     first = moments.first[name].astype(np.float64) / (1 - ADAM_BETA1**moments.step)
     second = moments.second[name].astype(np.float64) / (1 - ADAM_BETA2**moments.step)
     return -optim.lr_at(moments.step - 1) * first / (np.sqrt(second) + ADAM_EPSILON)
+
+
+def probe_weights(model: ModelSpec, seed: int) -> Weights:
+    """Weights at which faults show: at the initial ones, biases are zero and routing has next to nothing to decide.
+
+    Initial weights, but DigitCaps ten times as large, so that the coupling coefficients differ, and every bias drawn.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(b"probe")]))
+    weights = initial_weights(model, seed)
+    weights["digit.w"] *= 10
+    for name, w in weights.items():
+        if name.endswith(".b"):
+            w += 0.1 * generator.standard_normal(w.shape).astype(w.dtype)
+    return weights
 
 
 def gate(

@@ -61,7 +61,10 @@ class JaxCapsNet:
             # the old state's memory is given to the new one
             self._train_step = jax.jit(self._train, donate_argnums=0)
             self._eval_step = jax.jit(self._evaluate)
-            self._outputs, self._grads = jax.jit(self._forward), jax.jit(self._loss_and_grads)
+            # compared, never timed: compiled for haste
+            haste = {"xla_backend_optimization_level": 0} if self.on_cpu else None
+            self._outputs = jax.jit(self._forward, compiler_options=haste)
+            self._grads = jax.jit(self._loss_and_grads, compiler_options=haste)
 
     def _lr_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         decay = self.optim.lr_decay

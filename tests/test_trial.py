@@ -1,0 +1,104 @@
+"""One trial: its events, its files, and that going on from a checkpoint changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from harness.config import Trial
+from harness.spec import Moments
+from harness.suite import load_suite
+from harness.timing import peak_rss_bytes, reset_peak_rss
+from harness.trial import Diverged, run_trial
+from harness.weights import digest, initial_weights
+from tests.impl_helpers import small_model
+
+SUITE = Path(__file__).parent.parent / "suites" / "quickstart.yaml"
+SMALL = (
+    "impl=numpy", "data.train=70", "data.test=30", "train.epochs=3", "train.batch=32",
+    "model.conv_channels=4", "model.primary_types=2", "model.decoder_units=[8, 8]",
+)  # fmt: skip
+
+
+def make_trial(*overrides: str, validation: int = 20) -> Trial:
+    (trial,) = load_suite(SUITE, (*SMALL, f"data.validation={validation}", *overrides)).trials(0, lambda _: {})
+    return trial
+
+
+def events_of(
+    trial: Trial, folder: Path, checkpoint: Path | None = None, resumed_epoch: int = 0
+) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    folder.mkdir(exist_ok=True)
+    run_trial(trial, events.append, folder, checkpoint, resumed_epoch)
+    return events
+
+
+def test_events_and_files_of_a_trial(tmp_path: Path) -> None:
+    trial = make_trial()
+    events = events_of(trial, tmp_path)
+    assert [event["kind"] for event in events] == ["parity", "ready", "epoch", "epoch", "epoch", "result"]
+    parity, ready, *epochs, result = events
+    assert parity["ok"]
+    assert ready["weights_sha256"] == digest(initial_weights(trial.model, trial.seed))
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
+    assert len({epoch["plan_sha256"] for epoch in epochs}) == 3
+    assert epochs[1]["lr"] == trial.train.optim.lr_at(3)  # three steps of 32, 32 and 6 images
+    assert epochs[0]["train_loss"] > epochs[2]["train_loss"]
+    assert all(epoch["img_per_s"] == 70 / epoch["epoch_s"] for epoch in epochs)
+    assert result["test_images"] == 30
+    assert result["peak_bytes"] > 50e6  # an interpreter with NumPy at the least
+    weights = load_weights(tmp_path / result["weights"])
+    assert all(
+        (load_checkpoint(tmp_path / epochs[-1]["checkpoint"])[0][name] == w).all() for name, w in weights.items()
+    )
+
+
+def test_resuming_changes_nothing(tmp_path: Path) -> None:
+    trial = make_trial()
+    straight = events_of(trial, tmp_path / "straight")
+    resumed = events_of(trial, tmp_path / "resumed", tmp_path / "straight" / "epoch-0001.safetensors", resumed_epoch=1)
+
+    def figures(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+        timed = ("epoch_s", "eval_s", "img_per_s", "test_s", "peak_bytes")
+        kept = (event for event in events if event["kind"] in ("epoch", "result"))
+        return [tuple(value for key, value in event.items() if key not in timed) for event in kept]
+
+    assert figures(resumed) == figures(straight)[1:]
+    files = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("straight", "resumed")]
+    assert files[0] == files[1]
+
+
+def test_without_gate_or_validation(tmp_path: Path) -> None:
+    events = events_of(make_trial("parity.gate=false", validation=0), tmp_path)
+    assert [event["kind"] for event in events] == ["ready", "epoch", "epoch", "epoch", "result"]
+    assert events[1]["val_err_pct"] is None
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence_is_an_error_that_names_the_learning_rate(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"training loss of epoch \d is (nan|inf); lower train.lr \(1e\+200\)"):
+        events_of(make_trial("train.lr=1e200", "runtime.precision=fp64", "parity.gate=false"), tmp_path)
+
+
+def test_checkpoint_keeps_weights_and_moments(tmp_path: Path) -> None:
+    weights = initial_weights(small_model(), 0)
+    moments = Moments(41, {k: w + 1 for k, w in weights.items()}, {k: w * w for k, w in weights.items()})
+    save_checkpoint(tmp_path / "c.safetensors", weights, moments)
+    found, found_moments = load_checkpoint(tmp_path / "c.safetensors")
+    assert digest(found) == digest(weights)
+    assert found_moments.step == 41
+    assert digest(found_moments.first) == digest(moments.first)
+    assert digest(found_moments.second) == digest(moments.second)
+
+
+def test_peak_memory_can_be_forgotten() -> None:
+    block = np.ones(40_000_000)  # 320 MB
+    with_block = peak_rss_bytes()
+    del block
+    reset_peak_rss()
+    assert with_block - peak_rss_bytes() > 250e6
