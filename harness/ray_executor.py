@@ -40,6 +40,7 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_RESULT_BUFFER_LENGTH": "1",  # a report returns when the driver has handled it
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end the run as if it had finished
+    "RAY_worker_niceness": "0",  # by default what Ray starts yields to everything else, and so would the timed trial
     "RAY_memory_monitor_refresh_ms": "0",  # it would kill the supervisor; the kernel kills the worker that is to blame
 }
 _WORKER_ENVIRONMENT = {

@@ -123,6 +123,13 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
     from harness.trial import run_trial
 
     _report_timing_warnings(channel)
+    if niceness := os.nice(0):
+        channel.emit(
+            {
+                "kind": "warning",
+                "message": f"timed at niceness {niceness}: whatever else runs on {socket.gethostname()} goes first",
+            }
+        )
     checkpoint = Path(job["checkpoint"]) if job["checkpoint"] else None
     trial = Trial.model_validate_json(json.dumps(job["trial"]))
     run_trial(trial, channel.emit, Path(job["scratch"]), checkpoint, job["resumed_epoch"])

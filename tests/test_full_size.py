@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_frameworks_agree_on_mnist_at_full_size(tmp_path: Path, mnist_dir: Path) -> None:
     """Two steps of 16 images; gradients of all 8,215,568 parameters within the gate's tolerances."""
     settings = {
-        "data.train": 32, "data.validation": 8, "data.test": 32, "train.batch": 16, "train.epochs": 1, "parity.steps": 1, "seed": 0,
+        "data.train": 32, "data.validation": 8, "data.test": 32, "train.batch": 16, "train.epochs": 1,
+        "parity.steps": 1, "seed": 0,
     }  # fmt: skip
     command = [
         sys.executable,

@@ -23,7 +23,7 @@ def test_primary_capsules_by_image_size(side: int, capsules: int) -> None:
 
 def test_an_image_too_small_for_the_convolutions_is_refused() -> None:
     ModelSpec(image=(17, 17, 1), classes=10)
-    with pytest.raises(ValidationError, match="16x17 are too small .* at least 17x17"):
+    with pytest.raises(ValidationError, match=r"16x17 are too small .* at least 17x17"):
         ModelSpec(image=(16, 17, 1), classes=10)
 
 
