@@ -1,5 +1,15 @@
 """The CapsNet in TensorFlow: Keras layers and optimiser, `tf.function` steps."""
 
-from impls.tf.impl import TfCapsNet
+import sys
+
+# Keras and TensorFlow import these for wrappers and converters that nobody needs here, if they find them: seconds, and
+# memory that would count as the trial's.
+_UNUSED = {name for name in ("sklearn", "jax") if name not in sys.modules}
+sys.modules |= dict.fromkeys(_UNUSED)  # type: ignore[arg-type]  # None: as if not installed
+
+from impls.tf.impl import TfCapsNet  # noqa: E402
+
+for _name in _UNUSED:
+    del sys.modules[_name]
 
 __all__ = ["TfCapsNet"]
