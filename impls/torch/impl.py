@@ -116,8 +116,8 @@ class TorchCapsNet:
         length = lengths(v)
         reconstruction = None
         if self.model.decoder:
-            reconstruction = self.net.decode(v, length.argmax(1)).reshape(images.shape).cpu().numpy()
-        return Outputs(v.cpu().numpy(), length.cpu().numpy(), coupling.mT.cpu().numpy(), reconstruction)
+            reconstruction = _own(self.net.decode(v, length.argmax(1))).reshape(images.shape)
+        return Outputs(_own(v), _own(length), _own(coupling.mT), reconstruction)
 
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
@@ -190,6 +190,11 @@ class TorchCapsNet:
 
     def peak_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
+
+
+def _own(tensor: Tensor) -> np.ndarray:
+    """A copy for the caller: `numpy()` alone shares the tensor's memory."""
+    return tensor.cpu().numpy().copy()
 
 
 def _can_compile(device: torch.device) -> bool:
