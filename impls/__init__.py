@@ -1,1 +1,1 @@
-"""The implementations, one folder a framework. None imports another; each knows `harness.spec` and `harness.weights` only."""
+"""The implementations, one folder a framework. None imports another; each knows `harness.spec` only."""
