@@ -53,6 +53,9 @@ class TorchCapsNet:
         self.model, self.optim = model, optim
         self.device = torch.device("cuda" if runtime.device == "gpu" else "cpu")
         self.dtype = torch.float64 if runtime.precision == "fp64" else torch.float32
+        # MKL chooses a kernel at its first square root; where two threads make it at once, one of them may get the kernel
+        # of low accuracy (1e-4) for that call: pytorch/pytorch#188792. One element is one thread's work.
+        torch.sqrt(torch.ones(1, dtype=self.dtype))
         self.net = CapsNet(model).to(self.device, self.dtype, memory_format=torch.channels_last)
         # the optimiser's own learning rate is replaced before every step
         self.adam = torch.optim.Adam(
@@ -116,8 +119,8 @@ class TorchCapsNet:
         length = lengths(v)
         reconstruction = None
         if self.model.decoder:
-            reconstruction = _own(self.net.decode(v, length.argmax(1))).reshape(images.shape)
-        return Outputs(_own(v), _own(length), _own(coupling.mT), reconstruction)
+            reconstruction = self.net.decode(v, length.argmax(1)).reshape(images.shape).cpu().numpy()
+        return Outputs(v.cpu().numpy(), length.cpu().numpy(), coupling.mT.cpu().numpy(), reconstruction)
 
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
@@ -190,11 +193,6 @@ class TorchCapsNet:
 
     def peak_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
-
-
-def _own(tensor: Tensor) -> np.ndarray:
-    """A copy for the caller: `numpy()` alone shares the tensor's memory."""
-    return tensor.cpu().numpy().copy()
 
 
 def _can_compile(device: torch.device) -> bool:
