@@ -7,9 +7,13 @@ import importlib
 import importlib.util
 import inspect
 import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import cast
 
 from harness.errors import UserError, nearest
@@ -17,6 +21,9 @@ from harness.spec import Impl
 
 GROUP = "capsbench.impls"
 """The entry-point group by which a distribution registers its implementations: `name = "package.module:Class"`."""
+
+ADAPTER = ("load", "forward", "loss_and_grads")
+"""The methods that `capsbench parity` asks for; of a class that has no more, the levels of training are skipped."""
 
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -43,12 +50,15 @@ class Entry:
 _BUILT_IN = {
     entry.name: entry
     for entry in (
-        Entry("numpy", "impls.numpy:NumpyCapsNet", ("numpy",), "pip install capsbench", devices=("cpu",)),
+        Entry(
+            "numpy", "impls.numpy:NumpyCapsNet", ("numpy", "array_api_compat"), "pip install capsbench",
+            devices=("cpu", "gpu") if importlib.util.find_spec("cupy") else ("cpu",),
+        ),
         Entry("torch", "impls.torch:TorchCapsNet", ("torch",), 'pip install "capsbench[torch]"'),
         Entry("tf", "impls.tf:TfCapsNet", ("tensorflow", "keras"), 'pip install "capsbench[tf]"'),
         Entry("jax", "impls.jax:JaxCapsNet", ("jax", "optax"), 'pip install "capsbench[jax]"'),
     )
-}
+}  # fmt: skip
 
 
 def names() -> tuple[str, ...]:
@@ -83,8 +93,8 @@ def missing(entry: Entry) -> str | None:
     return None
 
 
-def load(entry: Entry) -> type[Impl]:
-    """Imports the implementation's class.
+def load(entry: Entry, *, adapter: bool = False) -> type[Impl]:
+    """Imports the implementation's class; with `adapter`, one that may have no other methods than those of `ADAPTER`.
 
     Raises `UserError` if a package is missing, the import fails for any reason, or the class lacks a method of
     `harness.spec.Impl`; the cause is chained.
@@ -104,9 +114,23 @@ def load(entry: Entry) -> type[Impl]:
         raise UserError(f"{what}: {entry.module} has no class {entry.class_name}{hint}")
     wanted = [name for name, value in vars(Impl).items() if inspect.isfunction(value) and not name.startswith("_")]
     lacking = [name for name in wanted if not callable(getattr(found, name, None))]
+    if adapter:
+        lacking = [name for name in lacking if name in ADAPTER]
     if lacking:
-        raise UserError(f"{what}: {entry.target} lacks {', '.join(lacking)}; harness.spec.Impl says what they do")
+        hint = "" if set(ADAPTER) & set(lacking) else "; as it is, it is an adapter: `capsbench parity` can check it"
+        raise UserError(f"{what}: {entry.target} lacks {', '.join(lacking)}; harness.spec.Impl says what they do{hint}")
     return cast("type[Impl]", found)
+
+
+@contextmanager
+def importable(folder: Path) -> Generator[None]:
+    """Modules in `folder` are found, after all that is installed, for the length of the `with` block."""
+    importlib.invalidate_caches()  # the folder may have been looked into before the module was written
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def locate(module: str) -> ModuleSpec | None:

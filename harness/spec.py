@@ -44,7 +44,7 @@ class ModelConfig(Section):
     """The architecture as a suite states it; the defaults are the paper's MNIST CapsNet (section 4)."""
 
     kind: Literal["capsnet"] = "capsnet"
-    profile: Literal["paper"] = "paper"
+    profile: Literal["paper", "official"] = "paper"  # the text, or the authors' released code where it differs
     routing: Annotated[int, Field(ge=1, le=10)] = 3  # r of Procedure 1: r softmaxes and r squashes
     decoder: bool = True
     conv_channels: Count = 256
@@ -90,6 +90,26 @@ class ModelSpec(ModelConfig):
         """Number of primary capsules I; capsule i = (h * grid_width + w) * types + type."""
         height, width = self.primary_grid
         return height * width * self.primary_types
+
+    @property
+    def primary_scale(self) -> float:
+        """What the primary convolution is multiplied by before its bias: in the released code, one over the types."""
+        return 1 / self.primary_types if self.profile == "official" else 1.0
+
+    @property
+    def digit_bias(self) -> bool:
+        """Whether the output capsules have a bias, added to s_j in every routing iteration (released code)."""
+        return self.profile == "official"
+
+    @property
+    def margin_scale(self) -> float:
+        """What Eq. 4's sum over the classes is multiplied by: the released code halves it and takes the classes' mean."""
+        return 0.5 / self.classes if self.profile == "official" else 1.0
+
+    @property
+    def evaluation_mask(self) -> Literal["longest", "label"]:
+        """The capsule that the decoder sees in evaluation: the longest (section 4.1), or the label's (released code)."""
+        return "label" if self.profile == "official" else "longest"
 
     @property
     def pixels(self) -> int:
@@ -141,7 +161,7 @@ def batched(array: np.ndarray, batch: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The forward pass on B images; evaluation mode, so the decoder sees the longest capsule (section 4.1)."""
+    """The forward pass on B images without labels: the decoder sees the longest capsule (section 4.1)."""
 
     digit: Float[np.ndarray, "B J D"]  # output capsules v_j
     lengths: Float[np.ndarray, "B J"]  # |v_j|
@@ -151,7 +171,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Loss:
-    """Means over the images. `total` = margin (Eq. 4) + 0.0005 * reconstruction (sum of squares per image)."""
+    """Means over the images. `total` = margin (Eq. 4 * margin_scale) + 0.0005 * reconstruction (sum of squares per image)."""
 
     total: float
     margin: float
@@ -195,7 +215,7 @@ class TrainTotals:
 
 @dataclass(frozen=True)
 class EvalTotals:
-    """Evaluation of N images: mean loss (decoder masked by the longest capsule) and the predicted class of each."""
+    """Evaluation of N images: mean loss (decoder masked by `ModelSpec.evaluation_mask`) and each one's predicted class."""
 
     loss: Loss
     predicted: Int[np.ndarray, " N"]

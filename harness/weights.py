@@ -21,26 +21,31 @@ class WeightRow:
     name: str
     shape: tuple[int, ...]
     layout: str
-    sigma: float  # of the truncated normal it starts from; 0 starts at zero
+    sigma: float  # of the truncated normal it starts from; 0 starts at `start`
+    start: float = 0.0
 
 
 def weight_table(model: ModelSpec) -> tuple[WeightRow, ...]:
     """The weights of `model`, in canonical order: 6,804,224 parameters for the paper's MNIST model, 8,215,568 with decoder.
 
-    Sigmas are the released code's (0.05 for conv1, 0.1 elsewhere); the paper gives none.
+    Profile `official` has 160 more, the output capsules' biases. Sigmas are the released code's (0.05 for conv1, 0.1
+    elsewhere), as are the capsules' biases of 0.1 in that profile; the paper gives none.
     """
     channels = model.image[2]
     primary = model.primary_types * model.primary_dim  # channel = type * primary_dim + dim
     k = model.kernel
+    capsule_bias = 0.1 if model.profile == "official" else 0.0
     rows = [
         WeightRow("conv1.w", (k, k, channels, model.conv_channels), "y x channel filter", 0.05),
         WeightRow("conv1.b", (model.conv_channels,), "filter", 0.0),
         WeightRow("primary.w", (k, k, model.conv_channels, primary), "y x filter (type dim)", 0.1),
-        WeightRow("primary.b", (primary,), "(type dim)", 0.0),
+        WeightRow("primary.b", (primary,), "(type dim)", 0.0, capsule_bias),
         WeightRow(
             "digit.w", (model.primary_capsules, model.classes, model.primary_dim, model.digit_dim), "I J d e", 0.1
         ),
     ]
+    if model.digit_bias:
+        rows.append(WeightRow("digit.b", (model.classes, model.digit_dim), "J e", 0.0, capsule_bias))
     if model.decoder:
         widths = (model.classes * model.digit_dim, *model.decoder_units, model.pixels)
         for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), start=1):
@@ -55,14 +60,14 @@ def parameter_count(model: ModelSpec) -> int:
 
 
 def initial_weights(model: ModelSpec, seed: int) -> Weights:
-    """Float32 weights drawn in NumPy (Philox): normal, redrawn outside two sigmas; biases zero.
+    """Float32 weights drawn in NumPy (Philox): normal, redrawn outside two sigmas; biases constant.
 
     Every tensor has its own stream, keyed by seed and name, so that two models that share a tensor share its start.
     """
     return {
         row.name: (_truncated_normal(seed, row) * row.sigma).astype(np.float32)
         if row.sigma
-        else np.zeros(row.shape, np.float32)
+        else np.full(row.shape, row.start, np.float32)
         for row in weight_table(model)
     }
 

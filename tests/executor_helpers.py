@@ -17,7 +17,7 @@ import numpy as np
 from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.errors import UserError
 from harness.executor import Job
-from harness.spec import EpochPlan, Loss, ModelSpec, Moments, TimingWarning, TrainTotals, Weights
+from harness.spec import EpochPlan, Loss, ModelSpec, Moments, OptimSpec, Runtime, TimingWarning, TrainTotals, Weights
 from impls.numpy import NumpyCapsNet
 
 FRAMEWORKS = ("torch", "tensorflow", "jax")
@@ -34,7 +34,10 @@ MODEL = ModelSpec(
 
 
 class TinyNet(NumpyCapsNet):
-    """Trains by adding one to a bias, so that the weights tell how many epochs were trained."""
+    """Trains by adding one to a bias, so that the weights tell how many epochs were trained. Needs no GPU, given one or not."""
+
+    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
+        super().__init__(model, optim, runtime.model_copy(update={"device": "cpu"}))
 
     def train(self, plan: EpochPlan) -> TrainTotals:
         self.weights["conv1.b"] = self.weights["conv1.b"] + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_built_in_names_come_first() -> None:
 @pytest.mark.parametrize(
     ("name", "target", "devices"),
     [
-        ("numpy", "impls.numpy:NumpyCapsNet", ("cpu",)),
+        ("numpy", "impls.numpy:NumpyCapsNet", ("cpu", "gpu") if importlib.util.find_spec("cupy") else ("cpu",)),
         ("torch", "impls.torch:TorchCapsNet", ("cpu", "gpu")),
         ("tf", "impls.tf:TfCapsNet", ("cpu", "gpu")),
         ("jax", "impls.jax:JaxCapsNet", ("cpu", "gpu")),

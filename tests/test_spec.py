@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal, get_args
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from harness.plans import plan_digest, plan_epoch
 from harness.spec import EpochPlan, LrDecay, ModelSpec, OptimSpec, batched
+from harness.suite import load_suite
 from harness.weights import digest, initial_weights, parameter_count, weight_table
 
+Profile = Literal["paper", "official"]
+ROOT = Path(__file__).resolve().parent.parent
 
-@pytest.mark.parametrize(("decoder", "parameters"), [(False, 6_804_224), (True, 8_215_568)])
-def test_paper_model_has_the_published_number_of_parameters(decoder: bool, parameters: int) -> None:
-    assert parameter_count(ModelSpec(image=(28, 28, 1), classes=10, decoder=decoder)) == parameters
+
+@pytest.mark.parametrize(
+    ("profile", "decoder", "parameters"),
+    [
+        ("paper", False, 6_804_224),
+        ("paper", True, 8_215_568),
+        ("official", False, 6_804_384),
+        ("official", True, 8_215_728),
+    ],
+)
+def test_mnist_model_has_the_published_number_of_parameters(profile: Profile, decoder: bool, parameters: int) -> None:
+    assert parameter_count(ModelSpec(image=(28, 28, 1), classes=10, profile=profile, decoder=decoder)) == parameters
+
+
+def test_profile_official_is_the_released_code() -> None:
+    def properties(model: ModelSpec) -> tuple[object, ...]:
+        return model.primary_scale, model.digit_bias, model.margin_scale, model.evaluation_mask
+
+    suite = load_suite(str(ROOT / "suites/mnist.yaml"), ["model.profile=official"])
+    model = ModelSpec(image=(28, 28, 1), classes=10, **suite.model.model_dump())
+    assert properties(model) == (1 / 32, True, 1 / 20, "label")
+    assert properties(model.model_copy(update={"profile": "paper"})) == (1, False, 1, "longest")
+    weights = initial_weights(model, 0)
+    assert {name for name, w in weights.items() if (w == np.float32(0.1)).all()} == {"primary.b", "digit.b"}
+    assert weights["digit.b"].shape == (10, 16)
 
 
 @pytest.mark.parametrize(("side", "capsules"), [(28, 1152), (36, 3200), (40, 4608)])
@@ -35,16 +63,19 @@ def test_learning_rate_decays_every_step_down_to_its_floor() -> None:
     assert optim.lr_at(10**6) == 1e-6
 
 
-def test_initial_weights_follow_the_table() -> None:
-    model = ModelSpec(image=(28, 28, 1), classes=10, conv_channels=64)
+@pytest.mark.parametrize("profile", get_args(Profile))
+def test_initial_weights_follow_the_table(profile: Profile) -> None:
+    model = ModelSpec(image=(28, 28, 1), classes=10, profile=profile, conv_channels=64)
     weights = initial_weights(model, seed=0)
     assert list(weights) == [row.name for row in weight_table(model)]
     for row in weight_table(model):
         value = weights[row.name]
         assert value.shape == row.shape
         assert value.dtype == np.float32
-        assert np.abs(value).max() <= 2 * row.sigma  # truncated at two sigmas; biases are zero
-        if row.sigma:
+        if not row.sigma:
+            assert (value == np.float32(row.start)).all()
+        else:
+            assert np.abs(value).max() <= 2 * row.sigma  # truncated at two sigmas
             assert value.std() == pytest.approx(0.8796 * row.sigma, rel=0.02)  # sd of a normal truncated at two sigmas
 
 

@@ -10,9 +10,6 @@ from jax import Array
 from jaxtyping import Float, Int, Int8, UInt8
 
 from harness.spec import (
-    ADAM_BETA1,
-    ADAM_BETA2,
-    ADAM_EPSILON,
     EpochPlan,
     EvalTotals,
     Loss,
@@ -27,8 +24,9 @@ from harness.spec import (
 )
 from impls.jax.layers import lengths
 from impls.jax.model import Params, capsnet, decode, losses
+from impls.jax.optim import adam
 
-State = tuple[Params, optax.OptState]
+State = tuple[Params, optax.ScaleByAdamState]
 
 
 def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) -> UInt8[Array, "B H W C"]:
@@ -52,23 +50,18 @@ class JaxCapsNet:
         self.model, self.optim, self.dtype = model, optim, runtime.dtype
         self.on_cpu = runtime.device == "cpu"
         self.device = jax.devices(runtime.device)[0]
-        self.adam = optax.chain(
-            optax.scale_by_adam(ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON), optax.scale_by_learning_rate(self._lr_at)
-        )
+        self.adam = adam(optim, self.dtype)
         self._train_step, self._eval_step = self._train, self._evaluate
         self._outputs, self._grads = self._forward, self._loss_and_grads
         if runtime.compile:
-            # the old state's memory is given to the new one
-            self._train_step = jax.jit(self._train, donate_argnums=0)
-            self._eval_step = jax.jit(self._evaluate)
-            # compared, never timed: compiled for haste
+            # what is compared and never timed is compiled for haste
             haste = {"xla_backend_optimization_level": 0} if self.on_cpu else None
+            timed = haste if runtime.precision == "fp64" else None
+            # the old state's memory is given to the new one
+            self._train_step = jax.jit(self._train, donate_argnums=0, compiler_options=timed)
+            self._eval_step = jax.jit(self._evaluate, compiler_options=timed)
             self._outputs = jax.jit(self._forward, compiler_options=haste)
             self._grads = jax.jit(self._loss_and_grads, compiler_options=haste)
-
-    def _lr_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        decay = self.optim.lr_decay
-        return jnp.maximum(self.optim.lr * decay.rate ** (step.astype(self.dtype) / decay.steps), decay.floor)
 
     def _device(self, array: np.ndarray, dtype: type | None = None) -> Array:
         return jax.device_put(np.array(array, dtype), self.device)
@@ -78,13 +71,12 @@ class JaxCapsNet:
 
     def load(self, weights: Weights, moments: Moments | None = None) -> None:
         params = self._params(weights)
-        adam, schedule = self.adam.init(params)
+        optimiser = self.adam.init(params)
         if moments:
-            step = np.int32(moments.step)  # on the device twice: a step gives both buffers away
             first, second = self._params(moments.first), self._params(moments.second)
-            adam = adam._replace(count=self._device(step), mu=first, nu=second)
-            schedule = schedule._replace(count=self._device(step))
-        self.state: State = (params, (adam, schedule))
+            optimiser = optax.ScaleByAdamState(jnp.int32(moments.step), first, second)
+        # all of it bound to the device, or a step would be compiled once for each mixture of bound and free
+        self.state: State = (params, jax.device_put(optimiser, self.device))
 
     def _numpy(self, params: Params) -> Weights:
         return {name: np.array(array) for name, array in params.items()}
@@ -93,8 +85,8 @@ class JaxCapsNet:
         return self._numpy(self.state[0])
 
     def dump_moments(self) -> Moments:
-        adam = self.state[1][0]
-        return Moments(int(adam.count), self._numpy(adam.mu), self._numpy(adam.nu))
+        optimiser = self.state[1]
+        return Moments(int(optimiser.count), self._numpy(optimiser.mu), self._numpy(optimiser.nu))
 
     def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
         self.images, self.labels = self._device(images), self._device(labels, np.int32)
@@ -162,7 +154,8 @@ class JaxCapsNet:
         pixels = self._pixels(images)
         v, _ = capsnet(self.model, params, pixels, self.on_cpu)
         predicted = lengths(v).argmax(1)
-        return losses(self.model, params, v, pixels, labels, predicted) @ weight, predicted
+        mask = labels if self.model.evaluation_mask == "label" else predicted
+        return losses(self.model, params, v, pixels, labels, mask) @ weight, predicted
 
     def compile(self, batch: int) -> None:
         self.batch = batch

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
 from impls.jax.convolution import convolution
-from impls.jax.layers import lengths, route, squash, votes
+from impls.jax.layers import lengths, route, scaled, squash, votes
 
 Params = dict[str, Array]
 """Canonical names and layouts."""
@@ -20,10 +20,11 @@ def capsnet(
 ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
     """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution."""
     conv1 = jax.nn.relu(convolution(images, w["conv1.w"], 1, on_cpu) + w["conv1.b"])
-    grid = convolution(conv1, w["primary.w"], 2, on_cpu) + w["primary.b"]
+    # scaling its input scales the convolution, but not its bias
+    grid = convolution(scaled(conv1, model.primary_scale), w["primary.w"], 2, on_cpu) + w["primary.b"]
     # channel = type * dim + d, so capsule i = (row * width + column) * types + type
     primary = grid.reshape(-1, model.primary_capsules, model.primary_dim)
-    return route(votes(squash(primary), w["digit.w"]), model.routing)
+    return route(votes(squash(primary), w["digit.w"]), model.routing, w["digit.b"] if model.digit_bias else None)
 
 
 def decode(w: Params, v: Float[Array, "B J e"], mask: Int[Array, " B"]) -> Float[Array, "B p"]:
@@ -60,7 +61,7 @@ def losses(
     mask: Int[Array, " B"],
 ) -> Float[Array, "3 B"]:
     """Each image's total, margin and reconstruction loss; the decoder sees the capsule of class `mask`."""
-    margin = margin_loss(lengths(v), one_hot(labels, v))
+    margin = scaled(margin_loss(lengths(v), one_hot(labels, v)), model.margin_scale)
     if not model.decoder:
         return jnp.stack([margin, margin, jnp.zeros_like(margin)])
     reconstruction = reconstruction_loss(decode(w, v, mask), images)

@@ -1,4 +1,7 @@
-"""The executable specification: forward and hand-derived backward in NumPy, float64 by default, written beside the paper."""
+"""The executable specification: forward and hand-derived backward, in float64, written beside the paper.
+
+It runs on NumPy, or on a GPU through CuPy.
+"""
 
 from impls.numpy.impl import NumpyCapsNet
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import array_api_compat.numpy
 import numpy as np
+from array_api_compat import array_namespace, is_cupy_array
 from jaxtyping import Float, Int, Int8, UInt8
 
 from harness.spec import (
@@ -21,12 +26,36 @@ from harness.spec import (
     Weights,
 )
 from impls.numpy import layers as F
-from impls.numpy.model import Activations, backward, decode, forward, losses, one_hot
+from impls.numpy.layers import Array
+from impls.numpy.model import Activations, backward, decode, forward, losses, mean_losses, one_hot
 
-Array = np.ndarray
+
+def namespace(device: str) -> Any:
+    """The array library of a device: NumPy for "cpu", CuPy for "gpu", which is imported only then.
+
+    Raises `ImportError` if CuPy is not installed, `RuntimeError` if it finds no GPU.
+    """
+    if device == "cpu":
+        return array_api_compat.numpy
+    try:
+        import array_api_compat.cupy as xp
+    except ImportError as error:
+        raise ImportError(
+            f"numpy on a GPU computes with CuPy, which cannot be imported ({error}); install cupy-cuda13x or "
+            "cupy-cuda12x, whichever the driver supports, or set resources.gpus=0"
+        ) from error
+    try:
+        xp.cuda.runtime.getDeviceCount()
+    except xp.cuda.runtime.CUDARuntimeError as error:
+        raise RuntimeError(f"CuPy finds no GPU ({error}); see nvidia-smi, or set resources.gpus=0") from error
+    return xp
 
 
-def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) -> UInt8[Array, "B H W C"]:
+def to_numpy(array: Array) -> np.ndarray:
+    return array.get() if is_cupy_array(array) else np.asarray(array)
+
+
+def shift_images(images: UInt8[np.ndarray, "B H W C"], shifts: Int8[np.ndarray, "B 2"]) -> UInt8[np.ndarray, "B H W C"]:
     """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
     height, width = images.shape[1:3]
     rows = np.arange(height) - shifts[:, :1].astype(int)
@@ -41,84 +70,105 @@ def adam(w: Array, grad: Array, first: Array, second: Array, step: int, lr: floa
     """Kingma & Ba, Algorithm 1, for step 1, 2, ...: epsilon is added to the root of the bias-corrected second moment."""
     first = ADAM_BETA1 * first + (1 - ADAM_BETA1) * grad
     second = ADAM_BETA2 * second + (1 - ADAM_BETA2) * grad**2
-    root = np.sqrt(second / (1 - ADAM_BETA2**step))
+    root = array_namespace(w).sqrt(second / (1 - ADAM_BETA2**step))
     return w - lr * (first / (1 - ADAM_BETA1**step)) / (root + ADAM_EPSILON), first, second
 
 
 class NumpyCapsNet:
-    """See `harness.spec.Impl`. Nothing is compiled, and threads are those of NumPy's BLAS."""
+    """See `harness.spec.Impl`. Nothing is compiled, and threads are those of NumPy's BLAS.
+
+    Images are shifted in NumPy, and every batch goes to the device as it is used.
+    """
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
-        self.model, self.optim, self.dtype = model, optim, runtime.dtype
+        self.model, self.optim, self.device = model, optim, runtime.device
+        self.xp = namespace(runtime.device)
+        self.dtype = self.xp.float64 if runtime.precision == "fp64" else self.xp.float32
 
     def load(self, weights: Weights, moments: Moments | None = None) -> None:
         self.weights = self._own(weights)
         zeros = {name: np.zeros_like(w) for name, w in weights.items()}
-        self.moments = moments or Moments(0, zeros, zeros)
-        self.moments = Moments(self.moments.step, self._own(self.moments.first), self._own(self.moments.second))
+        moments = moments or Moments(0, zeros, zeros)
+        self.moments = Moments(moments.step, self._own(moments.first), self._own(moments.second))
 
-    def _own(self, arrays: Weights) -> Weights:
-        return {name: array.astype(self.dtype) for name, array in arrays.items()}
+    def _own(self, arrays: Weights) -> dict[str, Array]:
+        return {name: self.xp.asarray(array, dtype=self.dtype, copy=True) for name, array in arrays.items()}
+
+    def _numpy(self, arrays: Mapping[str, Array]) -> Weights:
+        return {name: to_numpy(array) for name, array in arrays.items()}
 
     def dump(self) -> Weights:
-        return dict(self.weights)
+        return self._numpy(self.weights)
 
     def dump_moments(self) -> Moments:
-        return self.moments
+        return Moments(self.moments.step, self._numpy(self.moments.first), self._numpy(self.moments.second))
 
-    def stage(self, images: UInt8[Array, "N H W C"], labels: Int[Array, " N"]) -> None:
+    def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
         self.images, self.labels = images, labels
 
-    def _forward(self, images: UInt8[Array, "B H W C"]) -> Activations:
-        return forward(self.model, self.weights, images.astype(self.dtype) / self.dtype(255))
+    def _classes(self, labels: Int[np.ndarray, " B"]) -> Int[Array, " B"]:
+        return self.xp.asarray(labels, dtype=self.xp.int64)
 
-    def forward(self, images: UInt8[Array, "B H W C"]) -> Outputs:
+    def _forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Activations:
+        return forward(self.model, self.weights, self.xp.astype(self.xp.asarray(images), self.dtype) / 255)
+
+    def _predicted(self, acts: Activations) -> Int[Array, " B"]:
+        """The longest capsules."""
+        return self.xp.argmax(F.lengths(acts.v), axis=1)
+
+    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
         acts = self._forward(images)
-        lengths = F.lengths(acts.v)
-        reconstruction: Float[Array, "B H W C"] | None = None
+        reconstruction: Float[np.ndarray, "B H W C"] | None = None
         if self.model.decoder:
-            mask = one_hot(lengths.argmax(1), acts.v)
-            reconstruction = decode(self.weights, acts.v, mask)[1].reshape(images.shape)
-        return Outputs(acts.v, lengths, acts.routing[-1][0].transpose(0, 2, 1), reconstruction)
+            mask = one_hot(self._predicted(acts), acts.v)
+            reconstruction = to_numpy(decode(self.weights, acts.v, mask)[1]).reshape(images.shape)
+        coupling = to_numpy(acts.routing[-1][0]).transpose(0, 2, 1)
+        return Outputs(to_numpy(acts.v), to_numpy(F.lengths(acts.v)), coupling, reconstruction)
 
-    def loss_and_grads(self, images: UInt8[Array, "B H W C"], labels: Int[Array, " B"]) -> tuple[Loss, Weights]:
-        acts = self._forward(images)
-        loss = losses(self.model, self.weights, acts, labels, labels)
-        return loss, backward(self.model, self.weights, acts, labels)
+    def loss_and_grads(
+        self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
+    ) -> tuple[Loss, Weights]:
+        acts, classes = self._forward(images), self._classes(labels)
+        loss = losses(self.model, self.weights, acts, classes, classes)
+        return loss, self._numpy(backward(self.model, self.weights, acts, classes))
 
     def compile(self, batch: int) -> None:
         self.batch = batch
 
+    def _sums(self, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]) -> Float[Array, "3"]:
+        """Losses summed over the images, in float64."""
+        means = mean_losses(self.model, self.weights, acts, labels, mask)
+        return labels.shape[0] * self.xp.astype(means, self.xp.float64)
+
     def train(self, plan: EpochPlan) -> TrainTotals:
-        total, correct = np.zeros(3), 0
+        total, correct = self.xp.zeros(3, dtype=self.xp.float64), self.xp.zeros((), dtype=self.xp.int64)
         for start in range(0, len(plan.order), plan.batch):
             chosen = plan.order[start : start + plan.batch]
-            images = shift_images(self.images[chosen], plan.shifts[start : start + plan.batch])
-            labels = self.labels[chosen]
-            acts = self._forward(images)
-            loss = losses(self.model, self.weights, acts, labels, labels)
+            acts = self._forward(shift_images(self.images[chosen], plan.shifts[start : start + plan.batch]))
+            labels = self._classes(self.labels[chosen])
+            total += self._sums(acts, labels, labels)
+            correct += self.xp.sum(self.xp.astype(self._predicted(acts) == labels, self.xp.int64))
             self._step(backward(self.model, self.weights, acts, labels))
-            total += len(chosen) * np.array([loss.total, loss.margin, loss.reconstruction])
-            correct += int((F.lengths(acts.v).argmax(1) == labels).sum())
         count = len(plan.order)
-        return TrainTotals(count, Loss(*(float(x) / count for x in total)), correct)
+        return TrainTotals(count, Loss(*(to_numpy(total) / count).tolist()), int(correct))
 
-    def _step(self, grads: Weights) -> None:
+    def _step(self, grads: dict[str, Array]) -> None:
         step, lr = self.moments.step + 1, self.optim.lr_at(self.moments.step)
         first, second = dict(self.moments.first), dict(self.moments.second)
         for name, w in self.weights.items():
             self.weights[name], first[name], second[name] = adam(w, grads[name], first[name], second[name], step, lr)
         self.moments = Moments(step, first, second)
 
-    def evaluate(self, images: UInt8[Array, "N H W C"], labels: Int[Array, " N"]) -> EvalTotals:
-        total, predicted = np.zeros(3), np.zeros(len(labels), np.int64)
+    def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
+        total, predicted = self.xp.zeros(3, dtype=self.xp.float64), []
         for start in range(0, len(labels), self.batch):
-            part = slice(start, start + self.batch)
-            acts = self._forward(images[part])
-            predicted[part] = F.lengths(acts.v).argmax(1)
-            loss = losses(self.model, self.weights, acts, labels[part], predicted[part])
-            total += len(labels[part]) * np.array([loss.total, loss.margin, loss.reconstruction])
-        return EvalTotals(Loss(*(float(x) / len(labels) for x in total)), predicted)
+            acts = self._forward(images[start : start + self.batch])
+            classes = self._classes(labels[start : start + self.batch])
+            predicted.append(self._predicted(acts))
+            by_label = self.model.evaluation_mask == "label"
+            total += self._sums(acts, classes, classes if by_label else predicted[-1])
+        return EvalTotals(Loss(*(to_numpy(total) / len(labels)).tolist()), to_numpy(self.xp.concat(predicted)))
 
     def peak_bytes(self) -> int | None:
-        return None
+        """What CuPy has taken of the GPU: its pool keeps all it ever took."""
+        return self.xp.get_default_memory_pool().total_bytes() if self.device == "gpu" else None

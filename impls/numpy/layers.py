@@ -1,119 +1,186 @@
 """The layers and their derivatives. `f` is the forward, `f_vjp` takes the gradient at f's output back to its inputs.
 
 Axis letters: B images, y x image rows and columns, I primary capsules of d dimensions, J output capsules of e dimensions.
-Equations and sections are those of Sabour, Frosst, Hinton 2017.
+Equations and sections are those of Sabour, Frosst, Hinton 2017. Everything is said in terms of the array API standard
+(data-apis.org/array-api), so that the same lines run on NumPy and on CuPy: whichever arrays come in, the like go out.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
+from array_api_compat import array_namespace
 from jaxtyping import Float
 
 from harness.spec import SQUASH_EPSILON
 
-Array = np.ndarray
+Array = Any  # of any library that follows the standard
+
+
+def relu(x: Array) -> Array:
+    return array_namespace(x).maximum(x, 0.0)
+
+
+def relu_vjp(y: Array, grad: Array) -> Array:
+    """From relu's output y: the gradient passes where y > 0."""
+    return grad * array_namespace(y).astype(y > 0, grad.dtype)
+
+
+def sigmoid(x: Array) -> Array:
+    return 0.5 * (1 + array_namespace(x).tanh(0.5 * x))  # the exponential form overflows at large negative x
 
 
 def squash(s: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-    """Eq. 1: |s|^2 / (1 + |s|^2) * s / |s|, with |s| = sqrt(s.s + epsilon)."""
-    square = (s * s).sum(-1, keepdims=True)
-    return s * (square / (1 + square) / np.sqrt(square + SQUASH_EPSILON))
+    """Eq. 1: |s|^2 / (1 + |s|^2) * s / |s|, with |s| = sqrt(s.s + epsilon). Finite wherever s.s is."""
+    xp = array_namespace(s)
+    square = xp.sum(s * s, axis=-1, keepdims=True)
+    return s * (square / (1 + square) / xp.sqrt(square + SQUASH_EPSILON))
 
 
 def squash_vjp(s: Float[Array, "*n d"], grad: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     """squash(s) = s f(n) with n = s.s, so its gradient is f(n) g + 2 f'(n) (s.g) s."""
-    square = (s * s).sum(-1, keepdims=True)
-    root = np.sqrt(square + SQUASH_EPSILON)
+    xp = array_namespace(s)
+    square = xp.sum(s * s, axis=-1, keepdims=True)
+    root = xp.sqrt(square + SQUASH_EPSILON)
     scale = square / (1 + square) / root
-    slope = 1 / (1 + square) ** 2 / root - 0.5 * square / (1 + square) / root**3
-    return scale * grad + 2 * slope * (s * grad).sum(-1, keepdims=True) * s
+    slope = 1 / (1 + square) / (1 + square) / root - 0.5 * scale / root / root  # no power of n: it could overflow
+    return scale * grad + 2 * slope * xp.sum(s * grad, axis=-1, keepdims=True) * s
 
 
 def lengths(v: Float[Array, "*n e"]) -> Float[Array, "*n"]:
     """Capsule lengths |v| = sqrt(v.v + epsilon): the probability that the entity is there (section 2)."""
-    return np.sqrt((v * v).sum(-1) + SQUASH_EPSILON)
+    xp = array_namespace(v)
+    return xp.sqrt(xp.sum(v * v, axis=-1) + SQUASH_EPSILON)
+
+
+def _taps(x: Float[Array, "B y x c"], kernel: int, stride: int) -> list[tuple[slice, slice]]:
+    """For each of the kernel's elements, row by row, the image rows and columns that it meets."""
+    rows, columns = ((size - kernel) // stride * stride + 1 for size in x.shape[1:3])
+    return [(slice(i, i + rows, stride), slice(j, j + columns, stride)) for i in range(kernel) for j in range(kernel)]
 
 
 def patches(x: Float[Array, "B y x c"], kernel: int, stride: int) -> Float[Array, "B h w k"]:
     """Every kernel-sized window, flattened in the order (row, column, channel)."""
-    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, ::stride, ::stride]
-    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
+    xp = array_namespace(x)
+    windows = xp.stack([x[:, rows, columns, :] for rows, columns in _taps(x, kernel, stride)], axis=3)
+    return xp.reshape(windows, (*windows.shape[:3], -1))
 
 
 def convolution(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: int) -> Float[Array, "B h w f"]:
-    """Cross-correlation, VALID padding."""
-    return patches(x, w.shape[0], stride) @ w.reshape(-1, w.shape[3])
+    """Cross-correlation, VALID padding: one matrix product, of all windows with all filters."""
+    xp = array_namespace(x)
+    windows = patches(x, w.shape[0], stride)
+    product = xp.reshape(windows, (-1, windows.shape[3])) @ xp.reshape(w, (-1, w.shape[3]))
+    return xp.reshape(product, (*windows.shape[:3], -1))
 
 
 def convolution_vjp(
     x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: int, grad: Float[Array, "B h w f"]
 ) -> tuple[Float[Array, "B y x c"], Float[Array, "k k c f"]]:
     """Gradients for the input (every window's added where it came from) and for the kernel."""
+    xp = array_namespace(x)
     kernel, filters = w.shape[0], w.shape[3]
-    windows = patches(x, kernel, stride)
-    grad_w = windows.reshape(-1, windows.shape[3]).T @ grad.reshape(-1, filters)
-    grad_windows = (grad @ w.reshape(-1, filters).T).reshape(*grad.shape[:3], kernel, kernel, -1)
-    grad_x = np.zeros_like(x)
-    rows, columns = stride * grad.shape[1], stride * grad.shape[2]
-    for i in range(kernel):
-        for j in range(kernel):
-            grad_x[:, i : i + rows : stride, j : j + columns : stride] += grad_windows[:, :, :, i, j]
-    return grad_x, grad_w.reshape(w.shape)
+    windows, flat_grad = patches(x, kernel, stride), xp.reshape(grad, (-1, filters))
+    grad_w = xp.reshape(windows, (-1, windows.shape[3])).T @ flat_grad
+    grad_windows = flat_grad @ xp.reshape(w, (-1, filters)).T
+    grad_windows = xp.reshape(grad_windows, (*grad.shape[:3], kernel * kernel, -1))
+    grad_x = xp.zeros_like(x)
+    for tap, (rows, columns) in enumerate(_taps(x, kernel, stride)):
+        grad_x[:, rows, columns, :] += grad_windows[:, :, :, tap, :]
+    return grad_x, xp.reshape(grad_w, w.shape)
 
 
 def softmax(logits: Float[Array, "B J I"]) -> Float[Array, "B J I"]:
     """Eq. 3: over the output capsules J, not over the inputs."""
-    exponential = np.exp(logits - logits.max(1, keepdims=True))
-    return exponential / exponential.sum(1, keepdims=True)
+    xp = array_namespace(logits)
+    exponential = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
+    return exponential / xp.sum(exponential, axis=1, keepdims=True)
 
 
 def softmax_vjp(coupling: Float[Array, "B J I"], grad: Float[Array, "B J I"]) -> Float[Array, "B J I"]:
-    return coupling * (grad - (coupling * grad).sum(1, keepdims=True))
+    """From softmax's output c: c (g - c.g), the sum over the output capsules."""
+    xp = array_namespace(coupling)
+    return coupling * (grad - xp.sum(coupling * grad, axis=1, keepdims=True))
+
+
+def _permuted(x: Array, axes: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """`x` with its axes in another order, then some of them merged or split."""
+    xp = array_namespace(x)
+    return xp.reshape(xp.permute_dims(x, axes), shape)
 
 
 def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"]) -> Float[Array, "B J I e"]:
-    """Eq. 2: the prediction vectors u_hat_j|i = W_ij u_i."""
-    return np.einsum("bid,ijde->bjie", u, w, optimize=True)
+    """Eq. 2: the prediction vectors u_hat_j|i = W_ij u_i, as one matrix product for each input i."""
+    xp = array_namespace(u)
+    inputs, outputs, d, e = w.shape
+    product = xp.permute_dims(u, (1, 0, 2)) @ _permuted(w, (0, 2, 1, 3), (inputs, d, outputs * e))  # I B (J e)
+    return xp.permute_dims(xp.reshape(product, (inputs, -1, outputs, e)), (1, 2, 0, 3))
 
 
 def votes_vjp(
     u: Float[Array, "B I d"], w: Float[Array, "I J d e"], grad: Float[Array, "B J I e"]
 ) -> tuple[Float[Array, "B I d"], Float[Array, "I J d e"]]:
-    return np.einsum("bjie,ijde->bid", grad, w, optimize=True), np.einsum("bid,bjie->ijde", u, grad, optimize=True)
+    """Gradients for the input capsules and for the matrices, again for each input i."""
+    xp = array_namespace(u)
+    inputs, outputs, d, e = w.shape
+    grad_product = _permuted(grad, (2, 0, 1, 3), (inputs, -1, outputs * e))  # I B (J e)
+    grad_u = grad_product @ _permuted(w, (0, 1, 3, 2), (inputs, outputs * e, d))
+    grad_w = xp.permute_dims(u, (1, 2, 0)) @ grad_product
+    return xp.permute_dims(grad_u, (1, 0, 2)), xp.permute_dims(
+        xp.reshape(grad_w, (inputs, d, outputs, e)), (0, 2, 1, 3)
+    )
 
 
 Routing = list[tuple[Float[Array, "B J I"], Float[Array, "B J e"], Float[Array, "B J e"]]]
 """One (coupling c, input s, output v) per iteration."""
 
 
-def route(u_hat: Float[Array, "B J I e"], iterations: int) -> Routing:
-    """Procedure 1: `iterations` softmaxes and squashes; the logits start at zero, the agreement u_hat . v is added."""
-    logits = np.zeros(u_hat.shape[:3], u_hat.dtype)
+def _weighted_votes(c: Float[Array, "B J I"], u_hat: Float[Array, "B J I e"]) -> Float[Array, "B J e"]:
+    """sum_i c_ij u_hat_j|i"""
+    return (c[:, :, None, :] @ u_hat)[:, :, 0, :]
+
+
+def _agreement(u_hat: Float[Array, "B J I e"], v: Float[Array, "B J e"]) -> Float[Array, "B J I"]:
+    """u_hat_j|i . v_j"""
+    return (u_hat @ v[..., None])[..., 0]
+
+
+def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None) -> Routing:
+    """Procedure 1: `iterations` softmaxes and squashes; the logits start at zero, the agreement u_hat . v is added.
+
+    `bias`, of profile `official`, is added to s_j in every iteration.
+    """
+    logits = array_namespace(u_hat).zeros_like(u_hat[..., 0])
     history: Routing = []
     for _ in range(iterations):
         coupling = softmax(logits)
-        s = np.einsum("bji,bjie->bje", coupling, u_hat, optimize=True)
+        s = _weighted_votes(coupling, u_hat)  # Eq. 2
+        if bias is not None:
+            s = s + bias
         v = squash(s)
         history.append((coupling, s, v))
-        logits = logits + np.einsum("bjie,bje->bji", u_hat, v, optimize=True)
+        logits = logits + _agreement(u_hat, v)
     return history
 
 
-def route_vjp(u_hat: Float[Array, "B J I e"], history: Routing, grad: Float[Array, "B J e"]) -> Float[Array, "B J I e"]:
-    """Through every iteration: iteration k's logits are those of k - 1 plus u_hat . v_(k-1)."""
-    grad_u_hat = np.zeros_like(u_hat)
-    grad_logits = np.zeros(u_hat.shape[:3], u_hat.dtype)
+def route_vjp(
+    u_hat: Float[Array, "B J I e"], history: Routing, grad: Float[Array, "B J e"]
+) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"]]:
+    """Gradients for the votes and for the bias, whether there is one or not.
+
+    Through every iteration: iteration k's logits are those of k - 1 plus u_hat . v_(k-1).
+    """
+    xp = array_namespace(u_hat)
+    grad_u_hat, grad_bias = xp.zeros_like(u_hat), xp.zeros_like(u_hat[0, :, 0, :])
+    grad_logits = xp.zeros_like(u_hat[..., 0])
     for k in reversed(range(len(history))):
         coupling, s, _ = history[k]
         grad_s = squash_vjp(s, grad)
-        grad_u_hat += coupling[..., None] * grad_s[:, :, None]
-        grad_logits += softmax_vjp(coupling, np.einsum("bjie,bje->bji", u_hat, grad_s, optimize=True))
+        grad_bias += xp.sum(grad_s, axis=0)
+        grad_u_hat += coupling[..., None] * grad_s[:, :, None, :]
+        grad_logits += softmax_vjp(coupling, _agreement(u_hat, grad_s))
         if k:
             previous_v = history[k - 1][2]
-            grad_u_hat += grad_logits[..., None] * previous_v[:, :, None]
-            grad = np.einsum("bji,bjie->bje", grad_logits, u_hat, optimize=True)
-    return grad_u_hat
-
-
-def sigmoid(x: Array) -> Array:
-    return 0.5 * (1 + np.tanh(0.5 * x))  # the exponential form overflows at large negative x
+            grad_u_hat += grad_logits[..., None] * previous_v[:, :, None, :]
+            grad = _weighted_votes(grad_logits, u_hat)
+    return grad_u_hat, grad_bias

@@ -1,16 +1,18 @@
-"""The CapsNet of section 4 as two functions: forward, keeping what the backward pass needs, and backward."""
+"""The CapsNet of section 4 as two functions: forward, keeping what the backward pass needs, and backward.
+
+Weights, images and labels are arrays of one library (see `layers`), and so is what comes out.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+from array_api_compat import array_namespace, device
 from jaxtyping import Float, Int
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, Loss, ModelSpec, Weights
 from impls.numpy import layers as F
-
-Array = np.ndarray
+from impls.numpy.layers import Array
 
 
 @dataclass(frozen=True)
@@ -31,77 +33,92 @@ class Activations:
 
 def forward(model: ModelSpec, w: Weights, images: Float[Array, "B y x c"]) -> Activations:
     """Pixels in 0..1 to output capsules: ReLU convolution, primary capsules (no ReLU), votes, routing."""
-    conv1 = np.maximum(F.convolution(images, w["conv1.w"], 1) + w["conv1.b"], 0)
-    grid = F.convolution(conv1, w["primary.w"], 2) + w["primary.b"]
+    xp = array_namespace(images)
+    conv1 = F.relu(F.convolution(images, w["conv1.w"], 1) + w["conv1.b"])
+    grid = F.convolution(conv1, w["primary.w"], 2) * model.primary_scale + w["primary.b"]
     # channel = type * dim + d, so capsule i = (row * width + column) * types + type
-    primary = grid.reshape(len(images), model.primary_capsules, model.primary_dim)
+    primary = xp.reshape(grid, (-1, model.primary_capsules, model.primary_dim))
     u = F.squash(primary)
     u_hat = F.votes(u, w["digit.w"])
-    return Activations(images, conv1, primary, u, u_hat, F.route(u_hat, model.routing))
+    bias = w["digit.b"] if model.digit_bias else None
+    return Activations(images, conv1, primary, u, u_hat, F.route(u_hat, model.routing, bias))
 
 
 def one_hot(classes: Int[Array, " B"], v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
     """Masks for the capsules `v`, in their precision."""
-    return np.eye(v.shape[1], dtype=v.dtype)[classes]
+    xp = array_namespace(v)
+    return xp.take(xp.eye(v.shape[1], dtype=v.dtype, device=device(v)), classes, axis=0)
 
 
 def decode(
     w: Weights, v: Float[Array, "B J e"], mask: Float[Array, "B J"]
 ) -> tuple[list[Float[Array, "B n"]], Float[Array, "B p"]]:
     """Section 4.1: all but the masked-in capsule zeroed, two ReLU layers, a sigmoid layer; and each layer's input."""
-    inputs = [(v * mask[..., None]).reshape(len(v), -1)]
+    inputs = [array_namespace(v).reshape(v * mask[..., None], (v.shape[0], -1))]
     for layer in ("dec1", "dec2"):
-        inputs.append(np.maximum(inputs[-1] @ w[f"{layer}.w"] + w[f"{layer}.b"], 0))
+        inputs.append(F.relu(inputs[-1] @ w[f"{layer}.w"] + w[f"{layer}.b"]))
     return inputs, F.sigmoid(inputs[-1] @ w["dec3.w"] + w["dec3.b"])
 
 
 def margin_loss(lengths: Float[Array, "B J"], present: Float[Array, "B J"]) -> Float[Array, " B"]:
     """Eq. 4, summed over the classes."""
-    missed = np.maximum(0, MARGIN_PLUS - lengths) ** 2
-    imagined = np.maximum(0, lengths - MARGIN_MINUS) ** 2
-    return (present * missed + MARGIN_LAMBDA * (1 - present) * imagined).sum(1)
+    missed, imagined = F.relu(MARGIN_PLUS - lengths) ** 2, F.relu(lengths - MARGIN_MINUS) ** 2
+    xp = array_namespace(lengths)
+    return xp.sum(present * missed + MARGIN_LAMBDA * (1 - present) * imagined, axis=1)
 
 
 def reconstruction_loss(reconstruction: Float[Array, "B p"], images: Float[Array, "B y x c"]) -> Float[Array, " B"]:
     """Section 4.1: the sum of squared differences of an image's pixels, not yet scaled down by 0.0005."""
-    return ((reconstruction - images.reshape(reconstruction.shape)) ** 2).sum(1)
+    xp = array_namespace(images)
+    return xp.sum((reconstruction - xp.reshape(images, reconstruction.shape)) ** 2, axis=1)
+
+
+def mean_losses(
+    model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]
+) -> Float[Array, "3"]:
+    """Total, margin and reconstruction, means over the images; the decoder sees the capsule of class `mask`."""
+    xp = array_namespace(acts.v)
+    margin = model.margin_scale * xp.mean(margin_loss(F.lengths(acts.v), one_hot(labels, acts.v)))
+    reconstruction = xp.zeros_like(margin)
+    if model.decoder:
+        _, pixels = decode(w, acts.v, one_hot(mask, acts.v))
+        reconstruction = xp.mean(reconstruction_loss(pixels, acts.images))
+    return xp.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
 
 
 def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]) -> Loss:
-    """Mean losses; the decoder sees the capsule of class `mask`."""
-    margin = margin_loss(F.lengths(acts.v), one_hot(labels, acts.v)).mean()
-    reconstruction = 0.0
-    if model.decoder:
-        _, pixels = decode(w, acts.v, one_hot(mask, acts.v))
-        reconstruction = reconstruction_loss(pixels, acts.images).mean()
-    return Loss(float(margin + RECONSTRUCTION_WEIGHT * reconstruction), float(margin), float(reconstruction))
+    """`mean_losses`, read back from where they were computed."""
+    means = mean_losses(model, w, acts, labels, mask)
+    return Loss(float(means[0]), float(means[1]), float(means[2]))
 
 
 def backward(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"]) -> Weights:
     """The gradient of the mean training loss (decoder masked by the label) for every weight."""
-    count = len(labels)
+    xp = array_namespace(acts.v)
+    count = acts.v.shape[0]
     grads: Weights = {}
-    present = one_hot(labels, acts.v)
-    length = F.lengths(acts.v)
-    missed, imagined = np.maximum(0, MARGIN_PLUS - length), np.maximum(0, length - MARGIN_MINUS)
-    grad_length = (-2 * present * missed + 2 * MARGIN_LAMBDA * (1 - present) * imagined) / count
+    present, length = one_hot(labels, acts.v), F.lengths(acts.v)
+    missed, imagined = F.relu(MARGIN_PLUS - length), F.relu(length - MARGIN_MINUS)
+    grad_length = model.margin_scale / count * 2 * (MARGIN_LAMBDA * (1 - present) * imagined - present * missed)
     grad_v = (grad_length / length)[..., None] * acts.v
     if model.decoder:
         inputs, pixels = decode(w, acts.v, present)
-        grad = 2 * RECONSTRUCTION_WEIGHT / count * (pixels - acts.images.reshape(pixels.shape))
-        grad = grad * pixels * (1 - pixels)
+        grad = 2 * RECONSTRUCTION_WEIGHT / count * (pixels - xp.reshape(acts.images, pixels.shape))
+        grad = grad * pixels * (1 - pixels)  # through the sigmoid
         for layer, x in zip(("dec3", "dec2", "dec1"), reversed(inputs), strict=True):
-            grads[f"{layer}.w"], grads[f"{layer}.b"] = x.T @ grad, grad.sum(0)
+            grads[f"{layer}.w"], grads[f"{layer}.b"] = x.T @ grad, xp.sum(grad, axis=0)
             grad = grad @ w[f"{layer}.w"].T
             if layer != "dec1":
-                grad = grad * (x > 0)
-        grad_v = grad_v + grad.reshape(grad_v.shape) * present[..., None]
-    grad_u_hat = F.route_vjp(acts.u_hat, acts.routing, grad_v)
+                grad = F.relu_vjp(x, grad)
+        grad_v = grad_v + xp.reshape(grad, grad_v.shape) * present[..., None]
+    grad_u_hat, grad_bias = F.route_vjp(acts.u_hat, acts.routing, grad_v)
+    if model.digit_bias:
+        grads["digit.b"] = grad_bias
     grad_u, grads["digit.w"] = F.votes_vjp(acts.u, w["digit.w"], grad_u_hat)
-    grad_grid = F.squash_vjp(acts.primary, grad_u).reshape(count, *model.primary_grid, -1)
-    grad_conv1, grads["primary.w"] = F.convolution_vjp(acts.conv1, w["primary.w"], 2, grad_grid)
-    grads["primary.b"] = grad_grid.sum((0, 1, 2))
-    grad_conv1 = grad_conv1 * (acts.conv1 > 0)
+    grad_grid = xp.reshape(F.squash_vjp(acts.primary, grad_u), (count, *model.primary_grid, -1))
+    grads["primary.b"] = xp.sum(grad_grid, axis=(0, 1, 2))
+    grad_conv1, grads["primary.w"] = F.convolution_vjp(acts.conv1, w["primary.w"], 2, model.primary_scale * grad_grid)
+    grad_conv1 = F.relu_vjp(acts.conv1, grad_conv1)
+    grads["conv1.b"] = xp.sum(grad_conv1, axis=(0, 1, 2))
     _, grads["conv1.w"] = F.convolution_vjp(acts.images, w["conv1.w"], 1, grad_conv1)
-    grads["conv1.b"] = grad_conv1.sum((0, 1, 2))
     return {name: grads[name] for name in w}

@@ -136,7 +136,8 @@ class TfCapsNet:
         pixels = self._pixels(images)
         v, _ = self.net(pixels)
         predicted = tf.argmax(lengths(v), 1)
-        return tf.linalg.matvec(losses(self.net, v, pixels, labels, predicted), weight), predicted
+        mask = labels if self.model.evaluation_mask == "label" else predicted
+        return tf.linalg.matvec(losses(self.net, v, pixels, labels, mask), weight), predicted
 
     def compile(self, batch: int) -> None:
         self.batch = batch

@@ -21,6 +21,11 @@ def lengths(v: Float[Tensor, "*n e"]) -> Float[Tensor, "*n"]:
     return tf.sqrt(tf.reduce_sum(v * v, -1) + SQUASH_EPSILON)
 
 
+def scaled(x: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
+    """factor * x, at no cost where the profile's factor is 1."""
+    return x if factor == 1 else factor * x
+
+
 def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"]) -> Float[Tensor, "B J I e"]:
     """Eq. 2: u_hat_j|i = W_ij u_i, as one matrix product per primary capsule."""
     capsules, classes, dim, digit_dim = w.shape
@@ -29,13 +34,21 @@ def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"]) -> Float[Tenso
     return tf.transpose(tf.reshape(product, (capsules, -1, classes, digit_dim)), (1, 2, 0, 3))
 
 
-def route(u_hat: Float[Tensor, "B J I e"], iterations: int) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-    """Procedure 1, as matrix products over the votes: the output capsules, and the last coupling coefficients."""
+def route(
+    u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None
+) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
+    """Procedure 1, as matrix products over the votes: the output capsules, and the last coupling coefficients.
+
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
+    """
     batch, classes, capsules, _ = u_hat.shape
     logits = tf.zeros((batch, classes, 1, capsules), u_hat.dtype)
     for iteration in range(iterations):
         coupling = tf.nn.softmax(logits, axis=1)  # Eq. 3: over the output capsules
-        v = squash(tf.matmul(coupling, u_hat))  # Eq. 2
+        s = tf.matmul(coupling, u_hat)  # Eq. 2
+        if bias is not None:
+            s = s + bias[:, None]
+        v = squash(s)
         if iteration < iterations - 1:
             logits = logits + tf.matmul(v, u_hat, transpose_b=True)
     return tf.squeeze(v, 2), tf.squeeze(coupling, 2)

@@ -7,13 +7,13 @@ import tensorflow as tf
 from jaxtyping import Float, Int
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
-from impls.tf.layers import lengths, route, squash, votes
+from impls.tf.layers import lengths, route, scaled, squash, votes
 
 Tensor = tf.Tensor
 
 
 class DigitCaps(keras.layers.Layer):
-    """Votes and routing-by-agreement; one matrix per pair of primary and output capsule."""
+    """Votes and routing-by-agreement; one matrix per pair of primary and output capsule, and the profile's bias."""
 
     def __init__(self, model: ModelSpec, **options: str) -> None:
         super().__init__(**options)
@@ -24,9 +24,11 @@ class DigitCaps(keras.layers.Layer):
         self.kernel = self.add_weight(
             shape=(model.primary_capsules, model.classes, model.primary_dim, model.digit_dim), name="kernel"
         )
+        self.bias = self.add_weight(shape=(model.classes, model.digit_dim), name="bias") if model.digit_bias else None
 
     def call(self, u: Float[Tensor, "B I d"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-        return route(votes(u, tf.convert_to_tensor(self.kernel)), self.model.routing)
+        bias = None if self.bias is None else tf.convert_to_tensor(self.bias)
+        return route(votes(u, tf.convert_to_tensor(self.kernel)), self.model.routing, bias)
 
 
 class CapsNet(keras.Model):
@@ -53,7 +55,9 @@ class CapsNet(keras.Model):
 
     def call(self, images: Float[Tensor, "B y x c"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
         """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution."""
-        grid = self.primary(self.conv1(images))
+        conv1 = self.conv1(images)
+        # scaling its input scales the convolution, but not its bias
+        grid = self.primary(scaled(conv1, self.model.primary_scale))
         # channel = type * dim + d, so capsule i = (row * width + column) * types + type
         primary = tf.reshape(grid, (images.shape[0], self.model.primary_capsules, self.model.primary_dim))
         return self.digit(squash(primary))
@@ -66,6 +70,8 @@ class CapsNet(keras.Model):
     def canonical(self) -> dict[str, keras.Variable]:
         """The variables under canonical names: Keras's layouts are the canonical ones."""
         named = {"digit.w": self.digit.kernel}
+        if self.model.digit_bias:
+            named["digit.b"] = self.digit.bias
         for name in ("conv1", "primary") + (("dec1", "dec2", "dec3") if self.model.decoder else ()):
             layer = getattr(self, name)
             named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
@@ -97,7 +103,7 @@ def losses(
     mask: Int[Tensor, " B"],
 ) -> Float[Tensor, "3 B"]:
     """Each image's total, margin and reconstruction loss; the decoder sees the capsule of class `mask`."""
-    margin = margin_loss(lengths(v), one_hot(labels, v))
+    margin = scaled(margin_loss(lengths(v), one_hot(labels, v)), net.model.margin_scale)
     if not net.model.decoder:
         return tf.stack([margin, margin, tf.zeros_like(margin)])
     reconstruction = reconstruction_loss(net.decode(v, mask), images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -20,10 +22,16 @@ class Decay(keras.optimizers.schedules.LearningRateSchedule):
         return tf.maximum(self.optim.lr * decay.rate ** (completed / decay.steps), decay.floor)
 
 
+def _correction(beta: float, step: tf.Tensor) -> tf.Tensor:
+    """1 - beta^step. The plain form loses three digits of float32 in its first steps, where beta^step is nearly 1."""
+    return -tf.math.expm1(step * math.log(beta))
+
+
 class Adam(keras.optimizers.Adam):
     """Algorithm 1: epsilon is added to the root of the *bias-corrected* second moment.
 
-    Keras adds it to the uncorrected one ("epsilon hat"): about 32 times as large an epsilon at the first step.
+    Keras adds it to the uncorrected one ("epsilon hat"), about 32 times as large an epsilon at the first step, and takes
+    the plain form of the bias correction.
     """
 
     def __init__(self, optim: OptimSpec, dtype: str) -> None:
@@ -35,5 +43,5 @@ class Adam(keras.optimizers.Adam):
         step = tf.cast(self.iterations + 1, variable.dtype)
         first.assign(ADAM_BETA1 * first + (1 - ADAM_BETA1) * gradient)
         second.assign(ADAM_BETA2 * second + (1 - ADAM_BETA2) * gradient**2)
-        root = tf.sqrt(second / (1 - ADAM_BETA2**step))
-        variable.assign_sub(learning_rate * (first / (1 - ADAM_BETA1**step)) / (root + ADAM_EPSILON))
+        root = tf.sqrt(second / _correction(ADAM_BETA2, step))
+        variable.assign_sub(learning_rate * (first / _correction(ADAM_BETA1, step)) / (root + ADAM_EPSILON))

@@ -152,7 +152,8 @@ class TorchCapsNet:
         pixels = self._pixels(images)
         v, _ = self.net(pixels)
         predicted = lengths(v).argmax(1)
-        return losses(self.net, v, pixels, labels, predicted) @ weight, predicted
+        mask = labels if self.model.evaluation_mask == "label" else predicted
+        return losses(self.net, v, pixels, labels, mask) @ weight, predicted
 
     def compile(self, batch: int) -> None:
         self.batch = batch

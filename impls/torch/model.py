@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
-from impls.torch.layers import lengths, route, squash, votes
+from impls.torch.layers import lengths, route, scaled, squash, votes
 
 # canonical name -> parameter of the module, and the permutation that takes it to the canonical layout
 CANONICAL = {
@@ -17,6 +17,7 @@ CANONICAL = {
     "primary.w": ("primary.weight", (2, 3, 1, 0)),
     "primary.b": ("primary.bias", (0,)),
     "digit.w": ("digit", (0, 1, 2, 3)),
+    "digit.b": ("digit_bias", (0, 1)),
     "dec1.w": ("dec1.weight", (1, 0)),
     "dec1.b": ("dec1.bias", (0,)),
     "dec2.w": ("dec2.weight", (1, 0)),
@@ -37,6 +38,7 @@ class CapsNet(nn.Module):
         self.digit = nn.Parameter(
             torch.empty(model.primary_capsules, model.classes, model.primary_dim, model.digit_dim)
         )
+        self.digit_bias = nn.Parameter(torch.empty(model.classes, model.digit_dim)) if model.digit_bias else None
         if model.decoder:
             self.dec1 = nn.Linear(model.classes * model.digit_dim, model.decoder_units[0])
             self.dec2 = nn.Linear(model.decoder_units[0], model.decoder_units[1])
@@ -45,10 +47,11 @@ class CapsNet(nn.Module):
     def forward(self, images: Float[Tensor, "B y x c"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
         """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution."""
         conv1 = F.relu(self.conv1(images.permute(0, 3, 1, 2)))
-        grid = self.primary(conv1)
+        # scaling its input scales the convolution, but not its bias
+        grid = self.primary(scaled(conv1, self.model.primary_scale))
         # channel = type * dim + d, so capsule i = (row * width + column) * types + type
         primary = grid.permute(0, 2, 3, 1).reshape(-1, self.model.primary_capsules, self.model.primary_dim)
-        return route(votes(squash(primary), self.digit), self.model.routing)
+        return route(votes(squash(primary), self.digit), self.model.routing, self.digit_bias)
 
     def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, " B"]) -> Float[Tensor, "B p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer."""
@@ -81,7 +84,7 @@ def losses(
     mask: Int[Tensor, " B"],
 ) -> Float[Tensor, "3 B"]:
     """Each image's total, margin and reconstruction loss; the decoder sees the capsule of class `mask`."""
-    margin = margin_loss(lengths(v), one_hot(labels, v))
+    margin = scaled(margin_loss(lengths(v), one_hot(labels, v)), net.model.margin_scale)
     if not net.model.decoder:
         return torch.stack([margin, margin, torch.zeros_like(margin)])
     reconstruction = reconstruction_loss(net.decode(v, mask), images)
