@@ -15,22 +15,24 @@ _HARNESS = Path(__file__).parent
 # The modules that compute, time or judge a result. Those that schedule, record or print it may change freely.
 _DECISIVE = (
     "spec.py", "config.py", "weights.py", "plans.py", "trial.py", "attempt.py", "worker.py", "timing.py",
-    "parity*", "parity*/**/*", "data/**/*",
+    *(f"parity/{module}.py" for module in ("check", "ladder", "measure", "probe", "tolerances")), "data/**/*",
 )  # fmt: skip
 _SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"}
 _IRRELEVANT = {"id", "suite", "params"}  # of a trial; params only repeats what the sections say
+_IRRELEVANT_INSIDE = {"data": {"dir"}, "parity": {"margin_pct"}}  # of its sections; the margin judges finished trials
 
 
 def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mapping[str, Any]) -> str:
     """12 hex digits of the SHA-256 of a trial's content, the code that determines its result, and its environment.
 
     Args:
-        document: `Trial.model_dump(mode="json")`; id, suite, params and data.dir do not count.
+        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir and parity.margin_pct do not count.
         impl_entry: the entry of the trial's implementation, whose sources count.
         fingerprint: JSON-serialisable facts of the environment that can change a result.
     """
     content = {key: value for key, value in document.items() if key not in _IRRELEVANT}
-    content["data"] = {key: value for key, value in content["data"].items() if key != "dir"}
+    for section, names in _IRRELEVANT_INSIDE.items():
+        content[section] = {key: value for key, value in content.get(section, {}).items() if key not in names}
     identity = {"trial": content, "code": code_version(impl_entry), "environment": fingerprint}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -11,15 +11,13 @@ from harness import data, registry
 from harness.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from harness.config import Trial
 from harness.data import Dataset
-from harness.parity import Verdict, gate, probe_weights
+from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
 from harness.spec import EvalTotals, Impl
 from harness.timing import Phases, peak_rss_bytes, reset_peak_rss
 from harness.weights import digest, initial_weights, parameter_count
 
 Emit = Callable[[dict[str, Any]], None]
-
-GATE_EXAMPLES = 8  # enough to mix classes and shifts; the float64 specification takes about as long as a training step
 
 
 class Diverged(Exception):
@@ -47,7 +45,7 @@ def run_trial(trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None =
         impl.compile(trial.train.batch)
     with phases("parity_s"):
         if trial.parity.gate:
-            emit(_parity_event(_gate(trial, impl, dataset)))
+            emit(_parity_event(*_gate(trial, impl, dataset)))
     if checkpoint:
         impl.load(*load_checkpoint(checkpoint))
     else:
@@ -83,30 +81,27 @@ def run_trial(trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None =
     )
 
 
-def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> Verdict:
-    examples = min(GATE_EXAMPLES, trial.train.batch)
-    return gate(
-        impl,
-        trial.model,
-        trial.train.optim,
-        trial.runtime.precision,
-        probe_weights(trial.model, trial.seed),
-        dataset.train.images[:examples],
-        dataset.train.labels[:examples],
-        trial.parity.steps,
-        trial.train.batch,
-    )
+def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> tuple[Report, int]:
+    """The ladder on what is timed: the implementation as it is compiled, on the device and in the precision of the trial."""
+    examples = image_count(trial.model, trial.train.batch)
+    train = dataset.train
+    ladder = Ladder(
+        impl, trial.model, trial.train.optim, trial.runtime_spec(), train.images[:examples], train.labels[:examples],
+        seed=trial.seed, steps=trial.parity.steps, batch=trial.train.batch,
+    )  # fmt: skip
+    ladder.climb(trial.parity.level)
+    return ladder.report(trial.impl), examples
 
 
-def _parity_event(verdict: Verdict) -> dict[str, Any]:
+def _parity_event(report: Report, examples: int) -> dict[str, Any]:
+    worst = report.worst
     return {
         "kind": "parity",
-        "ok": verdict.ok,
-        "max_rel_err": verdict.max_rel_err,
-        "worst": verdict.worst,
-        "tensors": {name: {"rel_err": c.rel_err, "tolerance": c.tolerance} for name, c in verdict.checks.items()},
-        "examples": verdict.examples,
-        "steps": verdict.steps,
+        "ok": report.ok,
+        "max_rel_err": worst.rel_err,
+        "worst": f"{worst.level} {worst.name}",
+        "tensors": {f"{c.level} {c.name}": {"rel_err": c.rel_err, "tolerance": c.tolerance} for c in report.checks},
+        "examples": examples,
     }
 
 

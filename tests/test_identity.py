@@ -27,6 +27,7 @@ DOCUMENT: dict[str, Any] = {
     "data": {"name": "digits", "train": None, "augment": {"shift": 0}, "dir": None},
     "model": {"routing": 3, "decoder_units": [512, 1024]},
     "train": {"lr": 0.001, "batch": 128},
+    "parity": {"steps": 3, "margin_pct": 0.1},
 }
 ENVIRONMENT = {"python": "3.11", "versions": {"numpy": "2"}}
 NUMPY = registry.resolve("numpy")
@@ -72,7 +73,14 @@ def test_an_id_is_12_hex_digits() -> None:
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("id", "0123"), ("suite", "other"), ("params", {}), ("data.dir", "/elsewhere"), ("train.lr", 1e-3)],
+    [
+        ("id", "0123"),
+        ("suite", "other"),
+        ("params", {}),
+        ("data.dir", "/elsewhere"),
+        ("train.lr", 1e-3),
+        ("parity.margin_pct", 0.5),
+    ],
 )
 def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:
     assert trial_id(changed(path, value), NUMPY, ENVIRONMENT) == trial_id(DOCUMENT, NUMPY, ENVIRONMENT)
@@ -90,6 +98,7 @@ def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:
         ("model.decoder_units", [1024, 512]),
         ("train.lr", 0.0010000000000000002),
         ("train.batch", 64),
+        ("parity.steps", 4),
     ],
 )
 def test_what_changes_a_result_changes_the_id(path: str, value: object) -> None:
@@ -141,7 +150,7 @@ def test_decisive_modules_count(bench: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["trial.py", "worker.py", "timing.py", "parity.py", "parity_levels.py", "parity/gate.py", "data/new/part.py"],
+    ["trial.py", "worker.py", "timing.py", "parity/ladder.py", "parity/tolerances.py", "data/new/part.py"],
 )
 def test_decisive_modules_count_from_when_they_are_there(bench: Path, name: str) -> None:
     (bench / name).unlink(missing_ok=True)

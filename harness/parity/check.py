@@ -1,0 +1,128 @@
+"""One comparison, and what all of them together say of an implementation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+LEVELS = ("L1", "L2", "L3", "L4", "L5", "L6")
+
+
+@dataclass(frozen=True)
+class Check:
+    """`found` against `expected` at the worst element, and how far apart relative to the tensor's largest value.
+
+    `rel_err` is inf where something is missing, of the wrong shape, or not finite; `note` then says what.
+    """
+
+    level: str
+    name: str
+    rel_err: float
+    tolerance: float
+    where: tuple[int, ...] | None = None
+    found: float | None = None
+    expected: float | None = None
+    note: str | None = None
+    kind: str = "exact"  # of quantity: the row of `harness.parity.tolerances` that it was judged by
+
+    @property
+    def ratio(self) -> float:
+        return self.rel_err / self.tolerance
+
+    @property
+    def ok(self) -> bool:
+        return self.ratio <= 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one implementation in one precision."""
+
+    impl: str
+    precision: str
+    profile: str
+    checks: tuple[Check, ...]
+    skipped: dict[str, str] = field(default_factory=dict[str, str])  # level -> why
+    suspects: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+    @property
+    def failed_level(self) -> str | None:
+        """The lowest level with a failure: what fails above it follows from it."""
+        return min((check.level for check in self.checks if not check.ok), default=None)
+
+    @property
+    def worst(self) -> Check:
+        """The check farthest beyond its tolerance within the lowest failing level, else the one nearest to it."""
+        among = [check for check in self.checks if check.level == self.failed_level] or list(self.checks)
+        return max(among, key=lambda check: check.ratio)
+
+    def level_errors(self) -> dict[str, Check]:
+        """Each climbed level's worst check."""
+        levels = {check.level for check in self.checks}
+        return {
+            level: max((check for check in self.checks if check.level == level), key=lambda check: check.ratio)
+            for level in LEVELS
+            if level in levels
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers that are not finite become None: JSON has none."""
+
+        def plain(check: Check) -> dict[str, Any]:
+            values = asdict(check)
+            for key in ("rel_err", "found", "expected"):
+                if values[key] is not None and not math.isfinite(values[key]):
+                    values[key] = None
+            return {**values, "ok": check.ok}
+
+        return {
+            "impl": self.impl,
+            "precision": self.precision,
+            "profile": self.profile,
+            "ok": self.ok,
+            "failed_level": self.failed_level,
+            "worst": plain(self.worst) if self.checks else None,
+            "skipped": self.skipped,
+            "suspects": list(self.suspects),
+            "checks": [plain(check) for check in self.checks],
+        }
+
+
+def relative_error(found: object, expected: object) -> float:
+    """max |found - expected| / max |expected|; inf unless shapes agree and every value is finite."""
+    return compare("", "", found, expected, 1.0).rel_err
+
+
+def compare(level: str, name: str, found: object, expected: object, tolerance: float) -> Check:
+    """Compares two arrays (or numbers, or None for what is not there) and keeps the worst element.
+
+    The scale is the largest expected value; where all expected values are zero, the error is absolute.
+    """
+    if found is None or expected is None:
+        if found is expected:
+            return Check(level, name, 0.0, tolerance)
+        note = "missing" if found is None else "there, but not expected"
+        return Check(level, name, math.inf, tolerance, note=note)
+    a, b = np.asarray(found), np.asarray(expected)
+    if a.shape != b.shape:
+        return Check(level, name, math.inf, tolerance, note=f"shape {a.shape}, expected {b.shape}")
+    if a.size == 0:
+        return Check(level, name, 0.0, tolerance)
+    with np.errstate(invalid="ignore", over="ignore"):  # of what is not finite
+        distance = np.atleast_1d(np.abs(np.subtract(a, b, dtype=np.float64)))
+    note = None
+    if not math.isfinite(distance.max()):
+        distance, note = ~np.isfinite(distance), "not finite"
+    index = np.unravel_index(int(distance.argmax()), distance.shape)[: a.ndim]
+    error, scale = (math.inf, 1.0) if note else (float(distance.max()), float(max(b.max(), -b.min())))
+    where = tuple(int(i) for i in index)
+    return Check(
+        level, name, error / scale if scale else error, tolerance, where, float(a[index]), float(b[index]), note
+    )
