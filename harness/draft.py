@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import data, registry
 from harness.errors import UserError
-from harness.keys import AXES, FIXED, FOLDERS, GRID_KEYS, KEYS, SECTION_KEYS, inside, unknown
+from harness.keys import AXES, FOLDERS, GRID_KEYS, KEYS, SECTION_KEYS, TEXTS, inside, unknown
 from harness.yamlfile import Node, Problems, parse_value
 
 
@@ -54,7 +54,7 @@ class Draft:
             key, _, text = (part.strip() for part in override.partition("="))
             if not key or not text:
                 self.problems.add(place, "expected key=value, such as -s train.epochs=2 or -s model.routing=1,3")
-            elif key in FIXED:  # free text, commas and all
+            elif key in TEXTS:  # free text, commas and all
                 assignments.append((key, Node(text, text, place)))
             else:
                 try:

@@ -86,7 +86,9 @@ SECTION_KEYS = _leaves(Sections)
 AXES = _leaves(_Axes)
 """The keys that only the grid has: impl and seed."""
 KEYS = SECTION_KEYS | AXES
-FIXED = ("name", "question", "data.dir")
+TEXTS = ("name", "question", "data.dir")
+"""Keys that hold free text."""
+FIXED = (*TEXTS, "parity.margin_pct")
 """Keys that change no result and so cannot be varied: trials that differ only in them are the same trial."""
 GRID_KEYS = {key: leaf for key, leaf in KEYS.items() if key not in FIXED}
 FOLDERS = {key[:at] for key in SECTION_KEYS for at, letter in enumerate(key) if letter == "."}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from harness.config import Trial
+from harness.equivalence import Pair, sentence
 from harness.journal import Event
 from harness.results import Result, kept_epochs, parity_of, summarise
 
@@ -43,6 +44,7 @@ _CHARTS = {
 }  # fmt: skip
 _LINE = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0,
          "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}  # fmt: skip
+_NO_PARAMS: Any = {"id": True, "suite": True, "params": True, "data": {"dir"}, "parity": {"margin_pct"}}  # may change
 _TAG_LENGTH = 5000
 _MAX_TAGS = 90  # MLflow takes at most 100 in one call
 
@@ -76,7 +78,7 @@ def color(impl: str) -> str:
 
 def params(trial: Trial) -> dict[str, str]:
     """The configuration, flattened: {"impl": "torch", "model.routing": "3", ...}."""
-    document = trial.model_dump(mode="json", exclude={"id": True, "suite": True, "params": True, "data": {"dir"}})
+    document = trial.model_dump(mode="json", exclude=_NO_PARAMS)
     return {key: str(value) for key, value in _flatten(document) if value is not None}
 
 
@@ -154,6 +156,11 @@ def suite_tags(plan: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[
         **environment_tags(environment, {}),
     }
     return _tidy(tags)
+
+
+def equivalence_tag(pairs: Sequence[Pair]) -> str:
+    """A line for each pair of implementations compared over seeds (L7); "-" where there are none any more."""
+    return "\n".join(map(sentence, pairs))[:_TAG_LENGTH] or "-"
 
 
 def environment_tags(environment: Mapping[str, Any], attempt: Event) -> dict[str, Any]:

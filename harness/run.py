@@ -12,6 +12,7 @@ from harness import data, registry
 from harness.config import Trial
 from harness.cost import estimate_s, finished_trials
 from harness.environment import environment, fingerprint
+from harness.equivalence import Pair, caveat, compare
 from harness.errors import UserError
 from harness.executor import Executor, InlineExecutor, Job
 from harness.journal import Event, Journal
@@ -69,6 +70,7 @@ class Outcome:
     results: list[Result]
     interrupted: bool
     warnings: list[str] = field(default_factory=list[str])
+    equivalence: list[Pair] = field(default_factory=list[Pair])  # empty where the plan has one seed alone
 
     @property
     def exit_code(self) -> int:
@@ -85,6 +87,7 @@ class Outcome:
             "mlflow_uri": self.mlflow_uri,
             "trials": [result.to_json() for result in self.results],
             "warnings": self.warnings,
+            "equivalence": [pair.to_json() for pair in self.equivalence],
         }
 
 
@@ -193,14 +196,12 @@ def _execute(
         closing = tracker.close(5 if interrupted else 60) if tracker else None
     if closing:
         warnings.append(closing)
-    return Outcome(
-        plan.suite.name,
-        plan.run_dir,
-        redact(tracker.uri) if tracker else None,
-        [_reported(trial, plan, results) for trial in plan.trials],
-        interrupted,
-        warnings,
-    )
+    reported = [_reported(trial, plan, results) for trial in plan.trials]
+    equivalence = compare(reported, plan.suite.parity.margin_pct)
+    if equivalence and (coarse := caveat(plan.trials)):
+        warnings.append(coarse)
+    uri = redact(tracker.uri) if tracker else None
+    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, warnings, equivalence)
 
 
 def _write_plan(request: Request, plan: Plan, journal: Journal) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import mlflow_view as view
+from harness.equivalence import Pair, of_journal
 from harness.errors import UserError
 from harness.journal import Event, Journal, file_lock, finite, read_json, write_atomic
 from harness.results import Result, parity_of, summarise
@@ -189,6 +190,8 @@ class _Sink:
     def _is_behind(self, cursor: Mapping[str, Any], work: Sequence[tuple[str, list[Event]]], live: bool) -> bool:
         if "suite" not in cursor or (not live and cursor["suite"]["status"] != self._suite_status(live)):
             return True
+        if not live and cursor["suite"].get("equivalence") != self._equivalence()[1]:
+            return True
         sent = cursor["trials"]
         return any(
             sent.get(trial_id, {}).get("events") != len(events)
@@ -201,6 +204,8 @@ class _Sink:
         cursor.setdefault("trials", {})
         self._send_experiment(cursor)
         self._send_suite(cursor, "RUNNING" if live else self._suite_status(live))
+        if not live:
+            self._send_equivalence(cursor["suite"])
         count = 0
         for trial_id, events in work:
             count += self._send_trial(cursor, trial_id, events, live)
@@ -246,6 +251,22 @@ class _Sink:
                 suite["files"][path.name] = digest
         self._set_status(suite, status, round(time.time() * 1000))
         self._save(cursor)
+
+    def _send_equivalence(self, suite: dict[str, Any]) -> None:
+        """The pairs of implementations over seeds (L7), which belong to no single trial: a file and a tag of the suite."""
+        pairs, digest = self._equivalence()
+        if suite.get("equivalence") != digest:
+            self._client.log_dict(
+                suite["run_id"], {"equivalence": [pair.to_json() for pair in pairs]}, "equivalence.json"
+            )
+            self._client.set_tag(suite["run_id"], "equivalence", view.equivalence_tag(pairs))
+            suite["equivalence"] = digest
+
+    def _equivalence(self) -> tuple[list[Pair], str | None]:
+        """The pairs of the latest plan, and a digest of what they say; None where there are no pairs."""
+        _, pairs = of_journal(self._journal)
+        text = json.dumps([pair.to_json() for pair in pairs])
+        return pairs, hashlib.sha256(text.encode()).hexdigest() if pairs else None
 
     def _send_trial(self, cursor: dict[str, Any], trial_id: str, events: list[Event], live: bool) -> int:
         """Brings one trial's run up to date; returns how many events were new."""

@@ -159,6 +159,8 @@ def test_override_of_the_grid(folder: Path, override: str, key: str, values: tup
         ("data.test=null", None),
         ("data.dir=/data/a,b #1", "/data/a,b #1"),
         ("resources.gpus=auto", "auto"),
+        ("parity.margin_pct=1", 1.0),
+        ("parity.margin_pct=0.25", 0.25),
         ("name=other", "other"),
         ("question=Why: this, and that?", "Why: this, and that?"),
     ],
@@ -238,7 +240,7 @@ def test_ids_tell_trials_apart_and_nothing_else(folder: Path) -> None:
     assert len(set(base)) == 8
     assert ids(GOOD.replace("1e-3", "0.001")) == base
     assert ids(GOOD.replace("1e-3", "1.0e-3")) == base
-    assert ids(GOOD, "name=other", "question=Else?", "data.dir=/elsewhere") == base
+    assert ids(GOOD, "name=other", "question=Else?", "data.dir=/elsewhere", "parity.margin_pct=0.5") == base
     assert set(ids(GOOD, "seed=1,0")) == set(base)
     assert set(ids(GOOD, "model.routing=1", "seed=0")) < set(base)
     assert not set(ids(GOOD, "train.lr=0.002")) & set(base)
@@ -544,6 +546,10 @@ def test_all_problems_at_once_in_order_of_lines(folder: Path) -> None:
         ("train=3", ("train: a section, not a value",)),
         ("quick.train.batch=3", ('did you mean "train.batch"?',)),
         ("grid.data.dir=a,b", ("cannot be varied",)),
+        ("grid.parity.margin_pct=0.1,0.2", ("cannot be varied",)),
+        ("parity.margin_pct=0.1,0.2", ("found [0.1, 0.2] (a list), expected a number above 0 and at most 100",)),
+        ("parity.margin_pct=0", ("found 0, expected a number above 0 and at most 100",)),
+        ("parity.margin_pct=.inf", ("expected a number above 0 and at most 100",)),
         ("model.routing=0,3", ("model.routing: found 0, expected a whole number from 1 to 10",)),
         ("model.routing=3,3", ("model.routing: 3 is there twice; drop one",)),
         ("model.routing=[]", ("model.routing: found an empty list",)),

@@ -152,6 +152,42 @@ def test_a_finished_trial_is_stored_with_all_its_figures(journal: Journal) -> No
     assert json.loads(json.loads(tags[view.VIEW_TAG])["state"])["orderByKey"] == "metrics.`test_err_pct`"
 
 
+def test_the_equivalence_over_seeds_is_the_suite_s_and_follows_the_plan(journal: Journal) -> None:
+    trials = [make_trial(impl, seed) for seed in (0, 1) for impl in ("torch", "jax")]
+    plan(journal, *trials)
+    for trial in trials[:-1]:
+        write(journal, trial, [*FINISHED[:-1], {**RESULT, "test_err_pct": 1.5 + trial.seed}])
+    client = client_of(journal)
+
+    def stored() -> tuple[str | None, Any]:
+        sync(journal.run_dir)
+        run = runs_of(journal, "suite")[journal.run_dir.name]
+        if "equivalence.json" not in {file.path for file in client.list_artifacts(run.info.run_id)}:
+            return run.data.tags.get("equivalence"), None
+        document = json.loads(Path(client.download_artifacts(run.info.run_id, "equivalence.json")).read_text())
+        return run.data.tags["equivalence"], document["equivalence"]
+
+    assert stored() == (None, None)  # what goes on is not judged
+    journal.close()
+    tag, pairs = stored()
+    assert "L7 torch ? jax, routing 3: no verdict: 1 of 2 seeds of jax" in str(tag)
+    assert [pair["verdict"] for pair in pairs] == [None]
+
+    with Journal(journal.run_dir).open() as again:
+        write(again, trials[-1], [*FINISHED[:-1], {**RESULT, "test_err_pct": 2.5}])
+    tag, pairs = stored()
+    found = "test error differs by 0 points with every seed, within the margin of 0.1 (2 seeds each)"
+    assert tag == f"L7 torch = jax, routing 3: {found}"
+    assert [(pair["verdict"], pair["margin"]) for pair in pairs] == [("equivalent", 0.1)]
+
+    with Journal(journal.run_dir).open() as again:  # another margin, and nothing run
+        plan(again, *(each.model_copy(update={"parity": ParityConfig(margin_pct=7)}) for each in trials))
+    assert [pair["margin"] for pair in stored()[1]] == [7]
+    with Journal(journal.run_dir).open() as again:
+        plan(again, *trials[:2])
+    assert stored() == ("-", [])
+
+
 def test_sending_twice_stores_once_and_a_lost_cursor_duplicates_nothing(journal: Journal) -> None:
     trials = [make_trial(impl) for impl in ("torch", "jax")]
     plan(journal, *trials)
