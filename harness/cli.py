@@ -65,10 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     plan = command("plan", "show a suite's trials: finished or to run, what each takes, and how long it should last")
     for each in (run, plan):
         each.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, such as suites/quickstart.yaml")
-        each.add_argument(
-            "-s", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-            help="override a setting: -s model.routing=1,3 -s train.epochs=2",
-        )  # fmt: skip
+        _overrides(each)
         each.add_argument("--quick", action="store_true", help="apply the suite's `quick` settings: minutes, not hours")
         _out(each)
         each.add_argument(
@@ -80,6 +77,30 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"
     )
+
+    parity = command("parity", "prove implementations equal to the specification, or say which tensor is off")
+    parity.add_argument(
+        "suite", type=Path, nargs="?", metavar="SUITE|RUN",
+        help="take model, data and optimiser from a suite; default: a compact model on embedded digits; "
+        "a run's directory: compare its test errors over seeds (L7)",
+    )  # fmt: skip
+    parity.add_argument(
+        "--impl", dest="impls", action="append", default=[], metavar="NAME",
+        help="torch, tf, jax, numpy, or a class of yours as package.module:Class; may be given several times",
+    )  # fmt: skip
+    parity.add_argument(
+        "--level", type=str.upper, choices=("L1", "L2", "L3", "L4", "L5", "L6"),
+        help="how far to climb; default: L6",
+    )  # fmt: skip
+    parity.add_argument("--precision", choices=("fp32", "fp64"), help="default: both")
+    _overrides(parity)
+    parity.add_argument(
+        "--time-limit", type=float, default=300.0, metavar="S",
+        help="seconds for one implementation in one precision; default: 300",
+    )  # fmt: skip
+    _out(parity)
+    _mlflow(parity)
+    parity.add_argument("--no-mlflow", action="store_true", help="record nothing")
 
     sync = command("sync", "bring a run into MLflow, or what MLflow still lacks of it")
     sync.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
@@ -102,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--dir", help="where files are kept; default: CAPSBENCH_DATA, or the user's cache")
         each.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON_HELP)
     return parser
+
+
+def _overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-s", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="override a setting: -s model.routing=1,3 -s train.epochs=2",
+    )  # fmt: skip
 
 
 def _out(parser: argparse.ArgumentParser) -> None:
@@ -140,13 +168,15 @@ def _print_json(document: dict[str, Any]) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from harness import run as running
+    from harness.equivalence import sentence
     from harness.screen import Screen, own_console
     from harness.tables import comparison, print_table, remarks
 
     console = own_console(args.json)
     outcome = running.run(_request(args), lambda estimates: Screen(console, estimates))
     print_table(console, comparison(outcome.results))
-    lines = [*remarks(outcome.results, outcome.run_dir), *(Text(warning, "yellow") for warning in outcome.warnings)]
+    lines = [Text(sentence(pair)) for pair in outcome.equivalence]
+    lines += [*remarks(outcome.results, outcome.run_dir), *(Text(warning, "yellow") for warning in outcome.warnings)]
     for line in [Text(), *lines] if lines else []:
         console.print(line, soft_wrap=True)
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
@@ -196,6 +226,44 @@ def _request(args: argparse.Namespace) -> Request:
     return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow)
 
 
+def _parity(args: argparse.Namespace) -> int:
+    from harness.parity.command import Request as ParityRequest
+    from harness.parity.command import parity
+    from harness.parity.show import show
+
+    if args.suite and args.suite.is_dir():
+        return _parity_of_run(args)
+    console = Console(stderr=args.json)
+
+    def tell(line: str) -> None:
+        Console(stderr=True).print(Text(line, "dim"), soft_wrap=True)
+
+    request = ParityRequest(
+        args.suite, args.overrides, args.impls, args.level or "L6", args.precision, args.time_limit, args.out,
+        args.mlflow_uri, not args.no_mlflow,
+    )  # fmt: skip
+    outcome = parity(request, tell)
+    show(console, outcome.reports, outcome.logs, outcome.level)
+    for line in outcome.warnings:
+        console.print(Text(line, "yellow"), soft_wrap=True)
+    if outcome.mlflow_uri:
+        console.print(Text(f"Recorded in MLflow: {outcome.mlflow_uri}"), soft_wrap=True)
+    if args.json:
+        _print_json(outcome.to_json())
+    return 0 if outcome.ok else 1
+
+
+def _parity_of_run(args: argparse.Namespace) -> int:
+    from harness.equivalence import judge, show
+
+    options = ("--impl", args.impls), ("--level", args.level), ("--precision", args.precision), ("-s", args.overrides)
+    judgement = judge(args.suite, [option for option, value in (*options, ("--mlflow-uri", args.mlflow_uri)) if value])
+    show(Console(stderr=args.json), judgement)
+    if args.json:
+        _print_json(judgement.to_json())
+    return 0 if judgement.ok else 1
+
+
 def _sync(args: argparse.Namespace) -> int:
     from harness.tracking import sync
 
@@ -240,4 +308,6 @@ def _data(args: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"run": _run, "plan": _plan, "sync": _sync, "ui": _ui, "doctor": _doctor, "data": _data}
+_COMMANDS = {
+    "run": _run, "plan": _plan, "parity": _parity, "sync": _sync, "ui": _ui, "doctor": _doctor, "data": _data,
+}  # fmt: skip

@@ -1,0 +1,251 @@
+"""Implementations climb the ladder in processes of their own: the supervisor's side of `harness.parity.worker`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.attempt import Seat, worker_environment
+from harness.config import Trial
+from harness.errors import UserError
+from harness.executor import forwarded_environment, interruptible
+from harness.leases import lease, local_cores, local_gpus
+from harness.parity.check import LEVELS, Check, Report
+
+_POLL_S = 0.2
+_LONGEST = ("torch fp32", "jax fp32", "jax fp64", "tf fp32", "tf fp64")
+"""What begins first, so that no core is left with a long climb at the end: torch compiles C++ the first time, in float32
+alone, JAX every operation each time; TensorFlow takes long to import.
+"""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Climb:
+    """One implementation in one precision; `trial` has one core, and the GPU if there is to be one."""
+
+    trial: Trial
+    images: int
+    level: str
+    time_limit_s: float
+    log_path: Path
+
+    @property
+    def who(self) -> str:
+        return f"{self.trial.impl} {self.trial.runtime.precision}"
+
+
+def run_climbs(climbs: Sequence[Climb], tell: Tell) -> list[Report]:
+    """Runs all, each alone on a core, as many at once as there are cores; `tell` gets a line when one begins, waits, ends.
+
+    Reports come in the order of `climbs`, whichever began first. Whatever an implementation does makes a report. Raises
+    `UserError` for one that cannot be imported or lacks a method, `KeyboardInterrupt` after Ctrl-C or SIGTERM; in both
+    cases all processes have ended.
+    """
+    base = {**os.environ, **forwarded_environment()}
+    crew = Crew(base, tell)
+    order = sorted(range(len(climbs)), key=lambda i: _rank(climbs[i]))
+    with interruptible() as interrupted, ThreadPoolExecutor(at_once(climbs)) as pool:
+        futures = {i: pool.submit(crew.climb, climbs[i]) for i in order}
+        running = [futures[i] for i in range(len(climbs))]
+        try:
+            while (done := wait(running, _POLL_S, FIRST_EXCEPTION)).not_done:
+                if interrupted.is_set() or any(future.exception() for future in done.done):
+                    break
+        finally:
+            crew.stop.set()  # ends what is still running; without effect where all is done
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+    failures = [error for future in running if (error := future.exception())]
+    for error in sorted(failures, key=lambda error: isinstance(error, KeyboardInterrupt)):
+        raise error  # a refusal before the interruptions that it caused
+    return [future.result() for future in running]
+
+
+def at_once(climbs: Sequence[Climb]) -> int:
+    """One climb a core, and where they need GPUs, one a GPU."""
+    limits = [len(climbs), len(local_cores())]
+    if any(climb.trial.gpus for climb in climbs):
+        limits.append(len(local_gpus()))
+    return max(1, min(limits))
+
+
+def _rank(climb: Climb) -> int:
+    """The longest first; what is not known to be long comes last, in the order asked for."""
+    return _LONGEST.index(climb.who) if climb.who in _LONGEST else len(_LONGEST)
+
+
+class Crew:
+    """What the climbs of one command share."""
+
+    def __init__(self, base: dict[str, str], tell: Tell) -> None:
+        self._base, self._tell = base, tell
+        self.stop = threading.Event()
+        self._turn = threading.Lock()  # else two of us, leasing at once, would take each other for another command
+
+    def climb(self, climb: Climb) -> Report:
+        with ExitStack() as held:
+            seat = self._seat(climb, held)
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            self._tell(f"{climb.who}: started")
+            report = _supervise(climb, self._base, seat, self.stop)
+        failed = report.failed_level
+        self._tell(f"{climb.who}: {f'FAILED at {failed}' if failed else 'ok'}")
+        return report
+
+    def _seat(self, climb: Climb, held: ExitStack) -> Seat:
+        """A core, and a GPU if it is to have one, until `held` is closed."""
+
+        def waiting(message: str) -> None:
+            self._tell(f"{climb.who}: {message}")
+
+        gpus = climb.trial.gpus
+        with self._turn:
+            cores = held.enter_context(lease("core", local_cores(), 1, waiting=waiting, stop=self.stop))
+            found = local_gpus() if gpus else ()
+            return Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=waiting, stop=self.stop)))
+
+
+def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.Event) -> Report:
+    """The climb's report; if it does not come to an end, what was compared until then and a failure where it was."""
+    deadline = time.monotonic() + climb.time_limit_s
+    level, calling, inside = LEVELS[0], "", False
+    report = Report(climb.trial.impl, climb.trial.runtime.precision, climb.trial.model.profile, ())
+    complete = False  # then only suspects are to come, and a report does not depend on these
+
+    def ended(name: str, note: str) -> Report:
+        return report if complete else with_checks(report, [asdict(Check(level, name, math.inf, 1.0, note=note))])
+
+    with _worker(climb, base, seat) as (process, descriptor):
+        for event in _events(process, descriptor):
+            if stop.is_set():
+                raise KeyboardInterrupt
+            if event is None:
+                if time.monotonic() > deadline:
+                    where = _place(calling, inside)
+                    return ended("time limit", f"the time limit of {climb.time_limit_s:g} s ran out {where}")
+                continue
+            match event["kind"]:
+                case "calling":
+                    level, calling, inside = event["level"], event["method"], True
+                    report = with_checks(report, event["checks"])
+                case "returned":
+                    inside = False
+                case "report":
+                    report = replace(with_checks(report, event["checks"]), skipped=event["skipped"])
+                    complete = True
+                    if not event["suspects_follow"]:
+                        return report
+                case "suspects":
+                    return replace(report, suspects=tuple(event["suspects"]))
+                case "refused":
+                    raise UserError(event["message"])
+                case "failed":
+                    return ended("exception", event["cause"])
+                case _:
+                    pass
+    return ended("process", f"its process {_death(process.returncode)} {_place(calling, inside)}")
+
+
+@contextmanager
+def _worker(
+    climb: Climb, base: dict[str, str], seat: Seat
+) -> Generator[tuple[subprocess.Popen[bytes], int], None, None]:
+    """The process, and the descriptor to read its events from; it and its children have ended after the block."""
+    document = {
+        "trial": climb.trial.model_dump(mode="json"),
+        "images": climb.images,
+        "level": climb.level,
+        "cores": list(seat.cores),
+        "cwd": str(Path.cwd()),
+    }
+    reading, writing = os.pipe()
+    try:
+        try:
+            with climb.log_path.open("wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "harness.parity.worker", "--events-fd", str(writing)],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(writing,),
+                    env=worker_environment(climb.trial, seat, base),
+                    start_new_session=True,  # Ctrl-C at the terminal is the supervisor's to handle
+                )
+        finally:
+            os.close(writing)
+        assert process.stdin is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # its death is noticed at the other pipe
+                process.stdin.write(json.dumps(document).encode() + b"\n")
+                process.stdin.flush()
+            yield process, reading
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # the number is its own, and its group's, until it is waited for
+            process.wait()
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+    finally:
+        os.close(reading)
+
+
+def _events(process: subprocess.Popen[bytes], descriptor: int) -> Iterator[dict[str, Any] | None]:
+    """The worker's events, and None at least every moment; ends with the worker's life."""
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            ended = _has_ended(process)  # asked before reading: what it said last is then in the pipe already
+            if selector.select(0 if ended else _POLL_S):
+                received = os.read(descriptor, 1 << 20)
+                if not received:
+                    return
+                *lines, buffer = (buffer + received).split(b"\n")
+                for line in lines:
+                    yield json.loads(line)
+            elif ended:
+                return
+            yield None
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Leaves it a zombie, so that its number, which is also its group's, is not given to another process."""
+    if not hasattr(os, "waitid"):
+        return False  # then the end of the pipe tells
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def with_checks(report: Report, rows: Sequence[dict[str, Any]]) -> Report:
+    """The report with more checks, these in the form that `dataclasses.asdict` and JSON have given them."""
+    checks = [Check(**row) for row in rows]
+    checks = [check if check.where is None else replace(check, where=tuple(check.where)) for check in checks]
+    return replace(report, checks=(*report.checks, *checks))
+
+
+def _place(calling: str, inside: bool) -> str:
+    if not calling:
+        return "before its first call"
+    return f"in its {calling}" if inside else f"after its {calling}, outside of its methods"
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"ended by itself (exit code {code})"
+    name = signal.Signals(-code).name
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

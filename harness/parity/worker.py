@@ -1,0 +1,161 @@
+"""The process an implementation climbs in: `python -P -m harness.parity.worker --events-fd N`.
+
+Started by `harness.parity.process`, which has set its environment. It reads one line of JSON from stdin (the job), and
+writes lines of JSON to descriptor N: which method of the implementation is at work, with what has been compared so far,
+then a "report", or why there is none, and at last what a failure looks like. stdin stays open as long as the supervisor
+lives. stdout and stderr are the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import functools
+import io
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from harness.errors import UserError
+from harness.worker import Channel, explain
+
+if TYPE_CHECKING:
+    from harness.parity import Ladder
+
+Emit = Callable[[dict[str, Any]], None]
+_PR_SET_PDEATHSIG = 1
+STEPS = 10  # of the trajectory: from here on rounding grows about as fast as training goes on
+
+
+def main() -> NoReturn:
+    """Runs the job read from stdin; the exit code is 0 only after a "report" event."""
+    parser = argparse.ArgumentParser(description="Compares one implementation; started by capsbench, not by hand.")
+    parser.add_argument("--events-fd", type=int, required=True)
+    channel = Channel(parser.parse_args().events_fd)
+    line = io.FileIO(0, closefd=False).readline()  # unbuffered: what follows belongs to the thread that serves stdin
+    if not line:
+        os._exit(128 + signal.SIGHUP)
+    job = json.loads(line)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job["cores"])
+    if sys.platform == "linux":  # even in the middle of a framework's call
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    channel.watch()
+    # After all else: a folder of the user's must not pass for a framework.
+    sys.path.append(job["cwd"])
+    code = 1
+    try:
+        _climb(job, channel.emit)
+        code = 0
+    except UserError as error:
+        channel.emit({"kind": "refused", "message": str(error)})
+    except BaseException as error:
+        traceback.print_exc()
+        channel.emit({"kind": "failed", **explain(error)})
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # a framework's exit handlers and threads can hang or crash
+
+
+def _climb(job: dict[str, Any], emit: Emit) -> None:
+    from harness import data, registry
+    from harness.config import Trial
+    from harness.parity import Check, Ladder
+    from harness.spec import Impl, ModelSpec
+
+    trial = Trial.model_validate_json(json.dumps(job["trial"]))
+    train, count = data.load(trial.data).train, int(job["images"])
+    implementation = registry.load(registry.resolve(trial.impl), adapter=True)
+    calls = Calls(emit)
+
+    def make(model: ModelSpec, compile: bool = False) -> Impl:
+        # compiled is what a run times; other numbers of routing iterations are sooner done without
+        runtime = trial.runtime_spec().model_copy(update={"compile": compile and trial.runtime.compile})
+        return cast(Impl, Watched(calls.call("__init__", implementation, model, trial.train.optim, runtime), calls))
+
+    ladder: Ladder | None = None
+    raised: list[Check] = []
+    try:
+        ladder = calls.ladder = Ladder(
+            make(trial.model, compile=True), trial.model, trial.train.optim, trial.runtime_spec(), train.images[:count],
+            train.labels[:count], seed=trial.seed, steps=STEPS, make=make, routing=range(1, 11),
+        )  # fmt: skip
+        ladder.climb(job["level"])
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        raised = [Check(calls.level, "exception", math.inf, 1.0, note=_cause(error, calls))]
+    checks = [*calls.news(), *map(asdict, raised)]
+    failed = ladder is not None and not all(check.ok for check in ladder.checks)
+    emit({"kind": "report", "checks": checks, "skipped": ladder.skipped if ladder else {}, "suspects_follow": failed})
+    if ladder is not None and failed:
+        emit({"kind": "suspects", "suspects": _suspects(ladder)})
+
+
+def _suspects(ladder: Ladder) -> list[str]:
+    """What the failure looks like; nothing, and the reason in the log, where that cannot be found out."""
+    try:
+        from harness.parity.diagnose import suspects
+
+        return list(map(str, suspects(ladder)))
+    except (Exception, SystemExit):
+        print("No diagnosis of the failure:", file=sys.stderr)
+        traceback.print_exc()
+        return []
+
+
+class Calls:
+    """Which method of the implementation is at work at which level, told to the supervisor before each call."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._told = 0
+        self.ladder: Ladder | None = None
+        self.last = "__init__"
+        self.inside = False
+
+    @property
+    def level(self) -> str:
+        return self.ladder.level if self.ladder else "L1"
+
+    def news(self) -> list[dict[str, Any]]:
+        """The checks that the supervisor has not been told of yet."""
+        fresh = self.ladder.checks[self._told :] if self.ladder else []
+        self._told += len(fresh)
+        return [asdict(check) for check in fresh]
+
+    def call(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.last, self.inside = name, True
+        self._emit({"kind": "calling", "method": name, "level": self.level, "checks": self.news()})
+        result = method(*args, **kwargs)
+        self.inside = False
+        self._emit({"kind": "returned"})
+        return result
+
+
+class Watched:
+    """An implementation whose method calls go through a `Calls`; it has the methods that the implementation has."""
+
+    def __init__(self, impl: Any, calls: Calls) -> None:
+        self._impl, self._calls = impl, calls
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._impl, name)
+        return functools.partial(self._calls.call, name, found) if callable(found) else found
+
+
+def _cause(error: BaseException, calls: Calls) -> str:
+    said = explain(error)
+    where = f"its {calls.last} raised" if calls.inside else f"what its {calls.last} returned cannot be compared:"
+    return f"{where} {said['cause']}" + (f" ({said['hint']})" if said["hint"] else "")
+
+
+if __name__ == "__main__":
+    main()
