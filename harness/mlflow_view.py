@@ -42,6 +42,12 @@ _CHARTS = {
              ("LINE", "epoch/epoch_s")],
     "Evidence": [("BAR", "parity_ok"), ("BAR", "parity_max_rel_err")],
 }  # fmt: skip
+_LEVELS = [f"L{level}" for level in range(1, 7)]
+_PARITY_COLUMNS = {
+    "params.`impl`": 110, "params.`runtime.precision`": 130, "params.`model.profile`": 110, "metrics.`parity_ok`": 80,
+    **{f"metrics.`{level}.max_rel_err`": 125 for level in _LEVELS},
+}  # fmt: skip
+_PARITY_CHARTS = {"Largest errors": [("BAR", f"{level}.max_rel_err") for level in _LEVELS]}
 _LINE = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0,
          "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}  # fmt: skip
 _NO_PARAMS: Any = {"id": True, "suite": True, "params": True, "data": {"dir"}, "parity": {"margin_pct"}}  # may change
@@ -180,25 +186,36 @@ def environment_tags(environment: Mapping[str, Any], attempt: Event) -> dict[str
 
 def saved_view(now_ms: int) -> str:
     """The experiment tag's value: a comparison table of the trials, fewest errors first, and the charts beside it."""
+    return _view(now_ms, "trial", "metrics.`test_err_pct`", _COLUMNS, _CHARTS)
+
+
+def parity_view(now_ms: int) -> str:
+    """The same for parity reports: the newest first, with the worst error of each level."""
+    return _view(now_ms, "parity", "attributes.start_time", _PARITY_COLUMNS, _PARITY_CHARTS)
+
+
+def _view(
+    now_ms: int, kind: str, order: str, columns: Mapping[str, int], charts: Mapping[str, Sequence[tuple[str, str]]]
+) -> str:
     state = {
-        "searchFilter": "tags.`capsbench.kind` = 'trial'",
-        "orderByKey": "metrics.`test_err_pct`",
-        "orderByAsc": True,
+        "searchFilter": f"tags.`capsbench.kind` = '{kind}'",
+        "orderByKey": order,
+        "orderByAsc": kind == "trial",
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
-        "selectedColumns": list(_COLUMNS),
-        "columnOrder": list(_COLUMNS),
-        "columnWidths": _COLUMNS,
+        "selectedColumns": list(columns),
+        "columnOrder": list(columns),
+        "columnWidths": columns,
         "runsHiddenMode": "FIRST_20_RUNS",
         "isAccordionReordered": True,  # or else the sections are sorted by name
         "hideEmptyCharts": True,
-        "compareRunSections": [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in _CHARTS],
+        "compareRunSections": [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in charts],
         "compareRunCharts": [
             {"uuid": f"{kind} {key}", "type": kind, "metricKey": key, "metricSectionId": section,
              "runsCountToCompare": 20, "deleted": False, "isGenerated": False} | (_LINE if kind == "LINE" else {})
-            for section, charts in _CHARTS.items() for kind, key in charts
+            for section, each in charts.items() for kind, key in each
         ],
     }  # fmt: skip
     view = {"name": "capsbench", "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(state)}

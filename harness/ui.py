@@ -18,6 +18,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.journal import read_json
 from harness.mlflow_view import view_url
+from harness.parity.record import CURSOR
 from harness.tracking import default_uri, quiet_environment, redact
 
 _HOST = "127.0.0.1"
@@ -47,8 +48,9 @@ def serve(out: str | os.PathLike[str], uri: str | None = None, port: int = 5000,
 
 
 def newest_experiment(out: Path, uri: str) -> str:
-    """The MLflow experiment of the run that was last brought into `uri`. Raises `UserError` if there is none."""
-    cursors = sorted(out.glob("*/mlflow.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    """The MLflow experiment of the run or the parity reports last brought into `uri`. Raises `UserError` if there are none."""
+    found = [*out.glob("*/mlflow.json"), *out.glob(CURSOR)]
+    cursors = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     for cursor in map(read_json, cursors):
         if cursor and cursor.get("uri") == redact(uri) and "experiment_id" in cursor:
             return str(cursor["experiment_id"])

@@ -27,6 +27,7 @@ from harness.parity.record import metrics, run_name
 from harness.parity.show import described, figure, sentence, show, telling
 from harness.spec import OptimSpec, Runtime
 from harness.suite import load_suite
+from harness.ui import newest_experiment
 from impls.numpy import NumpyCapsNet
 from tests.impl_helpers import batch_of, small_model
 from tests.run_helpers import ROOT, capsbench, environment, started, wait_for, write_suite
@@ -417,7 +418,8 @@ def test_recorded_in_mlflow(tmp_path: Path) -> None:
     uri = json.loads(done.stdout)["mlflow_uri"]
     assert uri == f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     client = mlflow.MlflowClient(uri)
-    experiment = client.get_experiment_by_name("capsbench/small")
+    experiment = client.get_experiment_by_name("capsbench-parity/small")
+    assert newest_experiment(tmp_path / "runs", uri) == experiment.experiment_id  # what `capsbench ui` opens
     good, bad = sorted(
         client.search_runs([experiment.experiment_id]), key=lambda run: run.data.tags["impl"], reverse=True
     )
@@ -480,7 +482,7 @@ def test_the_built_in_setting_is_the_quickstart_s_model(tmp_path: Path, monkeypa
     trial = seen[0].trial
     quickstart = load_suite(ROOT / "suites" / "quickstart.yaml")
     assert trial.model.model_dump(exclude={"image", "classes"}) == quickstart.model.model_dump()
-    assert (trial.data.name, trial.suite, trial.cpus, trial.gpus) == ("digits", "parity", 1, 0)
+    assert (trial.data.name, trial.suite, trial.cpus, trial.gpus) == ("digits", "compact", 1, 0)
     assert [climb.who for climb in seen] == ["numpy fp64", "numpy fp32"]
     assert {climb.level for climb in seen} == {"L2"}
 

@@ -27,7 +27,7 @@ from harness.tracking import redact
 
 PRECISIONS = ("fp64", "fp32")
 _COMPACT = """\
-name: parity
+name: compact
 question: Do the implementations compute the same CapsNet?
 data: {name: digits}
 model: {conv_channels: 32, primary_types: 8, primary_dim: 8, digit_dim: 16, decoder_units: [128, 256], routing: 3}

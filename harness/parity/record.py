@@ -1,7 +1,8 @@
-"""Parity reports in MLflow: a run for each implementation and precision, in the experiment of the suite."""
+"""Parity reports in MLflow: a run for each implementation and precision, in an experiment beside the suite's."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -13,11 +14,13 @@ from typing import Any
 from harness import mlflow_view as view
 from harness.config import Trial
 from harness.environment import environment
-from harness.journal import file_lock, finite
+from harness.journal import file_lock, finite, write_atomic
 from harness.parity.check import Report
 from harness.parity.show import sentence
 from harness.tracking import default_uri, quiet_environment, redact
 
+CURSOR = ".parity.json"
+"""In the output folder: where the last reports were sent to, for `capsbench ui`."""
 _LOCK_TIMEOUT_S = 30
 _COLUMNS = ("level", "name", "rel_err", "tolerance", "ok", "where", "found", "expected", "note")
 
@@ -42,10 +45,11 @@ def record(
             if not locked:
                 raise TimeoutError("another process is writing to MLflow from the same output folder")
             client: Any = MlflowClient(where)
-            experiment = _experiment(client, view.experiment_name({"suite": trials[0].suite}), where, out)
+            experiment = _experiment(client, f"capsbench-parity/{trials[0].suite}", where, out)
             facts = environment()
             for report, trial in zip(reports, trials, strict=True):
                 _send(client, experiment, report, trial, facts)
+            write_atomic(out / CURSOR, json.dumps({"uri": redact(where), "experiment_id": experiment}))
     except Exception as error:  # whatever its server, its database or its client meets
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return None, f"MLflow at {redact(where)} did not take the reports: {redact(reason)[:200]}"
@@ -73,15 +77,18 @@ def run_name(report: Report) -> str:
 
 
 def _experiment(client: Any, name: str, uri: str, out: Path) -> str:
-    """The experiment's id; made, where it is not there yet, as `harness.tracking` makes it."""
+    """The experiment's id; made, where it is not there yet, with the view that its page opens with."""
     found = client.get_experiment_by_name(name)
-    if found is None:
-        is_server = uri.startswith(("http://", "https://", "databricks"))
-        files = out.resolve() / "mlartifacts" / name
-        return client.create_experiment(name, None if is_server else files.as_uri())
-    if found.lifecycle_stage == "deleted":
+    if found and found.lifecycle_stage == "deleted":  # the name stays taken, so nothing else would help
         client.restore_experiment(found.experiment_id)
-    return found.experiment_id
+    if found:
+        return found.experiment_id
+    is_server = uri.startswith(("http://", "https://", "databricks"))
+    files = out.resolve() / "mlartifacts" / name
+    experiment = client.create_experiment(name, None if is_server else files.as_uri())
+    client.set_experiment_tag(experiment, "mlflow.experimentKind", "custom_model_development")
+    client.set_experiment_tag(experiment, view.VIEW_TAG, view.parity_view(round(time.time() * 1000)))
+    return experiment
 
 
 def _send(client: Any, experiment: str, report: Report, trial: Trial, facts: dict[str, Any]) -> None:
