@@ -7,29 +7,17 @@ full-size models, in all three frameworks on a CPU; docs/parity.md has its outpu
 from __future__ import annotations
 
 # Float64 proves the algorithm: what is left is rounding, amplified by routing and by Adam's division. Largest errors found:
-# forward 2e-14, loss 1e-15, gradients and moments 2e-12, updates 3e-13, losses of ten steps 5e-14.
+# forward 2e-14, loss 4e-16, gradients and moments 2e-12, updates 2e-13, losses of training 9e-14.
 FLOAT64 = {
-    "forward": 1e-9,
-    "loss": 1e-9,
-    "grad": 1e-8,
-    "moment": 1e-8,
-    "update": 1e-8,
-    "trajectory": 1e-8,
-    "exact": 1e-7,
-}
+    "forward": 1e-9, "loss": 1e-9, "grad": 1e-8, "moment": 1e-8, "update": 1e-8, "trajectory": 1e-8, "exact": 1e-7,
+}  # fmt: skip
 
 # Float32: this often the float32 specification's own distance from float64, plus a floor, since that distance is one
-# sample of rounding's luck. Floors are five to ten times what was needed.
+# sample of rounding's luck. Floors are at least five times what was needed.
 TWIN = 3.0
 FLOOR32 = {
-    "forward": 2e-5,
-    "loss": 1e-6,
-    "grad": 1e-4,
-    "moment": 4e-4,
-    "update": 2e-6,
-    "trajectory": 5e-5,
-    "exact": 1e-7,
-}
+    "forward": 3e-5, "loss": 2e-6, "grad": 2e-4, "moment": 5e-4, "update": 2e-6, "trajectory": 2e-4, "exact": 1e-7,
+}  # fmt: skip
 
 # "exact" is for what is copied or counted: weights are handed over in float32.
 
