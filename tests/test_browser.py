@@ -84,7 +84,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pages(out: Path) -> Iterator[dict[str, str]]:
     """`serve` in a process of its own, as the command runs it: {"Table": url, "Charts": url}."""
-    code = "import sys; from harness.ui import serve; serve(sys.argv[1], port=5300, open_browser=False)"
+    # as at a terminal: a job in the background starts with Ctrl-C ignored
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from harness.ui import serve; serve(sys.argv[1], port=5300, open_browser=False)"
     command = [sys.executable, "-c", code, str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
