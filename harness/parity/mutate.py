@@ -26,6 +26,18 @@ class Edit(NamedTuple):
     new: str
 
 
+def in_layers(old: str, new: str) -> Edit:
+    return Edit("layers.py", old, new)
+
+
+def in_model(old: str, new: str) -> Edit:
+    return Edit("model.py", old, new)
+
+
+def in_impl(old: str, new: str) -> Edit:
+    return Edit("impl.py", old, new)
+
+
 def mutant(package: str, edits: Sequence[Edit]) -> ModuleType:
     """A copy of `package` under a name of its own, with `edits` made one after the other; the original stays as it is.
 

@@ -7,7 +7,7 @@ full-size models, in all three frameworks on a CPU; docs/parity.md has its outpu
 from __future__ import annotations
 
 # Float64 proves the algorithm: what is left is rounding, amplified by routing and by Adam's division. Largest errors found:
-# forward 2e-14, loss 4e-16, gradients and moments 2e-12, updates 2e-13, losses of training 9e-14.
+# forward 2e-14, loss 4e-16, gradients and moments 1e-12, updates 2e-13, losses of training 9e-14.
 FLOAT64 = {
     "forward": 1e-9, "loss": 1e-9, "grad": 1e-8, "moment": 1e-8, "update": 1e-8, "trajectory": 1e-8, "exact": 1e-7,
 }  # fmt: skip

@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from harness.parity.mutate import Edit
-
-
-def _layers(old: str, new: str) -> Edit:
-    return Edit("layers.py", old, new)
-
-
-def _model(old: str, new: str) -> Edit:
-    return Edit("model.py", old, new)
-
-
-def _impl(old: str, new: str) -> Edit:
-    return Edit("impl.py", old, new)
-
+from harness.parity.mutate import Edit, in_impl, in_layers, in_model
 
 ITERATIONS = "for iteration in range(iterations):"
 GRID = "grid.reshape(-1, model.primary_capsules"
@@ -41,91 +28,93 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "same-padding-cropped": _convolution(
         f"p = w.shape[0] // 2\n    x = {PADDED.format('(p, 0)')}[:, : x.shape[1], : x.shape[2]]"
     ),
-    "softmax-over-inputs": (_layers("jax.nn.softmax(logits, axis=1)", "jax.nn.softmax(logits, axis=3)"),),
-    "shared-logits": (_layers("jax.nn.softmax(logits,", "jax.nn.softmax(0 * logits + logits.mean(0, keepdims=True),"),),
-    "one-iteration-more": (_layers(ITERATIONS, f"iterations += 1\n    {ITERATIONS}"),),
-    "one-iteration-fewer": (_layers(ITERATIONS, f"iterations = max(1, iterations - 1)\n    {ITERATIONS}"),),
-    "early-return": (_layers("v = squash(s)\n", "v = squash(s)\n        break\n"),),
-    "logits-replaced": (_layers("logits = logits + v @", "logits = v @"),),
-    "agreement-with-input": (_layers("logits + v @", "logits + s @"),),
-    "spatial-grouping": (_model(GRID, "grid.transpose(0, 3, 1, 2).reshape(-1, model.primary_capsules"),),
+    "softmax-over-inputs": (in_layers("jax.nn.softmax(logits, axis=1)", "jax.nn.softmax(logits, axis=3)"),),
+    "shared-logits": (
+        in_layers("jax.nn.softmax(logits,", "jax.nn.softmax(0 * logits + logits.mean(0, keepdims=True),"),
+    ),
+    "one-iteration-more": (in_layers(ITERATIONS, f"iterations += 1\n    {ITERATIONS}"),),
+    "one-iteration-fewer": (in_layers(ITERATIONS, f"iterations = max(1, iterations - 1)\n    {ITERATIONS}"),),
+    "early-return": (in_layers("v = squash(s)\n", "v = squash(s)\n        break\n"),),
+    "logits-replaced": (in_layers("logits = logits + v @", "logits = v @"),),
+    "agreement-with-input": (in_layers("logits + v @", "logits + s @"),),
+    "spatial-grouping": (in_model(GRID, "grid.transpose(0, 3, 1, 2).reshape(-1, model.primary_capsules"),),
     "channels-first-order": (
-        _model(
+        in_model(
             GRID,
             "grid.reshape(*grid.shape[:3], model.primary_types, model.primary_dim).transpose(0, 3, 1, 2, 4)"
             ".reshape(-1, model.primary_capsules",
         ),
     ),
     "dimensions-before-types": (
-        _model(
+        in_model(
             GRID,
             "grid.reshape(*grid.shape[:3], model.primary_dim, model.primary_types).transpose(0, 1, 2, 4, 3)"
             ".reshape(-1, model.primary_capsules",
         ),
     ),
-    "squash-without-epsilon": (_layers("jnp.sqrt(square + SQUASH_EPSILON)", "jnp.sqrt(square)"),),
-    "squash-wrong-axis": (_layers("(s * s).sum(-1,", "(s * s).sum(1,"),),
-    "squash-to-unit-length": (_layers("s * (square / (1 + square) /", "s * (1 /"),),
-    "primary-not-squashed": (_model("votes(squash(primary),", "votes(primary,"),),
-    "length-without-epsilon": (_layers("(v * v).sum(-1) + SQUASH_EPSILON", "(v * v).sum(-1)"),),
-    "primary-relu": (_model(GRID, "jax.nn.relu(grid).reshape(-1, model.primary_capsules"),),
-    "conv1-without-relu": (_model("conv1 = jax.nn.relu(", "conv1 = ("),),
+    "squash-without-epsilon": (in_layers("jnp.sqrt(square + SQUASH_EPSILON)", "jnp.sqrt(square)"),),
+    "squash-wrong-axis": (in_layers("(s * s).sum(-1,", "(s * s).sum(1,"),),
+    "squash-to-unit-length": (in_layers("s * (square / (1 + square) /", "s * (1 /"),),
+    "primary-not-squashed": (in_model("votes(squash(primary),", "votes(primary,"),),
+    "length-without-epsilon": (in_layers("(v * v).sum(-1) + SQUASH_EPSILON", "(v * v).sum(-1)"),),
+    "primary-relu": (in_model(GRID, "jax.nn.relu(grid).reshape(-1, model.primary_capsules"),),
+    "conv1-without-relu": (in_model("conv1 = jax.nn.relu(", "conv1 = ("),),
     "windows-off-by-one": _convolution("x = jnp.roll(x, (1, 1), (1, 2))"),
     "kernel-flipped": _convolution("w = w[::-1, ::-1]"),
     "kernel-transposed": _convolution("w = w.transpose(1, 0, 2, 3)"),
-    "pixels-0-to-255": (_impl("images.astype(self.dtype) / 255", "images.astype(self.dtype)"),),
-    "primary-scale-forgotten": (_model(SCALED, "conv1"),),
+    "pixels-0-to-255": (in_impl("images.astype(self.dtype) / 255", "images.astype(self.dtype)"),),
+    "primary-scale-forgotten": (in_model(SCALED, "conv1"),),
     "primary-scale-over-bias": (
-        _model(
+        in_model(
             f'{PRIMARY} + w["primary.b"]',
             f'scaled({PRIMARY.replace(SCALED, "conv1")} + w["primary.b"], model.primary_scale)',
         ),
     ),
     "digit-bias-last-iteration": (
-        _layers("if bias is not None:", "if bias is not None and iteration == iterations - 1:"),
+        in_layers("if bias is not None:", "if bias is not None and iteration == iterations - 1:"),
     ),
-    "lambda-dropped": (_model("MARGIN_LAMBDA * (1 - present)", "(1 - present)"),),
-    "margin-mean-over-classes": (_model("* imagined).sum(1)", "* imagined).mean(1)"),),
+    "lambda-dropped": (in_model("MARGIN_LAMBDA * (1 - present)", "(1 - present)"),),
+    "margin-mean-over-classes": (in_model("* imagined).sum(1)", "* imagined).mean(1)"),),
     "margins-swapped": (
-        _model("jax.nn.relu(MARGIN_PLUS - length)", "jax.nn.relu(MARGIN_MINUS - length)"),
-        _model("jax.nn.relu(length - MARGIN_MINUS)", "jax.nn.relu(length - MARGIN_PLUS)"),
+        in_model("jax.nn.relu(MARGIN_PLUS - length)", "jax.nn.relu(MARGIN_MINUS - length)"),
+        in_model("jax.nn.relu(length - MARGIN_MINUS)", "jax.nn.relu(length - MARGIN_PLUS)"),
     ),
     "margin-not-squared": (
-        _model("(MARGIN_PLUS - length) ** 2", "(MARGIN_PLUS - length)"),
-        _model("(length - MARGIN_MINUS) ** 2", "(length - MARGIN_MINUS)"),
+        in_model("(MARGIN_PLUS - length) ** 2", "(MARGIN_PLUS - length)"),
+        in_model("(length - MARGIN_MINUS) ** 2", "(length - MARGIN_MINUS)"),
     ),
-    "reconstruction-mean": (_model("(reconstruction.shape)) ** 2).sum(1)", "(reconstruction.shape)) ** 2).mean(1)"),),
+    "reconstruction-mean": (in_model("(reconstruction.shape)) ** 2).sum(1)", "(reconstruction.shape)) ** 2).mean(1)"),),
     "reconstruction-weight-dropped": (
-        _model("margin + RECONSTRUCTION_WEIGHT * reconstruction", "margin + reconstruction"),
+        in_model("margin + RECONSTRUCTION_WEIGHT * reconstruction", "margin + reconstruction"),
     ),
     "mask-by-longest-in-training": (
-        _model("decode(w, v, mask), images", "decode(w, v, lengths(v).argmax(1)), images"),
+        in_model("decode(w, v, mask), images", "decode(w, v, lengths(v).argmax(1)), images"),
     ),
-    "mask-missing": (_model("(v * one_hot(mask, v)[..., None]).reshape", "v.reshape"),),
+    "mask-missing": (in_model("(v * one_hot(mask, v)[..., None]).reshape", "v.reshape"),),
     "decoder-input-transposed": (
-        _model("(v * one_hot(mask, v)[..., None]).reshape", "(v * one_hot(mask, v)[..., None]).mT.reshape"),
+        in_model("(v * one_hot(mask, v)[..., None]).reshape", "(v * one_hot(mask, v)[..., None]).mT.reshape"),
     ),
     "pixels-transposed": (
-        _model("images.reshape(reconstruction.shape)", "images.transpose(0, 2, 1, 3).reshape(reconstruction.shape)"),
-        _impl(
+        in_model("images.reshape(reconstruction.shape)", "images.transpose(0, 2, 1, 3).reshape(reconstruction.shape)"),
+        in_impl(
             "np.array(pixels).reshape(images.shape)",
             "np.array(pixels).reshape(len(images), images.shape[2], images.shape[1], -1).transpose(0, 2, 1, 3)",
         ),
     ),
-    "sigmoid-missing": (_model("return jax.nn.sigmoid(", "return ("),),
-    "sum-over-images": (_impl("labels, labels).mean(1)", "labels, labels).sum(1)"),),
+    "sigmoid-missing": (in_model("return jax.nn.sigmoid(", "return ("),),
+    "sum-over-images": (in_impl("labels, labels).mean(1)", "labels, labels).sum(1)"),),
     "margin-scale-forgotten": (
-        _model(
+        in_model(
             "scaled(margin_loss(lengths(v), one_hot(labels, v)), model.margin_scale)",
             "margin_loss(lengths(v), one_hot(labels, v))",
         ),
     ),
     "detached-iterations": (
-        _layers("logits = logits + v @ u_hat.mT", "logits = lax.stop_gradient(logits + v @ u_hat.mT)"),
+        in_layers("logits = logits + v @ u_hat.mT", "logits = lax.stop_gradient(logits + v @ u_hat.mT)"),
     ),
     "reconstruction-detached": (
-        _model("decode(w, v, mask), images", "decode(w, lax.stop_gradient(v), mask), images"),
-        _model("from jax import Array", "from jax import Array, lax"),
+        in_model("decode(w, v, mask), images", "decode(w, lax.stop_gradient(v), mask), images"),
+        in_model("from jax import Array", "from jax import Array, lax"),
     ),
     "epsilon-hat": (_optim(EPSILON, "(root + ADAM_EPSILON / jnp.sqrt(1 - ADAM_BETA2**step))"),),
     "epsilon-1e-7": (_optim(EPSILON, "(root + 1e-7)"),),
@@ -134,44 +123,46 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "staircase-decay": (_optim(STEP, "(step // decay.steps * decay.steps).astype(dtype)"),),
     "decay-per-epoch": (
         _optim(RATE, "lr_at(optim, params, dtype)"),  # where a transformation is handed what else it needs
-        _impl("self.adam.update(grads, optimiser)", "self.adam.update(grads, optimiser, epoch)"),
-        _impl(
+        in_impl("self.adam.update(grads, optimiser)", "self.adam.update(grads, optimiser, epoch)"),
+        in_impl(
             '        weight: Float[Array, " B"],\n    ) -> tuple[State,',
             '        weight: Float[Array, " B"],\n        epoch: Int[Array, ""],\n    ) -> tuple[State,',
         ),
-        _impl("chosen, moved, real\n", "chosen, moved, real, np.int32(self.epoch)\n"),
-        _impl("params = self._params(weights)", "params, self.epoch = self._params(weights), -1"),
-        _impl("order, shifts, weight = plan.steps()", "self.epoch += 1\n        order, shifts, weight = plan.steps()"),
+        in_impl("chosen, moved, real\n", "chosen, moved, real, np.int32(self.epoch)\n"),
+        in_impl("params = self._params(weights)", "params, self.epoch = self._params(weights), -1"),
+        in_impl(
+            "order, shifts, weight = plan.steps()", "self.epoch += 1\n        order, shifts, weight = plan.steps()"
+        ),
     ),
     "decay-a-step-early": (_optim(STEP, "(step + 1).astype(dtype)"),),
     "decay-without-floor": (_optim("decay.floor)", "0.0)"),),
     "weight-decay": (
-        _impl("self.adam.update(grads,", "self.adam.update(jax.tree.map(lambda g, w: g + 1e-4 * w, grads, params),"),
+        in_impl("self.adam.update(grads,", "self.adam.update(jax.tree.map(lambda g, w: g + 1e-4 * w, grads, params),"),
     ),
     "shift-reversed": (
-        _impl("jnp.arange(height) - shifts[:, :1]", "jnp.arange(height) + shifts[:, :1]"),
-        _impl("jnp.arange(width) - shifts[:, 1:]", "jnp.arange(width) + shifts[:, 1:]"),
+        in_impl("jnp.arange(height) - shifts[:, :1]", "jnp.arange(height) + shifts[:, :1]"),
+        in_impl("jnp.arange(width) - shifts[:, 1:]", "jnp.arange(width) + shifts[:, 1:]"),
     ),
     "shift-axes-swapped": (
-        _impl("height, width = images.shape[1:3]", "height, width = images.shape[1:3]\n    shifts = shifts[:, ::-1]"),
+        in_impl("height, width = images.shape[1:3]", "height, width = images.shape[1:3]\n    shifts = shifts[:, ::-1]"),
     ),
     "shift-wraps-around": (
-        _impl("rows.clip(0, height - 1)", "(rows % height)"),
-        _impl("columns.clip(0, width - 1)", "(columns % width)"),
-        _impl("return moved * inside[..., None]", "return moved"),
+        in_impl("rows.clip(0, height - 1)", "(rows % height)"),
+        in_impl("columns.clip(0, width - 1)", "(columns % width)"),
+        in_impl("return moved * inside[..., None]", "return moved"),
     ),
     "last-batch-dropped": (
-        _impl(
+        in_impl(
             "strict=True):\n            self.state,",
             "strict=True):\n            if not real.all():\n                continue\n            self.state,",
         ),
-        _impl("jnp.stack(values)", "jnp.stack(values or [jnp.zeros(4)])"),
+        in_impl("jnp.stack(values)", "jnp.stack(values or [jnp.zeros(4)])"),
     ),
-    "last-batch-mean-over-full-size": (_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),
+    "last-batch-mean-over-full-size": (in_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),
     "evaluation-mask-by-label": (
-        _impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = labels"),
+        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = labels"),
     ),
     "evaluation-mask-by-longest": (
-        _impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
+        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
     ),
 }

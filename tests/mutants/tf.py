@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from harness.parity.mutate import Edit
-
-
-def _layers(old: str, new: str) -> Edit:
-    return Edit("layers.py", old, new)
-
-
-def _model(old: str, new: str) -> Edit:
-    return Edit("model.py", old, new)
-
-
-def _impl(old: str, new: str) -> Edit:
-    return Edit("impl.py", old, new)
+from harness.parity.mutate import Edit, in_impl, in_layers, in_model
 
 
 def _optim(old: str, new: str) -> Edit:
@@ -35,9 +23,9 @@ EPSILON = "(root + ADAM_EPSILON)"
 def _kernels(changed: str) -> tuple[Edit, ...]:
     """Both convolutions by hand, with their kernels changed."""
     return (
-        _model(CONV1, "tf.nn.relu(self._convolution(images, self.conv1, 1))"),
-        _model(PRIMARY, "self._convolution(conv1, self.primary, 2)"),
-        _model(
+        in_model(CONV1, "tf.nn.relu(self._convolution(images, self.conv1, 1))"),
+        in_model(PRIMARY, "self._convolution(conv1, self.primary, 2)"),
+        in_model(
             "    def decode(",
             "    def _convolution(self, x, layer, stride):\n"
             "        kernel = tf.convert_to_tensor(layer.kernel)\n"
@@ -49,101 +37,103 @@ def _kernels(changed: str) -> tuple[Edit, ...]:
 
 EDITS: dict[str, tuple[Edit, ...]] = {
     "same-padding": (
-        _model(
+        in_model(
             'activation="relu", dtype=dtype)\n        self.primary',
             'activation="relu", padding="same", dtype=dtype)\n        self.primary',
         ),
-        _model("strides=2,", 'strides=2, padding="same",'),
+        in_model("strides=2,", 'strides=2, padding="same",'),
     ),
     "same-padding-cropped": (
-        _model(CONV1, f"self.conv1({PADDED.format('images')})"),
-        _model("self.primary(scaled(conv1,", f"self.primary(scaled({PADDED.format('conv1')},"),
+        in_model(CONV1, f"self.conv1({PADDED.format('images')})"),
+        in_model("self.primary(scaled(conv1,", f"self.primary(scaled({PADDED.format('conv1')},"),
     ),
-    "softmax-over-inputs": (_layers("tf.nn.softmax(logits, axis=1)", "tf.nn.softmax(logits, axis=3)"),),
+    "softmax-over-inputs": (in_layers("tf.nn.softmax(logits, axis=1)", "tf.nn.softmax(logits, axis=3)"),),
     "shared-logits": (
-        _layers("tf.nn.softmax(logits,", "tf.nn.softmax(0 * logits + tf.reduce_mean(logits, 0, keepdims=True),"),
+        in_layers("tf.nn.softmax(logits,", "tf.nn.softmax(0 * logits + tf.reduce_mean(logits, 0, keepdims=True),"),
     ),
-    "one-iteration-more": (_layers(ITERATIONS, f"iterations += 1\n    {ITERATIONS}"),),
-    "one-iteration-fewer": (_layers(ITERATIONS, f"iterations = max(1, iterations - 1)\n    {ITERATIONS}"),),
-    "early-return": (_layers("v = squash(s)\n", "v = squash(s)\n        break\n"),),
-    "logits-replaced": (_layers("logits = logits + tf", "logits = tf"),),
-    "agreement-with-input": (_layers("tf.matmul(v, u_hat,", "tf.matmul(s, u_hat,"),),
-    "spatial-grouping": (_model(GRID, "tf.reshape(tf.transpose(grid, (0, 3, 1, 2)), (images.shape[0],"),),
+    "one-iteration-more": (in_layers(ITERATIONS, f"iterations += 1\n    {ITERATIONS}"),),
+    "one-iteration-fewer": (in_layers(ITERATIONS, f"iterations = max(1, iterations - 1)\n    {ITERATIONS}"),),
+    "early-return": (in_layers("v = squash(s)\n", "v = squash(s)\n        break\n"),),
+    "logits-replaced": (in_layers("logits = logits + tf", "logits = tf"),),
+    "agreement-with-input": (in_layers("tf.matmul(v, u_hat,", "tf.matmul(s, u_hat,"),),
+    "spatial-grouping": (in_model(GRID, "tf.reshape(tf.transpose(grid, (0, 3, 1, 2)), (images.shape[0],"),),
     "channels-first-order": (
-        _model(
+        in_model(
             GRID,
             f"grid = {SPLIT}, self.model.primary_types, self.model.primary_dim)), (0, 3, 1, 2, 4))\n"
             f"        primary = {GRID}",
         ),
     ),
     "dimensions-before-types": (
-        _model(
+        in_model(
             GRID,
             f"grid = {SPLIT}, self.model.primary_dim, self.model.primary_types)), (0, 1, 2, 4, 3))\n"
             f"        primary = {GRID}",
         ),
     ),
-    "squash-without-epsilon": (_layers("tf.sqrt(square + SQUASH_EPSILON)", "tf.sqrt(square)"),),
-    "squash-wrong-axis": (_layers("tf.reduce_sum(s * s, -1,", "tf.reduce_sum(s * s, 1,"),),
-    "squash-to-unit-length": (_layers("s * (square / (1 + square) /", "s * (1 /"),),
-    "primary-not-squashed": (_model("self.digit(squash(primary))", "self.digit(primary)"),),
-    "length-without-epsilon": (_layers("tf.reduce_sum(v * v, -1) + SQUASH_EPSILON", "tf.reduce_sum(v * v, -1)"),),
-    "primary-relu": (_model(GRID, "tf.reshape(tf.nn.relu(grid), (images.shape[0],"),),
-    "conv1-without-relu": (_model('model.kernel, activation="relu"', "model.kernel"),),
+    "squash-without-epsilon": (in_layers("tf.sqrt(square + SQUASH_EPSILON)", "tf.sqrt(square)"),),
+    "squash-wrong-axis": (in_layers("tf.reduce_sum(s * s, -1,", "tf.reduce_sum(s * s, 1,"),),
+    "squash-to-unit-length": (in_layers("s * (square / (1 + square) /", "s * (1 /"),),
+    "primary-not-squashed": (in_model("self.digit(squash(primary))", "self.digit(primary)"),),
+    "length-without-epsilon": (in_layers("tf.reduce_sum(v * v, -1) + SQUASH_EPSILON", "tf.reduce_sum(v * v, -1)"),),
+    "primary-relu": (in_model(GRID, "tf.reshape(tf.nn.relu(grid), (images.shape[0],"),),
+    "conv1-without-relu": (in_model('model.kernel, activation="relu"', "model.kernel"),),
     "windows-off-by-one": (
-        _model(CONV1, "self.conv1(tf.roll(images, (1, 1), (1, 2)))"),
-        _model("scaled(conv1,", "scaled(tf.roll(conv1, (1, 1), (1, 2)),"),
+        in_model(CONV1, "self.conv1(tf.roll(images, (1, 1), (1, 2)))"),
+        in_model("scaled(conv1,", "scaled(tf.roll(conv1, (1, 1), (1, 2)),"),
     ),
     "kernel-flipped": _kernels("kernel[::-1, ::-1]"),
     "kernel-transposed": _kernels("tf.transpose(kernel, (1, 0, 2, 3))"),
-    "pixels-0-to-255": (_impl("tf.cast(images, self.dtype) / 255", "tf.cast(images, self.dtype)"),),
-    "primary-scale-forgotten": (_model(PRIMARY, "self.primary(conv1)"),),
-    "primary-scale-over-bias": (_model(PRIMARY, "scaled(self.primary(conv1), self.model.primary_scale)"),),
+    "pixels-0-to-255": (in_impl("tf.cast(images, self.dtype) / 255", "tf.cast(images, self.dtype)"),),
+    "primary-scale-forgotten": (in_model(PRIMARY, "self.primary(conv1)"),),
+    "primary-scale-over-bias": (in_model(PRIMARY, "scaled(self.primary(conv1), self.model.primary_scale)"),),
     "digit-bias-last-iteration": (
-        _layers("if bias is not None:", "if bias is not None and iteration == iterations - 1:"),
+        in_layers("if bias is not None:", "if bias is not None and iteration == iterations - 1:"),
     ),
-    "lambda-dropped": (_model("MARGIN_LAMBDA * (1 - present)", "(1 - present)"),),
-    "margin-mean-over-classes": (_model("tf.reduce_sum(present * missed", "tf.reduce_mean(present * missed"),),
+    "lambda-dropped": (in_model("MARGIN_LAMBDA * (1 - present)", "(1 - present)"),),
+    "margin-mean-over-classes": (in_model("tf.reduce_sum(present * missed", "tf.reduce_mean(present * missed"),),
     "margins-swapped": (
-        _model("tf.nn.relu(MARGIN_PLUS - length)", "tf.nn.relu(MARGIN_MINUS - length)"),
-        _model("tf.nn.relu(length - MARGIN_MINUS)", "tf.nn.relu(length - MARGIN_PLUS)"),
+        in_model("tf.nn.relu(MARGIN_PLUS - length)", "tf.nn.relu(MARGIN_MINUS - length)"),
+        in_model("tf.nn.relu(length - MARGIN_MINUS)", "tf.nn.relu(length - MARGIN_PLUS)"),
     ),
     "margin-not-squared": (
-        _model("(MARGIN_PLUS - length) ** 2", "(MARGIN_PLUS - length)"),
-        _model("(length - MARGIN_MINUS) ** 2", "(length - MARGIN_MINUS)"),
+        in_model("(MARGIN_PLUS - length) ** 2", "(MARGIN_PLUS - length)"),
+        in_model("(length - MARGIN_MINUS) ** 2", "(length - MARGIN_MINUS)"),
     ),
-    "reconstruction-mean": (_model("tf.reduce_sum((reconstruction", "tf.reduce_mean((reconstruction"),),
+    "reconstruction-mean": (in_model("tf.reduce_sum((reconstruction", "tf.reduce_mean((reconstruction"),),
     "reconstruction-weight-dropped": (
-        _model("margin + RECONSTRUCTION_WEIGHT * reconstruction", "margin + reconstruction"),
+        in_model("margin + RECONSTRUCTION_WEIGHT * reconstruction", "margin + reconstruction"),
     ),
-    "mask-by-longest-in-training": (_model("net.decode(v, mask)", "net.decode(v, tf.argmax(lengths(v), 1))"),),
-    "mask-missing": (_model("tf.reshape(v * one_hot(mask, v)[..., None],", "tf.reshape(v,"),),
+    "mask-by-longest-in-training": (in_model("net.decode(v, mask)", "net.decode(v, tf.argmax(lengths(v), 1))"),),
+    "mask-missing": (in_model("tf.reshape(v * one_hot(mask, v)[..., None],", "tf.reshape(v,"),),
     "decoder-input-transposed": (
-        _model("v * one_hot(mask, v)[..., None],", "tf.transpose(v * one_hot(mask, v)[..., None], (0, 2, 1)),"),
+        in_model("v * one_hot(mask, v)[..., None],", "tf.transpose(v * one_hot(mask, v)[..., None], (0, 2, 1)),"),
     ),
     "pixels-transposed": (
-        _model(
+        in_model(
             "tf.reshape(images, reconstruction.shape)",
             "tf.reshape(tf.transpose(images, (0, 2, 1, 3)), reconstruction.shape)",
         ),
-        _impl(
+        in_impl(
             ".numpy().reshape(images.shape)",
             ".numpy().reshape(len(images), images.shape[2], images.shape[1], -1).transpose(0, 2, 1, 3)",
         ),
     ),
-    "sigmoid-missing": (_model('activation="sigmoid", ', ""),),
-    "sum-over-images": (_impl("tf.reduce_mean(losses(", "tf.reduce_sum(losses("),),
+    "sigmoid-missing": (in_model('activation="sigmoid", ', ""),),
+    "sum-over-images": (in_impl("tf.reduce_mean(losses(", "tf.reduce_sum(losses("),),
     "margin-scale-forgotten": (
-        _model(
+        in_model(
             "scaled(margin_loss(lengths(v), one_hot(labels, v)), net.model.margin_scale)",
             "margin_loss(lengths(v), one_hot(labels, v))",
         ),
     ),
     "detached-iterations": (
-        _layers("logits = logits + tf.matmul(v,", "logits = tf.stop_gradient(logits) + tf.matmul(tf.stop_gradient(v),"),
-        _layers("tf.stop_gradient(v), u_hat,", "tf.stop_gradient(v), tf.stop_gradient(u_hat),"),
+        in_layers(
+            "logits = logits + tf.matmul(v,", "logits = tf.stop_gradient(logits) + tf.matmul(tf.stop_gradient(v),"
+        ),
+        in_layers("tf.stop_gradient(v), u_hat,", "tf.stop_gradient(v), tf.stop_gradient(u_hat),"),
     ),
-    "reconstruction-detached": (_model("net.decode(v, mask)", "net.decode(tf.stop_gradient(v), mask)"),),
+    "reconstruction-detached": (in_model("net.decode(v, mask)", "net.decode(tf.stop_gradient(v), mask)"),),
     "epsilon-hat": (_optim(EPSILON, "(root + ADAM_EPSILON / tf.sqrt(1 - ADAM_BETA2**step))"),),
     "epsilon-1e-7": (_optim(EPSILON, "(root + 1e-7)"),),
     "no-bias-correction": (_optim("step = tf.cast(self.iterations + 1,", "step = tf.cast(1e9,"),),
@@ -155,11 +145,11 @@ EDITS: dict[str, tuple[Edit, ...]] = {
             "self.optim, self.dtype = optim, dtype",
             "self.optim, self.dtype, self.epoch = optim, dtype, tf.Variable(-1)",
         ),
-        _impl(
+        in_impl(
             "self.adam.iterations.assign(",
             "self.adam._learning_rate.epoch.assign(-1)\n        self.adam.iterations.assign(",
         ),
-        _impl(
+        in_impl(
             "order, shifts, weight = plan.steps()",
             "self.adam._learning_rate.epoch.assign_add(1)\n        order, shifts, weight = plan.steps()",
         ),
@@ -167,26 +157,26 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "decay-a-step-early": (_optim(COMPLETED, "completed = tf.cast(step + 1, self.dtype)"),),
     "decay-without-floor": (_optim("decay.floor)", "0.0)"),),
     "weight-decay": (_optim("first.assign(", "gradient = gradient + 1e-4 * variable\n        first.assign("),),
-    "shift-reversed": (_impl("moved = tf.cast(shifts, tf.int32)", "moved = -tf.cast(shifts, tf.int32)"),),
+    "shift-reversed": (in_impl("moved = tf.cast(shifts, tf.int32)", "moved = -tf.cast(shifts, tf.int32)"),),
     "shift-axes-swapped": (
-        _impl("moved = tf.cast(shifts, tf.int32)", "moved = tf.reverse(tf.cast(shifts, tf.int32), (1,))"),
+        in_impl("moved = tf.cast(shifts, tf.int32)", "moved = tf.reverse(tf.cast(shifts, tf.int32), (1,))"),
     ),
     "shift-wraps-around": (
-        _impl("tf.clip_by_value(rows, 0, height - 1)", "rows % height"),
-        _impl("tf.clip_by_value(columns, 0, width - 1)", "columns % width"),
-        _impl(" * tf.cast(inside, images.dtype)[..., None]", ""),
+        in_impl("tf.clip_by_value(rows, 0, height - 1)", "rows % height"),
+        in_impl("tf.clip_by_value(columns, 0, width - 1)", "columns % width"),
+        in_impl(" * tf.cast(inside, images.dtype)[..., None]", ""),
     ),
     "last-batch-dropped": (
-        _impl(
+        in_impl(
             "strict=True)]\n            totals",
             "strict=True) if tf.reduce_all(step[2] > 0)] or [tf.zeros(4)]\n            totals",
         ),
     ),
-    "last-batch-mean-over-full-size": (_impl("/ tf.reduce_sum(weight)", "/ weight.shape[0]"),),
+    "last-batch-mean-over-full-size": (in_impl("/ tf.reduce_sum(weight)", "/ weight.shape[0]"),),
     "evaluation-mask-by-label": (
-        _impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = labels"),
+        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = labels"),
     ),
     "evaluation-mask-by-longest": (
-        _impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
+        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
     ),
 }
