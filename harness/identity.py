@@ -12,6 +12,7 @@ from harness import registry
 from harness.registry import Entry
 
 _HARNESS = Path(__file__).parent
+_SHARED = _HARNESS.parent / "impls"  # what its modules share, whichever implementation uses it
 # The modules that compute, time or judge a result. Those that schedule, record or print it may change freely.
 _DECISIVE = (
     "spec.py", "config.py", "weights.py", "plans.py", "trial.py", "attempt.py", "worker.py", "timing.py",
@@ -45,6 +46,7 @@ def code_version(entry: Entry) -> str:
     """
     harness = {path for pattern in _DECISIVE for path in _HARNESS.glob(pattern) if _is_source(path)}
     files = [(path.relative_to(_HARNESS), path) for path in harness]
+    files += [(Path("impls", path.name), path) for path in _SHARED.glob("*.py")]
     files += _implementation(entry)
     sha = hashlib.sha256()
     for name, path in sorted(files):
