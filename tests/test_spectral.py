@@ -29,7 +29,15 @@ def by_spectra(x: np.ndarray, w: np.ndarray, t: Spectral) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("image", "kernel", "stride"),
-    [((20, 20), 9, 2), ((28, 20), 9, 2), ((19, 22), 9, 2), ((11, 9), 3, 2), ((8, 9), 4, 2), ((7, 7), 3, 1), ((13, 14), 5, 3)],
+    [
+        ((20, 20), 9, 2),
+        ((28, 20), 9, 2),
+        ((19, 22), 9, 2),
+        ((11, 9), 3, 2),
+        ((8, 9), 4, 2),
+        ((7, 7), 3, 1),
+        ((13, 14), 5, 3),
+    ],
 )
 def test_equals_the_direct_convolution(image: tuple[int, int], kernel: int, stride: int) -> None:
     draw = np.random.default_rng(0).standard_normal
