@@ -7,9 +7,9 @@ short grids; by the discrete Fourier transform each of those is a product at eve
     spectrum of the kernel      (R, phases * channels, filters)  =  kernel_analysis @ phases of the kernel
     convolution                 =  synthesis @ (their matrix products, R of them)
 
-For the 9x9 kernel on 20x20, R is 148, in place of 81 * 36 / 4 = 729 products of the same size: a fifth of the operations, in
-the backward pass too, which consists of the same three matrices transposed. On the unit circle nothing is badly conditioned: the
-rounding error is that of the direct sum or less.
+For the 9x9 kernel on 20x20, R is 148, in place of 81 * 36 / 4 = 729 products of the same size: a fifth of the operations,
+in the backward pass too, which consists of the same three matrices transposed. On the unit circle nothing is badly
+conditioned: the rounding error is that of the direct sum or less.
 """
 
 from __future__ import annotations
