@@ -59,16 +59,16 @@ _ITERATIONS = "for _ in range(iterations):"
 _PRIMARY = "xp.reshape(grid, (-1, model.primary_capsules, model.primary_dim))"
 _SPLIT = "xp.reshape(grid, (-1, *model.primary_grid, "
 _KERNEL = "xp.reshape(w, (-1, w.shape[3]))"
-_CONV1 = 'F.convolution(images, w["conv1.w"], 1) + w["conv1.b"]'
+_CONV1 = 'F.convolution(operand(images), w["conv1.w"], 1) + w["conv1.b"]'
 _AGREEMENT = "logits = logits + _agreement(u_hat, v)"
 _ROOT = "(root + ADAM_EPSILON)"
 _RATE = "self.optim.lr_at(self.moments.step)"
 _DECAY = "self.optim.lr_decay"
 _SHIFTED_ROWS = "np.arange(height) - shifts[:, :1].astype(int)"
 _SHIFTED_COLUMNS = "np.arange(width) - shifts[:, 1:].astype(int)"
-_STEP = "self._step(backward(self.model, self.weights, acts, labels))"
+_STEP = "self._step(backward(self.model, self._operands(), acts, labels))"
 _SUMS = "total += self._sums(acts, labels, labels)"
-_GRID = 'F.convolution(conv1, w["primary.w"], 2) * model.primary_scale + w["primary.b"]'
+_GRID = 'F.convolution(operand(conv1), w["primary.w"], 2) * model.primary_scale + w["primary.b"]'
 _WINDOW = "[x[:, rows, columns, :] for"
 
 
@@ -257,7 +257,7 @@ _CAPSULES = (
         "primary-scale-over-bias",
         "a primary convolution that is divided by its types after the bias instead of before",
         "L2",
-        (in_model(_GRID, 'model.primary_scale * (F.convolution(conv1, w["primary.w"], 2) + w["primary.b"])'),),
+        (in_model(_GRID, 'model.primary_scale * (F.convolution(operand(conv1), w["primary.w"], 2) + w["primary.b"])'),),
         _official,
     ),
     Fault(
@@ -320,7 +320,7 @@ _LOSSES = (
         "L3",
         (
             in_model(
-                "decode(w, acts.v, one_hot(mask, acts.v))",
+                "decode(w, acts.v, one_hot(mask, acts.v), acts.operand)",
                 "decode(w, acts.v, one_hot(xp.argmax(F.lengths(acts.v), axis=1), acts.v))",
             ),
         ),
@@ -359,7 +359,11 @@ _LOSSES = (
         "sigmoid-missing",
         "a decoder without its sigmoid",
         "L3",
-        (in_model('F.sigmoid(inputs[-1] @ w["dec3.w"] + w["dec3.b"])', 'inputs[-1] @ w["dec3.w"] + w["dec3.b"]'),),
+        (
+            in_model(
+                'F.sigmoid(operand(inputs[-1]) @ w["dec3.w"] + w["dec3.b"])', 'inputs[-1] @ w["dec3.w"] + w["dec3.b"]'
+            ),
+        ),
         _with_decoder,
     ),
     Fault(
@@ -493,7 +497,7 @@ _TRAINING = (
         (
             in_impl(
                 _STEP,
-                "grads = backward(self.model, self.weights, acts, labels)\n"
+                "grads = backward(self.model, self._operands(), acts, labels)\n"
                 "            self._step({name: len(chosen) / plan.batch * grad for name, grad in grads.items()})",
             ),
             in_impl(_SUMS, _SUMS.replace("= ", "= len(chosen) / plan.batch * ")),

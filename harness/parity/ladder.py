@@ -99,10 +99,13 @@ class Ladder:
         return [self.impl, *self._specified(self.at.model)]
 
     def _specified(self, model: ModelSpec) -> list[Impl]:
-        """The specification in float64, and its float32 twin, which says what rounding alone does."""
+        """The specification in float64, and its float32 twin, which says what rounding alone does; operands as ours."""
         specification = registry.load(registry.resolve("numpy"))
         precisions = ("fp64",) if self.precision == "fp64" else ("fp64", "fp32")
-        return [specification(model, self.at.optim, Runtime(precision=precision)) for precision in precisions]
+        return [
+            specification(model, self.at.optim, Runtime(precision=precision), self.precision)
+            for precision in precisions
+        ]
 
     def _compared(
         self, measure: Measure, everyone: Sequence[Impl] | None = None, at: Setting | None = None

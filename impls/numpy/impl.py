@@ -74,14 +74,20 @@ def adam(w: Array, grad: Array, first: Array, second: Array, step: int, lr: floa
     return w - lr * (first / (1 - ADAM_BETA1**step)) / (root + ADAM_EPSILON), first, second
 
 
+DIGITS = {"bf16": 8, "tf32": 11}
+"""Binary digits that an operand of a matrix product keeps, the leading one included."""
+
+
 class NumpyCapsNet:
     """See `harness.spec.Impl`. Nothing is compiled, and threads are those of NumPy's BLAS.
 
-    Images are shifted in NumPy, and every batch goes to the device as it is used.
+    Images are shifted in NumPy, and every batch goes to the device as it is used. `operands`, by default the runtime's
+    precision, is that of the operands alone: bf16 in float64 is bf16 without any other rounding.
     """
 
-    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
+    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime, operands: str | None = None) -> None:
         self.model, self.optim, self.device = model, optim, runtime.device
+        self._digits = DIGITS.get(operands or runtime.precision)
         self.xp = namespace(runtime.device)
         self.dtype = self.xp.float64 if runtime.precision == "fp64" else self.xp.float32
 
@@ -109,8 +115,16 @@ class NumpyCapsNet:
     def _classes(self, labels: Int[np.ndarray, " B"]) -> Int[Array, " B"]:
         return self.xp.asarray(labels, dtype=self.xp.int64)
 
+    def _operand(self, x: Array) -> Array:
+        return F.rounded(x, self._digits) if self._digits else x
+
+    def _operands(self) -> dict[str, Array]:
+        """The weights; biases are added, not multiplied."""
+        return {name: w if name.endswith(".b") else self._operand(w) for name, w in self.weights.items()}
+
     def _forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Activations:
-        return forward(self.model, self.weights, self.xp.astype(self.xp.asarray(images), self.dtype) / 255)
+        pixels = self.xp.astype(self.xp.asarray(images), self.dtype) / 255
+        return forward(self.model, self._operands(), pixels, self._operand)
 
     def _predicted(self, acts: Activations) -> Int[Array, " B"]:
         """The longest capsules."""
@@ -121,7 +135,7 @@ class NumpyCapsNet:
         reconstruction: Float[np.ndarray, "B H W C"] | None = None
         if self.model.decoder:
             mask = one_hot(self._predicted(acts), acts.v)
-            reconstruction = to_numpy(decode(self.weights, acts.v, mask)[1]).reshape(images.shape)
+            reconstruction = to_numpy(decode(self._operands(), acts.v, mask, self._operand)[1]).reshape(images.shape)
         coupling = to_numpy(acts.routing[-1][0]).transpose(0, 2, 1)
         return Outputs(to_numpy(acts.v), to_numpy(F.lengths(acts.v)), coupling, reconstruction)
 
@@ -129,15 +143,15 @@ class NumpyCapsNet:
         self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
     ) -> tuple[Loss, Weights]:
         acts, classes = self._forward(images), self._classes(labels)
-        loss = losses(self.model, self.weights, acts, classes, classes)
-        return loss, self._numpy(backward(self.model, self.weights, acts, classes))
+        loss = losses(self.model, self._operands(), acts, classes, classes)
+        return loss, self._numpy(backward(self.model, self._operands(), acts, classes))
 
     def compile(self, batch: int) -> None:
         self.batch = batch
 
     def _sums(self, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]) -> Float[Array, "3"]:
         """Losses summed over the images, in float64."""
-        means = mean_losses(self.model, self.weights, acts, labels, mask)
+        means = mean_losses(self.model, self._operands(), acts, labels, mask)
         return labels.shape[0] * self.xp.astype(means, self.xp.float64)
 
     def train(self, plan: EpochPlan) -> TrainTotals:
@@ -148,7 +162,7 @@ class NumpyCapsNet:
             labels = self._classes(self.labels[chosen])
             total += self._sums(acts, labels, labels)
             correct += self.xp.sum(self.xp.astype(self._predicted(acts) == labels, self.xp.int64))
-            self._step(backward(self.model, self.weights, acts, labels))
+            self._step(backward(self.model, self._operands(), acts, labels))
         count = len(plan.order)
         return TrainTotals(count, Loss(*(to_numpy(total) / count).tolist()), int(correct))
 

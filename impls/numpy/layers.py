@@ -17,6 +17,14 @@ from harness.spec import SQUASH_EPSILON
 Array = Any  # of any library that follows the standard
 
 
+def rounded(x: Array, digits: int) -> Array:
+    """To the nearest number with `digits` binary digits, by Veltkamp's splitting: finite where x * 2^(p - digits) is."""
+    xp = array_namespace(x)
+    precision = 53 if x.dtype == xp.float64 else 24
+    split = x * (2.0 ** (precision - digits) + 1)
+    return split - (split - x)
+
+
 def relu(x: Array) -> Array:
     return array_namespace(x).maximum(x, 0.0)
 

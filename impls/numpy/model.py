@@ -5,6 +5,7 @@ Weights, images and labels are arrays of one library (see `layers`), and so is w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace, device
@@ -25,23 +26,35 @@ class Activations:
     u: Float[Array, "B I d"]
     u_hat: Float[Array, "B J I e"]
     routing: F.Routing
+    operand: Callable[[Array], Array]
 
     @property
     def v(self) -> Float[Array, "B J e"]:
         return self.routing[-1][2]
 
 
-def forward(model: ModelSpec, w: Weights, images: Float[Array, "B y x c"]) -> Activations:
-    """Pixels in 0..1 to output capsules: ReLU convolution, primary capsules (no ReLU), votes, routing."""
+def exact(x: Array) -> Array:
+    """An operand as it is."""
+    return x
+
+
+def forward(
+    model: ModelSpec, w: Weights, images: Float[Array, "B y x c"], operand: Callable[[Array], Array] = exact
+) -> Activations:
+    """Pixels in 0..1 to output capsules: ReLU convolution, primary capsules (no ReLU), votes, routing.
+
+    `operand` is what the precision makes of an operand of the convolutions, the votes and the decoder, here and in the
+    backward pass; weights come as operands already.
+    """
     xp = array_namespace(images)
-    conv1 = F.relu(F.convolution(images, w["conv1.w"], 1) + w["conv1.b"])
-    grid = F.convolution(conv1, w["primary.w"], 2) * model.primary_scale + w["primary.b"]
+    conv1 = F.relu(F.convolution(operand(images), w["conv1.w"], 1) + w["conv1.b"])
+    grid = F.convolution(operand(conv1), w["primary.w"], 2) * model.primary_scale + w["primary.b"]
     # channel = type * dim + d, so capsule i = (row * width + column) * types + type
     primary = xp.reshape(grid, (-1, model.primary_capsules, model.primary_dim))
     u = F.squash(primary)
-    u_hat = F.votes(u, w["digit.w"])
+    u_hat = F.votes(operand(u), w["digit.w"])
     bias = w["digit.b"] if model.digit_bias else None
-    return Activations(images, conv1, primary, u, u_hat, F.route(u_hat, model.routing, bias))
+    return Activations(images, conv1, primary, u, u_hat, F.route(u_hat, model.routing, bias), operand)
 
 
 def one_hot(classes: Int[Array, " B"], v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
@@ -51,13 +64,13 @@ def one_hot(classes: Int[Array, " B"], v: Float[Array, "B J e"]) -> Float[Array,
 
 
 def decode(
-    w: Weights, v: Float[Array, "B J e"], mask: Float[Array, "B J"]
+    w: Weights, v: Float[Array, "B J e"], mask: Float[Array, "B J"], operand: Callable[[Array], Array] = exact
 ) -> tuple[list[Float[Array, "B n"]], Float[Array, "B p"]]:
     """Section 4.1: all but the masked-in capsule zeroed, two ReLU layers, a sigmoid layer; and each layer's input."""
     inputs = [array_namespace(v).reshape(v * mask[..., None], (v.shape[0], -1))]
     for layer in ("dec1", "dec2"):
-        inputs.append(F.relu(inputs[-1] @ w[f"{layer}.w"] + w[f"{layer}.b"]))
-    return inputs, F.sigmoid(inputs[-1] @ w["dec3.w"] + w["dec3.b"])
+        inputs.append(F.relu(operand(inputs[-1]) @ w[f"{layer}.w"] + w[f"{layer}.b"]))
+    return inputs, F.sigmoid(operand(inputs[-1]) @ w["dec3.w"] + w["dec3.b"])
 
 
 def margin_loss(lengths: Float[Array, "B J"], present: Float[Array, "B J"]) -> Float[Array, " B"]:
@@ -81,7 +94,7 @@ def mean_losses(
     margin = model.margin_scale * xp.mean(margin_loss(F.lengths(acts.v), one_hot(labels, acts.v)))
     reconstruction = xp.zeros_like(margin)
     if model.decoder:
-        _, pixels = decode(w, acts.v, one_hot(mask, acts.v))
+        _, pixels = decode(w, acts.v, one_hot(mask, acts.v), acts.operand)
         reconstruction = xp.mean(reconstruction_loss(pixels, acts.images))
     return xp.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
 
@@ -94,7 +107,7 @@ def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "
 
 def backward(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"]) -> Weights:
     """The gradient of the mean training loss (decoder masked by the label) for every weight."""
-    xp = array_namespace(acts.v)
+    xp, operand = array_namespace(acts.v), acts.operand
     count = acts.v.shape[0]
     grads: Weights = {}
     present, length = one_hot(labels, acts.v), F.lengths(acts.v)
@@ -102,23 +115,25 @@ def backward(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array,
     grad_length = model.margin_scale / count * 2 * (MARGIN_LAMBDA * (1 - present) * imagined - present * missed)
     grad_v = (grad_length / length)[..., None] * acts.v
     if model.decoder:
-        inputs, pixels = decode(w, acts.v, present)
+        inputs, pixels = decode(w, acts.v, present, operand)
         grad = 2 * RECONSTRUCTION_WEIGHT / count * (pixels - xp.reshape(acts.images, pixels.shape))
         grad = grad * pixels * (1 - pixels)  # through the sigmoid
         for layer, x in zip(("dec3", "dec2", "dec1"), reversed(inputs), strict=True):
-            grads[f"{layer}.w"], grads[f"{layer}.b"] = x.T @ grad, xp.sum(grad, axis=0)
-            grad = grad @ w[f"{layer}.w"].T
+            grads[f"{layer}.w"], grads[f"{layer}.b"] = operand(x).T @ operand(grad), xp.sum(grad, axis=0)
+            grad = operand(grad) @ w[f"{layer}.w"].T
             if layer != "dec1":
                 grad = F.relu_vjp(x, grad)
         grad_v = grad_v + xp.reshape(grad, grad_v.shape) * present[..., None]
     grad_u_hat, grad_bias = F.route_vjp(acts.u_hat, acts.routing, grad_v)
     if model.digit_bias:
         grads["digit.b"] = grad_bias
-    grad_u, grads["digit.w"] = F.votes_vjp(acts.u, w["digit.w"], grad_u_hat)
+    grad_u, grads["digit.w"] = F.votes_vjp(operand(acts.u), w["digit.w"], operand(grad_u_hat))
     grad_grid = xp.reshape(F.squash_vjp(acts.primary, grad_u), (count, *model.primary_grid, -1))
     grads["primary.b"] = xp.sum(grad_grid, axis=(0, 1, 2))
-    grad_conv1, grads["primary.w"] = F.convolution_vjp(acts.conv1, w["primary.w"], 2, model.primary_scale * grad_grid)
+    grad_conv1, grads["primary.w"] = F.convolution_vjp(
+        operand(acts.conv1), w["primary.w"], 2, operand(model.primary_scale * grad_grid)
+    )
     grad_conv1 = F.relu_vjp(acts.conv1, grad_conv1)
     grads["conv1.b"] = xp.sum(grad_conv1, axis=(0, 1, 2))
-    _, grads["conv1.w"] = F.convolution_vjp(acts.images, w["conv1.w"], 1, grad_conv1)
+    _, grads["conv1.w"] = F.convolution_vjp(operand(acts.images), w["conv1.w"], 1, operand(grad_conv1))
     return {name: grads[name] for name in w}

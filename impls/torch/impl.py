@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -24,13 +21,13 @@ from harness.spec import (
     OptimSpec,
     Outputs,
     Runtime,
-    TimingWarning,
     TrainTotals,
     Weights,
     batched,
 )
 from impls.torch.layers import lengths
 from impls.torch.model import CANONICAL, CapsNet, losses
+from impls.torch.precision import configure
 
 
 def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
@@ -49,21 +46,22 @@ class TorchCapsNet:
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
         torch.set_num_threads(runtime.threads)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # strict float32
+        configure(runtime.precision)
         self.model, self.optim = model, optim
         self.device = torch.device("cuda" if runtime.device == "gpu" else "cpu")
         self.dtype = torch.float64 if runtime.precision == "fp64" else torch.float32
         # MKL chooses a kernel at its first square root; where two threads make it at once, one of them may get the kernel
         # of low accuracy (1e-4) for that call: pytorch/pytorch#188792. One element is one thread's work.
         torch.sqrt(torch.ones(1, dtype=self.dtype))
-        self.net = CapsNet(model).to(self.device, self.dtype, memory_format=torch.channels_last)
+        self.net = CapsNet(model, runtime.precision).to(self.device, self.dtype)
         # the optimiser's own learning rate is replaced before every step
         self.adam = torch.optim.Adam(
             self.net.parameters(), lr=optim.lr, betas=(ADAM_BETA1, ADAM_BETA2), eps=ADAM_EPSILON, fused=True
         )
         self._train_losses: Callable[..., Tensor] = self._losses
         self._eval_losses: Callable[..., tuple[Tensor, Tensor]] = self._evaluate
-        if runtime.compile and _can_compile(self.device):
+        # on a CPU the gradient rules written by hand leave torch.compile nothing to gain, and it takes half a minute
+        if runtime.compile and self.device.type == "cuda":
             self._train_losses = torch.compile(self._losses, fullgraph=True, dynamic=False)
             self._eval_losses = torch.compile(self._evaluate, fullgraph=True, dynamic=False)
 
@@ -146,11 +144,15 @@ class TorchCapsNet:
         return torch.cat([means, correct[None]])
 
     def _evaluate(
-        self, images: UInt8[Tensor, "B H W C"], labels: Int[Tensor, " B"], weight: Float[Tensor, " B"]
+        self,
+        images: UInt8[Tensor, "B H W C"],
+        labels: Int[Tensor, " B"],
+        weight: Float[Tensor, " B"],
+        spectrum: Tensor | None,
     ) -> tuple[Float[Tensor, "3"], Int[Tensor, " B"]]:
         """Losses summed over the images of weight 1, and every image's predicted class."""
         pixels = self._pixels(images)
-        v, _ = self.net(pixels)
+        v, _ = self.net(pixels, spectrum)
         predicted = lengths(v).argmax(1)
         mask = labels if self.model.evaluation_mask == "label" else predicted
         return losses(self.net, v, pixels, labels, mask) @ weight, predicted
@@ -185,8 +187,9 @@ class TorchCapsNet:
         pixels, classes, weight = (torch.tensor(batched(part, self.batch), device=self.device) for part in parts)
         total = torch.zeros(3, dtype=torch.float64, device=self.device)
         predicted: list[Tensor] = []
+        spectrum = self.net.primary.spectrum()
         for batch in zip(pixels, classes, weight.to(self.dtype), strict=True):
-            values, winners = self._eval_losses(*batch)
+            values, winners = self._eval_losses(*batch, spectrum)
             total += values
             predicted.append(winners)
         classes_seen = torch.cat(predicted).cpu().numpy()[: len(labels)]
@@ -194,17 +197,3 @@ class TorchCapsNet:
 
     def peak_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
-
-
-def _can_compile(device: torch.device) -> bool:
-    """torch.compile writes C++ for the CPU; without a compiler the eager mode is used, and the record says so."""
-    compiler = os.environ.get("CXX", "g++")
-    if device.type == "cuda" or shutil.which(compiler):
-        return True
-    warnings.warn(
-        f"torch ran eager: torch.compile needs a C++ compiler and {compiler} was not found; "
-        "install g++, or set runtime.compile=false for all to compare like with like",
-        TimingWarning,
-        stacklevel=3,
-    )
-    return False

@@ -1,18 +1,36 @@
-"""The capsule layers. Axis letters: B images, I primary capsules of d dimensions, J output capsules of e dimensions."""
+"""The capsule layers. Axis letters: B images, I primary capsules of d dimensions, J output capsules of e dimensions.
+
+`f` is the forward; `f_vjp` takes the gradient at f's output back to its inputs.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from harness.spec import SQUASH_EPSILON
+from impls.torch.precision import operand, result, rounded
+
+Routing = list[tuple[Float[Tensor, "B J I"], Float[Tensor, "B J e"], Float[Tensor, "B J e"]]]
+"""One (coupling c, input s, output v) per iteration."""
 
 
 def squash(s: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """Eq. 1: |s|^2 / (1 + |s|^2) * s / |s|, with |s| = sqrt(s.s + epsilon)."""
     square = (s * s).sum(-1, keepdim=True)
     return s * (square / (1 + square) / torch.sqrt(square + SQUASH_EPSILON))
+
+
+def squash_vjp(s: Float[Tensor, "*n d"], grad: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """squash(s) = s f(n) with n = s.s, so its gradient is f(n) g + 2 f'(n) (s.g) s."""
+    square = (s * s).sum(-1, keepdim=True)
+    root = torch.sqrt(square + SQUASH_EPSILON)
+    scale = square / (1 + square) / root
+    slope = 1 / (1 + square) / (1 + square) / root - 0.5 * scale / root / root  # no power of n: it could overflow
+    return scale * grad + 2 * slope * (s * grad).sum(-1, keepdim=True) * s
 
 
 def lengths(v: Float[Tensor, "*n e"]) -> Float[Tensor, "*n"]:
@@ -25,27 +43,144 @@ def scaled(x: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
     return x if factor == 1 else factor * x
 
 
-def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"]) -> Float[Tensor, "B J I e"]:
-    """Eq. 2: u_hat_j|i = W_ij u_i, as one matrix product per primary capsule."""
-    capsules, classes, dim, digit_dim = w.shape
-    product = torch.bmm(u.transpose(0, 1), w.transpose(1, 2).reshape(capsules, dim, classes * digit_dim))
-    return product.view(capsules, -1, classes, digit_dim).permute(1, 2, 0, 3).contiguous()
+def softmax_vjp(coupling: Float[Tensor, "B J I"], grad: Float[Tensor, "B J I"]) -> Float[Tensor, "B J I"]:
+    """From softmax's output c: c (g - c.g), the sum over the output capsules."""
+    return coupling * (grad - (coupling * grad).sum(1, keepdim=True))
+
+
+def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I d J e"]) -> Float[Tensor, "I B je"]:
+    """Eq. 2: u_hat_j|i = W_ij u_i, as one matrix product per primary capsule; they stay in the order that it leaves."""
+    return torch.bmm(u.transpose(0, 1), w.flatten(2))
+
+
+def votes_vjp(
+    u: Float[Tensor, "B I d"], w: Float[Tensor, "I d J e"], grad: Float[Tensor, "I B je"]
+) -> tuple[Float[Tensor, "B I d"], Float[Tensor, "I d J e"]]:
+    """Gradients for the input capsules and for the matrices."""
+    grad_u = torch.bmm(grad, w.flatten(2).mT)
+    grad_w = torch.bmm(u.permute(1, 2, 0), grad)
+    return grad_u.transpose(0, 1), grad_w.unflatten(2, w.shape[2:])
+
+
+# Sums over the votes are matrix products, one per image, of all output capsules with all votes, of which the diagonal
+# blocks are wanted: J times the operations, but they run at the speed at which the votes are read, and nothing is transposed.
+
+
+def _apart(v: Float[Tensor, "B n J e"]) -> Float[Tensor, "B nJ je"]:
+    """Every vector in a row of its own, at its own capsule's place among zeros."""
+    classes = torch.eye(v.shape[2], dtype=v.dtype, device=v.device)
+    return (classes[:, :, None] * v[:, :, :, None]).flatten(3).flatten(1, 2)
+
+
+def _weighted_votes(numbers: Float[Tensor, "B J I"], u_hat: Float[Tensor, "I B je"]) -> Float[Tensor, "B J e"]:
+    """sum_i c_ij u_hat_j|i"""
+    sums = torch.bmm(numbers, u_hat.transpose(0, 1)).unflatten(2, (numbers.shape[1], -1))
+    return sums.diagonal(dim1=1, dim2=2).mT
+
+
+def _agreement(v: Float[Tensor, "B J e"], u_hat: Float[Tensor, "I B je"]) -> Float[Tensor, "B J I"]:
+    """u_hat_j|i . v_j"""
+    return torch.bmm(_apart(v[:, None]), u_hat.permute(1, 2, 0))
 
 
 def route(
-    u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None
-) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-    """Procedure 1, as matrix products over the votes: the output capsules, and the last coupling coefficients.
+    u_hat: Float[Tensor, "I B je"], classes: int, iterations: int, bias: Float[Tensor, "J e"] | None = None
+) -> Routing:
+    """Procedure 1.
 
     `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
     """
-    logits = u_hat.new_zeros((*u_hat.shape[:2], 1, u_hat.shape[2]))
+    history: Routing = []
+    logits = u_hat.new_zeros((u_hat.shape[1], classes, u_hat.shape[0]))
     for iteration in range(iterations):
         coupling = torch.softmax(logits, dim=1)  # Eq. 3: over the output capsules
-        s = coupling @ u_hat  # Eq. 2
+        s = _weighted_votes(coupling, u_hat)  # Eq. 2
         if bias is not None:
-            s = s + bias[:, None]
+            s = s + bias
         v = squash(s)
+        history.append((coupling, s, v))
         if iteration < iterations - 1:
-            logits = logits + v @ u_hat.mT
-    return v.squeeze(2), coupling.squeeze(2)
+            logits = logits + _agreement(v, u_hat)
+    return history
+
+
+def route_vjp(
+    u_hat: Float[Tensor, "I B je"], history: Routing, grad: Float[Tensor, "B J e"]
+) -> tuple[Float[Tensor, "I B je"], Float[Tensor, "J e"]]:
+    """Gradients for the votes and for the bias, whether there is one or not.
+
+    Every use of the votes adds a product of a number per vote and a vector per output capsule to their gradient. These
+    are collected, and the gradient is written once.
+    """
+    numbers: list[Tensor] = []
+    vectors: list[Tensor] = []
+    grad_bias = torch.zeros_like(grad[0])
+    grad_logits = torch.zeros_like(history[0][0])
+    for k in reversed(range(len(history))):
+        coupling, s, _ = history[k]
+        grad_s = squash_vjp(s, grad)
+        grad_bias = grad_bias + grad_s.sum(0)
+        numbers.append(coupling)
+        vectors.append(grad_s)
+        if k:
+            grad_logits = grad_logits + softmax_vjp(coupling, _agreement(grad_s, u_hat))
+            numbers.append(grad_logits)
+            vectors.append(history[k - 1][2])
+            grad = _weighted_votes(grad_logits, u_hat)
+    grad_u_hat = torch.bmm(torch.cat(numbers, 1).mT, _apart(torch.stack(vectors, 1)))
+    return grad_u_hat.transpose(0, 1).contiguous(), grad_bias
+
+
+def digit_capsules(
+    u: Float[Tensor, "B I d"],
+    w: Float[Tensor, "I d J e"],
+    bias: Float[Tensor, "J e"] | None,
+    routing: int,
+    precision: str,
+) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
+    """The output capsules, and the last coupling coefficients."""
+    u, w = operand(u, precision), operand(w, precision)
+    if not u.is_cuda:
+        return _DigitCaps.apply(u, w, bias, routing, precision)
+    coupling, _, v = route(result(votes(u, w), precision), w.shape[2], routing, bias)[-1]
+    return v, coupling
+
+
+class _DigitCaps(torch.autograd.Function):
+    """Votes and routing, some images at a time, so that their votes stay in the processor's cache.
+
+    All of a batch's votes (94 MB at full size) never exist; the backward pass computes them again.
+    """
+
+    CHUNK = 32  # images
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        u: Float[Tensor, "B I d"],
+        w: Float[Tensor, "I d J e"],
+        bias: Float[Tensor, "J e"] | None,
+        routing: int,
+        precision: str,
+    ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
+        """The output capsules, and the last coupling coefficients, which have no gradient."""
+        histories = [route(votes(some, w), w.shape[2], routing, bias) for some in u.split(_DigitCaps.CHUNK)]
+        ctx.save_for_backward(u, w, *(tensor for history in histories for state in history for tensor in state))
+        ctx.has_bias, ctx.routing, ctx.precision = bias is not None, routing, precision
+        coupling, _, v = (torch.cat(last) for last in zip(*(history[-1] for history in histories), strict=True))
+        ctx.mark_non_differentiable(coupling)
+        return v, coupling
+
+    @staticmethod
+    def backward(ctx: Any, grad: Float[Tensor, "B J e"], _: Tensor) -> tuple[Tensor | None, ...]:
+        u, w, *saved = ctx.saved_tensors
+        states = list(zip(saved[::3], saved[1::3], saved[2::3], strict=True))
+        grad_u, grad_w, grad_bias = [], torch.zeros_like(w), torch.zeros_like(grad[0])
+        for some_u, some_grad in zip(u.split(_DigitCaps.CHUNK), grad.split(_DigitCaps.CHUNK), strict=True):
+            history, states = states[: ctx.routing], states[ctx.routing :]
+            grad_u_hat, more_bias = route_vjp(votes(some_u, w), history, some_grad)
+            more_u, more_w = votes_vjp(some_u, w, rounded(grad_u_hat) if ctx.precision == "bf16" else grad_u_hat)
+            grad_u.append(more_u)
+            grad_w += more_w
+            grad_bias += more_bias
+        return torch.cat(grad_u), grad_w, grad_bias if ctx.has_bias else None, None, None

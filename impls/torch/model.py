@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
-from impls.torch.layers import lengths, route, scaled, squash, votes
+from impls.torch.convolution import PrimaryConv2d
+from impls.torch.layers import digit_capsules, lengths, scaled, squash
+from impls.torch.precision import linear
 
 # canonical name -> parameter of the module, and the permutation that takes it to the canonical layout
 CANONICAL = {
@@ -16,7 +18,7 @@ CANONICAL = {
     "conv1.b": ("conv1.bias", (0,)),
     "primary.w": ("primary.weight", (2, 3, 1, 0)),
     "primary.b": ("primary.bias", (0,)),
-    "digit.w": ("digit", (0, 1, 2, 3)),
+    "digit.w": ("digit", (0, 2, 1, 3)),
     "digit.b": ("digit_bias", (0, 1)),
     "dec1.w": ("dec1.weight", (1, 0)),
     "dec1.b": ("dec1.bias", (0,)),
@@ -30,13 +32,14 @@ CANONICAL = {
 class CapsNet(nn.Module):
     """Weights are set by `load`: the module's own initial values are never used."""
 
-    def __init__(self, model: ModelSpec) -> None:
+    def __init__(self, model: ModelSpec, precision: str) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.precision = model, precision
         self.conv1 = nn.Conv2d(model.image[2], model.conv_channels, model.kernel)
-        self.primary = nn.Conv2d(model.conv_channels, model.primary_types * model.primary_dim, model.kernel, stride=2)
+        filters = model.primary_types * model.primary_dim
+        self.primary = PrimaryConv2d(model.conv_grid, model.conv_channels, filters, model.kernel, 2, precision)
         self.digit = nn.Parameter(
-            torch.empty(model.primary_capsules, model.classes, model.primary_dim, model.digit_dim)
+            torch.empty(model.primary_capsules, model.primary_dim, model.classes, model.digit_dim)
         )
         self.digit_bias = nn.Parameter(torch.empty(model.classes, model.digit_dim)) if model.digit_bias else None
         if model.decoder:
@@ -44,19 +47,37 @@ class CapsNet(nn.Module):
             self.dec2 = nn.Linear(model.decoder_units[0], model.decoder_units[1])
             self.dec3 = nn.Linear(model.decoder_units[1], model.pixels)
 
-    def forward(self, images: Float[Tensor, "B y x c"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-        """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution."""
-        conv1 = F.relu(self.conv1(images.permute(0, 3, 1, 2)))
+    def forward(
+        self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
+        """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution.
+
+        `spectrum` is `primary.spectrum()`, for when the weights stay the same over many batches.
+        """
+        return self.digit_capsules(self.primary_capsules(images, spectrum))
+
+    def primary_capsules(self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None) -> Float[Tensor, "B I d"]:
+        # few input channels: as one product of all windows with all filters, faster than `Conv2d`
+        windows = images.unfold(1, self.model.kernel, 1).unfold(2, self.model.kernel, 1)
+        flat = windows.reshape(-1, self.conv1.weight[0].numel())
+        conv1 = F.relu(linear(flat, self.conv1.weight.flatten(1), self.conv1.bias, self.precision), inplace=True)
+        conv1 = conv1.view(*windows.shape[:3], -1)
         # scaling its input scales the convolution, but not its bias
-        grid = self.primary(scaled(conv1, self.model.primary_scale))
+        grid = self.primary(scaled(conv1, self.model.primary_scale), spectrum)
         # channel = type * dim + d, so capsule i = (row * width + column) * types + type
-        primary = grid.permute(0, 2, 3, 1).reshape(-1, self.model.primary_capsules, self.model.primary_dim)
-        return route(votes(squash(primary), self.digit), self.model.routing, self.digit_bias)
+        return squash(grid.reshape(-1, self.model.primary_capsules, self.model.primary_dim))
+
+    def digit_capsules(self, u: Float[Tensor, "B I d"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
+        return digit_capsules(u, self.digit, self.digit_bias, self.model.routing, self.precision)
 
     def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, " B"]) -> Float[Tensor, "B p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer."""
-        masked = (v * one_hot(mask, v)[..., None]).flatten(1)
-        return torch.sigmoid(self.dec3(F.relu(self.dec2(F.relu(self.dec1(masked))))))
+        hidden1 = F.relu(self._dense(self.dec1, (v * one_hot(mask, v)[..., None]).flatten(1)))
+        hidden2 = F.relu(self._dense(self.dec2, hidden1))
+        return torch.sigmoid(self._dense(self.dec3, hidden2))
+
+    def _dense(self, layer: nn.Linear, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
+        return linear(x, layer.weight, layer.bias, self.precision)
 
 
 def one_hot(classes: Int[Tensor, " B"], v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:

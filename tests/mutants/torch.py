@@ -5,66 +5,74 @@ from __future__ import annotations
 from harness.parity.mutate import Edit, in_impl, in_layers, in_model
 
 ITERATIONS = "for iteration in range(iterations):"
-CONV1 = "self.conv1(images.permute(0, 3, 1, 2))"
-PRIMARY = "self.primary(scaled(conv1, self.model.primary_scale))"
-GRID = "grid.permute(0, 2, 3, 1)"
+WINDOWS = "images.unfold(1, self"
+CONV1 = "F.relu(linear(flat, self.conv1.weight.flatten(1), self.conv1.bias, self.precision), inplace=True)"
+PRIMARY = "self.primary(scaled(conv1, self.model.primary_scale), spectrum)"
+DIRECT = "F.conv2d({}.permute(0, 3, 1, 2), {}, self.primary.bias, stride=2, padding={}).permute(0, 2, 3, 1)"
+SCALED = "scaled(conv1, self.model.primary_scale)"
+GRID = "squash(grid.reshape("
+HALF = "self.model.kernel // 2"
 RATE = 'group["lr"] = self.optim.lr_at(self.step)'
-PADDED = "F.pad({}, (self.model.kernel // 2, -(self.model.kernel // 2)) * 2)"
+PADDED = f"F.pad({{}}, (0, 0, {HALF}, -({HALF}), {HALF}, -({HALF})))"
 STEPS = "self.optim.lr_decay.steps"
 
 EDITS: dict[str, tuple[Edit, ...]] = {
     "same-padding": (
-        in_model("model.conv_channels, model.kernel)", 'model.conv_channels, model.kernel, padding="same")'),
-        in_model("model.kernel, stride=2)", "model.kernel, stride=2, padding=model.kernel // 2)"),
+        in_model(WINDOWS, f"F.pad(images, (0, 0, {HALF}, {HALF}, {HALF}, {HALF})).unfold(1, self"),
+        in_model(PRIMARY, DIRECT.format(SCALED, "self.primary.weight", HALF)),
     ),
     "same-padding-cropped": (
-        in_model(CONV1, f"self.conv1({PADDED.format('images.permute(0, 3, 1, 2)')})"),
-        in_model("self.primary(scaled(conv1,", f"self.primary(scaled({PADDED.format('conv1')},"),
+        in_model(WINDOWS, f"{PADDED.format('images')}.unfold(1, self"),
+        in_model(PRIMARY, f"self.primary({PADDED.format(SCALED)}, spectrum)"),
     ),
-    "softmax-over-inputs": (in_layers("torch.softmax(logits, dim=1)", "torch.softmax(logits, dim=3)"),),
+    "softmax-over-inputs": (in_layers("torch.softmax(logits, dim=1)", "torch.softmax(logits, dim=2)"),),
     "shared-logits": (
         in_layers("torch.softmax(logits,", "torch.softmax(logits.mean(0, keepdim=True).expand_as(logits),"),
     ),
     "one-iteration-more": (in_layers(ITERATIONS, f"iterations += 1\n    {ITERATIONS}"),),
     "one-iteration-fewer": (in_layers(ITERATIONS, f"iterations = max(1, iterations - 1)\n    {ITERATIONS}"),),
-    "early-return": (in_layers("v = squash(s)\n", "v = squash(s)\n        break\n"),),
-    "logits-replaced": (in_layers("logits = logits + v @", "logits = v @"),),
-    "agreement-with-input": (in_layers("logits + v @", "logits + s @"),),
-    "spatial-grouping": (in_model(GRID, "grid"),),
+    "early-return": (
+        in_layers("history.append((coupling, s, v))\n", "history.append((coupling, s, v))\n        break\n"),
+    ),
+    "logits-replaced": (in_layers("logits = logits + _agreement", "logits = _agreement"),),
+    "agreement-with-input": (in_layers("_agreement(v, u_hat)", "_agreement(s, u_hat)"),),
+    "spatial-grouping": (in_model(GRID, "squash(grid.permute(0, 3, 1, 2).reshape("),),
     "channels-first-order": (
-        in_model(GRID, "grid.unflatten(1, (self.model.primary_types, self.model.primary_dim)).permute(0, 1, 3, 4, 2)"),
+        in_model(
+            GRID,
+            "squash(grid.unflatten(3, (self.model.primary_types, self.model.primary_dim))"
+            ".permute(0, 3, 1, 2, 4).reshape(",
+        ),
     ),
     "dimensions-before-types": (
-        in_model(GRID, "grid.unflatten(1, (self.model.primary_dim, self.model.primary_types)).permute(0, 3, 4, 2, 1)"),
+        in_model(GRID, "squash(grid.unflatten(3, (self.model.primary_dim, self.model.primary_types)).mT.reshape("),
     ),
-    "squash-without-epsilon": (in_layers("torch.sqrt(square + SQUASH_EPSILON)", "torch.sqrt(square)"),),
-    "squash-wrong-axis": (in_layers("(s * s).sum(-1,", "(s * s).sum(1,"),),
+    "squash-without-epsilon": (in_layers("/ torch.sqrt(square + SQUASH_EPSILON))", "/ torch.sqrt(square))"),),
+    "squash-wrong-axis": (
+        in_layers(
+            "square = (s * s).sum(-1, keepdim=True)\n    return", "square = (s * s).sum(1, keepdim=True)\n    return"
+        ),
+    ),
     "squash-to-unit-length": (in_layers("s * (square / (1 + square) /", "s * (1 /"),),
-    "primary-not-squashed": (in_model("votes(squash(primary),", "votes(primary,"),),
+    "primary-not-squashed": (in_model(GRID, "(grid.reshape("),),
     "length-without-epsilon": (in_layers("(v * v).sum(-1) + SQUASH_EPSILON", "(v * v).sum(-1)"),),
     "primary-relu": (in_model(PRIMARY, f"F.relu({PRIMARY})"),),
-    "conv1-without-relu": (in_model(f"F.relu({CONV1})", CONV1),),
+    "conv1-without-relu": (in_model(CONV1, CONV1.removeprefix("F.relu(").removesuffix(", inplace=True)")),),
     "windows-off-by-one": (
-        in_model(CONV1, "self.conv1(images.permute(0, 3, 1, 2).roll((1, 1), (2, 3)))"),
-        in_model("scaled(conv1,", "scaled(conv1.roll((1, 1), (2, 3)),"),
+        in_model(WINDOWS, "images.roll((1, 1), (1, 2)).unfold(1, self"),
+        in_model(PRIMARY, PRIMARY.replace("scaled(conv1,", "scaled(conv1.roll((1, 1), (1, 2)),")),
     ),
     "kernel-flipped": (
-        in_model(CONV1, "F.conv2d(images.permute(0, 3, 1, 2), self.conv1.weight.flip(2, 3), self.conv1.bias)"),
-        in_model("self.primary(scaled(", "self._flipped(scaled("),
-        in_model(
-            "    def decode(",
-            "    def _flipped(self, x):\n"
-            "        return F.conv2d(x, self.primary.weight.flip(2, 3), self.primary.bias, stride=2)\n\n"
-            "    def decode(",
-        ),
+        in_model("self.conv1.weight.flatten(1)", "self.conv1.weight.flip(2, 3).flatten(1)"),
+        in_model(PRIMARY, DIRECT.format(SCALED, "self.primary.weight.flip(2, 3)", 0)),
     ),
     "kernel-transposed": (
         in_model('("conv1.weight", (2, 3, 1, 0))', '("conv1.weight", (3, 2, 1, 0))'),
         in_model('("primary.weight", (2, 3, 1, 0))', '("primary.weight", (3, 2, 1, 0))'),
     ),
     "pixels-0-to-255": (in_impl("images.to(self.dtype) / 255", "images.to(self.dtype)"),),
-    "primary-scale-forgotten": (in_model(PRIMARY, "self.primary(conv1)"),),
-    "primary-scale-over-bias": (in_model(PRIMARY, "scaled(self.primary(conv1), self.model.primary_scale)"),),
+    "primary-scale-forgotten": (in_model(SCALED, "conv1"),),
+    "primary-scale-over-bias": (in_model(PRIMARY, "scaled(self.primary(conv1, spectrum), self.model.primary_scale)"),),
     "digit-bias-last-iteration": (
         in_layers("if bias is not None:", "if bias is not None and iteration == iterations - 1:"),
     ),
@@ -102,7 +110,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
             "margin_loss(lengths(v), one_hot(labels, v))",
         ),
     ),
-    "detached-iterations": (in_layers("logits = logits + v @ u_hat.mT", "logits = (logits + v @ u_hat.mT).detach()"),),
+    "detached-iterations": (in_layers("grad_logits + softmax_vjp(", "grad_logits + 0 * softmax_vjp("),),
     "reconstruction-detached": (in_model("net.decode(v, mask)", "net.decode(v.detach(), mask)"),),
     "epsilon-hat": (
         in_impl(

@@ -1,0 +1,70 @@
+"""The precision of matrix products. `bf16` rounds their operands, in both directions, and nothing else.
+
+For y = a b, the backward pass has the products g b^T and a^T g: a, b and the gradient g at y are the operands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def rounded(x: Tensor) -> Tensor:
+    """To the nearest bfloat16, in the type that it has."""
+    return x.bfloat16().to(x.dtype)
+
+
+class _Operand(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return rounded(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class _Result(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return rounded(grad)
+
+
+def operand(x: Tensor, precision: str) -> Tensor:
+    """`x` as it goes into a product; rounding has the gradient of the identity."""
+    return _Operand.apply(x) if precision == "bf16" else x
+
+
+def result(y: Tensor, precision: str) -> Tensor:
+    """A product as it comes out: its gradient is an operand of the backward pass."""
+    return _Result.apply(y) if precision == "bf16" else y
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
+    """`F.linear`; biases are not rounded, nor are their gradients."""
+    if precision != "bf16":
+        return F.linear(x, weight, bias)
+    return result(F.linear(operand(x, precision), operand(weight, precision)), precision) + bias
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster there than those of float32."""
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+
+
+def configure(precision: str) -> None:
+    """Process-wide: what the hardware may do to the products of float32.
+
+    Operands that are rounded to bfloat16 already lose nothing more in the hardware's own bfloat16 or TF32.
+    """
+    reduced = precision in ("tf32", "bf16")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = reduced
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if precision == "bf16" else "ieee"
+    torch.backends.mkldnn.conv.fp32_precision = "bf16" if precision == "bf16" else "ieee"
