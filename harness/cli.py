@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 _JSON_HELP = "print one JSON document on stdout, all else on stderr"
 
+_SPEED = """\
+Measure a training step and an evaluation, against the machine's own limit.
+
+Every implementation in every setting is a cell with a process of its own, built and compiled once, compared with the
+specification (to L4), and measured in turns with the others, on the same cores. The floor is the operations of the direct
+algorithm at the rate of the fastest float32 matrix product of any installed library, measured in the same rounds; on a GPU,
+that of the cell's precision, or the time to move a step's bytes if that is longer. A step can be below its floor: the
+frequency domain does the large convolution in a fifth of the direct algorithm's operations. Exit code 1: a cell failed."""
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse, with the nearest choice in its complaints, and our errors instead of its usage dump."""
@@ -101,6 +110,40 @@ def _parser() -> argparse.ArgumentParser:
     _out(parity)
     _mlflow(parity)
     parity.add_argument("--no-mlflow", action="store_true", help="record nothing")
+
+    speed = command("speed", "measure a training step and an evaluation, against the machine's own limit")
+    speed.description = _SPEED
+    speed.formatter_class = argparse.RawDescriptionHelpFormatter
+    speed.add_argument(
+        "suite", type=Path, nargs="?", metavar="SUITE",
+        help="take model, data, batch and resources from a suite; default: the paper's full-size model on embedded digits",
+    )  # fmt: skip
+    for option, metavar, help in (
+        (
+            "--impl",
+            "NAME",
+            "torch, tf, jax, numpy, or a class of yours as package.module:Class; default: torch, tf, jax",
+        ),
+        ("--precision", "P", "fp32, or another that `runtime.precision` may have"),
+        ("--batch", "N", "images in a training step; default: 128"),
+        ("--routing", "R", "routing iterations; default: 3"),
+    ):
+        speed.add_argument(
+            option, action="append", default=[], metavar=metavar, help=f"{help}; may be given several times"
+        )
+    speed.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7; an interval takes 6")
+    speed.add_argument("--steps", type=int, default=4, metavar="N", help="training steps a round; default: 4")
+    speed.add_argument(
+        "--matmul", type=int, default=4096, metavar="N", help="size of the floor's matrix product; default: 4096"
+    )
+    speed.add_argument("--no-gate", action="store_true", help="time what was not compared with the specification")
+    speed.add_argument("--trace", type=Path, metavar="DIR", help="write a profile of each cell for ui.perfetto.dev")
+    _overrides(speed)
+    speed.add_argument(
+        "--time-limit", type=float, default=900.0, metavar="S",
+        help="seconds for one cell, not counting the others' turns; default: 900",
+    )  # fmt: skip
+    _out(speed)
 
     sync = command("sync", "bring a run into MLflow, or what MLflow still lacks of it")
     sync.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
@@ -234,15 +277,11 @@ def _parity(args: argparse.Namespace) -> int:
     if args.suite and args.suite.is_dir():
         return _parity_of_run(args)
     console = Console(stderr=args.json)
-
-    def tell(line: str) -> None:
-        Console(stderr=True).print(Text(line, "dim"), soft_wrap=True)
-
     request = ParityRequest(
         args.suite, args.overrides, args.impls, args.level or "L6", args.precision, args.time_limit, args.out,
         args.mlflow_uri, not args.no_mlflow,
     )  # fmt: skip
-    outcome = parity(request, tell)
+    outcome = parity(request, _tell)
     show(console, outcome.reports, outcome.logs, outcome.level)
     for line in outcome.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)
@@ -251,6 +290,26 @@ def _parity(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(outcome.to_json())
     return 0 if outcome.ok else 1
+
+
+def _speed(args: argparse.Namespace) -> int:
+    from harness.speed.command import Request as SpeedRequest
+    from harness.speed.command import speed
+    from harness.speed.show import show
+
+    request = SpeedRequest(
+        args.suite, args.overrides, args.impl, args.precision, args.batch, args.routing, args.rounds, args.steps,
+        args.matmul, not args.no_gate, args.trace, args.time_limit, args.out,
+    )  # fmt: skip
+    document = speed(request, _tell)
+    show(Console(stderr=args.json), document)
+    if args.json:
+        _print_json(document)
+    return 0 if document["ok"] else 1
+
+
+def _tell(line: str) -> None:
+    Console(stderr=True).print(Text(line, "dim"), soft_wrap=True)
 
 
 def _parity_of_run(args: argparse.Namespace) -> int:
@@ -309,5 +368,5 @@ def _data(args: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "run": _run, "plan": _plan, "parity": _parity, "sync": _sync, "ui": _ui, "doctor": _doctor, "data": _data,
+    "run": _run, "plan": _plan, "parity": _parity, "speed": _speed, "sync": _sync, "ui": _ui, "doctor": _doctor, "data": _data,
 }  # fmt: skip

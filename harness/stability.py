@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import statistics
@@ -15,6 +16,7 @@ from harness.stats import FEWEST, median_interval
 
 _OTHERS, _STOLEN = 0.1, 0.05  # shares of the cores' time above which a timing is not the trial's own
 _DRIFT = 0.1  # from the first third to the last
+_NORMAL = 1.96  # above it lie 2.5% of a normal distribution
 _WIDE = 0.05  # half the interval over the median
 _SPREAD = 0.15  # of too few values for an interval
 _SHORTEST_S = 2.0  # observed in all: below, the counters' ten milliseconds and a start's noise would speak
@@ -113,14 +115,18 @@ def wide(values: Sequence[float], what: str, advice: str) -> str | None:
 
 
 def drift(values: Sequence[float]) -> float | None:
-    """By how much `values` rose from their first third to their last, if clearly: all of the last above all of the first."""
-    third = len(values) // 3
+    """By how much `values` rose from their first third to their last; None where it is little, or may be chance.
+
+    Kendall's test for a trend, one-sided at 2.5% by the normal approximation (Kendall 1975, "Rank Correlation Methods").
+    """
+    count, third = len(values), len(values) // 3
     if third < 2:
         return None
-    first, last = values[:third], values[-third:]
-    start, end = statistics.median(first), statistics.median(last)
-    rise = (end - start) / abs(start) if start else 0.0
-    return rise if rise > _DRIFT and min(last) > max(first) else None
+    score = sum((b > a) - (b < a) for i, a in enumerate(values) for b in values[i + 1 :])
+    deviation = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    first, last = statistics.median(values[:third]), statistics.median(values[-third:])
+    rise = (last - first) / abs(first) if first else 0.0
+    return rise if rise > _DRIFT and score - 1 > _NORMAL * deviation else None
 
 
 def _share(observed: Sequence[Observation], name: str) -> float | None:

@@ -128,7 +128,7 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
     from harness.config import Trial
     from harness.trial import run_trial
 
-    _report_timing_warnings(channel)
+    report_timing_warnings(channel)
     if niceness := os.nice(0):
         channel.emit(
             {
@@ -151,7 +151,7 @@ def explain(error: BaseException) -> dict[str, str | None]:
     return {"cause": cause, "error": name, "hint": hint}
 
 
-def _report_timing_warnings(channel: Channel) -> None:
+def report_timing_warnings(channel: Channel) -> None:
     """Makes an event of every `TimingWarning`, once a text; other warnings stay in the log."""
     from harness.spec import TimingWarning
 
