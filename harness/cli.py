@@ -16,20 +16,12 @@ from rich.text import Text
 
 from harness import __version__
 from harness.errors import UserError, nearest
+from harness.speed.options import add_options
 
 if TYPE_CHECKING:
     from harness.run import Request
 
 _JSON_HELP = "print one JSON document on stdout, all else on stderr"
-
-_SPEED = """\
-Measure a training step and an evaluation, against the machine's own limit.
-
-Every implementation in every setting is a cell with a process of its own, built and compiled once, compared with the
-specification (to L4), and measured in turns with the others, on the same cores. The floor is the operations of the direct
-algorithm at the rate of the fastest float32 matrix product of any installed library, measured in the same rounds; on a GPU,
-that of the cell's precision, or the time to move a step's bytes if that is longer. A step can be below its floor: the
-frequency domain does the large convolution in a fifth of the direct algorithm's operations. Exit code 1: a cell failed."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -112,37 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("--no-mlflow", action="store_true", help="record nothing")
 
     speed = command("speed", "measure a training step and an evaluation, against the machine's own limit")
-    speed.description = _SPEED
-    speed.formatter_class = argparse.RawDescriptionHelpFormatter
-    speed.add_argument(
-        "suite", type=Path, nargs="?", metavar="SUITE",
-        help="take model, data, batch and resources from a suite; default: the paper's full-size model on embedded digits",
-    )  # fmt: skip
-    for option, metavar, help in (
-        (
-            "--impl",
-            "NAME",
-            "torch, tf, jax, numpy, or a class of yours as package.module:Class; default: torch, tf, jax",
-        ),
-        ("--precision", "P", "fp32, or another that `runtime.precision` may have"),
-        ("--batch", "N", "images in a training step; default: 128"),
-        ("--routing", "R", "routing iterations; default: 3"),
-    ):
-        speed.add_argument(
-            option, action="append", default=[], metavar=metavar, help=f"{help}; may be given several times"
-        )
-    speed.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7; an interval takes 6")
-    speed.add_argument("--steps", type=int, default=4, metavar="N", help="training steps a round; default: 4")
-    speed.add_argument(
-        "--matmul", type=int, default=4096, metavar="N", help="size of the floor's matrix product; default: 4096"
-    )
-    speed.add_argument("--no-gate", action="store_true", help="time what was not compared with the specification")
-    speed.add_argument("--trace", type=Path, metavar="DIR", help="write a profile of each cell for ui.perfetto.dev")
+    add_options(speed)
     _overrides(speed)
-    speed.add_argument(
-        "--time-limit", type=float, default=900.0, metavar="S",
-        help="seconds for one cell, not counting the others' turns; default: 900",
-    )  # fmt: skip
     _out(speed)
 
     sync = command("sync", "bring a run into MLflow, or what MLflow still lacks of it")

@@ -17,7 +17,7 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
     """The narrowest pair of order statistics, as far from one end as from the other, that holds the median at `level`.
 
     Exact for any continuous distribution of independent values: the number of values below the median is binomial
-    (Hahn & Meeker 1991, "Statistical Intervals", section 5.2). None where not even the extremes suffice.
+    (Hahn & Meeker 1991, "Statistical Intervals", chapter 5). None where not even the extremes suffice.
     """
     ordered, count = sorted(values), len(values)
     interval, below = None, 0.0
