@@ -25,7 +25,7 @@ from harness.speed.figures import EPOCH_IMAGES, document
 from harness.speed.process import Failure, Record, Session, Setting, measure
 from harness.speed.show import show
 from harness.suite import load_suite
-from tests.run_helpers import capsbench, started, wait_for, write_suite
+from tests.run_helpers import TESTS, capsbench, started, wait_for, write_suite
 
 GOOD = ("numpy", "torch", "speed_helpers:Parted", "speed_helpers:Untold")
 BAD = {
@@ -144,7 +144,7 @@ def test_request_that_cannot_be_met(
 
 def test_no_process_outlives_the_command(tmp_path: Path) -> None:
     arguments = ("speed", write_suite(tmp_path), "--impl", "speed_helpers:Held", "--matmul", "64")
-    with started(tmp_path, *arguments, CUDA_VISIBLE_DEVICES="") as running:
+    with started(tmp_path, *arguments, hide="torch,tensorflow,jax", CUDA_VISIBLE_DEVICES="") as running:
         pid = int(wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "worker", running))
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 130
@@ -159,23 +159,33 @@ def setting_of(folder: Path, **changes: Any) -> Setting:
     return replace(Setting(rounds=1, steps=1, matmul=64, gate=False, time_limit_s=60, logs=folder), **changes)
 
 
-def test_groups_where_memory_does_not_hold_all_and_a_time_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # leases of its own
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which `measure` runs with nothing but the cells: no other command's leases, no other libraries."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(process, "installed_libraries", list)
-    monkeypatch.setattr(process, "available_memory_bytes", lambda: 0)
+    monkeypatch.syspath_prepend(TESTS)
     monkeypatch.chdir(tmp_path)
-    trials = trials_of(tmp_path, "impl=numpy,speed_helpers:Held,speed_helpers:Parted")
-    records = [Record(str(number), trial, tmp_path / f"{number}.log") for number, trial in enumerate(trials)]
+    return tmp_path
+
+
+def test_groups_where_memory_does_not_hold_all(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "available_memory_bytes", lambda: 0)
+    trials = trials_of(alone, "impl=numpy,speed_helpers:Parted")
+    records = [Record(str(number), trial, alone / f"{number}.log") for number, trial in enumerate(trials)]
     told: list[str] = []
-    session = measure(records, setting_of(tmp_path, time_limit_s=4), told.append)
-    assert [record.failure and record.failure.verdict for record in records] == [None, "time limit", None]
-    assert records[1].failure == Failure("time limit", "the time limit of 4 s ran out", None)
-    assert [len(record.rounds) for record in records] == [1, 0, 1]
+    session = measure(records, setting_of(alone), told.append)
+    assert [(record.failure, len(record.rounds)) for record in records] == [(None, 1), (None, 1)]
     assert told.count("round 1 of 1") == 2
     assert "1 and those after it were measured after the others" in session.warnings[0]
-    assert document(session, setting_of(tmp_path))["cells"][0]["step_s_ci"] is None  # of one round
+    assert document(session, setting_of(alone))["cells"][0]["step_s_ci"] is None  # of one round
+
+
+def test_a_cell_that_does_not_come_to_an_end(alone: Path) -> None:
+    (trial,) = trials_of(alone, "impl=speed_helpers:Held")
+    record = Record("held", trial, alone / "held.log")
+    measure([record], setting_of(alone, time_limit_s=1), lambda _: None)
+    assert record.failure == Failure("time limit", "the time limit of 1 s ran out", None)
 
 
 def gpu_record(folder: Path, precision: str, step_s: float, flops_per_s: float, bytes_per_s: float | None) -> Record:
@@ -197,7 +207,9 @@ def test_the_floor_of_a_gpu_is_of_its_precision_or_of_its_memory(tmp_path: Path)
     starved = gpu_record(tmp_path, "tf32", 2.0, 4e14, 1.0)
     found = document(Session([fast, slow]), setting_of(tmp_path))["cells"]
     flops, moved = fast.ready["flops_per_step"], fast.ready["bytes_per_step"]
-    assert [cell["floor_s"] for cell in found] == pytest.approx([max(flops / 8e14, moved / 3e12), flops / 5e13])
+    assert [cell["floor_s"] for cell in found] == pytest.approx(
+        [max(flops / 8e14, moved / 3e12), max(flops / 5e13, moved / 3e12)]
+    )
     (alone,) = document(Session([starved]), setting_of(tmp_path))["cells"]
     assert alone["floor_s"] == moved
     assert (alone["device_peak_bytes"], alone["joules_per_step"], alone["eval_over_train"]) == (7, 30.0, 0.25)
@@ -208,13 +220,11 @@ def test_the_floor_of_a_gpu_is_of_its_precision_or_of_its_memory(tmp_path: Path)
     assert re.search(r"torch +fp32 +16 +2 +2\.00 .* 0\.50x", console.export_text())
 
 
-def test_tf32_is_no_format_of_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # leases of its own
-    monkeypatch.setattr(process, "installed_libraries", list)
-    (trial,) = trials_of(tmp_path)
+def test_tf32_is_no_format_of_a_cpu(alone: Path) -> None:
+    (trial,) = trials_of(alone)
     runtime = trial.runtime.model_copy(update={"precision": "tf32"})
-    record = Record("a", trial.model_copy(update={"runtime": runtime}), tmp_path / "a.log")
-    measure([record], setting_of(tmp_path), lambda _: None)
+    record = Record("a", trial.model_copy(update={"runtime": runtime}), alone / "a.log")
+    measure([record], setting_of(alone), lambda _: None)
     assert record.failure
     assert record.failure.verdict == "unsupported"
     assert not record.log_path.exists()  # no process was started

@@ -151,19 +151,20 @@ class _Bench:
         if not on_cpu:
             return []
         measured = {"tensorflow" if trial.impl == "tf" else trial.impl for trial in on_cpu}
-        found: list[_Worker] = []
-        for library in installed_libraries():
-            if library in measured:
-                continue
-            log = self._setting.logs / f"matmul-{library}.log"
-            worker = self._start(on_cpu[0], {"trial": None, "library": library}, log, held, self._session.warnings)
-            if worker.hear("ready"):
-                found.append(worker)
-            elif worker.failure:
+        started = {
+            library: self._start(
+                on_cpu[0], {"trial": None, "library": library}, self._setting.logs / f"matmul-{library}.log", held,
+                self._session.warnings,
+            )
+            for library in installed_libraries()
+            if library not in measured
+        }  # fmt: skip
+        for library, worker in started.items():
+            if worker.hear("ready") is None and worker.failure:
                 self._session.warnings.append(
                     f"{library}: its matrix product could not be measured: {worker.failure.cause}"
                 )
-        return found
+        return [worker for worker in started.values() if worker.failure is None]
 
     def start_group(self, waiting: list[Record], group: ExitStack) -> list[tuple[Record, _Worker]]:
         """Takes from `waiting` as many as memory holds, at least one; those that came to be ready."""
@@ -211,8 +212,8 @@ class _Bench:
         for number in range(1, rounds + 1):
             if running:
                 self._tell(f"round {number} of {rounds}")
-            for gauge in gauges:
-                self._session.rates += [rate] if running and (rate := gauge.ask("rate")) else []
+            for gauge in gauges if running else ():
+                self._session.rates += [rate] if gauge.failure is None and (rate := gauge.ask("rate")) else []
             for record, worker in list(running):
                 if answer := worker.ask("round"):
                     record.rounds.append(answer)
@@ -220,10 +221,7 @@ class _Bench:
                     record.failure = worker.failure
                     self._tell(f"{record.name}: FAILED in round {number}")
                     running.remove((record, worker))
-        for _ in range(rounds):
-            for record, worker in list(running):
-                answer = self._ask_more(record, worker, "parts", running)
-                record.parts += [answer["parts"]] if "parts" in answer else []
+        self._take_parts(running)
         if self._setting.trace:
             for record, worker in list(running):
                 record.trace = self._ask_more(record, worker, "trace", running).get("path")
@@ -231,6 +229,17 @@ class _Bench:
                     record.warnings.append("no trace: the implementation has no trace()")
         for _, worker in running:
             worker.ask("end")
+
+    def _take_parts(self, running: list[tuple[Record, _Worker]]) -> None:
+        """As many rounds again, of the parts of a step, where an implementation tells them."""
+        telling = list(running)
+        for _ in range(self._setting.rounds):
+            for record, worker in list(telling):
+                answer = self._ask_more(record, worker, "parts", running)
+                if "parts" in answer:
+                    record.parts.append(answer["parts"])
+                else:
+                    telling.remove((record, worker))
 
     def _ask_more(
         self, record: Record, worker: _Worker, order: str, running: list[tuple[Record, _Worker]]
