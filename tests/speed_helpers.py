@@ -23,7 +23,7 @@ class Parted(NumpyCapsNet):
         return {"conv": lambda: time.sleep(0.002), "routing": lambda: time.sleep(0.001)}
 
     def trace(self, plan: EpochPlan, path: Path) -> None:
-        assert (len(plan.order), plan.batch) == (32, 16)
+        assert (len(plan.order), plan.batch) == (16, 16)
         with gzip.open(path, "wt") as file:
             file.write('{"traceEvents": []}')
 
@@ -63,7 +63,7 @@ class Untold(Parted):
 
 
 class Diverges(NumpyCapsNet):
-    """Its loss is not a number."""
+    """Its loss is not a number. It cannot be traced, and tells no parts."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
         return replace(super().train(plan), loss=Loss(float("nan"), 0.0, 0.0))
