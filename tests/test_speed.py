@@ -27,7 +27,7 @@ from harness.speed.show import show
 from harness.suite import load_suite
 from tests.run_helpers import TESTS, capsbench, started, wait_for, write_suite
 
-GOOD = ("torch", "speed_helpers:Parted", "speed_helpers:Untold")
+GOOD = ("numpy", "speed_helpers:Parted")
 BAD = {
     # implementation: its verdict, and what its cause and hint must say
     "speed_helpers:Starved": ("out of memory", r"MemoryError: unable to allocate 16 images .*lower train\.batch"),
@@ -61,7 +61,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     impls = [argument for name in (*GOOD, *BAD) for argument in ("--impl", name)]
     sizes = ("--rounds", 6, "--steps", 1, "--matmul", 200, "--trace", "traces")
     done = capsbench(
-        folder, "speed", write_suite(folder), *impls, *sizes, "--json", hide="tensorflow,jax", CUDA_VISIBLE_DEVICES=""
+        folder,
+        "speed",
+        write_suite(folder),
+        *impls,
+        *sizes,
+        "--json",
+        hide="torch,tensorflow,jax",
+        CUDA_VISIBLE_DEVICES="",
     )
     assert done.returncode == 1, done.stderr
     return json.loads(done.stdout), done.stderr, folder
@@ -76,7 +83,7 @@ def test_figures_fit_together(measured: tuple[dict[str, Any], str, Path]) -> Non
     document = measured[0]
     assert (document["ok"], document["rounds"], document["steps"], document["epoch_images"]) == (False, 6, 1, 60_000)
     best = max(document["matmul"]["flops_per_s"].values())
-    assert {"numpy", "torch"} == set(document["matmul"]["flops_per_s"])
+    assert {"numpy"} == set(document["matmul"]["flops_per_s"])
     for name in GOOD:
         cell = cell_of(document, name)
         assert cell["status"] == "ok"
@@ -105,9 +112,9 @@ def test_what_is_optional(measured: tuple[dict[str, Any], str, Path]) -> None:
     with gzip.open(parted["trace"]) as file:
         assert json.load(file) == {"traceEvents": []}
     assert Path(parted["trace"]) == folder / "traces" / f"{parted['name']}.json.gz"
-    untold = cell_of(document, "speed_helpers:Untold")
-    assert not {"breakdown", "trace"} & {*untold}
-    assert "no breakdown: RuntimeError: no parts today" in untold["warnings"]
+    plain = cell_of(document, "numpy")
+    assert not {"breakdown", "trace"} & {*plain}
+    assert "no trace: the implementation has no trace()" in plain["warnings"]
     assert re.search(r"ms a step +conv +routing +other +step\n", text)
 
 
@@ -169,11 +176,12 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_groups_where_memory_does_not_hold_all(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "available_memory_bytes", lambda: 0)
-    trials = trials_of(alone, "impl=numpy,speed_helpers:Parted")
+    trials = trials_of(alone, "impl=speed_helpers:Untold,speed_helpers:Parted")
     records = [Record(str(number), trial, alone / f"{number}.log") for number, trial in enumerate(trials)]
     told: list[str] = []
     session = measure(records, setting_of(alone, trace=alone / "traces"), told.append)
-    assert "no trace: the implementation has no trace()" in records[0].warnings
+    assert records[0].warnings == ["no breakdown: RuntimeError: no parts today"]
+    assert [len(record.parts) for record in records] == [0, 1]
     assert records[1].trace == str(alone / "traces" / "1.json.gz")
     assert [(record.failure, len(record.rounds)) for record in records] == [(None, 1), (None, 1)]
     assert told.count("round 1 of 1") == 2
@@ -237,11 +245,16 @@ def test_tf32_is_no_format_of_a_cpu(alone: Path) -> None:
     assert not record.log_path.exists()  # no process was started
 
 
-def test_libraries() -> None:
-    assert rates.library_of(resolve("tf")) == "tensorflow"
-    assert rates.library_of(resolve("numpy")) == "numpy"
-    product = rates.product("numpy", 64)
-    assert rates.product_rate(product, 64) > 0
+@pytest.mark.parametrize("library", rates.LIBRARIES)
+def test_every_library_multiplies_and_waits(library: str) -> None:
+    pytest.importorskip(library)
+    assert library in rates.installed()
+    product = rates.product(library, 128)
+    assert 0 < rates.product_rate(product, 128) < 1e15  # an answer that was not waited for would come at once
+
+
+def test_the_library_of_an_implementation() -> None:
+    assert [rates.library_of(resolve(name)) for name in ("tf", "numpy", "jax")] == ["tensorflow", "numpy", "jax"]
     assert rates.copy_rate("numpy") is None
 
 
