@@ -18,9 +18,11 @@ from rich.console import Console
 from harness.cli import main
 from harness.config import Trial
 from harness.cost import step_bytes, step_flops
-from harness.environment import available_memory_bytes
+from harness.environment import available_cores, available_memory_bytes
 from harness.registry import resolve
+from harness.spec import ModelSpec
 from harness.speed import process, rates
+from harness.speed.command import Request, speed
 from harness.speed.figures import EPOCH_IMAGES, document
 from harness.speed.process import Failure, Record, Session, Setting, measure
 from harness.speed.show import show
@@ -96,6 +98,7 @@ def test_figures_fit_together(measured: tuple[dict[str, Any], str, Path]) -> Non
         assert cell["flops_per_s"] == pytest.approx(cell["flops_per_step"] / cell["step_s"])
         low, high = cell["step_s_ci"]
         assert low <= cell["step_s"] <= high
+        assert cell["step_over_floor_ci"] == pytest.approx([low / cell["floor_s"], high / cell["floor_s"]])
         assert len(cell["samples"]["step_s"]) == len(cell["samples"]["eval_s"]) == 6
         assert "device_peak_bytes" not in cell
         assert cell["peak_bytes"] > 50e6
@@ -145,6 +148,40 @@ def test_request_that_cannot_be_met(
     for pattern in REFUSED[arguments]:
         assert re.search(pattern, message), f"no {pattern!r} in: {message}"
     assert not list(tmp_path.rglob("*.log"))
+
+
+def asked_for(request: Request, monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Record]:
+    """The cells that a request would measure; none is."""
+    seen: list[Record] = []
+
+    def measured(records: list[Record], _setting: Setting, _tell: object) -> Session:
+        seen.extend(replace(record, failure=Failure("failed", "not begun")) for record in records)
+        return Session(seen)
+
+    monkeypatch.setattr("harness.speed.command.measure", measured)
+    monkeypatch.chdir(folder)
+    assert not speed(request, print)["ok"]
+    return seen
+
+
+def test_the_built_in_setting_is_the_paper_s_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = asked_for(Request(impls=["numpy"]), monkeypatch, tmp_path)
+    (trial,) = (record.trial for record in seen)
+    assert trial.model == ModelSpec(image=(28, 28, 1), classes=10)
+    assert (trial.data.name, trial.train.batch, trial.cpus) == ("digits", 128, available_cores())
+    assert step_flops(trial.model, 128) == pytest.approx(153.9e9, rel=1e-3)
+    assert (seen[0].name, seen[0].log_path) == ("numpy-fp32-b128-r3", Path("runs/speed/numpy-fp32-b128-r3.log"))
+
+
+def test_options_and_the_suite_s_grid_make_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = write_suite(tmp_path, grid={"impl": ["numpy"], "model.decoder": [True, False], "seed": [3, 4]})
+    asked = Request(suite, precisions=["fp64", "fp32", "fp64"], batches=["8", "16"], overrides=["model.digit_dim=5"])
+    seen = asked_for(asked, monkeypatch, tmp_path)
+    assert sorted(record.name for record in seen) == sorted(
+        f"numpy-{precision}-b{batch}-r2-decoder{decoder}"
+        for precision in ("fp64", "fp32") for batch in (8, 16) for decoder in (True, False)
+    )  # fmt: skip
+    assert {(record.trial.seed, record.trial.model.digit_dim) for record in seen} == {(3, 5)}
 
 
 def test_no_process_outlives_the_command(tmp_path: Path) -> None:

@@ -98,13 +98,15 @@ def _figures(record: Record, floor_s: float | None) -> dict[str, Any]:
     """Seconds, images and operations per second, bytes, joules; what cannot be measured here is not there."""
     batch, ready = record.trial.train.batch, record.ready
     steps = [each["step_s"] for each in record.rounds]
-    step_s = statistics.median(steps)
+    step_s, interval = statistics.median(steps), median_interval(steps)
     found: dict[str, Any] = {
-        **_interval("step_s", steps),
+        "step_s": step_s,
+        "step_s_ci": interval,
         "epoch_s": -(-EPOCH_IMAGES // batch) * step_s,
         "img_per_s": batch / step_s,
         "floor_s": floor_s,
         "step_over_floor": step_s / floor_s if floor_s else None,
+        "step_over_floor_ci": interval and floor_s and [end / floor_s for end in interval],
         **_interval("eval_over_train", [each["eval_s"] / each["step_s"] for each in record.rounds]),
         **{name: ready[name] for name in ("import_s", "build_s", "compile_s", "warmup_s", "peak_bytes")},
         "flops_per_step": ready["flops_per_step"],
