@@ -99,7 +99,8 @@ def test_figures_fit_together(measured: tuple[dict[str, Any], str, Path]) -> Non
         low, high = cell["step_s_ci"]
         assert low <= cell["step_s"] <= high
         assert cell["step_over_floor_ci"] == pytest.approx([low / cell["floor_s"], high / cell["floor_s"]])
-        assert len(cell["samples"]["step_s"]) == len(cell["samples"]["eval_s"]) == 6
+        assert [len(cell["samples"][name]) for name in ("step_s", "eval_s", "matmul_flops_per_s")] == [6, 6, 6]
+        assert max(cell["samples"]["matmul_flops_per_s"]) <= best
         assert "device_peak_bytes" not in cell
         assert cell["peak_bytes"] > 50e6
         assert cell.get("joules_per_step", 1) > 0

@@ -111,7 +111,11 @@ def _figures(record: Record, floor_s: float | None) -> dict[str, Any]:
         **{name: ready[name] for name in ("import_s", "build_s", "compile_s", "warmup_s", "peak_bytes")},
         "flops_per_step": ready["flops_per_step"],
         "flops_per_s": ready["flops_per_step"] / step_s,
-        "samples": {"step_s": steps, "eval_s": [each["eval_s"] for each in record.rounds]},  # eval_s: of a batch
+        "samples": {
+            "step_s": steps,
+            "eval_s": [each["eval_s"] for each in record.rounds],  # of a batch
+            "matmul_flops_per_s": [each["rate"]["flops_per_s"] for each in record.rounds],  # of its own library
+        },
     }
     device_peaks = [each["device_peak_bytes"] for each in (ready, *record.rounds) if each["device_peak_bytes"]]
     if device_peaks:
