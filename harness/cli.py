@@ -16,6 +16,7 @@ from rich.text import Text
 
 from harness import __version__
 from harness.errors import UserError, nearest
+from harness.speed.options import add_options
 
 if TYPE_CHECKING:
     from harness.run import Request
@@ -101,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     _out(parity)
     _mlflow(parity)
     parity.add_argument("--no-mlflow", action="store_true", help="record nothing")
+
+    speed = command("speed", "measure a training step and an evaluation, against the machine's own limit")
+    add_options(speed)
+    _overrides(speed)
+    _out(speed)
 
     sync = command("sync", "bring a run into MLflow, or what MLflow still lacks of it")
     sync.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
@@ -234,15 +240,11 @@ def _parity(args: argparse.Namespace) -> int:
     if args.suite and args.suite.is_dir():
         return _parity_of_run(args)
     console = Console(stderr=args.json)
-
-    def tell(line: str) -> None:
-        Console(stderr=True).print(Text(line, "dim"), soft_wrap=True)
-
     request = ParityRequest(
         args.suite, args.overrides, args.impls, args.level or "L6", args.precision, args.time_limit, args.out,
         args.mlflow_uri, not args.no_mlflow,
     )  # fmt: skip
-    outcome = parity(request, tell)
+    outcome = parity(request, _tell)
     show(console, outcome.reports, outcome.logs, outcome.level)
     for line in outcome.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)
@@ -251,6 +253,26 @@ def _parity(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(outcome.to_json())
     return 0 if outcome.ok else 1
+
+
+def _speed(args: argparse.Namespace) -> int:
+    from harness.speed.command import Request as SpeedRequest
+    from harness.speed.command import speed
+    from harness.speed.show import show
+
+    request = SpeedRequest(
+        args.suite, args.overrides, args.impl, args.precision, args.batch, args.routing, args.rounds, args.steps,
+        args.matmul, not args.no_gate, args.trace, args.time_limit, args.out,
+    )  # fmt: skip
+    document = speed(request, _tell)
+    show(Console(stderr=args.json), document)
+    if args.json:
+        _print_json(document)
+    return 0 if document["ok"] else 1
+
+
+def _tell(line: str) -> None:
+    Console(stderr=True).print(Text(line, "dim"), soft_wrap=True)
 
 
 def _parity_of_run(args: argparse.Namespace) -> int:
@@ -309,5 +331,5 @@ def _data(args: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "run": _run, "plan": _plan, "parity": _parity, "sync": _sync, "ui": _ui, "doctor": _doctor, "data": _data,
+    "run": _run, "plan": _plan, "parity": _parity, "speed": _speed, "sync": _sync, "ui": _ui, "doctor": _doctor, "data": _data,
 }  # fmt: skip

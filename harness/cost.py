@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -14,6 +15,7 @@ from harness import data
 from harness.config import Trial
 from harness.journal import read_json
 from harness.spec import ModelSpec
+from harness.weights import parameter_count
 
 _START_S = 30.0  # interpreter, framework, compilation and parity of one attempt, where nothing is known yet
 _OVER_FLOOR = 4.0  # a training step over its matmul floor, where nothing is known yet
@@ -37,6 +39,16 @@ def forward_flops(model: ModelSpec) -> int:
 def step_flops(model: ModelSpec, batch: int) -> int:
     """One training step: the backward pass costs twice the forward pass, but for the images, which need no gradient."""
     return batch * (3 * forward_flops(model) - 2 * _conv1_products(model))
+
+
+def step_bytes(model: ModelSpec, batch: int) -> int:
+    """Bytes of float32 that any algorithm for one training step moves, were it to keep everything else on the chip.
+
+    The weights are read by both passes and by Adam, its moments read, all three written; their gradients are written and
+    read. The outputs of both convolutions are written, read by both passes, and so are their gradients, read once.
+    """
+    outputs = math.prod(model.conv_grid) * model.conv_channels + model.primary_capsules * model.primary_dim
+    return 4 * (10 * parameter_count(model) + 5 * batch * outputs)
 
 
 def _conv1_products(model: ModelSpec) -> int:

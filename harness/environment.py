@@ -94,6 +94,16 @@ def memory_bytes() -> int | None:
     return min([physical, *(int(limit) for limit in _cgroup_limits("memory.max") if limit != "max")])
 
 
+def available_memory_bytes() -> int | None:
+    """Memory that can be had now without swapping, the container's limit included; None where the platform does not tell."""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB$", _text("/proc/meminfo"), re.MULTILINE)
+    if not match:
+        return None
+    limits, used = _cgroup_limits("memory.max"), _cgroup_limits("memory.current")
+    left = [int(limit) - int(taken) for limit, taken in zip(limits, used, strict=False) if limit != "max"]
+    return max(0, min([int(match[1]) * 1024, *left]))
+
+
 def gpu_names() -> list[str]:
     """Names of the NVIDIA GPUs of this machine, as its driver reports them; empty without a driver."""
     table = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")

@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from harness.config import Trial
+from harness.cost import step_flops
 from harness.journal import Event, finite
+from harness.stability import drift, wide
+from harness.stats import FEWEST, median_interval
 
 Status = Literal["finished", "failed", "interrupted", "pending"]
 
-_TIMINGS = ("epoch_s", "eval_s", "img_per_s")  # of an epoch; withheld together
+_TIMINGS = ("epoch_s", "eval_s", "img_per_s", "joules")  # of an epoch; withheld together
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class Result:
     test_loss: float | None = None
     val_err_pct: float | None = None  # of the last epoch
     epoch_s: float | None = None  # median of the steady epochs
+    epoch_s_ci: tuple[float, float] | None = None  # its 95% interval; None of fewer than six
     img_per_s: float | None = None  # likewise
+    flops_per_s: float | None = None  # achieved: the direct algorithm's operations (`harness.cost`) over the time taken
+    joules_per_epoch: float | None = None  # median of the steady epochs, where the hardware counts them
     compile_s: float | None = None  # of the first attempt: later ones may find caches
     peak_bytes: int | None = None
     parity_ok: bool | None = None  # None: not checked
@@ -61,7 +67,10 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The result as strict JSON: numbers that are not finite are None."""
-        return finite(asdict(self))
+        document = finite(asdict(self))
+        if self.joules_per_epoch is None:  # cannot be measured here, which is not the same as not yet
+            del document["joules_per_epoch"]
+        return document
 
 
 def summarise(trial: Trial, events: Sequence[Event]) -> Result:
@@ -80,6 +89,7 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
     warmup, steady = _split(epochs)
     withheld = _withheld(trial, parity)
     timed = [] if withheld else steady
+    img_per_s = _median(timed, "img_per_s")
     summary = Result(
         id=trial.id,
         impl=trial.impl,
@@ -90,7 +100,10 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
         test_loss=result.get("test_loss"),
         val_err_pct=epochs[-1].get("val_err_pct") if epochs else None,
         epoch_s=_median(timed, "epoch_s"),
-        img_per_s=_median(timed, "img_per_s"),
+        epoch_s_ci=median_interval([float(epoch["epoch_s"]) for epoch in timed]),
+        img_per_s=img_per_s,
+        flops_per_s=img_per_s and img_per_s * step_flops(trial.model, 1),
+        joules_per_epoch=_median(timed, "joules"),
         compile_s=None if withheld else ready.get("compile_s"),
         peak_bytes=result.get("peak_bytes"),
         parity_ok=parity.ok if parity else None,
@@ -195,6 +208,15 @@ def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int
     found: list[str] = []
     if result and timed and all(epoch["epoch"] in warmup for epoch in timed):
         found.append("timed on warm-up epochs only: no attempt ran a second epoch; use train.epochs of 2 or more")
+    if all(epoch["epoch"] not in warmup for epoch in timed):
+        seconds = [float(epoch["epoch_s"]) for epoch in timed]
+        rise = drift(seconds)
+        if rise is not None:
+            found.append(f"its epochs became {rise:.0%} slower from the first third to the last: heat, or other load")
+        advice = (
+            f"train more epochs (-s train.epochs={max(FEWEST + 1, 2 * len(epochs))}) on a machine with no other load"
+        )
+        found += [doubt] if (doubt := wide(seconds, "an epoch's time", advice)) else []
     lost = [str(epoch["epoch"]) for epoch in epochs if finite(epoch.get("train_loss")) is None]
     if lost:
         found.append(f"the training loss was not a finite number in epoch {', '.join(lost)}: the training diverged")

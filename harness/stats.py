@@ -1,4 +1,4 @@
-"""Tests of hypotheses on few numbers: is a difference of means shown to be too small to matter?"""
+"""Statistics of few numbers: is a difference of means shown to be too small to matter? Where does a median lie?"""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+FEWEST = 6
+"""Values that a 95% interval of their median takes: all of five lie on one side of it with probability 2/32."""
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """The narrowest pair of order statistics, as far from one end as from the other, that holds the median at `level`.
+
+    Exact for any continuous distribution of independent values: the number of values below the median is binomial
+    (Hahn & Meeker 1991, "Statistical Intervals", chapter 5). None where not even the extremes suffice.
+    """
+    ordered, count = sorted(values), len(values)
+    interval, below = None, 0.0
+    for k in range((count + 1) // 2):
+        below += math.comb(count, k) / 2**count  # P(at most k values are below the median)
+        if 1 - 2 * below < level:
+            break
+        interval = ordered[k], ordered[count - 1 - k]
+    return interval
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import os
 import resource
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from harness.energy import Meter
+from harness.stability import Observation, between, machine
 
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+T = TypeVar("T")
 
 
 class Phases:
@@ -26,8 +35,41 @@ class Phases:
             self.seconds[name] = time.perf_counter() - start
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One timed call: its seconds, the energy it took if that can be read, and what the machine did meanwhile."""
+
+    seconds: float
+    joules: float | None
+    observation: Observation
+
+
+class Stopwatch:
+    """Times calls of this process on its own cores and GPUs."""
+
+    def __init__(self) -> None:
+        self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._meter = Meter([name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name])
+
+    def __call__(self, work: Callable[[], T]) -> tuple[Sample, T]:
+        """Runs `work`, which blocks until its device is done. The counters are read outside of the timed region."""
+        energy, before = self._meter.read(), machine(self._cores)
+        start = time.perf_counter()
+        result = work()
+        seconds = time.perf_counter() - start
+        observation = between(before, machine(self._cores), len(self._cores))
+        return Sample(seconds, self._meter.joules(energy, self._meter.read()), observation), result
+
+
 def reset_peak_rss() -> None:
-    """Forgets the peak so far (Linux; elsewhere the peak stays the process's whole life's)."""
+    """Forgets the peak so far (Linux; elsewhere the peak stays the process's whole life's).
+
+    What was freed goes back to the system first: a trial's allocator keeps it (`harness.attempt`), and what was needed
+    before, by the parity gate above all, is no part of the peak after.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         _CLEAR_REFS.write_text("5")
 

@@ -14,7 +14,8 @@ from harness.data import Dataset
 from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
 from harness.spec import EvalTotals, Impl
-from harness.timing import Phases, peak_rss_bytes, reset_peak_rss
+from harness.stability import Observation, doubts
+from harness.timing import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.weights import digest, initial_weights, parameter_count
 
 Emit = Callable[[dict[str, Any]], None]
@@ -61,11 +62,17 @@ def run_trial(trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None =
         }
     )
     reset_peak_rss()
+    clock = Stopwatch()
+    observed: list[Observation] = []
     for epoch in range(resumed_epoch + 1, trial.train.epochs + 1):
-        emit(_train_epoch(trial, impl, dataset, epoch, scratch))
+        sample, event = _train_epoch(trial, impl, dataset, epoch, scratch, clock)
+        observed.append(sample.observation)
+        emit(event)
     with phases("test_s"):
         test = impl.evaluate(dataset.test.images, dataset.test.labels)
     save_weights(scratch / "weights.safetensors", impl.dump())
+    for doubt in doubts(observed[1:] or observed):  # the first epoch is warm-up
+        emit({"kind": "warning", "message": doubt})
     emit(
         {
             "kind": "result",
@@ -105,13 +112,14 @@ def _parity_event(report: Report, examples: int) -> dict[str, Any]:
     }
 
 
-def _train_epoch(trial: Trial, impl: Impl, dataset: Dataset, epoch: int, scratch: Path) -> dict[str, Any]:
+def _train_epoch(
+    trial: Trial, impl: Impl, dataset: Dataset, epoch: int, scratch: Path, clock: Stopwatch
+) -> tuple[Sample, dict[str, Any]]:
     """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
     train, batch = trial.train, trial.train.batch
     plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, trial.data.augment.shift)
     phases = Phases()
-    with phases("epoch_s"):
-        totals = impl.train(plan)
+    sample, totals = clock(lambda: impl.train(plan))
     if not math.isfinite(totals.loss.total):
         raise Diverged(f"the training loss of epoch {epoch} is {totals.loss.total}; lower train.lr ({train.lr:g})")
     validation = None
@@ -120,12 +128,14 @@ def _train_epoch(trial: Trial, impl: Impl, dataset: Dataset, epoch: int, scratch
             validation = impl.evaluate(dataset.validation.images, dataset.validation.labels)
     checkpoint = f"epoch-{epoch:04d}.safetensors"
     save_checkpoint(scratch / checkpoint, impl.dump(), impl.dump_moments())
-    return {
+    return sample, {
         "kind": "epoch",
         "epoch": epoch,
         "epochs": train.epochs,
+        "epoch_s": sample.seconds,
         **phases.seconds,
-        "img_per_s": totals.count / phases.seconds["epoch_s"],
+        "img_per_s": totals.count / sample.seconds,
+        **({} if sample.joules is None else {"joules": sample.joules}),
         "train_loss": totals.loss.total,
         "train_margin": totals.loss.margin,
         "train_reconstruction": totals.loss.reconstruction,

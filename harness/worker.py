@@ -42,13 +42,17 @@ class Channel:
         os.set_inheritable(events_fd, False)  # compiler processes that a framework starts must not keep it open
         self._events_fd = events_fd
         self._writing = threading.Lock()
-        self._acks: SimpleQueue[None] = SimpleQueue()
+        self._lines: SimpleQueue[str] = SimpleQueue()
 
     def emit(self, event: dict[str, Any]) -> None:
         """Sends one event; for an "epoch", returns when the supervisor has made it durable."""
         self._send(event)
         if event["kind"] == "epoch":
-            self._acks.get()
+            self.listen()
+
+    def listen(self) -> str:
+        """The supervisor's next line; waits for it."""
+        return self._lines.get()
 
     def watch(self) -> None:
         """Serves stdin and SIGTERM from a thread: a handler would wait until the framework's current call returns."""
@@ -59,6 +63,7 @@ class Channel:
         threading.Thread(target=self._serve, args=(woken,), daemon=True, name="supervisor").start()
 
     def _serve(self, woken: int) -> None:
+        buffer = b""
         while True:
             ready, _, _ = select.select([0, woken], [], [])
             if woken in ready and signal.SIGTERM in os.read(woken, 64):
@@ -68,8 +73,9 @@ class Channel:
                 received = os.read(0, 4096)
                 if not received:  # the supervisor is gone
                     os._exit(128 + signal.SIGHUP)
-                for _ in range(received.count(b"\n")):
-                    self._acks.put(None)
+                *lines, buffer = (buffer + received).split(b"\n")
+                for line in lines:
+                    self._lines.put(line.decode())
 
     def _send(self, event: dict[str, Any]) -> None:
         line = json.dumps({"time": time.time(), **event}).encode() + b"\n"
@@ -122,7 +128,7 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
     from harness.config import Trial
     from harness.trial import run_trial
 
-    _report_timing_warnings(channel)
+    report_timing_warnings(channel)
     if niceness := os.nice(0):
         channel.emit(
             {
@@ -145,7 +151,7 @@ def explain(error: BaseException) -> dict[str, str | None]:
     return {"cause": cause, "error": name, "hint": hint}
 
 
-def _report_timing_warnings(channel: Channel) -> None:
+def report_timing_warnings(channel: Channel) -> None:
     """Makes an event of every `TimingWarning`, once a text; other warnings stay in the log."""
     from harness.spec import TimingWarning
 

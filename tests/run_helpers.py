@@ -144,7 +144,7 @@ def contents(folder: Path, *patterns: str) -> dict[str, bytes]:
 
 def repeatable(result: dict[str, Any]) -> dict[str, Any]:
     """What of a result must be the same in every run of a trial on this machine: all that is neither time nor place."""
-    incidental = {"time", "attempt", "warmup", "epoch_s", "eval_s", "img_per_s"}
+    incidental = {"time", "attempt", "warmup", "epoch_s", "eval_s", "img_per_s", "joules"}
     same = ("id", "status", "test_err_pct", "test_loss", "val_err_pct", "weights_sha256", "data_sha256")
     epochs = [{key: value for key, value in epoch.items() if key not in incidental} for epoch in result["epochs"]]
     return {**{key: result[key] for key in same}, "epochs": epochs}

@@ -21,10 +21,11 @@ from harness.cli import main
 from harness.config import RuntimeConfig, Trial
 from harness.errors import UserError
 from harness.parity import Check, Ladder, Report, process, worker
-from harness.parity.command import Request, _log_folder, parity
+from harness.parity.command import Request, parity
 from harness.parity.process import Climb
 from harness.parity.record import metrics, run_name
 from harness.parity.show import described, figure, sentence, show, telling
+from harness.request import log_folder
 from harness.spec import OptimSpec, Runtime
 from harness.suite import load_suite
 from harness.ui import newest_experiment
@@ -530,10 +531,14 @@ def test_one_climb_a_core_and_one_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_two_commands_at_once_have_logs_of_their_own(tmp_path: Path) -> None:
-    with _log_folder(tmp_path) as first, _log_folder(tmp_path) as second, _log_folder(tmp_path) as third:
+    with (
+        log_folder(tmp_path, "parity") as first,
+        log_folder(tmp_path, "parity") as second,
+        log_folder(tmp_path, "parity") as third,
+    ):
         assert [first, second, third] == [tmp_path / name for name in ("parity", "parity-2", "parity-3")]
         assert third.is_dir()
-    with _log_folder(tmp_path) as again:
+    with log_folder(tmp_path, "parity") as again:
         assert again == first
 
 

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.cost import step_flops
 from harness.results import kept_epochs, parity_of, summarise
 from harness.spec import ModelSpec
 
@@ -47,9 +48,37 @@ def test_a_finished_trial_reports_the_median_of_its_steady_epochs() -> None:
     assert (result.id, result.impl, result.seed, result.params) == ("t1", "jax", 2, {"model.routing": 3})
     assert (result.parameters, result.device, result.weights_sha256, result.data_sha256) == (10, "cpu", "ab", "cd")
     assert (result.attempts, result.log, result.timing_withheld) == (1, "trials/t1/attempt-1.log", None)
-    assert result.warnings == []
+    assert result.warnings == [
+        "3 values of an epoch's time spread by 80%, too few for an interval (at least 6): "
+        "train more epochs (-s train.epochs=8) on a machine with no other load"
+    ]
     assert result.cause is None
     assert [record["warmup"] for record in result.epochs] == [True, False, False, False]
+
+
+def test_intervals_operations_and_energy_of_the_steady_epochs() -> None:
+    times = [9.0, 2.0, 2.1, 2.05, 2.04, 2.06, 2.03]
+    epochs = [epoch(number, epoch_s, joules=100 * epoch_s) for number, epoch_s in enumerate(times, 1)]
+    result = summarise(trial(), [attempt(), parity(), READY, *epochs, RESULT])
+    assert result.warnings == []
+    assert result.epoch_s == pytest.approx(2.045)
+    assert result.epoch_s_ci == (2.0, 2.1)
+    assert result.flops_per_s == pytest.approx(result.img_per_s * step_flops(trial().model, 1))
+    assert result.joules_per_epoch == pytest.approx(204.5)
+    assert result.to_json()["epoch_s_ci"] == [2.0, 2.1]
+    unmeasured = summarise(trial(), [attempt(), parity(), READY, epoch(1, 9.0), epoch(2, 2.0), RESULT]).to_json()
+    assert "joules_per_epoch" not in unmeasured
+    assert unmeasured["epoch_s_ci"] is None
+    withheld = summarise(trial(), [attempt(), parity(ok=False), READY, *epochs, RESULT])
+    assert (withheld.epoch_s_ci, withheld.flops_per_s, withheld.joules_per_epoch) == (None, None, None)
+    assert not any("joules" in record for record in withheld.epochs)
+
+
+def test_epochs_that_become_slower_and_slower() -> None:
+    epochs = [epoch(number, 2 + number / 5) for number in range(1, 9)]
+    warnings = summarise(trial(), [attempt(), parity(), READY, *epochs, RESULT]).warnings
+    assert warnings[0] == "its epochs became 40% slower from the first third to the last: heat, or other load"
+    assert "the 95% interval of an epoch's time is ±20% wide" in warnings[1]
 
 
 def test_every_attempt_warms_up_anew() -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import math
 import re
-import tempfile
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +13,14 @@ from typing import Any
 from harness import data, registry
 from harness.config import RuntimeConfig, Trial
 from harness.errors import UserError
-from harness.journal import file_lock, finite
+from harness.journal import finite
 from harness.parity.check import Report
 from harness.parity.probe import image_count
 from harness.parity.process import Climb, Tell, run_climbs
 from harness.parity.record import record
+from harness.request import installed, log_folder, suite_or_built_in
 from harness.spec import ModelSpec
-from harness.suite import Suite, load_suite
+from harness.suite import Suite
 from harness.tracking import redact
 
 PRECISIONS = ("fp64", "fp32")
@@ -93,14 +91,15 @@ def parity(request: Request, tell: Tell) -> Outcome:
     if request.mlflow_uri and importlib.util.find_spec("mlflow") is None:
         raise UserError('MLflow is not installed: pip install "capsbench[mlflow]", or drop --mlflow-uri.')
     with registry.importable(Path.cwd()):
-        suite = _suite(request)
-        impls, warnings = _implementations(request, suite)
+        suite = suite_or_built_in(request.suite, _COMPACT, request.overrides)
+        chosen = list(dict.fromkeys(request.impls or suite.grid["impl"]))
+        impls, warnings = installed(chosen, named=bool(request.impls))
         model = _model(suite)
         images = image_count(model, suite.train.batch)
         data.ensure(suite.data, progress=True)
         precisions = (request.precision,) if request.precision else PRECISIONS
         trials = [_trial(suite, model, impl, precision) for impl in impls for precision in precisions]
-    with _log_folder(request.out) as folder:
+    with log_folder(request.out, "parity") as folder:
         climbs = [
             Climb(trial, images, request.level, request.time_limit_s, folder / _log_name(trial)) for trial in trials
         ]
@@ -112,31 +111,9 @@ def parity(request: Request, tell: Tell) -> Outcome:
     return Outcome(reports, [c.log_path for c in climbs], request.level, images, uri and redact(uri), warnings)
 
 
-def _suite(request: Request) -> Suite:
-    if request.suite:
-        return load_suite(request.suite, request.overrides)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "built-in.yaml"
-        path.write_text(_COMPACT)
-        try:
-            return load_suite(path, request.overrides)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), "the built-in setting")) from error
-
-
 def _model(suite: Suite) -> ModelSpec:
     info = data.info(suite.data.name)
     return ModelSpec(**suite.model.model_dump(), image=info.image, classes=info.classes)
-
-
-def _implementations(request: Request, suite: Suite) -> tuple[list[str], list[str]]:
-    """Names, and a line for each that is left out. One named on the command line must be there."""
-    chosen = list(dict.fromkeys(request.impls or suite.grid["impl"]))
-    absent = {name: reason for name in chosen if (reason := registry.missing(registry.resolve(name)))}
-    lines = [f"{name}: {reason}" for name, reason in absent.items()]
-    if absent and (request.impls or len(absent) == len(chosen)):
-        raise UserError("; ".join(lines))
-    return [name for name in chosen if name not in absent], lines
 
 
 def _trial(suite: Suite, model: ModelSpec, impl: str, precision: str) -> Trial:
@@ -153,21 +130,3 @@ def _trial(suite: Suite, model: ModelSpec, impl: str, precision: str) -> Trial:
 
 def _log_name(trial: Trial) -> str:
     return re.sub(r"[^\w.-]", "_", f"{trial.impl}-{trial.runtime.precision}") + ".log"
-
-
-@contextmanager
-def _log_folder(out: Path) -> Generator[Path, None, None]:
-    """`parity` in the output folder, alone for the length of the `with` block: a second command at a time gets `parity-2`."""
-    for number in itertools.count(1):
-        folder = out / ("parity" if number == 1 else f"parity-{number}")
-        with ExitStack() as held:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                is_ours = held.enter_context(file_lock(folder / ".lock", 0))
-            except OSError as error:
-                raise UserError(
-                    f"cannot write logs to {folder}: {error.strerror}; choose another folder with --out DIR"
-                ) from error
-            if is_ours:
-                yield folder
-                return

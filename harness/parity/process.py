@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
-import selectors
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.attempt import Seat, worker_environment
+from harness.child import started
 from harness.config import Trial
 from harness.errors import UserError
 from harness.executor import forwarded_environment, interruptible
@@ -131,8 +126,16 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
     def ended(name: str, note: str) -> Report:
         return report if complete else with_checks(report, [asdict(Check(level, name, math.inf, 1.0, note=note))])
 
-    with _worker(climb, base, seat) as (process, descriptor):
-        for event in _events(process, descriptor):
+    document = {
+        "trial": climb.trial.model_dump(mode="json"),
+        "images": climb.images,
+        "level": climb.level,
+        "cores": list(seat.cores),
+        "cwd": str(Path.cwd()),
+    }
+    env = worker_environment(climb.trial, seat, base)
+    with started("harness.parity.worker", document, env, climb.log_path) as child:
+        for event in child.events:
             if stop.is_set():
                 raise KeyboardInterrupt
             if event is None:
@@ -159,76 +162,7 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
                     return ended("exception", event["cause"])
                 case _:
                     pass
-    return ended("process", f"its process {_death(process.returncode)} {_place(calling, inside)}")
-
-
-@contextmanager
-def _worker(
-    climb: Climb, base: dict[str, str], seat: Seat
-) -> Generator[tuple[subprocess.Popen[bytes], int], None, None]:
-    """The process, and the descriptor to read its events from; it and its children have ended after the block."""
-    document = {
-        "trial": climb.trial.model_dump(mode="json"),
-        "images": climb.images,
-        "level": climb.level,
-        "cores": list(seat.cores),
-        "cwd": str(Path.cwd()),
-    }
-    reading, writing = os.pipe()
-    try:
-        try:
-            with climb.log_path.open("wb") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "harness.parity.worker", "--events-fd", str(writing)],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(writing,),
-                    env=worker_environment(climb.trial, seat, base),
-                    start_new_session=True,  # Ctrl-C at the terminal is the supervisor's to handle
-                )
-        finally:
-            os.close(writing)
-        assert process.stdin is not None
-        try:
-            with contextlib.suppress(BrokenPipeError):  # its death is noticed at the other pipe
-                process.stdin.write(json.dumps(document).encode() + b"\n")
-                process.stdin.flush()
-            yield process, reading
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # the number is its own, and its group's, until it is waited for
-            process.wait()
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-    finally:
-        os.close(reading)
-
-
-def _events(process: subprocess.Popen[bytes], descriptor: int) -> Iterator[dict[str, Any] | None]:
-    """The worker's events, and None at least every moment; ends with the worker's life."""
-    buffer = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while True:
-            ended = _has_ended(process)  # asked before reading: what it said last is then in the pipe already
-            if selector.select(0 if ended else _POLL_S):
-                received = os.read(descriptor, 1 << 20)
-                if not received:
-                    return
-                *lines, buffer = (buffer + received).split(b"\n")
-                for line in lines:
-                    yield json.loads(line)
-            elif ended:
-                return
-            yield None
-
-
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Leaves it a zombie, so that its number, which is also its group's, is not given to another process."""
-    if not hasattr(os, "waitid"):
-        return False  # then the end of the pipe tells
-    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return ended("process", f"its process {child.death()} {_place(calling, inside)}")
 
 
 def with_checks(report: Report, rows: Sequence[dict[str, Any]]) -> Report:
@@ -242,10 +176,3 @@ def _place(calling: str, inside: bool) -> str:
     if not calling:
         return "before its first call"
     return f"in its {calling}" if inside else f"after its {calling}, outside of its methods"
-
-
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"ended by itself (exit code {code})"
-    name = signal.Signals(-code).name
-    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -1,68 +1,33 @@
 """The process an implementation climbs in: `python -P -m harness.parity.worker --events-fd N`.
 
-Started by `harness.parity.process`, which has set its environment. It reads one line of JSON from stdin (the job), and
-writes lines of JSON to descriptor N: which method of the implementation is at work, with what has been compared so far,
-then a "report", or why there is none, and at last what a failure looks like. stdin stays open as long as the supervisor
-lives. stdout and stderr are the log.
+Started by `harness.parity.process`; `harness.served` says how it lives. Its events: which method of the implementation is
+at work, with what has been compared so far, then a "report", or why there is none, and at last what a failure looks like.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import ctypes
 import functools
-import io
 import json
 import math
-import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from harness.errors import UserError
-from harness.worker import Channel, explain
+from harness.served import serve
+from harness.worker import explain
 
 if TYPE_CHECKING:
     from harness.parity import Ladder
 
 Emit = Callable[[dict[str, Any]], None]
-_PR_SET_PDEATHSIG = 1
 STEPS = 10  # of the trajectory: from here on rounding grows about as fast as training goes on
 
 
 def main() -> NoReturn:
     """Runs the job read from stdin; the exit code is 0 only after a "report" event."""
-    parser = argparse.ArgumentParser(description="Compares one implementation; started by capsbench, not by hand.")
-    parser.add_argument("--events-fd", type=int, required=True)
-    channel = Channel(parser.parse_args().events_fd)
-    line = io.FileIO(0, closefd=False).readline()  # unbuffered: what follows belongs to the thread that serves stdin
-    if not line:
-        os._exit(128 + signal.SIGHUP)
-    job = json.loads(line)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job["cores"])
-    if sys.platform == "linux":  # even in the middle of a framework's call
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    channel.watch()
-    # After all else: a folder of the user's must not pass for a framework.
-    sys.path.append(job["cwd"])
-    code = 1
-    try:
-        _climb(job, channel.emit)
-        code = 0
-    except UserError as error:
-        channel.emit({"kind": "refused", "message": str(error)})
-    except BaseException as error:
-        traceback.print_exc()
-        channel.emit({"kind": "failed", **explain(error)})
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)  # a framework's exit handlers and threads can hang or crash
+    serve("Compares one implementation", lambda job, channel: _climb(job, channel.emit))
 
 
 def _climb(job: dict[str, Any], emit: Emit) -> None:
