@@ -211,7 +211,7 @@ def _plan(args: argparse.Namespace) -> int:
     todo = [row["estimate_s"] for row in rows if row["state"] not in ("finished", "unavailable")]
     total = "time unknown until one has run" if None in todo else f"about {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
-    for line in [note, *(f"{impl}: {reason}" for impl, reason in plan.unavailable.items())]:
+    for line in [note, *running.reasons(plan)]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0

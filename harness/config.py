@@ -40,7 +40,7 @@ class TrainConfig(OptimSpec):
 class RuntimeConfig(Section):
     """What a suite may say of the runtime; device and threads follow from `resources`."""
 
-    precision: Literal["fp32", "fp64"] = "fp32"
+    precision: Literal["fp32", "fp64", "tf32", "bf16"] = "fp32"
     compile: bool = True
 
 

@@ -141,7 +141,7 @@ class OptimSpec(Section):
 class Runtime(Section):
     """Where and how an implementation computes. `fp32` is strict: no TF32, no reduced-precision accumulation."""
 
-    precision: Literal["fp32", "fp64"] = "fp32"
+    precision: Literal["fp32", "fp64", "tf32", "bf16"] = "fp32"
     compile: bool = True  # torch.compile / tf.function / jax.jit; False is the framework's eager mode
     device: Literal["cpu", "gpu"] = "cpu"
     threads: Count = 1

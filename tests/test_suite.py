@@ -339,7 +339,7 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
     "wrong choice": (
         minimal("runtime: {precision: fp23}"),
         4,
-        ('runtime.precision: found "fp23" (text); did you mean "fp32"? Valid: fp32, fp64.',),
+        ('runtime.precision: found "fp23" (text); did you mean "fp32"? Valid: bf16, fp32, fp64, tf32.',),
     ),
     "routing 0": (minimal("model: {routing: 0}"), 4, ("model.routing: found 0, expected a whole number from 1 to 10",)),
     "routing 11": (
