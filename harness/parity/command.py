@@ -125,8 +125,8 @@ def _suite(request: Request) -> Suite:
 
 
 def _model(suite: Suite) -> ModelSpec:
-    info = data.info(suite.data.name)
-    return ModelSpec(**suite.model.model_dump(), image=info.image, classes=info.classes)
+    classes = data.info(suite.data.name).classes
+    return ModelSpec(**suite.model.model_dump(), image=data.shape(suite.data), classes=classes)
 
 
 def _implementations(request: Request, suite: Suite) -> tuple[list[str], list[str]]:
