@@ -22,28 +22,31 @@ _EVAL_COST = 1 / 3  # forward alone, of forward and backward
 _PROCESS_BYTES = 400e6  # interpreter, framework and compiled code, before the first array
 
 
-def forward_flops(model: ModelSpec) -> int:
-    """Floating-point operations of one image's forward pass; a multiply and an add count as two."""
-    capsules, dim = model.primary_capsules, model.primary_dim
-    primary = capsules * dim * model.kernel**2 * model.conv_channels
-    pairs = capsules * model.classes * model.digit_dim
-    # each iteration sums the votes and, but for the last, measures the agreement
-    routing = pairs * (2 * model.routing - 1)
-    decoder = 0
+def products(model: ModelSpec) -> dict[str, int]:
+    """Multiplications, each with an addition, of one image's forward pass by layer, the convolutions as they are written."""
+    pairs = model.primary_capsules * model.classes * model.digit_dim
+    height, width = model.conv_grid
+    counted = {
+        "conv1": height * width * model.conv_channels * model.kernel**2 * model.image[2],
+        "primary": model.primary_capsules * model.primary_dim * model.kernel**2 * model.conv_channels,
+        "votes": pairs * model.primary_dim,
+        # each iteration sums the votes and, but for the last, measures the agreement
+        "routing": pairs * (2 * model.routing - 1),
+    }
     if model.decoder:
         first, second = model.decoder_units
-        decoder = model.classes * model.digit_dim * first + first * second + second * model.pixels
-    return 2 * (_conv1_products(model) + primary + pairs * dim + routing + decoder)
+        counted["decoder"] = model.classes * model.digit_dim * first + first * second + second * model.pixels
+    return counted
+
+
+def forward_flops(model: ModelSpec) -> int:
+    """Floating-point operations of one image's forward pass; a multiply and an add count as two."""
+    return 2 * sum(products(model).values())
 
 
 def step_flops(model: ModelSpec, batch: int) -> int:
     """One training step: the backward pass costs twice the forward pass, but for the images, which need no gradient."""
-    return batch * (3 * forward_flops(model) - 2 * _conv1_products(model))
-
-
-def _conv1_products(model: ModelSpec) -> int:
-    height, width = model.conv_grid
-    return height * width * model.conv_channels * model.kernel**2 * model.image[2]
+    return batch * (3 * forward_flops(model) - 2 * products(model)["conv1"])
 
 
 def spectral_products(model: ModelSpec) -> int:

@@ -1,4 +1,4 @@
-"""Tests of hypotheses on few numbers: is a difference of means shown to be too small to matter?"""
+"""Statistics of few numbers: is a difference of means shown to be too small to matter? Where is a median?"""
 
 from __future__ import annotations
 
@@ -67,6 +67,27 @@ def equivalence(
     low, high, p = _two_one_sided(difference, error, freedom, margin, alpha)
     inside = -margin < low and high < margin
     return Equivalence(difference, low, high, p, margin, inside, len(a), len(b), paired)
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """Low, high and coverage of the median's narrowest symmetric interval between two of the values, whatever their law.
+
+    The k-th smallest to the k-th largest of n cover the median with probability 1 - 2 P(Binomial(n, 1/2) < k). Fewer than
+    six values reach no 95%: then it is their whole range, with the coverage that has (0 for one value).
+
+    Raises:
+        ValueError: there is no value.
+    """
+    if not values:
+        raise ValueError("no values have no median")
+    ordered, n = sorted(values), len(values)
+    k, coverage = 1, 1 - 2 / 2**n
+    while 2 * (k + 1) <= n:
+        narrower = 1 - 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+        if narrower < confidence:
+            break
+        k, coverage = k + 1, narrower
+    return ordered[k - 1], ordered[-k], coverage
 
 
 def _welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats import equivalence
+from harness.stats import equivalence, median_interval
 
 A = [0.31, 0.28, 0.35, 0.30, 0.27]
 B = [0.29, 0.30, 0.31, 0.29, 0.29]
@@ -141,3 +141,22 @@ def test_at_the_margin_s_edge_as_often_wrong_as_alpha(n_a: int, n_b: int, spread
         missed += not found.low <= margin <= found.high
     assert 0.035 < wrong / trials < 0.065
     assert 0.08 < missed / trials < 0.12
+
+
+def test_the_medians_interval_by_hand() -> None:
+    """Binomial tails: of 6, both halves beyond the ends are 2/64; of 9, two at each end 2 (1 + 9) / 512."""
+    assert median_interval([3.0]) == (3.0, 3.0, 0.0)
+    assert median_interval([2.0, 1.0]) == (1.0, 2.0, 0.5)
+    assert median_interval([6, 5, 4, 3, 2, 1]) == (1, 6, 1 - 2 / 64)
+    assert median_interval(range(9)) == (1, 7, 1 - 20 / 512)
+    assert median_interval(range(8)) == (0, 7, 1 - 2 / 256)  # one more at each end would leave 93%
+    with pytest.raises(ValueError, match="no values"):
+        median_interval([])
+
+
+def test_the_medians_interval_covers_as_it_says() -> None:
+    random = np.random.default_rng(1)
+    draws = random.exponential(size=(4000, 9))
+    truth = np.log(2)
+    covered = np.mean([low <= truth <= high for low, high, _ in map(median_interval, draws.tolist())])
+    assert covered == pytest.approx(1 - 20 / 512, abs=0.015)
