@@ -20,6 +20,7 @@ _LABELS = {
     "data.canvas": "side of the image (pixels)",
 }
 _SECONDS = "seconds a training step"
+_NOTE = "points: median of steady epochs, with its interval; lines: cost model"
 _MARKERS = "osD^vPX*"
 
 
@@ -56,12 +57,9 @@ def _figure(report: Report, key: str, path: Path) -> Path:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
     trial = report.points[0].trial
-    where = f"{trial.gpus} GPU" if trial.gpus else f"{trial.cpus} cores of {report.cpu}"
-    figure.suptitle(f"{trial.suite}: cost by {key}, {where}", fontsize=11)
-    figure.text(
-        0.995, 0.005, "points: median of steady epochs and its interval; thin lines: cost model",
-        ha="right", va="bottom", fontsize=7, color="0.4",
-    )  # fmt: skip
+    where = f"GPUs: {trial.gpus}" if trial.gpus else f"cores: {trial.cpus}, {report.cpu}"
+    figure.suptitle(f"{trial.suite}: cost by {_LABELS.get(key, key)}; {where}", fontsize=10)
+    axes[0].set_title(_NOTE, fontsize=8, color="0.4", loc="left")
     figure.savefig(path)
     return path
 
