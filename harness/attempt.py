@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Trial
+from harness.environment import memory_bytes, out_of_memory_kills
+from harness.errors import starved
+from harness.verdict import out_of_memory
 
 Event = dict[str, Any]
 
 FINAL = ("result", "failed", "interrupted")  # kinds of event: every attempt that began ends with one of these
 GRACE_S = 5.0  # between asking a worker to end and killing it
 _POLL_S = 0.2
+_NEARLY_ALL = 0.7  # of the memory: a worker killed when it had that much was killed for it
 _PACKAGES = Path(__file__).resolve().parent.parent
 _MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
 
@@ -55,8 +59,6 @@ def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dic
         # The GPUs of this trial alone; a CPU trial must not even find one. Numbered as nvidia-smi numbers them.
         "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        # `fp32` is strict: no TF32 in any NVIDIA library.
-        "NVIDIA_TF32_OVERRIDE": "0",
         # GPU memory on demand, so that the peak reported is what the trial used.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -73,6 +75,9 @@ def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dic
         # This harness, from wherever it is, in whatever interpreter the worker has.
         "PYTHONPATH": os.pathsep.join(filter(None, (str(_PACKAGES), base.get("PYTHONPATH")))),
     }
+    env.pop("NVIDIA_TF32_OVERRIDE", None)
+    if trial.runtime.precision != "tf32":
+        env["NVIDIA_TF32_OVERRIDE"] = "0"  # strict: no TF32 in any NVIDIA library
     env.pop("JAX_PLATFORMS", None)
     if not seat.gpus:
         env["JAX_PLATFORMS"] = "cpu"  # else JAX looks for accelerators, and warns that there are none
@@ -116,6 +121,7 @@ def run_attempt(
         "checkpoint": str(checkpoint) if checkpoint else None,
     }
     env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
+    kills = out_of_memory_kills()
     worker = _Worker(python, env, job["cwd"], document, log_path)
     final: str | None = None
     try:
@@ -134,7 +140,7 @@ def run_attempt(
         interrupted = deadline is not None
         code = worker.end()
         if final is None:
-            ending = {"kind": "interrupted"} if interrupted else _death(code, log_path)
+            ending = {"kind": "interrupted"} if interrupted else _death(trial, code, log_path, worker.peak_bytes, kills)
             emit({"time": time.time(), **ending, **mark})
     except KeyboardInterrupt:
         worker.end(signal.SIGTERM)
@@ -172,6 +178,7 @@ class _Worker:
         assert self._process.stdin is not None
         self._stdin = self._process.stdin
         self._closed = False
+        self.peak_bytes = 0
         self._say(json.dumps(document))
 
     def events(self) -> Iterator[Event | None]:
@@ -180,6 +187,7 @@ class _Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(self._events, selectors.EVENT_READ)
             while True:
+                self._gauge()
                 ended = self._has_ended()  # asked before reading: what it said last is then in the pipe already
                 if not selector.select(0 if ended else _POLL_S):
                     if ended:
@@ -192,6 +200,13 @@ class _Worker:
                 *lines, buffer = (buffer + received).split(b"\n")  # a line cut short by death is no event
                 for line in lines:
                     yield json.loads(line)
+
+    def _gauge(self) -> None:
+        """Keeps the largest resident size seen: a process that has been killed can no longer be asked."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    self.peak_bytes = max(self.peak_bytes, int(line.split()[1]) * 1024)
 
     def acknowledge(self) -> None:
         self._say("ack")
@@ -231,24 +246,35 @@ class _Worker:
             self._stdin.flush()
 
 
-def _death(code: int, log_path: Path) -> Event:
+def _death(trial: Trial, code: int, log_path: Path, peak_bytes: int, kills_before: int | None) -> Event:
     """The "failed" event of a worker that ended without saying why."""
+    log = _tail(log_path)
+    error = signal.Signals(-code).name if code < 0 else "SystemExit"
+    cause = f"worker was killed by {error}" if code < 0 else f"worker exited with code {code} and no result"
+    limit = memory_bytes()
+    if _killed_for_memory(error, peak_bytes, limit, kills_before) or starved(log):
+        verdict = out_of_memory(trial, cause, peak_bytes, limit)
+        return {"kind": "failed", "cause": verdict.cause, "error": error, "hint": verdict.hint}
     hint = None
-    if code < 0:
-        error = signal.Signals(-code).name
-        cause = f"worker was killed by {error}"
-        if error == "SIGKILL":
-            cause += " (out of memory? see dmesg)"
-            hint = "if memory ran out: lower train.batch (-s train.batch=32), or run fewer trials at once"
-    else:
-        error, cause = "SystemExit", f"worker exited with code {code} and no result"
-    if last := _last_line(log_path):
+    if error == "SIGKILL":
+        verdict = out_of_memory(trial, cause, peak_bytes, limit)
+        cause = f"{cause}, by hand or for memory{verdict.cause.rpartition(cause)[2]}"
+        hint = f"if memory ran out (see dmesg): {verdict.hint}; or run fewer trials at once"
+    if last := next((line.strip()[:300] for line in reversed(log.split("\n")) if line.strip()), ""):
         cause += f"; last line of its log: {last}"
     return {"kind": "failed", "cause": cause, "error": error, "hint": hint}
 
 
-def _last_line(path: Path) -> str:
+def _killed_for_memory(error: str, peak_bytes: int, limit_bytes: int | None, kills_before: int | None) -> bool:
+    """Whether a SIGKILL was the kernel's: it has counted one more, or the worker had nearly all there is."""
+    if error != "SIGKILL":
+        return False
+    kills = out_of_memory_kills()
+    counted = kills is not None and kills_before is not None and kills > kills_before
+    return counted or (limit_bytes is not None and peak_bytes >= _NEARLY_ALL * limit_bytes)
+
+
+def _tail(path: Path) -> str:
     with path.open("rb") as log:
         log.seek(max(0, path.stat().st_size - 4096))
-        lines = log.read().decode(errors="replace").split("\n")
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+        return log.read().decode(errors="replace")

@@ -112,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
     _mlflow(sync)
 
+    report = command("report", "draw what a run says of cost, and fit a model of the cost to it")
+    report.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/scaling")
+    report.add_argument("--out", type=Path, metavar="DIR", help="where figures are written; default: RUN/report")
+
     ui = command("ui", "open the comparison in MLflow's pages, served to this machine alone")
     _out(ui)
     _mlflow(ui)
@@ -217,7 +221,7 @@ def _plan(args: argparse.Namespace) -> int:
     todo = [row["estimate_s"] for row in rows if row["state"] not in ("finished", "unavailable")]
     total = "time unknown until one has run" if None in todo else f"about {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
-    for line in [note, *(f"{impl}: {reason}" for impl, reason in plan.unavailable.items())]:
+    for line in [note, *running.reasons(plan)]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0
@@ -300,6 +304,23 @@ def _sync(args: argparse.Namespace) -> int:
     return 0
 
 
+def _report(args: argparse.Namespace) -> int:
+    from harness.report import draw, make_report, sentences, table, to_json
+    from harness.tables import print_table
+
+    report = make_report(args.run_dir)
+    paths = draw(report, args.out or args.run_dir / "report") if report.keys else []
+    console = Console(stderr=args.json)
+    print_table(console, table(report))
+    for line in ["", *sentences(report), *(f"no timing: {line}" for line in report.left_out)]:
+        console.print(Text(line), soft_wrap=True)
+    for path in paths:
+        console.print(Text(f"Figure: {path}"), soft_wrap=True)
+    if args.json:
+        _print_json({**to_json(report), "figures": [str(path) for path in paths]})
+    return 0
+
+
 def _ui(args: argparse.Namespace) -> int:
     from harness.ui import serve
 
@@ -331,5 +352,6 @@ def _data(args: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "run": _run, "plan": _plan, "parity": _parity, "speed": _speed, "sync": _sync, "ui": _ui, "doctor": _doctor, "data": _data,
+    "run": _run, "plan": _plan, "parity": _parity, "speed": _speed, "sync": _sync, "report": _report, "ui": _ui,
+    "doctor": _doctor, "data": _data,
 }  # fmt: skip

@@ -22,6 +22,9 @@ class DataConfig(Section):
     train: Count | None = None
     validation: Annotated[int, Field(ge=0)] | None = None
     test: Count | None = None
+    canvas: Annotated[int, Field(ge=1, le=1024)] | None = (
+        None  # pixels a side, images centred on black; None: as they are
+    )
     augment: Augment = Augment()
     dir: str | None = None  # where the files are kept; not part of a trial's identity
 

@@ -1,4 +1,4 @@
-"""What a trial should cost: floating-point operations counted from the model, and time from earlier results."""
+"""What a trial should cost: operations and memory counted from the model, and time from earlier results."""
 
 from __future__ import annotations
 
@@ -20,28 +20,37 @@ from harness.weights import parameter_count
 _START_S = 30.0  # interpreter, framework, compilation and parity of one attempt, where nothing is known yet
 _OVER_FLOOR = 4.0  # a training step over its matmul floor, where nothing is known yet
 _EVAL_COST = 1 / 3  # forward alone, of forward and backward
+_PROCESS_BYTES = 400e6  # interpreter, framework and compiled code, before the first array
+
+
+def products(model: ModelSpec) -> dict[str, int]:
+    """Multiplications, each with an addition, of one image's forward pass by layer, the convolutions as they are written."""
+    pairs = model.primary_capsules * model.classes * model.digit_dim
+    height, width = model.conv_grid
+    counted = {
+        "conv1": height * width * model.conv_channels * model.kernel**2 * model.image[2],
+        "primary": model.primary_capsules * model.primary_dim * model.kernel**2 * model.conv_channels,
+        "votes": pairs * model.primary_dim,
+        # each iteration sums the votes and, but for the last, measures the agreement
+        "routing": pairs * (2 * model.routing - 1),
+    }
+    if model.decoder:
+        first, second = model.decoder_units
+        counted["decoder"] = model.classes * model.digit_dim * first + first * second + second * model.pixels
+    return counted
 
 
 def forward_flops(model: ModelSpec) -> int:
     """Floating-point operations of one image's forward pass; a multiply and an add count as two."""
-    capsules, dim = model.primary_capsules, model.primary_dim
-    primary = capsules * dim * model.kernel**2 * model.conv_channels
-    pairs = capsules * model.classes * model.digit_dim
-    # each iteration sums the votes and, but for the last, measures the agreement
-    routing = pairs * (2 * model.routing - 1)
-    decoder = 0
-    if model.decoder:
-        first, second = model.decoder_units
-        decoder = model.classes * model.digit_dim * first + first * second + second * model.pixels
-    return 2 * (_conv1_products(model) + primary + pairs * dim + routing + decoder)
+    return 2 * sum(products(model).values())
 
 
 def step_flops(model: ModelSpec, batch: int) -> int:
     """One training step: the backward pass costs twice the forward pass, but for the images, which need no gradient."""
-    return batch * (3 * forward_flops(model) - 2 * _conv1_products(model))
+    return batch * (3 * forward_flops(model) - 2 * products(model)["conv1"])
 
 
-def step_bytes(model: ModelSpec, batch: int) -> int:
+def moved_bytes(model: ModelSpec, batch: int) -> int:
     """Bytes of float32 that any algorithm for one training step moves, were it to keep everything else on the chip.
 
     The weights are read by both passes and by Adam, its moments read, all three written; their gradients are written and
@@ -51,9 +60,43 @@ def step_bytes(model: ModelSpec, batch: int) -> int:
     return 4 * (10 * parameter_count(model) + 5 * batch * outputs)
 
 
-def _conv1_products(model: ModelSpec) -> int:
+def spectral_products(model: ModelSpec) -> int:
+    """Real matrix products of the primary convolution in the frequency domain (`impls.spectral`): 148 for the paper's."""
+    taps = -(-model.kernel // 2)
+    rows, columns = (side + taps - 1 for side in model.primary_grid)
+    real = (2 - rows % 2) * (2 - columns % 2)  # frequencies that are their own conjugates; of the others half is enough
+    return real + 3 * (rows * columns - real) // 2
+
+
+def least_bytes(model: ModelSpec, batch: int, item_bytes: int = 4) -> int:
+    """What no implementation does without in a training step of `batch` images: a lower bound on its memory.
+
+    Weights, gradients and Adam's two moments; the outputs of both convolutions, kept for the backward pass, and their
+    gradients. Not counted: votes, which can be made for a few images at a time, all temporary arrays, the framework.
+    """
     height, width = model.conv_grid
-    return height * width * model.conv_channels * model.kernel**2 * model.image[2]
+    kept = height * width * model.conv_channels + model.primary_capsules * model.primary_dim
+    return item_bytes * (4 * parameter_count(model) + 2 * batch * kept)
+
+
+def step_bytes(model: ModelSpec, batch: int, item_bytes: int = 4) -> int:
+    """Peak memory to expect of a process that trains with `batch` images; right within a factor of about two.
+
+    `least_bytes`, the whole batch's votes once, the spectra of the primary convolution's input, kernel and output, and
+    400 MB of process and framework.
+    """
+    votes = model.primary_capsules * model.classes * model.digit_dim
+    filters = model.primary_types * model.primary_dim
+    inputs = 4 * model.conv_channels  # two by two phases
+    spectra = spectral_products(model) * (inputs * filters + batch * (inputs + filters))
+    return round(_PROCESS_BYTES) + least_bytes(model, batch, item_bytes) + item_bytes * (batch * votes + spectra)
+
+
+def largest_batch(model: ModelSpec, memory_bytes: float, item_bytes: int = 4) -> int:
+    """The largest batch whose `step_bytes` is at most `memory_bytes`, in steps of 8 from 8 on; 0 if none is."""
+    fixed = step_bytes(model, 0, item_bytes)
+    batch = max(0, int((memory_bytes - fixed) // (step_bytes(model, 1, item_bytes) - fixed)))
+    return batch - batch % 8 if batch >= 8 else batch
 
 
 @cache

@@ -6,9 +6,12 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,7 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": available_cores(),
         "memory_bytes": memory_bytes(),
-        "gpus": gpu_names(),
+        "gpus": [gpu.name for gpu in gpus()],
         "python": platform.python_version(),
         "versions": versions((*_ALL_IMPL_DISTS, *_BENCH_DISTS)),
         "git": git_state(_ROOT),
@@ -86,12 +89,14 @@ def available_cores() -> int:
 
 
 def memory_bytes() -> int | None:
-    """Memory this process may use: the machine's, or the container's limit if that is less."""
+    """Memory this process may use: the machine's, or the container's or the process's own limit if that is less."""
     try:
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
-    return min([physical, *(int(limit) for limit in _cgroup_limits("memory.max") if limit != "max")])
+    own = resource.getrlimit(resource.RLIMIT_AS)[0]
+    limits = [int(limit) for limit in _cgroup_limits("memory.max") if limit != "max"]
+    return min([physical, *limits, *([] if own == resource.RLIM_INFINITY else [own])])
 
 
 def available_memory_bytes() -> int | None:
@@ -104,10 +109,34 @@ def available_memory_bytes() -> int | None:
     return max(0, min([int(match[1]) * 1024, *left]))
 
 
-def gpu_names() -> list[str]:
-    """Names of the NVIDIA GPUs of this machine, as its driver reports them; empty without a driver."""
-    table = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return [line.strip() for line in table.splitlines() if line.strip()] if table else []
+def out_of_memory_kills() -> int | None:
+    """How many processes this machine's kernel has killed for want of memory; None where it does not tell."""
+    match = re.search(r"^oom_kill (\d+)$", _text("/proc/vmstat"), re.MULTILINE)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU as its driver reports it; what it does not tell is None."""
+
+    name: str
+    memory_bytes: int | None
+    capability: tuple[int, int] | None  # (8, 0) is Ampere
+
+
+def gpus(ids: Sequence[str] = ()) -> list[Gpu]:
+    """The NVIDIA GPUs of this machine, or those of `ids`, as `CUDA_VISIBLE_DEVICES` has them; empty without a driver."""
+    chosen = ["-i", ",".join(ids)] if ids else []
+    fields = "--query-gpu=memory.total,compute_cap,name"
+    table = _output("nvidia-smi", *chosen, fields, "--format=csv,noheader,nounits")
+    return [_gpu(line) for line in (table or "").splitlines() if line.count(",") >= 2]
+
+
+def _gpu(line: str) -> Gpu:
+    mebibytes, capability, name = (part.strip() for part in line.split(",", 2))
+    version = re.fullmatch(r"(\d+)\.(\d+)", capability)
+    memory = int(mebibytes) * 2**20 if mebibytes.isdigit() else None  # "[N/A]" where memory is the machine's own
+    return Gpu(name, memory, (int(version[1]), int(version[2])) if version else None)
 
 
 def git_state(root: Path) -> dict[str, Any] | None:

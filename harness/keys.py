@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -26,6 +26,9 @@ class Sections(Section):
         ),
     ]
     question: str = ""
+    vary: Literal["together", "singly"] = (
+        "together"  # the grid's keys: all combinations, or one at a time around the first
+    )
     data: DataConfig
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
@@ -88,7 +91,7 @@ AXES = _leaves(_Axes)
 KEYS = SECTION_KEYS | AXES
 TEXTS = ("name", "question", "data.dir")
 """Keys that hold free text."""
-FIXED = (*TEXTS, "parity.margin_pct")
+FIXED = (*TEXTS, "vary", "parity.margin_pct")
 """Keys that change no result and so cannot be varied: trials that differ only in them are the same trial."""
 GRID_KEYS = {key: leaf for key, leaf in KEYS.items() if key not in FIXED}
 FOLDERS = {key[:at] for key in SECTION_KEYS for at, letter in enumerate(key) if letter == "."}

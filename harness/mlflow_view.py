@@ -23,7 +23,7 @@ NAME_LENGTH = 20  # what MLflow's table and legends show of a run's name
 _COLORS = {"torch": "#D55E00", "tf": "#009E73", "jax": "#0072B2", "numpy": "#7F7F7F"}
 _OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 _SHORT = {  # grid keys as run names write them; others by the first letters of their last part
-    "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n",
+    "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n", "data.canvas": "c",
     "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "model.profile": "",
 }  # fmt: skip
 _EPOCH_RECORD = (

@@ -25,6 +25,7 @@ GROUP = "capsbench.impls"
 ADAPTER = ("load", "forward", "loss_and_grads")
 """The methods that `capsbench parity` asks for; of a class that has no more, the levels of training are skipped."""
 
+_JAX_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -93,6 +94,25 @@ def missing(entry: Entry) -> str | None:
     return None
 
 
+def without_gpu(entry: Entry) -> str | None:
+    """Why what is installed cannot compute on a GPU, or None if it can or nothing is known of it. Imports nothing."""
+    if "gpu" not in entry.devices:
+        return f"{entry.name} runs on the CPU only"
+    match entry.name:
+        case "torch" if re.search(r"^cuda\b[^=]*= *None", _source("torch", "version.py"), re.MULTILINE):
+            rocm = re.search(r"^(hip|rocm)\b[^=]*= *['\"]", _source("torch", "version.py"), re.MULTILINE)
+            return None if rocm else "the PyTorch installed here was built without CUDA"
+        case "tf" if (
+            "'is_cuda_build', False" in (info := _source("tensorflow", "python", "platform", "build_info.py"))
+            and "'is_rocm_build', True" not in info
+        ):
+            return "the TensorFlow installed here was built without CUDA"
+        case "jax" if not any(_find(plugin) for plugin in _JAX_PLUGINS):
+            return "JAX is installed here without a CUDA plugin"
+        case _:
+            return None
+
+
 def load(entry: Entry, *, adapter: bool = False) -> type[Impl]:
     """Imports the implementation's class; with `adapter`, one that may have no other methods than those of `ADAPTER`.
 
@@ -150,6 +170,15 @@ def _nearest(name: str) -> str:
     packages = {package: entry.name for entry in _BUILT_IN.values() for package in entry.packages}
     close = difflib.get_close_matches(name.lower(), packages, n=1)
     return nearest(packages[close[0]] if close else name, names())
+
+
+def _source(package: str, *parts: str) -> str:
+    """The text of a package's file; empty if there is none."""
+    spec = _find(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (path := Path(folder, *parts)).is_file():
+            return path.read_text(errors="replace")
+    return ""
 
 
 def _find(package: str) -> ModuleSpec | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from harness import data, registry
 from harness.config import Trial
 from harness.cost import estimate_s, finished_trials
-from harness.environment import environment, fingerprint
+from harness.environment import environment, fingerprint, gpus
 from harness.equivalence import Pair, caveat, compare
 from harness.errors import UserError
 from harness.executor import Executor, InlineExecutor, Job
@@ -20,6 +20,7 @@ from harness.results import Result, summarise
 from harness.screen import Screen
 from harness.suite import Suite, load_suite
 from harness.tracking import Tracker, redact
+from harness.verdict import Verdict, refusal
 
 ExecutorName = Literal["auto", "ray", "inline"]
 
@@ -48,7 +49,7 @@ class Plan:
     trials: tuple[Trial, ...]
     results: dict[str, Result]
     states: dict[str, str]  # finished, failed, interrupted, running, pending or unavailable
-    unavailable: dict[str, str]  # implementation -> what is missing and how to get it
+    unavailable: dict[str, Verdict]  # by trial: why it cannot run here
     estimates: dict[str, float | None]  # seconds, by trial; 0 for a finished one
 
     def to_json(self) -> dict[str, Any]:
@@ -121,18 +122,42 @@ def make_plan(request: Request, executor: Executor) -> Plan:
     states: dict[str, str] = {id: result.status for id, result in results.items()}
     if journal.is_live():  # another driver is at work: what looks interrupted is going on
         states = {id: "running" if state == "interrupted" else state for id, state in states.items()}
-    unavailable: dict[str, str] = {}
-    if request.ray_address is None:  # the nodes of a cluster have environments of their own
-        for impl in dict.fromkeys(trial.impl for trial in trials):
-            if reason := registry.missing(registry.resolve(impl)):
-                unavailable[impl] = reason
-    for trial in trials:
-        if trial.impl in unavailable and states[trial.id] != "finished":
-            states[trial.id] = "unavailable"
+    # the nodes of a cluster have environments of their own
+    unavailable = {} if request.ray_address else _unavailable(trials, states, facts)
+    states |= dict.fromkeys(unavailable, "unavailable")
     known = list(finished_trials(request.out))
     ended = ("finished", "unavailable")
     estimates = {trial.id: 0.0 if states[trial.id] in ended else estimate_s(trial, known) for trial in trials}
     return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates)
+
+
+def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Verdict]:
+    """Why trials that are not finished cannot run on this machine; the others are not in it."""
+    found: dict[str, Verdict] = {}
+    devices = gpus()
+    absent = {impl: registry.missing(registry.resolve(impl)) for impl in dict.fromkeys(t.impl for t in trials)}
+    without = ",".join(impl for impl, reason in absent.items() if not reason)
+    hint = f"to leave it out: -s grid.impl={without}" if without else ""
+    for trial in trials:
+        if states[trial.id] == "finished":
+            continue
+        if reason := absent[trial.impl]:
+            found[trial.id] = Verdict(reason, hint)
+        elif verdict := refusal(trial, facts["memory_bytes"], devices, facts["cpu"]):
+            found[trial.id] = verdict
+    return found
+
+
+def reasons(plan: Plan) -> list[str]:
+    """One line for each reason why trials cannot run here: "torch, jax: tf32 needs ..."."""
+    impls: dict[Verdict, list[str]] = {}
+    for trial in plan.trials:
+        if verdict := plan.unavailable.get(trial.id):
+            impls.setdefault(verdict, []).append(trial.impl)
+    return [
+        "; ".join(filter(None, (f"{', '.join(dict.fromkeys(names))}: {verdict.cause}", verdict.hint)))
+        for verdict, names in impls.items()
+    ]
 
 
 def run(request: Request, screen_of: Callable[[Mapping[str, float | None]], Screen]) -> Outcome:
@@ -145,7 +170,7 @@ def run(request: Request, screen_of: Callable[[Mapping[str, float | None]], Scre
         plan = make_plan(request, executor)
         todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
         if set(plan.states.values()) == {"unavailable"}:
-            raise UserError("; ".join(f"{impl}: {reason}" for impl, reason in plan.unavailable.items()))
+            raise UserError("; ".join(reasons(plan)))
         for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
             data.ensure(config, progress=True)
         with Journal(plan.run_dir).open() as journal:
@@ -238,9 +263,17 @@ def _job(plan: Plan, journal: Journal, trial: Trial) -> Job:
 
 def _reported(trial: Trial, plan: Plan, results: Mapping[str, Result]) -> Result:
     """The trial's result; one that could not be tried here has failed, and says what is missing."""
-    reason = plan.unavailable.get(trial.impl)
-    if reason and plan.states[trial.id] == "unavailable":
-        without = ",".join(dict.fromkeys(t.impl for t in plan.trials if t.impl not in plan.unavailable))
-        hint = f"the others went on; to leave it out: -s grid.impl={without}" if without else None
-        return Result(trial.id, trial.impl, trial.params, trial.seed, "failed", cause=reason, hint=hint)
+    if verdict := plan.unavailable.get(trial.id):
+        others = len(plan.unavailable) < len(plan.trials)
+        hint = "; ".join(filter(None, ("the others went on" if others else "", verdict.hint)))
+        return Result(
+            trial.id,
+            trial.impl,
+            trial.params,
+            trial.seed,
+            "failed",
+            cause=verdict.cause,
+            error="Unavailable",
+            hint=hint,
+        )
     return results[trial.id]

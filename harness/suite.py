@@ -37,10 +37,11 @@ class Suite(Sections):
     quick: bool = False
 
     def trials(self, gpus_available: int, fingerprint: Callable[[str], Mapping[str, Any]]) -> tuple[Trial, ...]:
-        """The grid, expanded. Seeds vary slowest, implementations fastest, other keys in between as written.
+        """The grid, expanded: all combinations, or with `vary: singly` those that differ from the first in one key.
 
-        So the implementations of one configuration run one after the other, under like conditions, and a whole
-        comparison stands once the first seed is through.
+        Seeds vary slowest, implementations fastest, other keys in between as written. So the implementations of one
+        configuration run one after the other, under like conditions, and a whole comparison stands once the first seed
+        is through.
 
         Args:
             gpus_available: GPUs of the whole cluster; decides what `gpus: auto` means.
@@ -94,7 +95,12 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
             problems.add(str(path), key, f"missing; expected {KEYS[key].expected}")
     if "impl" not in grid:
         problems.add(str(path), "grid.impl", "missing; expected a list of implementations, such as [torch, tf, jax]")
-    combinations = math.prod(len(choices) for choices in grid.values())
+    lengths = {key: len(choices) for key, choices in grid.items()}
+    combinations = math.prod(lengths.pop(axis, 1) for axis in AXES)
+    if values.get("vary") == "singly":
+        combinations *= 1 + sum(length - 1 for length in lengths.values())
+    else:
+        combinations *= math.prod(lengths.values())
     if combinations > MAX_TRIALS:
         problems.add(str(path), "grid", f"{combinations:,} trials; at most {MAX_TRIALS:,} are allowed")
     problems.raise_any()
@@ -126,9 +132,9 @@ class _Cell:
     entry: registry.Entry
 
     def model(self) -> ModelSpec:
-        """The model bound to its data set. Raises `ValidationError` if they do not fit."""
-        info = datasets.info(self.sections.data.name)
-        return ModelSpec(**self.sections.model.model_dump(), image=info.image, classes=info.classes)
+        """The model bound to its data set. Raises `ValidationError` if they do not fit, `UserError` for the canvas."""
+        shape, classes = datasets.shape(self.sections.data), datasets.info(self.sections.data.name).classes
+        return ModelSpec(**self.sections.model.model_dump(), image=shape, classes=classes)
 
     def trial(self, gpus: int) -> Trial:
         """The trial, still without its id."""
@@ -160,6 +166,8 @@ class _Cell:
                 yield "train.batch", f"found {sections.train.batch}, more than the {train:,} training images"
         try:
             self.model()
+        except UserError as error:
+            yield attributed(error, "data.canvas")
         except ValueError as error:
             for cause in error.errors() if isinstance(error, ValidationError) else ():
                 yield "model.kernel", cause["msg"].removeprefix("Value error, ")
@@ -172,13 +180,25 @@ class _Cell:
 
 def _cells(suite: Suite) -> Iterator[_Cell]:
     between = [key for key in suite.grid if key not in AXES]
-    order = ("seed", *between, "impl")
     fixed = suite.model_dump(include=set(Sections.model_fields))
     entries = {name: registry.resolve(name) for name in suite.grid["impl"]}
-    for values in itertools.product(*(suite.grid[key] for key in order)):
-        choice = dict(zip(order, values, strict=True))
+    varied = list(_points({key: suite.grid[key] for key in between}, suite.vary))
+    for seed, point, impl in itertools.product(suite.grid["seed"], varied, suite.grid["impl"]):
+        choice = {"seed": seed, **point, "impl": impl}
         sections = Sections.model_validate(_nest({key: choice[key] for key in between}, fixed))
         yield _Cell(choice, sections, entries[choice["impl"]])
+
+
+def _points(varied: Mapping[str, Sequence[Any]], vary: str) -> Iterator[dict[str, Any]]:
+    """The values that the grid's keys take: every combination, or one key at a time around the first values."""
+    if vary != "singly":
+        for values in itertools.product(*varied.values()):
+            yield dict(zip(varied, values, strict=True))
+        return
+    first = {key: values[0] for key, values in varied.items()}
+    yield first
+    for key, values in varied.items():
+        yield from ({**first, key: value} for value in values[1:])
 
 
 def _nest(flat: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ from harness import data, registry
 from harness.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from harness.config import Trial
 from harness.data import Dataset
+from harness.environment import gpus, memory_bytes
+from harness.errors import TrialFailed, UserError, starved
 from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
 from harness.spec import EvalTotals, Impl
 from harness.stability import Observation, doubts
 from harness.timing import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
+from harness.verdict import Verdict, out_of_memory
 from harness.weights import digest, initial_weights, parameter_count
 
 Emit = Callable[[dict[str, Any]], None]
@@ -29,8 +34,35 @@ def run_trial(trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None =
     """Runs `trial` to its end and emits its events; `emit` returns once an "epoch" event is safe.
 
     Files go to `scratch`. With a `checkpoint`, goes on after epoch `resumed_epoch`, exactly as if never interrupted.
-    Raises what the implementation raises, `UserError` for what the user can mend, `Diverged` if the loss becomes NaN.
+    Raises what the implementation raises, `UserError` for what the user can mend, `Diverged` if the loss becomes NaN,
+    `TrialFailed` if memory ran out.
     """
+    built: list[Impl] = []
+    try:
+        _run_trial(trial, emit, scratch, checkpoint, resumed_epoch, built)
+    except Exception as error:
+        if isinstance(error, UserError) or not starved(error):
+            raise
+        verdict = _out_of_memory(trial, error, built)
+        raise TrialFailed(verdict.cause, type(error).__name__, verdict.hint) from error
+
+
+def _out_of_memory(trial: Trial, error: Exception, built: list[Impl]) -> Verdict:
+    """The verdict, with the peak of the device where the trial computed."""
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+    if not trial.gpus:
+        return out_of_memory(trial, said, peak_rss_bytes(), memory_bytes())
+    peak: int | None = None
+    with suppress(Exception):  # the device may answer nothing any more
+        peak = built[0].peak_bytes()
+    own = gpus([each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each])
+    return out_of_memory(trial, said, peak, own[0].memory_bytes if own else None)
+
+
+def _run_trial(
+    trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None, resumed_epoch: int, built: list[Impl]
+) -> None:
+    """As `run_trial`; leaves the implementation in `built` for whoever asks about its memory."""
     phases = Phases()
     with phases("import_s"):
         implementation = registry.load(registry.resolve(trial.impl))
@@ -38,6 +70,7 @@ def run_trial(trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None =
         dataset = data.load(trial.data)
     with phases("build_s"):
         impl: Impl = implementation(trial.model, trial.train.optim, trial.runtime_spec())
+        built.append(impl)
         weights = initial_weights(trial.model, trial.seed)
         impl.load(weights)
         impl.stage(dataset.train.images, dataset.train.labels)

@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import json
 import os
-import re
 import select
 import signal
 import socket
@@ -27,11 +26,11 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, NoReturn
 
-from harness.errors import UserError
+from harness.environment import cpu_model, gpus, memory_bytes
+from harness.errors import TrialFailed, UserError, starved
 
 _PR_SET_PDEATHSIG = 1
 _REPORTED = ("capsbench", "numpy", "torch", "tensorflow", "tensorflow-cpu", "keras", "jax", "jaxlib", "optax")
-_STARVED = re.compile(r"out of memory|resource.exhausted|unable to allocate|bad_alloc|\boom\b", re.IGNORECASE)
 _LONGEST_CAUSE = 500
 
 
@@ -126,6 +125,15 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
         }
     )
     from harness.config import Trial
+    from harness.verdict import emulated, refusal
+
+    trial = Trial.model_validate_json(json.dumps(job["trial"]))
+    own = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each] if trial.gpus else []
+    # The driver has asked the same of its own machine; this may be another node of the cluster.
+    if verdict := refusal(trial, memory_bytes(), gpus(own) if own else [], cpu_model()):
+        raise TrialFailed(verdict.cause, "Unavailable", verdict.hint)
+    if doubt := emulated(trial):
+        channel.emit({"kind": "warning", "message": doubt})
     from harness.trial import run_trial
 
     report_timing_warnings(channel)
@@ -137,17 +145,20 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
             }
         )
     checkpoint = Path(job["checkpoint"]) if job["checkpoint"] else None
-    trial = Trial.model_validate_json(json.dumps(job["trial"]))
     run_trial(trial, channel.emit, Path(job["scratch"]), checkpoint, job["resumed_epoch"])
 
 
 def explain(error: BaseException) -> dict[str, str | None]:
     """An exception as fields of a "failed" event: one line of cause, its type, and what to do if that is known."""
+    if isinstance(error, TrialFailed):
+        return {"cause": str(error), "error": error.error, "hint": error.hint}
     name = type(error).__name__
     text = " ".join(str(error).split())[:_LONGEST_CAUSE]
-    starved = isinstance(error, MemoryError) or _STARVED.search(f"{name} {text}")
-    hint = "not enough memory: lower train.batch (-s train.batch=32), or take a smaller model" if starved else None
-    cause = text if isinstance(error, UserError) else f"{name}: {text}".removesuffix(": ")
+    if isinstance(error, UserError):
+        return {"cause": text, "error": name, "hint": None}
+    hint = "not enough memory: lower train.batch (-s train.batch=32), or take a smaller model"
+    hint = hint if starved(error) else None
+    cause = f"{name}: {text}".removesuffix(": ")
     return {"cause": cause, "error": name, "hint": hint}
 
 

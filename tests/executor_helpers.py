@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -118,6 +119,26 @@ class StarvedNet(TinyNet):
 
     def train(self, plan: EpochPlan) -> TrainTotals:
         raise RuntimeError("CUDA out of memory.\nTried to allocate 2.00 GiB")
+
+
+class GluttonNet(TinyNet):
+    """Fills memory until there is no more for it, under a limit of its own."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + 400 * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        eaten = []
+        while True:
+            eaten.append(np.ones(2**23))  # 64 MiB
+
+
+class AbortingNet(TinyNet):
+    """Ends as a C++ library does that catches nothing."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        print("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc", flush=True)
+        os.abort()
 
 
 class RefusingNet(TinyNet):

@@ -12,6 +12,7 @@ from harness import cost
 from harness.config import Trial
 from harness.cost import estimate_s, finished_trials, forward_flops, step_flops
 from harness.spec import ModelSpec
+from impls.spectral import spectral
 from tests.executor_helpers import MODEL, tiny_trial
 
 PAPER = ModelSpec(image=(28, 28, 1), classes=10)
@@ -45,6 +46,25 @@ def test_what_costs_and_what_does_not() -> None:
 
 def test_matmul_rate_is_a_rate() -> None:
     assert 1e8 < cost.matmul_flops_per_s(256) < 1e15
+
+
+def test_memory_by_hand() -> None:
+    """The paper's model: 8,215,568 weights; 20x20x256 and 1152x8 values an image; 148 products of the spectra."""
+    weights, kept, votes = 8_215_568, 20 * 20 * 256 + 1152 * 8, 1152 * 10 * 16
+    assert cost.spectral_products(PAPER) == 148 == len(spectral((20, 20), 9, 2).analysis)
+    assert cost.spectral_products(PAPER.model_copy(update={"image": (29, 36, 1)})) == len(
+        spectral((21, 28), 9, 2).analysis
+    )
+    least = cost.least_bytes(PAPER, 128)
+    assert least == 4 * (4 * weights + 128 * 2 * kept)
+    assert cost.least_bytes(PAPER, 128, item_bytes=8) == 2 * least
+    spectra = 148 * (1024 * 256 + 128 * (1024 + 256))
+    assert cost.step_bytes(PAPER, 128) == 400e6 + least + 4 * (128 * votes + spectra)
+    assert 0.9e9 < cost.step_bytes(PAPER, 128) < 1.8e9  # what the implementations were measured to take
+    for memory in (1e9, 1e10):
+        batch = cost.largest_batch(PAPER, memory)
+        assert cost.step_bytes(PAPER, batch) <= memory < cost.step_bytes(PAPER, batch + 8)
+    assert cost.largest_batch(PAPER, 1e8) == 0
 
 
 def changed(trial: Trial, **sections: dict[str, Any]) -> Trial:

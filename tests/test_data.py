@@ -257,6 +257,35 @@ def test_default_split_is_the_order_of_the_file() -> None:
     assert "9 of 12 training images" in whole.provenance
 
 
+def test_images_in_the_middle_of_a_canvas() -> None:
+    config = DataConfig(name="digits", train=5, validation=2, test=3)
+    plain = data.load(config)
+    for side in (28, 36, 40, 41):
+        wider = config.model_copy(update={"canvas": side})
+        assert data.shape(wider) == (side, side, 1)
+        there = data.load(wider)
+        margin = (side - 28) // 2
+        for name, count in (("train", 5), ("validation", 2), ("test", 3)):
+            images, before = getattr(there, name).images, getattr(plain, name).images
+            assert (images.shape, images.dtype) == ((count, side, side, 1), np.uint8)
+            inside = images[:, margin : margin + 28, margin : margin + 28]
+            assert np.array_equal(inside, before)
+            assert images.sum(dtype=int) == before.sum(dtype=int) > 0  # black around them
+            assert np.array_equal(getattr(there, name).labels, getattr(plain, name).labels)
+        assert (there.sha256 == plain.sha256) is (side == 28)
+        assert f"centred on {side}x{side} pixels" in there.provenance
+    assert data.shape(config) == (28, 28, 1)
+    assert "centred" not in plain.provenance
+
+
+def test_a_canvas_smaller_than_the_images() -> None:
+    small = DataConfig(name="mnist", canvas=27)
+    with pytest.raises(
+        UserError, match=r"^data\.canvas: 27 pixels a side, but .* mnist are 28x28: at least 28, or leave"
+    ):
+        data.shape(small)
+
+
 @pytest.mark.parametrize("validation", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize("train", [None, 1, 4])
 def test_splits_never_overlap(validation: int, train: int | None) -> None:

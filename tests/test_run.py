@@ -191,6 +191,24 @@ def test_an_absent_framework_is_named(mixed: tuple[Path, subprocess.CompletedPro
     assert (absent["attempts"], absent["log"]) == (0, None)
 
 
+def test_a_precision_that_is_not_there_is_a_verdict(tmp_path: Path) -> None:
+    grid = {"impl": ["run_helpers:HeldNet"], "runtime.precision": ["tf32", "fp32"]}
+    suite = write_suite(tmp_path, grid=grid, parity={"gate": False})
+    planned = json.loads(capsbench(tmp_path, "plan", suite, "--executor", "inline", "--json").stdout)
+    assert [trial["state"] for trial in planned["trials"]] == ["unavailable", "pending"]
+    done, document = inline(tmp_path, suite, "--no-mlflow")
+    assert done.returncode == 1
+    refused, good = document["trials"]
+    assert (refused["status"], good["status"]) == ("failed", "finished")
+    assert (refused["error"], refused["attempts"]) == ("Unavailable", 0)
+    assert refused["cause"].startswith("tf32 needs an NVIDIA GPU of compute capability 8.0 or more; found a trial on")
+    assert refused["hint"].startswith("the others went on; use -s runtime.precision=fp32")
+    assert refused["cause"] in done.stderr
+    alone, nothing = inline(tmp_path, suite, "-s", "runtime.precision=tf32")
+    assert alone.returncode == 2
+    assert nothing["error"].startswith(f"run_helpers:HeldNet: {refused['cause']}")
+
+
 def test_without_parity_no_timing(mixed: tuple[Path, subprocess.CompletedProcess[str], dict[str, Any]]) -> None:
     folder, done, document = mixed
     wrong = by_impl(document)["WrongAxisNet"]

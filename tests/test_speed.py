@@ -17,7 +17,7 @@ from rich.console import Console
 
 from harness.cli import main
 from harness.config import Trial
-from harness.cost import step_bytes, step_flops
+from harness.cost import moved_bytes, step_flops
 from harness.environment import available_cores, available_memory_bytes
 from harness.registry import resolve
 from harness.spec import ModelSpec
@@ -246,7 +246,7 @@ def gpu_record(folder: Path, precision: str, step_s: float, flops_per_s: float, 
     (trial,) = trials_of(folder, "impl=torch")
     runtime = trial.runtime.model_copy(update={"precision": precision})
     record = Record("gpu", trial.model_copy(update={"gpus": 1, "runtime": runtime}), folder / "gpu.log")
-    flops, moved = step_flops(trial.model, 16), step_bytes(trial.model, 16)
+    flops, moved = step_flops(trial.model, 16), moved_bytes(trial.model, 16)
     record.ready = dict.fromkeys(("import_s", "build_s", "compile_s", "warmup_s", "peak_bytes"), 1.0)
     record.ready |= {"device_peak_bytes": 5, "flops_per_step": flops, "bytes_per_step": moved}
     rate = {"library": "torch", "flops_per_s": flops_per_s} | ({"bytes_per_s": bytes_per_s} if bytes_per_s else {})

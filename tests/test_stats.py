@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats import equivalence
+from harness.stats import equivalence, median_interval
 
 A = [0.31, 0.28, 0.35, 0.30, 0.27]
 B = [0.29, 0.30, 0.31, 0.29, 0.29]
@@ -141,3 +141,12 @@ def test_at_the_margin_s_edge_as_often_wrong_as_alpha(n_a: int, n_b: int, spread
         missed += not found.low <= margin <= found.high
     assert 0.035 < wrong / trials < 0.065
     assert 0.08 < missed / trials < 0.12
+
+
+def test_the_medians_interval_covers_as_it_says() -> None:
+    random = np.random.default_rng(1)
+    draws = random.exponential(size=(4000, 9))
+    truth = np.log(2)
+    intervals = [found for each in draws.tolist() if (found := median_interval(each))]
+    covered = np.mean([low <= truth <= high for low, high in intervals])
+    assert covered == pytest.approx(1 - 20 / 512, abs=0.015)  # two of nine lie at each end: 2 (1 + 9) / 2^9

@@ -36,6 +36,18 @@ quick:
 """
 
 
+SINGLY = """\
+name: small
+data: {name: digits}
+vary: singly
+grid:
+  impl: [torch, jax]
+  model.routing: [3, 1, 5]
+  data.canvas: [28, 36]
+  seed: [0, 1]
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -108,6 +120,32 @@ def test_overrides_come_after_quick(folder: Path) -> None:
     suite = load_suite(write(GOOD), ["data.train=200", "seed=5,6"], quick=True)
     assert (suite.data.train, suite.grid["seed"]) == (200, (5, 6))
     assert suite.overrides == ("data.train=200", "seed=5,6")
+
+
+def test_one_key_at_a_time_around_the_first_values(folder: Path) -> None:
+    found = trials(load_suite(write(SINGLY)))
+    points = [(3, 28), (1, 28), (5, 28), (3, 36)]
+    assert [(t.seed, t.model.routing, t.data.canvas, t.impl) for t in found] == [
+        (seed, *point, impl) for seed, point, impl in itertools.product((0, 1), points, ("torch", "jax"))
+    ]
+    assert {t.model.image for t in found} == {(28, 28, 1), (36, 36, 1)}
+    assert found[-1].params == {"model.routing": 3, "data.canvas": 36}
+    assert len(trials(load_suite(write(SINGLY), ["vary=together", "seed=0"]))) == 2 * 3 * 2
+    moved = trials(load_suite(write(SINGLY), ["model.routing=2,4", "seed=0", "impl=torch"]))
+    assert [(t.model.routing, t.data.canvas) for t in moved] == [(2, 28), (4, 28), (2, 36)]
+
+
+def test_one_key_at_a_time_is_many_fewer_trials(folder: Path) -> None:
+    values = ", ".join(map(str, range(1, 151)))
+    grid = f"{{impl: [torch], train.epochs: [{values}], model.digit_dim: [{values}]}}"
+    [refused] = refusal(minimal(grid=grid))
+    assert "22,500 trials" in refused
+    assert len(trials(load_suite(write(minimal("vary: singly", grid=grid))))) == 299
+
+
+def test_a_canvas_too_small(folder: Path) -> None:
+    [line] = refusal(minimal(data="{name: digits, canvas: 20}"))
+    assert line.startswith("x.yaml:2: data.canvas: 20 pixels a side, but the images of digits are 28x28: at least 28")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +377,7 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
     "wrong choice": (
         minimal("runtime: {precision: fp23}"),
         4,
-        ('runtime.precision: found "fp23" (text); did you mean "fp32"? Valid: fp32, fp64.',),
+        ('runtime.precision: found "fp23" (text); did you mean "fp32"? Valid: bf16, fp32, fp64, tf32.',),
     ),
     "routing 0": (minimal("model: {routing: 0}"), 4, ("model.routing: found 0, expected a whole number from 1 to 10",)),
     "routing 11": (

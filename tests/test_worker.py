@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from harness import attempt
 from harness.attempt import Event, Seat, run_attempt, worker_environment
+from harness.environment import cpu_flags
 from harness.errors import UserError
 from harness.executor import Job
 from harness.leases import local_cores
@@ -127,6 +129,8 @@ def test_the_environment_follows_the_trial() -> None:
     assert env["NVIDIA_TF32_OVERRIDE"] == "0"
     assert env["PYTHONPATH"].endswith(":/a")
     assert not [name for name in env if name.startswith(("RAY_", "TUNE_", "MLFLOW_"))]
+    fast = trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"precision": "tf32"})})
+    assert "NVIDIA_TF32_OVERRIDE" not in worker_environment(fast, SEAT, {**base, "NVIDIA_TF32_OVERRIDE": "0"})
     double = trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"precision": "fp64"})})
     assert worker_environment(double, SEAT, base)["JAX_ENABLE_X64"] == "1"
 
@@ -134,9 +138,11 @@ def test_the_environment_follows_the_trial() -> None:
 @pytest.mark.parametrize(
     ("impl", "error", "cause", "hint"),
     [
-        ("KilledNet", "SIGKILL", "worker was killed by SIGKILL (out of memory? see dmesg)", "train.batch"),
+        ("KilledNet", "SIGKILL", "worker was killed by SIGKILL, by hand or for memory (reached 0.", "train.batch=4"),
+        ("AbortingNet", "SIGABRT", "out of memory: worker was killed by SIGABRT (reached 0.", "train.batch=4"),
+        ("GluttonNet", "MemoryError", "out of memory: MemoryError: Unable to allocate 64.0 MiB", "train.batch=4"),
         ("ExitingNet", "SystemExit", "worker exited with code 3 and no result; last line of its log: last words", None),
-        ("StarvedNet", "RuntimeError", "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB", "train.batch"),
+        ("StarvedNet", "RuntimeError", "out of memory: RuntimeError: CUDA out of memory. Tried to", "train.batch=4"),
         ("RefusingNet", "UserError", "no such thing; do the other", None),
         ("MissingNet", "UserError", "has no class MissingNet", None),
     ],
@@ -152,6 +158,48 @@ def test_a_failure_is_an_event_with_its_cause(
     assert cause in failed["cause"]
     assert "\n" not in failed["cause"]
     assert (hint in failed["hint"]) if hint else failed["hint"] is None
+
+
+def test_the_peak_of_a_starved_worker_is_what_it_had_taken(tmp_path: Path) -> None:
+    cause = run(tiny_job(tmp_path, "GluttonNet"))[-1]["cause"]
+    reached, limit = (float(size) for size in re.findall(r"([\d.]+) GB", cause))
+    assert 0.3 < reached < limit  # some 0.4 GB of its own on top of what Python and NumPy had
+
+
+def test_a_worker_killed_when_it_had_nearly_all_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "memory_bytes", lambda: 50_000_000)  # less than Python with NumPy takes
+    failed = run(tiny_job(tmp_path, "KilledNet"))[-1]
+    assert failed["error"] == "SIGKILL"
+    assert re.fullmatch(
+        r"out of memory: worker was killed by SIGKILL \(reached 0\.\d\d GB of 0\.05 GB\)", failed["cause"]
+    )
+    assert "train.batch=4" in failed["hint"]
+
+
+def test_a_worker_killed_while_the_kernel_was_killing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([7, 8])
+    monkeypatch.setattr(attempt, "out_of_memory_kills", lambda: next(counts))
+    assert run(tiny_job(tmp_path, "KilledNet"))[-1]["cause"].startswith("out of memory: worker was killed by SIGKILL")
+
+
+def test_a_trial_that_cannot_run_on_this_node_ends_before_it_starts(tmp_path: Path) -> None:
+    trial = tiny_trial()
+    fine = trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"precision": "tf32"})})
+    events = run(Job(fine, tmp_path))
+    assert kinds(events) == ["attempt", "failed"]
+    assert events[-1]["error"] == "Unavailable"
+    assert events[-1]["cause"].startswith("tf32 needs an NVIDIA GPU")
+    assert "runtime.precision=fp32" in events[-1]["hint"]
+
+
+def test_bf16_says_where_it_is_emulated(tmp_path: Path) -> None:
+    trial = tiny_trial()
+    half = trial.model_copy(update={"runtime": trial.runtime.model_copy(update={"precision": "bf16"})})
+    events = run(Job(half, tmp_path))
+    assert events[-1]["kind"] == "result"
+    said = [event["message"] for event in events if event["kind"] == "warning"]
+    has_units = cpu_flags() & {"amx_bf16", "avx512_bf16", "bf16"}
+    assert [message.startswith("bf16 is emulated here") for message in said] == ([] if has_units else [True])
 
 
 def test_the_traceback_is_in_the_log_alone(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import platformdirs
 
 from harness.config import DataConfig
-from harness.data.base import Dataset, Info, Source, Split, select, split_sizes
+from harness.data.base import Dataset, Info, Source, Split, image_shape, select, split_sizes
 from harness.data.files import MissingFiles
 from harness.errors import UserError, nearest
 
@@ -39,6 +39,11 @@ def sizes(config: DataConfig) -> tuple[int, int, int]:
     Raises `UserError` naming the key, what was asked and what there is.
     """
     return split_sizes(info(config.name), config)
+
+
+def shape(config: DataConfig) -> tuple[int, int, int]:
+    """Height, width and channels of the images of `config`, without touching a file. Raises `UserError` for its canvas."""
+    return image_shape(info(config.name), config)
 
 
 def data_dir(config_dir: str | None) -> Path:
@@ -104,5 +109,5 @@ def _row(name: str, directory: Path) -> dict[str, Any]:
 
 __all__ = [
     "NAMES", "Dataset", "Info", "Source", "Split",
-    "data_dir", "ensure", "fetch", "info", "list_datasets", "load", "select", "sizes", "source",
+    "data_dir", "ensure", "fetch", "info", "list_datasets", "load", "select", "shape", "sizes", "source",
 ]  # fmt: skip

@@ -102,8 +102,29 @@ def split_sizes(info: Info, config: DataConfig) -> tuple[int, int, int]:
     return train, validation, test
 
 
+def image_shape(info: Info, config: DataConfig) -> tuple[int, int, int]:
+    """Height, width and channels of the images as a trial gets them. Raises `UserError` for a canvas that is too small."""
+    height, width, channels = info.image
+    if config.canvas is None:
+        return info.image
+    if config.canvas < max(height, width):
+        raise UserError(
+            f"data.canvas: {config.canvas} pixels a side, but the images of {info.name} are {height}x{width}: "
+            f"at least {max(height, width)}, or leave it out."
+        )
+    return config.canvas, config.canvas, channels
+
+
+def _centred(split: Split, shape: tuple[int, int, int]) -> Split:
+    """The images in the middle of black ones of `shape`; where that is between two pixels, above and left of it."""
+    before = [(wanted - side) // 2 for wanted, side in zip(shape, split.images.shape[1:], strict=True)]
+    sides = zip(before, shape, split.images.shape[1:], strict=True)
+    margins = [(low, wanted - side - low) for low, wanted, side in sides]
+    return Split(np.pad(split.images, [(0, 0), *margins]), split.labels)
+
+
 def select(info: Info, config: DataConfig, training_part: Split, test_part: Split) -> Dataset:
-    """Divides what a `Source` read. Raises `UserError` if `config` asks for more than there is.
+    """Divides what a `Source` read, on the canvas of `config`. Raises `UserError` if it asks for more than there is.
 
     Validation images are the last of the training part; fewer than the default are drawn from the default ones. Every
     subset is drawn by one fixed permutation, so a smaller one lies within a larger one, and keeps the file's order.
@@ -114,12 +135,15 @@ def select(info: Info, config: DataConfig, training_part: Split, test_part: Spli
     validation = _subset(held_out, n_validation)
     train = _subset(np.setdiff1d(np.arange(shared), validation), n_train)
     test = _subset(np.arange(len(test_part)), n_test)
-    parts = training_part.take(train), training_part.take(validation), test_part.take(test)
+    shape = image_shape(info, config)
+    drawn = training_part.take(train), training_part.take(validation), test_part.take(test)
+    parts = tuple(_centred(part, shape) for part in drawn)
     provenance = (
         f"{info.source}: {n_train:,} of {shared:,} training images, {n_validation:,} others of them for validation, "
         f"{n_test:,} of {len(test_part):,} test images"
     )
-    return Dataset(info.name, *parts, provenance=provenance, sha256=_digest(parts))
+    provenance += f", centred on {shape[0]}x{shape[1]} pixels" if config.canvas else ""
+    return Dataset(info.name, parts[0], parts[1], parts[2], provenance=provenance, sha256=_digest(parts))
 
 
 def order(count: int) -> Int64[np.ndarray, " N"]:

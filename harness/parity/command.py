@@ -112,8 +112,8 @@ def parity(request: Request, tell: Tell) -> Outcome:
 
 
 def _model(suite: Suite) -> ModelSpec:
-    info = data.info(suite.data.name)
-    return ModelSpec(**suite.model.model_dump(), image=info.image, classes=info.classes)
+    classes = data.info(suite.data.name).classes
+    return ModelSpec(**suite.model.model_dump(), image=data.shape(suite.data), classes=classes)
 
 
 def _trial(suite: Suite, model: ModelSpec, impl: str, precision: str) -> Trial:

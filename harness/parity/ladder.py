@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ class Ladder:
 
     def _specified(self, model: ModelSpec) -> list[Impl]:
         """The specification in float64, and its float32 twin, which says what rounding alone does; operands as ours."""
-        specification = registry.load(registry.resolve("numpy"))
+        specification: Any = registry.load(registry.resolve("numpy"))
         precisions = ("fp64",) if self.precision == "fp64" else ("fp64", "fp32")
         return [
             specification(model, self.at.optim, Runtime(precision=precision), self.precision)

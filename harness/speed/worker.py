@@ -89,7 +89,7 @@ class Cell:
     def prepare(self) -> dict[str, Any]:
         """Builds, compiles, passes the gate, warms up. Raises what the implementation raises, `ParityFailed`, `UserError`."""
         from harness import data, registry
-        from harness.cost import step_bytes, step_flops
+        from harness.cost import moved_bytes, step_flops
         from harness.speed import rates
         from harness.timing import Phases, Stopwatch, peak_rss_bytes, reset_peak_rss
         from harness.weights import initial_weights
@@ -126,7 +126,7 @@ class Cell:
             "device_peak_bytes": self.impl.peak_bytes(),
             "needed_bytes": max(peak, with_gate),
             "flops_per_step": step_flops(trial.model, trial.train.batch),
-            "bytes_per_step": step_bytes(trial.model, trial.train.batch),
+            "bytes_per_step": moved_bytes(trial.model, trial.train.batch),
         }
 
     def _pass_gate(self, images: np.ndarray, labels: np.ndarray) -> None:

@@ -1,0 +1,125 @@
+"""A written model of what a training step costs: counts from the architecture, machine constants from measured cells.
+
+    seconds of a step  =  a * fixed part         1, where dispatch rules; or the weights' bytes, where the optimiser does
+                       +  b * operations         of matrix products: both convolutions, votes, decoder, forward and backward
+                       +  c * bytes of votes     made once, and their gradient
+                       +  d * bytes of votes * (2 r - 1)     read once by each sum and agreement of the r iterations
+
+The four constants are never negative, and are fitted to one implementation in one precision on one machine, by least
+squares of the relative errors. The fixed part is of one of two kinds, and the primary convolution's operations are those
+of the direct sum or of the frequency domain (`impls.spectral`): of the four forms the one that predicts the cells best.
+What the model is worth is told by `leave_one_out`: each cell predicted from the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.cost import products, spectral_products
+from harness.spec import ModelSpec
+from harness.weights import parameter_count
+
+Fixed = Literal["step", "weights"]
+Algorithm = Literal["direct", "spectral"]
+
+TERMS = ("fixed", "products", "votes", "routing")
+"""Names of the constants a to d; their units are seconds (or seconds per byte), seconds per operation, seconds per byte."""
+
+_ITEM_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured point: a model trained in batches of `batch` images takes `step_s` seconds a step."""
+
+    model: ModelSpec
+    batch: int
+    step_s: float
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Fitted constants, in the order of `TERMS`; and how far off each cell is if predicted from all others."""
+
+    fixed: Fixed
+    algorithm: Algorithm
+    constants: tuple[float, ...]
+    leave_one_out: tuple[float, ...]  # predicted / measured - 1, in the order of the cells
+
+    def step_s(self, model: ModelSpec, batch: int) -> float:
+        """Predicted seconds of one training step."""
+        return float(counts(model, batch, self.fixed, self.algorithm) @ np.array(self.constants))
+
+    def shares(self, model: ModelSpec, batch: int) -> dict[str, float]:
+        """Seconds of one training step by term."""
+        parts = counts(model, batch, self.fixed, self.algorithm) * np.array(self.constants)
+        return dict(zip(TERMS, map(float, parts), strict=True))
+
+    @property
+    def worst(self) -> float:
+        """The largest relative error of a cell predicted from the others."""
+        return max(abs(error) for error in self.leave_one_out)
+
+
+def counts(model: ModelSpec, batch: int, fixed: Fixed, algorithm: Algorithm) -> np.ndarray:
+    """What the constants are multiplied by, in the order of `TERMS`."""
+    votes = batch * model.primary_capsules * model.classes * model.digit_dim * _ITEM_BYTES
+    once = 1.0 if fixed == "step" else parameter_count(model) * _ITEM_BYTES
+    return np.array([once, _operations(model, batch, algorithm), votes, votes * (2 * model.routing - 1)], float)
+
+
+def _operations(model: ModelSpec, batch: int, algorithm: Algorithm) -> int:
+    """Of one step's matrix products; the backward pass has two for each, but for the gradient by the images."""
+    layers = products(model)
+    once = 0
+    if algorithm == "spectral":
+        frequencies, taps = spectral_products(model), (-(-model.kernel // 2)) ** 2
+        channels, filters = 4 * model.conv_channels, model.primary_types * model.primary_dim
+        rows, columns = model.primary_grid
+        grid = math.prod(side + math.isqrt(taps) - 1 for side in model.primary_grid)
+        transforms = frequencies * (grid * channels + rows * columns * filters)
+        layers = {**layers, "primary": frequencies * channels * filters + transforms}
+        once = frequencies * taps * channels * filters  # the kernel's transform, whatever the batch
+    forward = sum(count for name, count in layers.items() if name != "routing")
+    return 2 * (batch * (3 * forward - layers["conv1"]) + 3 * once)
+
+
+def fit(cells: Sequence[Cell]) -> CostModel | None:
+    """The best of the four forms; None for fewer than three cells, which would explain nothing."""
+    if len(cells) < 3:
+        return None
+    fixed: tuple[Fixed, ...] = ("step", "weights")
+    algorithms: tuple[Algorithm, ...] = ("direct", "spectral")
+    forms = itertools.product(fixed, algorithms)
+    return min((_fit(cells, *form) for form in forms), key=lambda model: _spread(model.leave_one_out))
+
+
+def _fit(cells: Sequence[Cell], fixed: Fixed, algorithm: Algorithm) -> CostModel:
+    counted = np.array([counts(cell.model, cell.batch, fixed, algorithm) for cell in cells])
+    measured = np.array([cell.step_s for cell in cells])
+    errors: list[float] = []
+    for index in range(len(cells)):
+        others = np.arange(len(cells)) != index
+        constants = _solve(counted[others], measured[others])
+        errors.append(float(counted[index] @ constants / measured[index] - 1))
+    return CostModel(fixed, algorithm, tuple(map(float, _solve(counted, measured))), tuple(errors))
+
+
+def _solve(counted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Constants of at least 0 with the least sum of squared relative errors."""
+    optimize: Any = importlib.import_module("scipy.optimize")  # not at the top: every command would wait for it
+    relative = counted / measured[:, None]
+    scale = np.abs(relative).max(axis=0)
+    solution, _ = optimize.nnls(relative / scale, np.ones(len(measured)))
+    return np.asarray(solution) / scale
+
+
+def _spread(errors: Sequence[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(errors))))
