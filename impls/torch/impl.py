@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from harness.spec import (
     Weights,
     batched,
 )
+from impls.torch import breakdown
 from impls.torch.layers import lengths
 from impls.torch.model import CANONICAL, CapsNet, losses
 from impls.torch.precision import configure
@@ -111,6 +113,10 @@ class TorchCapsNet:
     def _pixels(self, images: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
         return images.to(self.dtype) / 255
 
+    def moved_pixels(self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"]) -> Float[Tensor, "B H W C"]:
+        """Of staged images."""
+        return self._pixels(shift_images(self.images[order], shifts))
+
     @torch.no_grad()
     def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
         v, coupling = self.net(self._pixels(torch.tensor(images, device=self.device)))
@@ -136,8 +142,7 @@ class TorchCapsNet:
         self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"], weight: Float[Tensor, " B"]
     ) -> Float[Tensor, "4"]:
         """Training losses of one step, means over the images of weight 1, and how many of them are right."""
-        pixels = self._pixels(shift_images(self.images[order], shifts))
-        labels = self.labels[order]
+        pixels, labels = self.moved_pixels(order, shifts), self.labels[order]
         v, _ = self.net(pixels)
         means = losses(self.net, v, pixels, labels, labels) @ weight / weight.sum()
         correct = ((lengths(v).argmax(1) == labels) * weight).sum()
@@ -194,6 +199,12 @@ class TorchCapsNet:
             predicted.append(winners)
         classes_seen = torch.cat(predicted).cpu().numpy()[: len(labels)]
         return EvalTotals(Loss(*(value / len(labels) for value in total.tolist())), classes_seen)
+
+    def parts(self) -> dict[str, Callable[[], None]]:
+        return breakdown.parts(self)
+
+    def trace(self, plan: EpochPlan, path: Path) -> None:
+        breakdown.trace(self, plan, path)
 
     def peak_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None

@@ -14,6 +14,9 @@ from torch import Tensor
 from harness.spec import SQUASH_EPSILON
 from impls.torch.precision import operand, result, rounded
 
+CHUNK = 32
+"""Images whose votes stay in a processor's cache, at full size; a GPU takes the whole batch."""
+
 Routing = list[tuple[Float[Tensor, "B J I"], Float[Tensor, "B J e"], Float[Tensor, "B J e"]]]
 """One (coupling c, input s, output v) per iteration."""
 
@@ -62,8 +65,9 @@ def votes_vjp(
     return grad_u.transpose(0, 1), grad_w.unflatten(2, w.shape[2:])
 
 
-# Sums over the votes are matrix products, one per image, of all output capsules with all votes, of which the diagonal
-# blocks are wanted: J times the operations, but they run at the speed at which the votes are read, and nothing is transposed.
+# On a CPU, sums over the votes are matrix products, one per image, of all output capsules with all votes, of which the
+# diagonal blocks are wanted: J times the operations, but they run at the speed at which the votes are read, and nothing is
+# transposed. On a GPU the compiler fuses plain sums, which are float32 whatever the precision of matrix products.
 
 
 def _apart(v: Float[Tensor, "B n J e"]) -> Float[Tensor, "B nJ je"]:
@@ -74,12 +78,16 @@ def _apart(v: Float[Tensor, "B n J e"]) -> Float[Tensor, "B nJ je"]:
 
 def _weighted_votes(numbers: Float[Tensor, "B J I"], u_hat: Float[Tensor, "I B je"]) -> Float[Tensor, "B J e"]:
     """sum_i c_ij u_hat_j|i"""
+    if u_hat.is_cuda:
+        return (numbers.permute(2, 0, 1)[..., None] * u_hat.unflatten(2, (numbers.shape[1], -1))).sum(0)
     sums = torch.bmm(numbers, u_hat.transpose(0, 1)).unflatten(2, (numbers.shape[1], -1))
     return sums.diagonal(dim1=1, dim2=2).mT
 
 
 def _agreement(v: Float[Tensor, "B J e"], u_hat: Float[Tensor, "I B je"]) -> Float[Tensor, "B J I"]:
     """u_hat_j|i . v_j"""
+    if u_hat.is_cuda:
+        return (u_hat.unflatten(2, v.shape[1:]) * v).sum(3).permute(1, 2, 0)
     return torch.bmm(_apart(v[:, None]), u_hat.permute(1, 2, 0))
 
 
@@ -152,8 +160,6 @@ class _DigitCaps(torch.autograd.Function):
     All of a batch's votes (94 MB at full size) never exist; the backward pass computes them again.
     """
 
-    CHUNK = 32  # images
-
     @staticmethod
     def forward(
         ctx: Any,
@@ -164,7 +170,7 @@ class _DigitCaps(torch.autograd.Function):
         precision: str,
     ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
         """The output capsules, and the last coupling coefficients, which have no gradient."""
-        histories = [route(votes(some, w), w.shape[2], routing, bias) for some in u.split(_DigitCaps.CHUNK)]
+        histories = [route(votes(some, w), w.shape[2], routing, bias) for some in u.split(CHUNK)]
         ctx.save_for_backward(u, w, *(tensor for history in histories for state in history for tensor in state))
         ctx.has_bias, ctx.routing, ctx.precision = bias is not None, routing, precision
         coupling, _, v = (torch.cat(last) for last in zip(*(history[-1] for history in histories), strict=True))
@@ -176,7 +182,7 @@ class _DigitCaps(torch.autograd.Function):
         u, w, *saved = ctx.saved_tensors
         states = list(zip(saved[::3], saved[1::3], saved[2::3], strict=True))
         grad_u, grad_w, grad_bias = [], torch.zeros_like(w), torch.zeros_like(grad[0])
-        for some_u, some_grad in zip(u.split(_DigitCaps.CHUNK), grad.split(_DigitCaps.CHUNK), strict=True):
+        for some_u, some_grad in zip(u.split(CHUNK), grad.split(CHUNK), strict=True):
             history, states = states[: ctx.routing], states[ctx.routing :]
             grad_u_hat, more_bias = route_vjp(votes(some_u, w), history, some_grad)
             more_u, more_w = votes_vjp(some_u, w, rounded(grad_u_hat) if ctx.precision == "bf16" else grad_u_hat)

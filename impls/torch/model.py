@@ -56,7 +56,9 @@ class CapsNet(nn.Module):
         """
         return self.digit_capsules(self.primary_capsules(images, spectrum))
 
-    def primary_capsules(self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None) -> Float[Tensor, "B I d"]:
+    def primary_capsules(
+        self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
+    ) -> Float[Tensor, "B I d"]:
         # few input channels: as one product of all windows with all filters, faster than `Conv2d`
         windows = images.unfold(1, self.model.kernel, 1).unfold(2, self.model.kernel, 1)
         flat = windows.reshape(-1, self.conv1.weight[0].numel())
@@ -75,6 +77,11 @@ class CapsNet(nn.Module):
         hidden1 = F.relu(self._dense(self.dec1, (v * one_hot(mask, v)[..., None]).flatten(1)))
         hidden2 = F.relu(self._dense(self.dec2, hidden1))
         return torch.sigmoid(self._dense(self.dec3, hidden2))
+
+    def dense(self) -> list[nn.Parameter]:
+        """The decoder's weights and biases."""
+        layers = (self.dec1, self.dec2, self.dec3) if self.model.decoder else ()
+        return [parameter for layer in layers for parameter in layer.parameters()]
 
     def _dense(self, layer: nn.Linear, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, layer.weight, layer.bias, self.precision)

@@ -60,11 +60,11 @@ def has_bf16_units(device: torch.device) -> bool:
 
 
 def configure(precision: str) -> None:
-    """Process-wide: what the hardware may do to the products of float32.
+    """Process-wide: what the hardware may do to products of float32. Routing makes none of these (`layers`).
 
     Operands that are rounded to bfloat16 already lose nothing more in the hardware's own bfloat16 or TF32.
     """
-    reduced = precision in ("tf32", "bf16")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = reduced
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if precision == "bf16" else "ieee"
+    reduced = "ieee" if precision in ("fp32", "fp64") else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = reduced
+    # of convolutions alone: on a CPU, routing is matrix products
     torch.backends.mkldnn.conv.fp32_precision = "bf16" if precision == "bf16" else "ieee"

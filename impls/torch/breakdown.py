@@ -1,0 +1,85 @@
+"""Where a training step's time goes: its parts, each by itself, and a trace by PyTorch's profiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from harness.spec import EpochPlan
+from impls.torch.layers import CHUNK, route, route_vjp, votes, votes_vjp
+from impls.torch.model import losses
+from impls.torch.precision import operand
+
+if TYPE_CHECKING:
+    from impls.torch.impl import TorchCapsNet
+
+
+def parts(impl: TorchCapsNet) -> dict[str, Callable[[], None]]:
+    """The parts of a training step of `impl.batch` images, on the weights and images that it has; see `harness.spec.Impl`."""
+    net, batch = impl.net, impl.batch
+    order = torch.arange(batch, device=impl.device) % len(impl.labels)
+    shifts = torch.ones((batch, 2), dtype=torch.int8, device=impl.device)
+    labels = impl.labels[order]
+    pixels = impl.moved_pixels(order, shifts)
+    with torch.no_grad():
+        u = net.primary_capsules(pixels)
+        v, _ = net.digit_capsules(u)
+        w = operand(net.digit, net.precision)
+        chunks = operand(u, net.precision).split(CHUNK if impl.device.type == "cpu" else batch)
+        u_hats = [votes(chunk, w) for chunk in chunks]
+    v.requires_grad_()
+    convolutions = [*net.conv1.parameters(), *net.primary.parameters()]
+    copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in net.parameters()]
+    for copy in copies:
+        copy.grad = copy.detach()
+    adam = torch.optim.Adam(copies, fused=True)
+
+    @torch.no_grad()
+    def predict() -> None:
+        """Votes twice: the backward pass makes them again."""
+        for chunk, u_hat in zip(chunks, u_hats, strict=True):
+            votes(chunk, w)
+            votes(chunk, w)
+            votes_vjp(chunk, w, u_hat)
+
+    @torch.no_grad()
+    def routing() -> None:
+        for u_hat in u_hats:
+            history = route(u_hat, impl.model.classes, impl.model.routing, net.digit_bias)
+            route_vjp(u_hat, history, history[-1][2])
+
+    found: dict[str, Callable[[], object]] = {
+        "data": lambda: impl.moved_pixels(order, shifts),
+        "conv": lambda: _there_and_back(net.primary_capsules(pixels), convolutions),
+        "votes": predict,
+        "routing": routing,
+        "decoder": lambda: _there_and_back(losses(net, v, pixels, labels, labels).mean(1)[0], [v, *net.dense()]),
+        "optimiser": adam.step,
+    }
+    if not impl.model.decoder:
+        del found["decoder"]
+    return {name: _blocking(part, impl.device) for name, part in found.items()}
+
+
+def _there_and_back(result: Tensor, inputs: Sequence[Tensor]) -> None:
+    torch.autograd.grad(result, inputs, torch.ones_like(result))
+
+
+def _blocking(part: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    def run() -> None:
+        part()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return run
+
+
+def trace(impl: TorchCapsNet, plan: EpochPlan, path: Path) -> None:
+    """Trains an epoch under PyTorch's profiler; `path`, which ends in .json.gz, opens in Perfetto (ui.perfetto.dev)."""
+    with torch.profiler.profile() as profiler:
+        impl.train(plan)
+    profiler.export_chrome_trace(str(path))
