@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float, Int, Int8, UInt8
 
 from harness.spec import (
@@ -22,11 +27,16 @@ from harness.spec import (
     Weights,
     batched,
 )
+from impls.jax import breakdown
 from impls.jax.layers import lengths
 from impls.jax.model import Params, capsnet, decode, losses
 from impls.jax.optim import adam
+from impls.jax.precision import Products
 
 State = tuple[Params, optax.ScaleByAdamState]
+
+BLOCK = 64
+"""Steps in one call of a compiled program, which does fewer if fewer are left."""
 
 
 def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) -> UInt8[Array, "B H W C"]:
@@ -40,6 +50,20 @@ def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) ->
     return moved * inside[..., None]
 
 
+def _blocks(parts: tuple[np.ndarray, ...]) -> Iterator[tuple[tuple[np.ndarray, ...], int]]:
+    """Arrays of steps in blocks of `BLOCK`, the last filled up with zeros, and how many steps of each are real."""
+    blocks = zip(*(batched(part, BLOCK) for part in parts), strict=True)
+    for index, block in enumerate(blocks):
+        yield block, min(BLOCK, len(parts[0]) - index * BLOCK)
+
+
+def _eager_loop(count: int, step: Callable[[int, Any], Any], carry: Any) -> Any:
+    """`lax.fori_loop` from 0, which would compile the step."""
+    for index in range(count):
+        carry = step(index, carry)
+    return carry
+
+
 class JaxCapsNet:
     """See `harness.spec.Impl`. The weights are a dictionary under canonical names; every step returns a new one."""
 
@@ -49,19 +73,22 @@ class JaxCapsNet:
         jax.config.update("jax_default_matmul_precision", "highest")  # strict float32 where the device has less
         self.model, self.optim, self.dtype = model, optim, runtime.dtype
         self.on_cpu = runtime.device == "cpu"
+        self.products = Products(self.on_cpu, runtime.precision)
         self.device = jax.devices(runtime.device)[0]
+        self._loop = partial(lax.fori_loop, 0) if runtime.compile else _eager_loop
         self.adam = adam(optim, self.dtype)
-        self._train_step, self._eval_step = self._train, self._evaluate
-        self._outputs, self._grads = self._forward, self._loss_and_grads
-        if runtime.compile:
-            # what is compared and never timed is compiled for haste
-            haste = {"xla_backend_optimization_level": 0} if self.on_cpu else None
-            timed = haste if runtime.precision == "fp64" else None
-            # the old state's memory is given to the new one
-            self._train_step = jax.jit(self._train, donate_argnums=0, compiler_options=timed)
-            self._eval_step = jax.jit(self._evaluate, compiler_options=timed)
-            self._outputs = jax.jit(self._forward, compiler_options=haste)
-            self._grads = jax.jit(self._loss_and_grads, compiler_options=haste)
+        # what is compared and never timed is compiled for haste
+        haste = {"xla_backend_optimization_level": 0} if self.on_cpu else None
+        self.compiled, self.compiler_options = runtime.compile, haste if runtime.precision == "fp64" else None
+        # the old state's memory is given to the new one
+        self._train_block = self.jit(self._train_steps, donate_argnums=0)
+        self._eval_block = self.jit(self._evaluate_steps)
+        self._outputs = self.jit(self._forward, compiler_options=haste)
+        self._grads = self.jit(self._loss_and_grads, compiler_options=haste)
+
+    def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """The function compiled, as training is unless `options` say otherwise; or as it is, in eager mode."""
+        return jax.jit(function, **{"compiler_options": self.compiler_options} | options) if self.compiled else function
 
     def _device(self, array: np.ndarray, dtype: type | None = None) -> Array:
         return jax.device_put(np.array(array, dtype), self.device)
@@ -94,12 +121,23 @@ class JaxCapsNet:
     def _pixels(self, images: UInt8[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         return images.astype(self.dtype) / 255
 
+    def moved_pixels(
+        self, images: UInt8[Array, "N H W C"], order: Int[Array, " B"], shifts: Int8[Array, "B 2"]
+    ) -> Float[Array, "B H W C"]:
+        """A batch of the staged images, gathered and shifted."""
+        return self._pixels(shift_images(images[order], shifts))
+
     def _forward(
         self, params: Params, images: UInt8[Array, "B H W C"]
     ) -> tuple[Float[Array, "B J e"], Float[Array, "B J"], Float[Array, "B I J"], Float[Array, "B p"] | None]:
-        v, coupling = capsnet(self.model, params, self._pixels(images), self.on_cpu)
+        v, coupling = capsnet(self.model, params, self._pixels(images), self.products)
         length = lengths(v)
-        return v, length, coupling.mT, decode(params, v, length.argmax(1)) if self.model.decoder else None
+        return (
+            v,
+            length,
+            coupling.mT,
+            decode(params, v, length.argmax(1), self.products) if self.model.decoder else None,
+        )
 
     def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
         v, length, coupling, pixels = self._outputs(self.state[0], self._device(images))
@@ -112,8 +150,8 @@ class JaxCapsNet:
         pixels = self._pixels(images)
 
         def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, "3"]]:
-            v, _ = capsnet(self.model, params, pixels, self.on_cpu)
-            means = losses(self.model, params, v, pixels, labels, labels).mean(1)
+            v, _ = capsnet(self.model, params, pixels, self.products)
+            means = losses(self.model, params, v, pixels, labels, labels, self.products).mean(1)
             return means[0], means
 
         return jax.grad(mean_losses, has_aux=True)(params)
@@ -134,12 +172,12 @@ class JaxCapsNet:
     ) -> tuple[State, Float[Array, "4"]]:
         """One step. Losses are means over the images of weight 1; the fourth value is how many of them are right."""
         params, optimiser = state
-        pixels = self._pixels(shift_images(data[0][order], shifts))
+        pixels = self.moved_pixels(data[0], order, shifts)
         labels = data[1][order]
 
         def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, "4"]]:
-            v, _ = capsnet(self.model, params, pixels, self.on_cpu)
-            means = losses(self.model, params, v, pixels, labels, labels) @ weight / weight.sum()
+            v, _ = capsnet(self.model, params, pixels, self.products)
+            means = losses(self.model, params, v, pixels, labels, labels, self.products) @ weight / weight.sum()
             correct = ((lengths(v).argmax(1) == labels) * weight).sum()
             return means[0], jnp.append(means, correct)
 
@@ -147,15 +185,46 @@ class JaxCapsNet:
         updates, optimiser = self.adam.update(grads, optimiser)
         return (optax.apply_updates(params, updates), optimiser), values
 
+    def _train_steps(
+        self,
+        state: State,
+        data: tuple[UInt8[Array, "N H W C"], Int[Array, " N"]],
+        steps: tuple[Int[Array, "S B"], Int8[Array, "S B 2"], Float[Array, "S B"]],
+        count: int | Int[Array, ""],
+    ) -> tuple[State, Float[Array, "S 4"]]:
+        """The first `count` steps of a block, as one program: it takes its memory from the system once."""
+
+        def step(index: Int[Array, ""], carry: tuple[State, Float[Array, "S 4"]]) -> tuple[State, Float[Array, "S 4"]]:
+            state, values = self._train(carry[0], data, *(part[index] for part in steps))
+            return state, carry[1].at[index].set(values)
+
+        return self._loop(count, step, (state, jnp.zeros((BLOCK, 4), self.dtype)))
+
     def _evaluate(
         self, params: Params, images: UInt8[Array, "B H W C"], labels: Int[Array, " B"], weight: Float[Array, " B"]
     ) -> tuple[Float[Array, "3"], Int[Array, " B"]]:
         """Losses summed over the images of weight 1, and every image's predicted class."""
         pixels = self._pixels(images)
-        v, _ = capsnet(self.model, params, pixels, self.on_cpu)
+        v, _ = capsnet(self.model, params, pixels, self.products)
         predicted = lengths(v).argmax(1)
         mask = labels if self.model.evaluation_mask == "label" else predicted
-        return losses(self.model, params, v, pixels, labels, mask) @ weight, predicted
+        return losses(self.model, params, v, pixels, labels, mask, self.products) @ weight, predicted
+
+    def _evaluate_steps(
+        self,
+        params: Params,
+        steps: tuple[UInt8[Array, "S B H W C"], Int[Array, "S B"], Float[Array, "S B"]],
+        count: int | Int[Array, ""],
+    ) -> tuple[Float[Array, "S 3"], Int[Array, "S B"]]:
+        """The first `count` steps of a block, as `_train_steps`."""
+
+        def step(
+            index: Int[Array, ""], found: tuple[Float[Array, "S 3"], Int[Array, "S B"]]
+        ) -> tuple[Float[Array, "S 3"], Int[Array, "S B"]]:
+            sums, predicted = self._evaluate(params, *(part[index] for part in steps))
+            return found[0].at[index].set(sums), found[1].at[index].set(predicted.astype(jnp.int32))
+
+        return self._loop(count, step, (jnp.zeros((BLOCK, 3), self.dtype), jnp.zeros(steps[1].shape, jnp.int32)))
 
     def compile(self, batch: int) -> None:
         self.batch = batch
@@ -167,25 +236,28 @@ class JaxCapsNet:
     def train(self, plan: EpochPlan) -> TrainTotals:
         order, shifts, weight = plan.steps()
         values: list[Array] = []
-        for chosen, moved, real in zip(order, shifts, weight.astype(self.dtype), strict=True):
-            self.state, losses_and_correct = self._train_step(
-                self.state, (self.images, self.labels), chosen, moved, real
-            )
+        for steps, count in _blocks((order, shifts, weight.astype(self.dtype))):
+            self.state, losses_and_correct = self._train_block(self.state, (self.images, self.labels), steps, count)
             values.append(losses_and_correct)
-        totals = np.array(jnp.stack(values), np.float64)  # waits for the device
+        totals = np.array(jnp.concatenate(values), np.float64)[: len(order)]  # waits for the device
         count = len(plan.order)
         means = weight.sum(1) @ totals[:, :3] / count
         return TrainTotals(count, Loss(*means.tolist()), round(totals[:, 3].sum()))
 
     def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
         parts = (images, labels.astype(np.int32), np.ones(len(labels), self.dtype))
-        results = [
-            self._eval_step(self.state[0], *batch)
-            for batch in zip(*(batched(part, self.batch) for part in parts), strict=True)
-        ]
-        total = np.sum([np.array(values, np.float64) for values, _ in results], axis=0)
-        predicted = np.concatenate([np.array(winners, np.int64) for _, winners in results])
-        return EvalTotals(Loss(*(total / len(labels)).tolist()), predicted[: len(labels)])
+        total, predicted = np.zeros(3), []
+        for steps, count in _blocks(tuple(batched(part, self.batch) for part in parts)):
+            sums, winners = self._eval_block(self.state[0], steps, count)
+            total += np.array(sums, np.float64).sum(0)
+            predicted.append(np.array(winners, np.int64).ravel())
+        return EvalTotals(Loss(*(total / len(labels)).tolist()), np.concatenate(predicted)[: len(labels)])
+
+    def parts(self) -> dict[str, Callable[[], None]]:
+        return breakdown.parts(self)
+
+    def trace(self, plan: EpochPlan, path: Path) -> None:
+        breakdown.trace(self, plan, path)
 
     def peak_bytes(self) -> int | None:
         return None if self.on_cpu else self.device.memory_stats()["peak_bytes_in_use"]

@@ -10,29 +10,38 @@ from jaxtyping import Float, Int
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
 from impls.jax.convolution import convolution
 from impls.jax.layers import lengths, route, scaled, squash, votes
+from impls.jax.precision import Products
 
 Params = dict[str, Array]
 """Canonical names and layouts."""
 
 
-def capsnet(
-    model: ModelSpec, w: Params, images: Float[Array, "B y x c"], on_cpu: bool
-) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
-    """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution."""
-    conv1 = jax.nn.relu(convolution(images, w["conv1.w"], 1, on_cpu) + w["conv1.b"])
+def primary_capsules(
+    model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products
+) -> Float[Array, "B I d"]:
+    """Both convolutions: no ReLU after the second, whose channels are squashed in groups."""
+    conv1 = jax.nn.relu(convolution(images, w["conv1.w"], 1, products) + w["conv1.b"])
     # scaling its input scales the convolution, but not its bias
-    grid = convolution(scaled(conv1, model.primary_scale), w["primary.w"], 2, on_cpu) + w["primary.b"]
+    grid = convolution(scaled(conv1, model.primary_scale), w["primary.w"], 2, products) + w["primary.b"]
     # channel = type * dim + d, so capsule i = (row * width + column) * types + type
     primary = grid.reshape(-1, model.primary_capsules, model.primary_dim)
-    return route(votes(squash(primary), w["digit.w"]), model.routing, w["digit.b"] if model.digit_bias else None)
+    return squash(primary)
 
 
-def decode(w: Params, v: Float[Array, "B J e"], mask: Int[Array, " B"]) -> Float[Array, "B p"]:
+def capsnet(
+    model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products
+) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
+    """Pixels in 0..1 to output capsules and coupling coefficients."""
+    u_hat = votes(primary_capsules(model, w, images, products), w["digit.w"], products)
+    return route(u_hat, model.routing, w["digit.b"] if model.digit_bias else None)
+
+
+def decode(w: Params, v: Float[Array, "B J e"], mask: Int[Array, " B"], products: Products) -> Float[Array, "B p"]:
     """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer."""
     masked = (v * one_hot(mask, v)[..., None]).reshape(len(v), -1)
-    hidden1 = jax.nn.relu(masked @ w["dec1.w"] + w["dec1.b"])
-    hidden2 = jax.nn.relu(hidden1 @ w["dec2.w"] + w["dec2.b"])
-    return jax.nn.sigmoid(hidden2 @ w["dec3.w"] + w["dec3.b"])
+    hidden1 = jax.nn.relu(products.matmul(masked, w["dec1.w"]) + w["dec1.b"])
+    hidden2 = jax.nn.relu(products.matmul(hidden1, w["dec2.w"]) + w["dec2.b"])
+    return jax.nn.sigmoid(products.matmul(hidden2, w["dec3.w"]) + w["dec3.b"])
 
 
 def one_hot(classes: Int[Array, " B"], v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
@@ -59,10 +68,11 @@ def losses(
     images: Float[Array, "B y x c"],
     labels: Int[Array, " B"],
     mask: Int[Array, " B"],
+    products: Products,
 ) -> Float[Array, "3 B"]:
     """Each image's total, margin and reconstruction loss; the decoder sees the capsule of class `mask`."""
     margin = scaled(margin_loss(lengths(v), one_hot(labels, v)), model.margin_scale)
     if not model.decoder:
         return jnp.stack([margin, margin, jnp.zeros_like(margin)])
-    reconstruction = reconstruction_loss(decode(w, v, mask), images)
+    reconstruction = reconstruction_loss(decode(w, v, mask, products), images)
     return jnp.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])

@@ -6,13 +6,13 @@ from harness.parity.mutate import Edit, in_impl, in_layers, in_model
 
 ITERATIONS = "for iteration in range(iterations):"
 GRID = "grid.reshape(-1, model.primary_capsules"
-CONVOLUTION = "return _patch_convolution(x, w, stride) if on_cpu"
+CONVOLUTION = "return products(product, x, w)"
 PADDED = "jnp.pad(x, ((0, 0), {0}, {0}, (0, 0)))"
 RATE = "lr_at(optim, state.count, dtype)"
 EPSILON = "(root + ADAM_EPSILON)"
 STEP = "step.astype(dtype)"
 SCALED = "scaled(conv1, model.primary_scale)"
-PRIMARY = f'convolution({SCALED}, w["primary.w"], 2, on_cpu)'
+PRIMARY = f'convolution({SCALED}, w["primary.w"], 2, products)'
 
 
 def _convolution(before: str) -> tuple[Edit, ...]:
@@ -34,7 +34,9 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "one-iteration-more": (in_layers(ITERATIONS, f"iterations += 1\n    {ITERATIONS}"),),
     "one-iteration-fewer": (in_layers(ITERATIONS, f"iterations = max(1, iterations - 1)\n    {ITERATIONS}"),),
-    "early-return": (in_layers("v = squash(s)\n", "v = squash(s)\n        break\n"),),
+    "early-return": (
+        in_layers("states.append((coupling, s, v))\n", "states.append((coupling, s, v))\n        break\n"),
+    ),
     "logits-replaced": (in_layers("logits = logits + v @", "logits = v @"),),
     "agreement-with-input": (in_layers("logits + v @", "logits + s @"),),
     "spatial-grouping": (in_model(GRID, "grid.transpose(0, 3, 1, 2).reshape(-1, model.primary_capsules"),),
@@ -55,7 +57,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "squash-without-epsilon": (in_layers("jnp.sqrt(square + SQUASH_EPSILON)", "jnp.sqrt(square)"),),
     "squash-wrong-axis": (in_layers("(s * s).sum(-1,", "(s * s).sum(1,"),),
     "squash-to-unit-length": (in_layers("s * (square / (1 + square) /", "s * (1 /"),),
-    "primary-not-squashed": (in_model("votes(squash(primary),", "votes(primary,"),),
+    "primary-not-squashed": (in_model("return squash(primary)", "return primary"),),
     "length-without-epsilon": (in_layers("(v * v).sum(-1) + SQUASH_EPSILON", "(v * v).sum(-1)"),),
     "primary-relu": (in_model(GRID, "jax.nn.relu(grid).reshape(-1, model.primary_capsules"),),
     "conv1-without-relu": (in_model("conv1 = jax.nn.relu(", "conv1 = ("),),
@@ -88,7 +90,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         in_model("margin + RECONSTRUCTION_WEIGHT * reconstruction", "margin + reconstruction"),
     ),
     "mask-by-longest-in-training": (
-        in_model("decode(w, v, mask), images", "decode(w, v, lengths(v).argmax(1)), images"),
+        in_model("decode(w, v, mask, products), images", "decode(w, v, lengths(v).argmax(1), products), images"),
     ),
     "mask-missing": (in_model("(v * one_hot(mask, v)[..., None]).reshape", "v.reshape"),),
     "decoder-input-transposed": (
@@ -102,7 +104,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "sigmoid-missing": (in_model("return jax.nn.sigmoid(", "return ("),),
-    "sum-over-images": (in_impl("labels, labels).mean(1)", "labels, labels).sum(1)"),),
+    "sum-over-images": (in_impl("labels, labels, self.products).mean(1)", "labels, labels, self.products).sum(1)"),),
     "margin-scale-forgotten": (
         in_model(
             "scaled(margin_loss(lengths(v), one_hot(labels, v)), model.margin_scale)",
@@ -110,10 +112,10 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "detached-iterations": (
-        in_layers("logits = logits + v @ u_hat.mT", "logits = lax.stop_gradient(logits + v @ u_hat.mT)"),
+        in_layers("for iteration in reversed(range(iterations)):", "for iteration in [iterations - 1]:"),
     ),
     "reconstruction-detached": (
-        in_model("decode(w, v, mask), images", "decode(w, lax.stop_gradient(v), mask), images"),
+        in_model("decode(w, v, mask, products), images", "decode(w, lax.stop_gradient(v), mask, products), images"),
         in_model("from jax import Array", "from jax import Array, lax"),
     ),
     "epsilon-hat": (_optim(EPSILON, "(root + ADAM_EPSILON / jnp.sqrt(1 - ADAM_BETA2**step))"),),
@@ -123,12 +125,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "staircase-decay": (_optim(STEP, "(step // decay.steps * decay.steps).astype(dtype)"),),
     "decay-per-epoch": (
         _optim(RATE, "lr_at(optim, params, dtype)"),  # where a transformation is handed what else it needs
-        in_impl("self.adam.update(grads, optimiser)", "self.adam.update(grads, optimiser, epoch)"),
-        in_impl(
-            '        weight: Float[Array, " B"],\n    ) -> tuple[State,',
-            '        weight: Float[Array, " B"],\n        epoch: Int[Array, ""],\n    ) -> tuple[State,',
-        ),
-        in_impl("chosen, moved, real\n", "chosen, moved, real, np.int32(self.epoch)\n"),
+        in_impl("self.adam.update(grads, optimiser)", "self.adam.update(grads, optimiser, np.int32(self.epoch))"),
         in_impl("params = self._params(weights)", "params, self.epoch = self._params(weights), -1"),
         in_impl(
             "order, shifts, weight = plan.steps()", "self.epoch += 1\n        order, shifts, weight = plan.steps()"
@@ -152,11 +149,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         in_impl("return moved * inside[..., None]", "return moved"),
     ),
     "last-batch-dropped": (
-        in_impl(
-            "strict=True):\n            self.state,",
-            "strict=True):\n            if not real.all():\n                continue\n            self.state,",
-        ),
-        in_impl("jnp.stack(values)", "jnp.stack(values or [jnp.zeros(4)])"),
+        in_impl("= plan.steps()", "= (part[: len(plan.order) // plan.batch] for part in plan.steps())"),
+        in_impl("jnp.concatenate(values)", "jnp.concatenate(values or [jnp.zeros((1, 4))])"),
     ),
     "last-batch-mean-over-full-size": (in_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),
     "evaluation-mask-by-label": (

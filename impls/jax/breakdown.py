@@ -1,0 +1,106 @@
+"""Where a training step's time goes: its parts, each a program of its own, and a trace by JAX's profiler."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from harness.spec import EpochPlan
+from impls.jax.layers import route, votes
+from impls.jax.model import Params, losses, primary_capsules
+
+if TYPE_CHECKING:
+    from impls.jax.impl import JaxCapsNet
+
+
+def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
+    """The parts of a training step of `impl.batch` images, on the weights and images that it has; see `harness.spec.Impl`.
+
+    Each is compiled as the training step is, at its first call. Together they take longer than the step, which takes its
+    memory from the system once and hands on in fused loops what the parts write out and read again.
+    """
+    model, products, batch = impl.model, impl.products, impl.batch
+    params = dict(impl.state[0])
+    order = jax.device_put(np.arange(batch, dtype=np.int32) % len(impl.labels), impl.device)
+    shifts = jax.device_put(np.ones((batch, 2), np.int8), impl.device)
+    labels = impl.labels[order]
+
+    def data(images: Array, order: Array, shifts: Array) -> Array:
+        return impl.moved_pixels(images, order, shifts)
+
+    def conv(weights: Params, pixels: Array) -> Array:
+        return primary_capsules(model, weights, pixels, products)
+
+    def predict(u: Array, w: Array) -> Array:
+        return votes(u, w, products)
+
+    def routing(u_hat: Array, bias: Array | None) -> Array:
+        return route(u_hat, model.routing, bias)[0]
+
+    def decoder(weights: Params, v: Array, pixels: Array) -> Array:
+        return losses(model, weights, v, pixels, labels, labels, products).mean(1)[0]
+
+    def optimiser(state: Any, grads: Params) -> Any:
+        updates, moments = impl.adam.update(grads, state[1])
+        return optax.apply_updates(state[0], updates), moments
+
+    convolutions = {name: w for name, w in params.items() if name.startswith(("conv1", "primary"))}
+    dense = {name: w for name, w in params.items() if name.startswith("dec")}
+    pixels = impl.jit(data)(impl.images, order, shifts)
+    u = impl.jit(conv)(convolutions, pixels)
+    u_hat = impl.jit(predict)(u, params["digit.w"])
+    v = impl.jit(routing)(u_hat, params.get("digit.b"))
+    state = jax.tree.map(jnp.copy, impl.state)
+
+    update = impl.jit(optimiser, donate_argnums=0)
+
+    def optimise() -> None:
+        nonlocal state
+        state = jax.block_until_ready(update(state, params))  # weights have their gradients' shapes
+
+    found = {
+        "data": _blocking(impl.jit(data), impl.images, order, shifts),
+        "conv": _there_and_back(impl, lambda weights: conv(weights, pixels), convolutions),
+        "votes": _there_and_back(impl, predict, u, params["digit.w"]),
+        "routing": _there_and_back(impl, routing, u_hat, params.get("digit.b")),
+        "decoder": _there_and_back(impl, lambda weights, v: decoder(weights, v, pixels), dense, v),
+        "optimiser": optimise,
+    }
+    if not model.decoder:
+        del found["decoder"]
+    return found
+
+
+def _blocking(function: Callable[..., Any], *inputs: Any) -> Callable[[], None]:
+    def run() -> None:
+        jax.block_until_ready(function(*inputs))
+
+    return run
+
+
+def _there_and_back(impl: JaxCapsNet, function: Callable[..., Array], *inputs: Any) -> Callable[[], None]:
+    """The function, and the gradients for all its inputs of a gradient of ones."""
+
+    def both(*inputs: Any) -> tuple[Array, Any]:
+        result, pull = jax.vjp(function, *inputs)
+        return result, pull(jnp.ones_like(result))
+
+    return _blocking(impl.jit(both), *inputs)
+
+
+def trace(impl: JaxCapsNet, plan: EpochPlan, path: Path) -> None:
+    """Trains an epoch under JAX's profiler; `path`, which ends in .json.gz, opens in Perfetto (ui.perfetto.dev)."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            impl.train(plan)
+        [written] = Path(folder).rglob("*.trace.json.gz")
+        shutil.move(written, path)
