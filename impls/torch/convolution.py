@@ -36,7 +36,8 @@ class PrimaryConv2d(nn.Conv2d):
         """The kernel's, for as long as the kernel does not change; None where none is used."""
         if self.is_direct():
             return None
-        return _kernel_spectrum(operand(self.weight, self.precision), self.kernel_analysis, self.plan)
+        kernel = _kernel_phases(operand(self.weight, self.precision), self.plan)
+        return _spectrum(self.kernel_analysis, kernel, len(self.weight))
 
     def forward(
         self, x: Float[Tensor, "B y x c"], spectrum: Float[Tensor, "R phases*c f"] | None = None
@@ -69,56 +70,75 @@ def _image_of_phases(
     return F.pad(x, (0, 0, 0, shape[2] - x.shape[2], 0, shape[1] - x.shape[1])) if x.shape != shape else x
 
 
-def _kernel_spectrum(
-    weight: Float[Tensor, "f c k k"], kernel_analysis: Float[Tensor, "R taps"], plan: Spectral
-) -> Float[Tensor, "R phases*c f"]:
+def _kernel_phases(weight: Float[Tensor, "f c k k"], plan: Spectral) -> Float[Tensor, "taps phases*c*f"]:
     taps, stride = plan.taps[0], plan.stride
     missing = taps * stride - weight.shape[2]
     w = F.pad(weight.permute(2, 3, 1, 0), (0, 0, 0, 0, 0, missing, 0, missing))
     w = w.unflatten(1, (taps, stride)).unflatten(0, (taps, stride))
-    spectrum = kernel_analysis @ w.permute(0, 2, 1, 3, 4, 5).reshape(taps * taps, -1)
-    return spectrum.view(len(kernel_analysis), -1, len(weight))
+    return w.permute(0, 2, 1, 3, 4, 5).reshape(taps * taps, -1)
 
 
-def _kernel_of_spectrum(
-    spectrum: Float[Tensor, "R phases*c f"], shape: torch.Size, kernel_analysis: Float[Tensor, "R taps"], plan: Spectral
+def _kernel_of_phases(
+    phases: Float[Tensor, "taps phases*c*f"], shape: torch.Size, plan: Spectral
 ) -> Float[Tensor, "f c k k"]:
-    """`_kernel_spectrum` transposed."""
     taps, stride = plan.taps[0], plan.stride
-    w = kernel_analysis.mT @ spectrum.flatten(1)
-    w = w.view(taps, taps, stride, stride, shape[1], shape[0]).permute(0, 2, 1, 3, 4, 5)
+    w = phases.view(taps, taps, stride, stride, shape[1], shape[0]).permute(0, 2, 1, 3, 4, 5)
     w = w.reshape(taps * stride, taps * stride, shape[1], shape[0])
     return w[: shape[2], : shape[3]].permute(3, 2, 0, 1)
 
 
 class _Convolution(torch.autograd.Function):
-    """Of the spectra, the image's is kept for the backward pass; the kernel's, twice as large, is computed again."""
+    """Of the spectra, the image's is kept for the backward pass; the kernel's, twice as large, is computed again.
+
+    In training it exists for some frequencies at a time.
+    """
+
+    AT_ONCE = 74  # frequencies
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Float[Tensor, "B y x c"],
         weight: Float[Tensor, "f c k k"],
-        kernel: Float[Tensor, "R phases*c f"] | None,
+        spectrum: Float[Tensor, "R phases*c f"] | None,
         plan: Spectral,
         analysis: Float[Tensor, "R grid"],
         kernel_analysis: Float[Tensor, "R taps"],
         synthesis: Float[Tensor, "outputs R"],
     ) -> Float[Tensor, "B h w f"]:
-        if kernel is None:
-            kernel = _kernel_spectrum(weight, kernel_analysis, plan)
         image = (analysis @ _image_phases(x, plan)).view(len(analysis), len(x), -1)
         ctx.save_for_backward(image, weight, analysis, kernel_analysis, synthesis)
         ctx.plan, ctx.shape = plan, x.shape
-        y = synthesis @ torch.bmm(image, kernel).flatten(1)
-        return y.view(*plan.outputs, len(x), -1).permute(2, 0, 1, 3)
+        if spectrum is not None:
+            product = torch.bmm(image, spectrum)
+        else:
+            product, kernel = image.new_empty((*image.shape[:2], len(weight))), _kernel_phases(weight, plan)
+            for rows in _Convolution.some(len(analysis)):
+                torch.bmm(image[rows], _spectrum(kernel_analysis[rows], kernel, len(weight)), out=product[rows])
+        return (synthesis @ product.flatten(1)).view(*plan.outputs, len(x), -1).permute(2, 0, 1, 3)
 
     @staticmethod
     def backward(ctx: Any, grad: Float[Tensor, "B h w f"]) -> tuple[Tensor | None, ...]:
         image, weight, analysis, kernel_analysis, synthesis = ctx.saved_tensors
         grad = synthesis.mT @ grad.permute(1, 2, 0, 3).reshape(synthesis.shape[0], -1)
         grad = grad.view(*image.shape[:2], -1)
-        grad_weight = _kernel_of_spectrum(torch.bmm(image.mT, grad), weight.shape, kernel_analysis, ctx.plan)
-        grad_image = torch.bmm(grad, _kernel_spectrum(weight, kernel_analysis, ctx.plan).mT)
+        kernel = _kernel_phases(weight, ctx.plan)
+        grad_image, grad_kernel = torch.empty_like(image), torch.zeros_like(kernel)
+        for rows in _Convolution.some(len(analysis)):
+            spectrum = _spectrum(kernel_analysis[rows], kernel, len(weight))
+            torch.bmm(grad[rows], spectrum.mT, out=grad_image[rows])
+            torch.bmm(image[rows].mT, grad[rows], out=spectrum)  # its gradient takes its place
+            grad_kernel.addmm_(kernel_analysis[rows].mT, spectrum.flatten(1))
         grad_x = _image_of_phases(analysis.mT @ grad_image.flatten(1), ctx.shape, ctx.plan)
-        return grad_x, grad_weight, None, None, None, None, None
+        return grad_x, _kernel_of_phases(grad_kernel, weight.shape, ctx.plan), None, None, None, None, None
+
+    @staticmethod
+    def some(frequencies: int) -> list[slice]:
+        step = _Convolution.AT_ONCE
+        return [slice(first, min(first + step, frequencies)) for first in range(0, frequencies, step)]
+
+
+def _spectrum(
+    kernel_analysis: Float[Tensor, "R taps"], kernel: Float[Tensor, "taps phases*c*f"], filters: int
+) -> Float[Tensor, "R phases*c f"]:
+    return (kernel_analysis @ kernel).view(len(kernel_analysis), -1, filters)
