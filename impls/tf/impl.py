@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,6 +23,7 @@ from harness.spec import (
     Weights,
     batched,
 )
+from impls.tf import breakdown
 from impls.tf.layers import lengths
 from impls.tf.model import CapsNet, losses
 from impls.tf.optim import Adam
@@ -48,17 +52,20 @@ class TfCapsNet:
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
         _configure(runtime)
         self.model, self.optim = model, optim
-        self.dtype = "float64" if runtime.precision == "fp64" else "float32"
+        self.dtype = np.dtype(runtime.dtype).name
         self.device = "/GPU:0" if runtime.device == "gpu" else "/CPU:0"
         with tf.device(self.device):
-            self.net = CapsNet(model, self.dtype)
+            self.net = CapsNet(model, runtime)
             self.adam = Adam(optim, self.dtype)
             self.adam.build(self.net.trainable_variables)
-        self._train_step, self._eval_step = self._train, self._evaluate
-        if runtime.compile:
-            # without XLA: on the CPU its gradient of the strided convolution is about fifty times slower
-            self._train_step = tf.function(self._train, jit_compile=False)
-            self._eval_step = tf.function(self._evaluate, jit_compile=False)
+        self._train_step, self._eval_step, self._spectrum = self._train, self._evaluate, self.net.primary.spectrum
+        self.compiled = runtime.compile
+        if self.compiled:
+            # XLA for Adam alone, which becomes one pass; the whole step takes as long with it, and a third more memory
+            self.update = tf.function(self.update, jit_compile=True, autograph=False)
+            self._train_step = tf.function(self._train, autograph=False)
+            self._eval_step = tf.function(self._evaluate, autograph=False)
+            self._spectrum = tf.function(self.net.primary.spectrum, autograph=False)
 
     def _moments(self, kind: list[keras.Variable]) -> Variables:
         """Adam's variables of one kind under canonical names."""
@@ -113,31 +120,43 @@ class TfCapsNet:
         grads = tape.gradient(total, {name: variable.value for name, variable in canonical.items()})
         return Loss(*means.numpy().tolist()), {name: grad.numpy() for name, grad in grads.items()}
 
+    def batch_of(
+        self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"]
+    ) -> tuple[Float[Tensor, "B H W C"], Int[Tensor, " B"]]:
+        """Pixels and labels of staged images."""
+        return self._pixels(shift_images(tf.gather(self.images, order), shifts)), tf.gather(self.labels, order)
+
     def _train(
         self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"], weight: Float[Tensor, " B"]
     ) -> Float[Tensor, "4"]:
         """One step. Losses are means over the images of weight 1; the fourth value is how many of them are right."""
-        pixels = self._pixels(shift_images(tf.gather(self.images, order), shifts))
-        labels = tf.gather(self.labels, order)
+        pixels, labels = self.batch_of(order, shifts)
         with tf.GradientTape() as tape:
             v, _ = self.net(pixels)
-            means = tf.linalg.matvec(losses(self.net, v, pixels, labels, labels), weight) / tf.reduce_sum(weight)
+            means = tf.reduce_sum(losses(self.net, v, pixels, labels, labels) * weight, 1) / tf.reduce_sum(weight)
             total = means[0]
-        variables = self.net.trainable_variables
-        self.adam.apply(tape.gradient(total, [variable.value for variable in variables]), variables)
+        self.update(tape.gradient(total, [variable.value for variable in self.net.trainable_variables]))
         right = tf.argmax(lengths(v), 1, tf.int32) == labels
         correct = tf.reduce_sum(tf.cast(right, weight.dtype) * weight)
         return tf.concat([means, correct[None]], 0)
 
+    def update(self, grads: list[Tensor]) -> None:
+        """Adam's step, from gradients in the order of the network's variables."""
+        self.adam.apply(grads, self.net.trainable_variables)
+
     def _evaluate(
-        self, images: UInt8[Tensor, "B H W C"], labels: Int[Tensor, " B"], weight: Float[Tensor, " B"]
+        self,
+        spectrum: Tensor | None,
+        images: UInt8[Tensor, "B H W C"],
+        labels: Int[Tensor, " B"],
+        weight: Float[Tensor, " B"],
     ) -> tuple[Float[Tensor, "3"], Int[Tensor, " B"]]:
         """Losses summed over the images of weight 1, and every image's predicted class."""
         pixels = self._pixels(images)
-        v, _ = self.net(pixels)
+        v, _ = self.net(pixels, spectrum)
         predicted = tf.argmax(lengths(v), 1)
         mask = labels if self.model.evaluation_mask == "label" else predicted
-        return tf.linalg.matvec(losses(self.net, v, pixels, labels, mask), weight), predicted
+        return tf.reduce_sum(losses(self.net, v, pixels, labels, mask) * weight, 1), predicted
 
     def compile(self, batch: int) -> None:
         self.batch = batch
@@ -159,23 +178,33 @@ class TfCapsNet:
     def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
         parts = (images, labels.astype(np.int32), np.ones(len(labels), self.dtype))
         with tf.device(self.device):
+            spectrum = self._spectrum()
             results = [
-                self._eval_step(*map(tf.constant, batch))
+                self._eval_step(spectrum, *map(tf.constant, batch))
                 for batch in zip(*(batched(part, self.batch) for part in parts), strict=True)
             ]
         total = np.sum([values.numpy().astype(np.float64) for values, _ in results], axis=0)
         predicted = np.concatenate([winners.numpy() for _, winners in results])
         return EvalTotals(Loss(*(total / len(labels)).tolist()), predicted[: len(labels)])
 
+    def parts(self) -> dict[str, Callable[[], None]]:
+        """See `impls.tf.breakdown`."""
+        return breakdown.parts(self)
+
+    def trace(self, plan: EpochPlan, path: Path) -> None:
+        """See `impls.tf.breakdown`."""
+        breakdown.trace(self, plan, path)
+
     def peak_bytes(self) -> int | None:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.device == "/GPU:0" else None
 
 
 def _configure(runtime: Runtime) -> None:
-    """Process-wide settings, fixed once TensorFlow has started: threads, strict float32, memory as needed."""
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    """Process-wide settings, fixed once TensorFlow has started: threads, what a GPU may do to float32, memory as needed."""
+    tf.config.experimental.enable_tensor_float_32_execution(runtime.precision in ("tf32", "bf16"))
     if tf.config.threading.get_intra_op_parallelism_threads() != runtime.threads:
         tf.config.threading.set_intra_op_parallelism_threads(runtime.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(runtime.threads)
+        # one operation after the other, each on all threads: two at once only take the cache from each other, and memory
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)

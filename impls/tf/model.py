@@ -3,75 +3,87 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import tensorflow as tf
 from jaxtyping import Float, Int
 
-from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
-from impls.tf.layers import lengths, route, scaled, squash, votes
+from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec, Runtime
+from impls.tf.convolution import PrimaryConv2D
+from impls.tf.layers import lengths, routed, scaled, squash, votes
+from impls.tf.precision import linear, operand, result
 
 Tensor = tf.Tensor
-
-
-class DigitCaps(keras.layers.Layer):
-    """Votes and routing-by-agreement; one matrix per pair of primary and output capsule, and the profile's bias."""
-
-    def __init__(self, model: ModelSpec, **options: str) -> None:
-        super().__init__(**options)
-        self.model = model
-
-    def build(self, _shape: tuple[int | None, ...]) -> None:
-        model = self.model
-        self.kernel = self.add_weight(
-            shape=(model.primary_capsules, model.classes, model.primary_dim, model.digit_dim), name="kernel"
-        )
-        self.bias = self.add_weight(shape=(model.classes, model.digit_dim), name="bias") if model.digit_bias else None
-
-    def call(self, u: Float[Tensor, "B I d"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-        bias = None if self.bias is None else tf.convert_to_tensor(self.bias)
-        return route(votes(u, tf.convert_to_tensor(self.kernel)), self.model.routing, bias)
 
 
 class CapsNet(keras.Model):
     """Weights are set by `load`: Keras's own initial values are never used."""
 
-    def __init__(self, model: ModelSpec, dtype: str) -> None:
+    def __init__(self, model: ModelSpec, runtime: Runtime) -> None:
+        dtype = np.dtype(runtime.dtype).name
         super().__init__(dtype=dtype)
-        self.model = model
-        primary = model.primary_types * model.primary_dim
-        self.conv1 = keras.layers.Conv2D(model.conv_channels, model.kernel, activation="relu", dtype=dtype)
-        self.primary = keras.layers.Conv2D(primary, model.kernel, strides=2, dtype=dtype)
-        self.digit = DigitCaps(model, dtype=dtype)
+        self.model, self.precision = model, runtime.precision
+        self.conv1 = keras.layers.Conv2D(model.conv_channels, model.kernel, dtype=dtype)
+        filters, direct = model.primary_types * model.primary_dim, runtime.device == "gpu"
+        self.primary = PrimaryConv2D(model.conv_grid, filters, model.kernel, 2, self.precision, direct, dtype)
+        self.digit = self.add_weight(
+            shape=(model.primary_capsules, model.classes, model.primary_dim, model.digit_dim), name="digit"
+        )
+        self.digit_bias = None
+        if model.digit_bias:
+            self.digit_bias = self.add_weight(shape=(model.classes, model.digit_dim), name="digit_bias")
         self.conv1.build((None, *model.image))
         self.primary.build((None, *model.conv_grid, model.conv_channels))
-        self.digit.build((None, model.primary_capsules, model.primary_dim))
         if model.decoder:
-            self.dec1 = keras.layers.Dense(model.decoder_units[0], activation="relu", dtype=dtype)
-            self.dec2 = keras.layers.Dense(model.decoder_units[1], activation="relu", dtype=dtype)
-            self.dec3 = keras.layers.Dense(model.pixels, activation="sigmoid", dtype=dtype)
+            self.dec1 = keras.layers.Dense(model.decoder_units[0], dtype=dtype)
+            self.dec2 = keras.layers.Dense(model.decoder_units[1], dtype=dtype)
+            self.dec3 = keras.layers.Dense(model.pixels, dtype=dtype)
             self.dec1.build((None, model.classes * model.digit_dim))
             self.dec2.build((None, model.decoder_units[0]))
             self.dec3.build((None, model.decoder_units[1]))
         self.built = True
 
-    def call(self, images: Float[Tensor, "B y x c"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-        """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution."""
-        conv1 = self.conv1(images)
+    def call(
+        self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
+        """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution.
+
+        `spectrum` is `primary.spectrum()`, for when the weights stay the same over many batches.
+        """
+        return self.digit_capsules(self.primary_capsules(images, spectrum))
+
+    def primary_capsules(
+        self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
+    ) -> Float[Tensor, "B I d"]:
+        images, kernel = (operand(x, self.precision) for x in (images, tf.convert_to_tensor(self.conv1.kernel)))
+        product = result(tf.nn.conv2d(images, kernel, 1, "VALID"), self.precision)
+        conv1 = tf.nn.relu(tf.nn.bias_add(product, self.conv1.bias))
         # scaling its input scales the convolution, but not its bias
-        grid = self.primary(scaled(conv1, self.model.primary_scale))
+        grid = self.primary(scaled(conv1, self.model.primary_scale), spectrum)
         # channel = type * dim + d, so capsule i = (row * width + column) * types + type
-        primary = tf.reshape(grid, (images.shape[0], self.model.primary_capsules, self.model.primary_dim))
-        return self.digit(squash(primary))
+        return squash(tf.reshape(grid, (images.shape[0], self.model.primary_capsules, self.model.primary_dim)))
+
+    def digit_capsules(self, u: Float[Tensor, "B I d"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
+        bias = None if self.digit_bias is None else tf.convert_to_tensor(self.digit_bias)
+        return routed(self.votes(u), self.model.routing, bias)
+
+    def votes(self, u: Float[Tensor, "B I d"]) -> Float[Tensor, "B J I e"]:
+        u, w = operand(u, self.precision), operand(tf.convert_to_tensor(self.digit), self.precision)
+        return result(votes(u, w), self.precision)
 
     def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, " B"]) -> Float[Tensor, "B p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer."""
-        masked = tf.reshape(v * one_hot(mask, v)[..., None], (v.shape[0], -1))
-        return self.dec3(self.dec2(self.dec1(masked)))
+        hidden1 = tf.nn.relu(self._dense(self.dec1, tf.reshape(v * one_hot(mask, v)[..., None], (v.shape[0], -1))))
+        hidden2 = tf.nn.relu(self._dense(self.dec2, hidden1))
+        return tf.sigmoid(self._dense(self.dec3, hidden2))
+
+    def _dense(self, layer: keras.layers.Dense, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
+        return linear(x, tf.convert_to_tensor(layer.kernel), layer.bias, self.precision)
 
     def canonical(self) -> dict[str, keras.Variable]:
         """The variables under canonical names: Keras's layouts are the canonical ones."""
-        named = {"digit.w": self.digit.kernel}
+        named = {"digit.w": self.digit}
         if self.model.digit_bias:
-            named["digit.b"] = self.digit.bias
+            named["digit.b"] = self.digit_bias
         for name in ("conv1", "primary") + (("dec1", "dec2", "dec3") if self.model.decoder else ()):
             layer = getattr(self, name)
             named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}

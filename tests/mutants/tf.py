@@ -10,83 +10,81 @@ def _optim(old: str, new: str) -> Edit:
 
 
 ITERATIONS = "for iteration in range(iterations):"
-CONV1 = "self.conv1(images)"
-PRIMARY = "self.primary(scaled(conv1, self.model.primary_scale))"
-GRID = "tf.reshape(grid, (images.shape[0],"
+CONV1 = 'tf.nn.conv2d(images, kernel, 1, "VALID")'
+SCALED = "scaled(conv1, self.model.primary_scale)"
+PRIMARY = f"self.primary({SCALED}, spectrum)"
+GRID = "squash(tf.reshape(grid, (images.shape[0],"
 SPLIT = "tf.transpose(tf.reshape(grid, (images.shape[0], *self.model.primary_grid"
 BEFORE = "(self.model.kernel // 2, 0)"
 PADDED = f"tf.pad({{0}}, ((0, 0), {BEFORE}, {BEFORE}, (0, 0)))[:, : {{0}}.shape[1], : {{0}}.shape[2]]"
+DIRECT = f'tf.nn.bias_add(tf.nn.conv2d({SCALED}, {{}}, 2, "{{}}"), self.primary.bias)'
+KERNEL = "tf.convert_to_tensor(self.primary.kernel)"
 COMPLETED = "completed = tf.cast(step, self.dtype)"
 EPSILON = "(root + ADAM_EPSILON)"
 
 
 def _kernels(changed: str) -> tuple[Edit, ...]:
-    """Both convolutions by hand, with their kernels changed."""
+    """Both convolutions with their kernels changed."""
     return (
-        in_model(CONV1, "tf.nn.relu(self._convolution(images, self.conv1, 1))"),
-        in_model(PRIMARY, "self._convolution(conv1, self.primary, 2)"),
-        in_model(
-            "    def decode(",
-            "    def _convolution(self, x, layer, stride):\n"
-            "        kernel = tf.convert_to_tensor(layer.kernel)\n"
-            f'        return tf.nn.conv2d(x, {changed}, stride, "VALID") + tf.convert_to_tensor(layer.bias)\n\n'
-            "    def decode(",
-        ),
+        in_model(CONV1, CONV1.replace("kernel", changed.format("kernel"))),
+        in_model(PRIMARY, DIRECT.format(changed.format(KERNEL), "VALID")),
     )
 
 
 EDITS: dict[str, tuple[Edit, ...]] = {
     "same-padding": (
-        in_model(
-            'activation="relu", dtype=dtype)\n        self.primary',
-            'activation="relu", padding="same", dtype=dtype)\n        self.primary',
-        ),
-        in_model("strides=2,", 'strides=2, padding="same",'),
+        in_model(CONV1, CONV1.replace("VALID", "SAME")),
+        in_model(PRIMARY, DIRECT.format(KERNEL, "SAME")),
     ),
     "same-padding-cropped": (
-        in_model(CONV1, f"self.conv1({PADDED.format('images')})"),
-        in_model("self.primary(scaled(conv1,", f"self.primary(scaled({PADDED.format('conv1')},"),
+        in_model(CONV1, CONV1.replace("images", PADDED.format("images"))),
+        in_model("scaled(conv1,", f"scaled({PADDED.format('conv1')},"),
     ),
-    "softmax-over-inputs": (in_layers("tf.nn.softmax(logits, axis=1)", "tf.nn.softmax(logits, axis=3)"),),
-    "shared-logits": (
-        in_layers("tf.nn.softmax(logits,", "tf.nn.softmax(0 * logits + tf.reduce_mean(logits, 0, keepdims=True),"),
-    ),
+    "softmax-over-inputs": (in_layers("coupling = softmax(logits)", "coupling = tf.nn.softmax(logits)"),),
+    "shared-logits": (in_layers("softmax(logits)", "softmax(0 * logits + tf.reduce_mean(logits, 0, keepdims=True))"),),
     "one-iteration-more": (in_layers(ITERATIONS, f"iterations += 1\n    {ITERATIONS}"),),
     "one-iteration-fewer": (in_layers(ITERATIONS, f"iterations = max(1, iterations - 1)\n    {ITERATIONS}"),),
-    "early-return": (in_layers("v = squash(s)\n", "v = squash(s)\n        break\n"),),
+    "early-return": (
+        in_layers("history.append((coupling, s, v))\n", "history.append((coupling, s, v))\n        break\n"),
+    ),
     "logits-replaced": (in_layers("logits = logits + tf", "logits = tf"),),
     "agreement-with-input": (in_layers("tf.matmul(v, u_hat,", "tf.matmul(s, u_hat,"),),
-    "spatial-grouping": (in_model(GRID, "tf.reshape(tf.transpose(grid, (0, 3, 1, 2)), (images.shape[0],"),),
+    "spatial-grouping": (in_model(GRID, GRID.replace("grid", "tf.transpose(grid, (0, 3, 1, 2))")),),
     "channels-first-order": (
         in_model(
             GRID,
-            f"grid = {SPLIT}, self.model.primary_types, self.model.primary_dim)), (0, 3, 1, 2, 4))\n"
-            f"        primary = {GRID}",
+            GRID.replace("grid", f"{SPLIT}, self.model.primary_types, self.model.primary_dim)), (0, 3, 1, 2, 4))"),
         ),
     ),
     "dimensions-before-types": (
         in_model(
             GRID,
-            f"grid = {SPLIT}, self.model.primary_dim, self.model.primary_types)), (0, 1, 2, 4, 3))\n"
-            f"        primary = {GRID}",
+            GRID.replace("grid", f"{SPLIT}, self.model.primary_dim, self.model.primary_types)), (0, 1, 2, 4, 3))"),
         ),
     ),
-    "squash-without-epsilon": (in_layers("tf.sqrt(square + SQUASH_EPSILON)", "tf.sqrt(square)"),),
-    "squash-wrong-axis": (in_layers("tf.reduce_sum(s * s, -1,", "tf.reduce_sum(s * s, 1,"),),
+    "squash-without-epsilon": (in_layers("/ tf.sqrt(square + SQUASH_EPSILON))", "/ tf.sqrt(square))"),),
+    "squash-wrong-axis": (
+        in_layers(
+            "square = tf.reduce_sum(s * s, -1, keepdims=True)\n    return",
+            "square = tf.reduce_sum(s * s, 1, keepdims=True)\n    return",
+        ),
+    ),
     "squash-to-unit-length": (in_layers("s * (square / (1 + square) /", "s * (1 /"),),
-    "primary-not-squashed": (in_model("self.digit(squash(primary))", "self.digit(primary)"),),
+    "primary-not-squashed": (in_model(GRID, GRID.removeprefix("squash")),),
     "length-without-epsilon": (in_layers("tf.reduce_sum(v * v, -1) + SQUASH_EPSILON", "tf.reduce_sum(v * v, -1)"),),
-    "primary-relu": (in_model(GRID, "tf.reshape(tf.nn.relu(grid), (images.shape[0],"),),
-    "conv1-without-relu": (in_model('model.kernel, activation="relu"', "model.kernel"),),
+    "primary-relu": (in_model(GRID, GRID.replace("grid", "tf.nn.relu(grid)")),),
+    "conv1-without-relu": (
+        in_model("tf.nn.relu(tf.nn.bias_add(product, self.conv1.bias))", "tf.nn.bias_add(product, self.conv1.bias)"),
+    ),
     "windows-off-by-one": (
-        in_model(CONV1, "self.conv1(tf.roll(images, (1, 1), (1, 2)))"),
+        in_model(CONV1, CONV1.replace("images", "tf.roll(images, (1, 1), (1, 2))")),
         in_model("scaled(conv1,", "scaled(tf.roll(conv1, (1, 1), (1, 2)),"),
     ),
-    "kernel-flipped": _kernels("kernel[::-1, ::-1]"),
-    "kernel-transposed": _kernels("tf.transpose(kernel, (1, 0, 2, 3))"),
+    "kernel-flipped": _kernels("{}[::-1, ::-1]"),
+    "kernel-transposed": _kernels("tf.transpose({}, (1, 0, 2, 3))"),
     "pixels-0-to-255": (in_impl("tf.cast(images, self.dtype) / 255", "tf.cast(images, self.dtype)"),),
-    "primary-scale-forgotten": (in_model(PRIMARY, "self.primary(conv1)"),),
-    "primary-scale-over-bias": (in_model(PRIMARY, "scaled(self.primary(conv1), self.model.primary_scale)"),),
+    "primary-scale-forgotten": (in_model(SCALED, "conv1"),),
+    "primary-scale-over-bias": (in_model(PRIMARY, "scaled(self.primary(conv1, spectrum), self.model.primary_scale)"),),
     "digit-bias-last-iteration": (
         in_layers("if bias is not None:", "if bias is not None and iteration == iterations - 1:"),
     ),
@@ -119,7 +117,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
             ".numpy().reshape(len(images), images.shape[2], images.shape[1], -1).transpose(0, 2, 1, 3)",
         ),
     ),
-    "sigmoid-missing": (in_model('activation="sigmoid", ', ""),),
+    "sigmoid-missing": (in_model("return tf.sigmoid(", "return ("),),
     "sum-over-images": (in_impl("tf.reduce_mean(losses(", "tf.reduce_sum(losses("),),
     "margin-scale-forgotten": (
         in_model(
@@ -127,12 +125,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
             "margin_loss(lengths(v), one_hot(labels, v))",
         ),
     ),
-    "detached-iterations": (
-        in_layers(
-            "logits = logits + tf.matmul(v,", "logits = tf.stop_gradient(logits) + tf.matmul(tf.stop_gradient(v),"
-        ),
-        in_layers("tf.stop_gradient(v), u_hat,", "tf.stop_gradient(v), tf.stop_gradient(u_hat),"),
-    ),
+    "detached-iterations": (in_layers("grad_logits + softmax_vjp(", "grad_logits + 0 * softmax_vjp("),),
     "reconstruction-detached": (in_model("net.decode(v, mask)", "net.decode(tf.stop_gradient(v), mask)"),),
     "epsilon-hat": (_optim(EPSILON, "(root + ADAM_EPSILON / tf.sqrt(1 - ADAM_BETA2**step))"),),
     "epsilon-1e-7": (_optim(EPSILON, "(root + 1e-7)"),),

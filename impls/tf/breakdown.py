@@ -1,0 +1,118 @@
+"""Where a training step's time goes: its parts, each callable by itself, and a trace of whole steps."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from harness.spec import EpochPlan
+from impls.tf.layers import routed
+from impls.tf.model import losses
+
+if TYPE_CHECKING:
+    from impls.tf.impl import TfCapsNet
+
+Tensor = tf.Tensor
+
+
+def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
+    """Part -> a function that runs it once, forward and backward, and waits for the device.
+
+    Each is compiled as the training step is, and works on what the part before it computes of the first images. The
+    optimiser's part takes zeros for gradients, so that after a `load` without moments it changes no weight.
+    """
+    net = impl.net
+    compiled: Callable[..., Any] = tf.function(autograph=False) if impl.compiled else lambda function: function
+    order = tf.range(impl.batch) % len(impl.images)
+    shifts = tf.zeros((impl.batch, 2), tf.int8)
+    with tf.device(impl.device):
+        pixels, labels = impl.batch_of(order, shifts)
+        u = net.primary_capsules(pixels)
+        u_hat = net.votes(u)
+        bias = [] if net.digit_bias is None else [net.digit_bias]
+        v, _ = routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))
+        convolutions = [net.conv1.kernel, net.conv1.bias, net.primary.kernel, net.primary.bias]
+        decoder = [weight for name, weight in net.canonical().items() if name.startswith("dec")]
+        grads = [tf.zeros_like(variable.value) for variable in net.trainable_variables]
+
+    def routing(u_hat: Tensor) -> Tensor:
+        return routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))[0]
+
+    def decoding(v: Tensor) -> Tensor:
+        return losses(net, v, pixels, labels, labels)[0]
+
+    steps = {
+        "data": (compiled(lambda: impl.batch_of(order, shifts)), ()),
+        "conv": (compiled(lambda: _there_and_back(lambda: net.primary_capsules(pixels), (), convolutions)), ()),
+        "votes": (compiled(lambda u: _there_and_back(net.votes, (u,), [net.digit])), (u,)),
+        "routing": (compiled(lambda u_hat: _there_and_back(routing, (u_hat,), bias)), (u_hat,)),
+        "decoder": (compiled(lambda v: _there_and_back(decoding, (v,), decoder)), (v,)),
+        "optimiser": (compiled(impl.update), (grads,)),
+    }
+    if not net.model.decoder:
+        del steps["decoder"]
+
+    def blocking(function: Callable[..., Any], inputs: Sequence[Any]) -> Callable[[], None]:
+        def run() -> None:
+            with tf.device(impl.device):
+                function(*inputs)
+                tf.test.experimental.sync_devices()
+
+        return run
+
+    return {name: blocking(*step) for name, step in steps.items()}
+
+
+def _there_and_back(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], weights: Sequence[keras.Variable]
+) -> tuple[Tensor, list[Tensor]]:
+    """The function's output, and the gradients of its sum: without either in use, TensorFlow would leave out its work."""
+    sources = [*inputs, *(weight.value for weight in weights)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        output = function(*inputs)
+    return output, tape.gradient(output, sources)
+
+
+def trace(impl: TfCapsNet, plan: EpochPlan, path: Path) -> None:
+    """Runs `train(plan)` under TensorFlow's profiler and writes a gzipped Chrome trace."""
+    with tempfile.TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder)
+        try:
+            impl.train(plan)
+        finally:
+            tf.profiler.experimental.stop()
+        [written] = Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(written.read_bytes())
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        json.dump({"displayTimeUnit": "ms", "traceEvents": list(_chrome_events(space))}, file)
+
+
+def _chrome_events(space: xplane_pb2.XSpace) -> Iterator[dict[str, Any]]:
+    """A plane (a device, or the host) is a process, and its lines are threads; times become microseconds."""
+    for process, plane in enumerate(space.planes, start=1):
+        yield _name("process_name", plane.name, process)
+        for thread, line in enumerate(plane.lines, start=1):
+            yield _name("thread_name", line.display_name or line.name, process, thread)
+            for event in line.events:
+                metadata = plane.event_metadata[event.metadata_id]
+                yield {
+                    "ph": "X",
+                    "name": metadata.display_name or metadata.name,
+                    "pid": process,
+                    "tid": thread,
+                    "ts": line.timestamp_ns / 1e3 + event.offset_ps / 1e6,
+                    "dur": event.duration_ps / 1e6,
+                }
+
+
+def _name(kind: str, name: str, process: int, thread: int = 0) -> dict[str, Any]:
+    return {"ph": "M", "name": kind, "pid": process, "tid": thread, "args": {"name": name}}

@@ -1,0 +1,45 @@
+"""The precision of matrix products. `bf16` rounds their operands, in both directions, and nothing else.
+
+For y = a b, the backward pass has the products g b^T and a^T g: a, b and the gradient g at y are the operands. Rounded
+values stay float32: a CPU without bfloat16 arithmetic computes the same function so, no faster; the tensor cores of a GPU
+multiply such values exactly, in TF32, of whose numbers those of bfloat16 are a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Tensor = tf.Tensor
+
+
+def rounded(x: Tensor) -> Tensor:
+    """To the nearest bfloat16, in the type that it has."""
+    return tf.cast(tf.cast(x, tf.bfloat16), x.dtype)
+
+
+def operand(x: Tensor, precision: str) -> Tensor:
+    """What a product takes of `x`; the gradient passes as it is."""
+    return _rounded_forward(x) if precision == "bf16" else x
+
+
+def result(y: Tensor, precision: str) -> Tensor:
+    """A product's `y`; its gradient, an operand of the products backward, is rounded."""
+    return _rounded_backward(y) if precision == "bf16" else y
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
+    """x @ weight + bias."""
+    product = tf.matmul(operand(x, precision), operand(weight, precision))
+    return tf.nn.bias_add(result(product, precision), bias)
+
+
+@tf.custom_gradient
+def _rounded_forward(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    return rounded(x), lambda grad: grad
+
+
+@tf.custom_gradient
+def _rounded_backward(y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    return tf.identity(y), rounded
