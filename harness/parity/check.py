@@ -100,10 +100,11 @@ def relative_error(found: object, expected: object) -> float:
     return compare("", "", found, expected, 1.0).rel_err
 
 
-def compare(level: str, name: str, found: object, expected: object, tolerance: float) -> Check:
+def compare(level: str, name: str, found: object, expected: object, tolerance: float, spared: float = 0.0) -> Check:
     """Compares two arrays (or numbers, or None for what is not there) and keeps the worst element.
 
-    The scale is the largest expected value; where all expected values are zero, the error is absolute.
+    The scale is the largest expected value; where all expected values are zero, the error is absolute. A fraction
+    `spared` of the elements may be worse than the one that is kept, if all are finite.
     """
     if found is None or expected is None:
         if found is expected:
@@ -120,8 +121,10 @@ def compare(level: str, name: str, found: object, expected: object, tolerance: f
     note = None
     if not math.isfinite(distance.max()):
         distance, note = ~np.isfinite(distance), "not finite"
-    index = np.unravel_index(int(distance.argmax()), distance.shape)[: a.ndim]
-    error, scale = (math.inf, 1.0) if note else (float(distance.max()), float(max(b.max(), -b.min())))
+    kept = distance.size - 1 - (0 if note else int(spared * distance.size))
+    index = np.unravel_index(np.argpartition(distance, kept, axis=None)[kept], distance.shape)
+    error, scale = (math.inf, 1.0) if note else (float(distance[index]), float(max(b.max(), -b.min())))
+    index = index[: a.ndim]
     where = tuple(int(i) for i in index)
     return Check(
         level, name, error / scale if scale else error, tolerance, where, float(a[index]), float(b[index]), note

@@ -24,7 +24,7 @@ from harness.parity.measure import (
     trajectory,
 )
 from harness.parity.probe import probe_weights
-from harness.parity.tolerances import bound
+from harness.parity.tolerances import bound, spared
 from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
 from harness.weights import initial_weights, parameter_count, weight_table
 
@@ -117,10 +117,11 @@ class Ladder:
             yield self._check(*values)
 
     def _check(self, found: Value, exact: Value, twin: Value | None = None) -> Check:
-        error = _compare(twin, exact).rel_err if twin else 0.0
+        share = spared(found.kind, self.precision)
+        error = _compare(twin, exact, share).rel_err if twin else 0.0
         # a twin that overflows allows nothing
         tolerance = bound(found.kind, self.precision, error if math.isfinite(error) else 0.0)
-        return replace(_compare(found, exact), tolerance=tolerance)
+        return replace(_compare(found, exact, share), tolerance=tolerance)
 
     def _names(self) -> Iterator[Check]:
         """L1: every weight there under its name, in its shape, as it was loaded; outputs in their shapes and precision."""
@@ -176,10 +177,10 @@ class Ladder:
             each.compile(self.at.batch)
 
 
-def _compare(found: Value, exact: Value) -> Check:
+def _compare(found: Value, exact: Value, share: float) -> Check:
     """A movement is held to Adam's rule on the moments that it came with."""
     a, b = (found.value.found, found.value.rule) if isinstance(found.value, Moved) else (found.value, exact.value)
-    return replace(compare(found.level, found.name, a, b, 1.0), kind=found.kind)
+    return replace(compare(found.level, found.name, a, b, 1.0, share), kind=found.kind)
 
 
 def _unlike(found: object, shape: tuple[int, ...] | None, precision: str) -> str | None:

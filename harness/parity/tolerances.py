@@ -35,3 +35,11 @@ def bound(kind: str, precision: str, twin_error: float = 0.0) -> float:
         return FLOAT64[kind]
     floor = FLOOR32 if precision == "fp32" else FLOOR_OPERANDS
     return TWIN * twin_error + floor[kind]
+
+
+def spared(kind: str, precision: str) -> float:
+    """The fraction of a gradient's elements, or a moment's, that is not looked at where operands are rounded.
+
+    An operand that is rounded to the other neighbour can tip a ReLU over: all the gradients of that one unit change.
+    """
+    return 0.01 if precision in ("bf16", "tf32") and kind in ("grad", "moment") else 0.0
