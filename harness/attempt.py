@@ -76,7 +76,7 @@ def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dic
         "PYTHONPATH": os.pathsep.join(filter(None, (str(_PACKAGES), base.get("PYTHONPATH")))),
     }
     env.pop("NVIDIA_TF32_OVERRIDE", None)
-    if trial.runtime.precision != "tf32":
+    if trial.runtime.precision in ("fp32", "fp64"):
         env["NVIDIA_TF32_OVERRIDE"] = "0"  # strict: no TF32 in any NVIDIA library
     env.pop("JAX_PLATFORMS", None)
     if not seat.gpus:

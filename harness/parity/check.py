@@ -122,9 +122,9 @@ def compare(level: str, name: str, found: object, expected: object, tolerance: f
     if not math.isfinite(distance.max()):
         distance, note = ~np.isfinite(distance), "not finite"
     kept = distance.size - 1 - (0 if note else int(spared * distance.size))
-    index = np.unravel_index(np.argpartition(distance, kept, axis=None)[kept], distance.shape)
-    error, scale = (math.inf, 1.0) if note else (float(distance[index]), float(max(b.max(), -b.min())))
-    index = index[: a.ndim]
+    place = int(np.argpartition(distance, kept, axis=None)[kept])
+    error, scale = (math.inf, 1.0) if note else (float(distance.flat[place]), float(max(b.max(), -b.min())))
+    index = np.unravel_index(place, distance.shape)[: a.ndim]
     where = tuple(int(i) for i in index)
     return Check(
         level, name, error / scale if scale else error, tolerance, where, float(a[index]), float(b[index]), note

@@ -31,6 +31,10 @@ GATE = "L4"  # names, shapes, routing, outputs, losses, every gradient
 _SETTLE_S = 0.05  # threads of the cell before wait for work in a loop for a moment, and would pass for other load
 
 
+EVALUATED = 3
+"""Batches evaluated for each one trained on: what is done once an evaluation should weigh little, as it does in a long one."""
+
+
 class ParityFailed(Exception):
     """The implementation does not compute the specification's CapsNet, so it has no timing."""
 
@@ -145,7 +149,7 @@ class Cell:
             raise ParityFailed(sentence(report))
 
     def round(self) -> dict[str, Any]:
-        """One round: the machine's rate, a few training steps, an evaluation of as many images.
+        """One round: the machine's rate, a few training steps, an evaluation that takes about as long.
 
         An untimed step comes first: during the other cells' turns, caches have forgotten this one.
         """
@@ -159,7 +163,7 @@ class Cell:
         return {
             "rate": rate,
             "step_s": trained.seconds / self.steps,
-            "eval_s": evaluated.seconds / self.steps,  # of a batch
+            "eval_s": evaluated.seconds / (EVALUATED * self.steps),  # of a batch
             **joules,
             "observed": [asdict(trained.observation), asdict(evaluated.observation)],
             "device_peak_bytes": self.impl.peak_bytes(),
@@ -215,7 +219,7 @@ class Cell:
     def _evaluated(self) -> tuple[np.ndarray, np.ndarray]:
         import numpy as np
 
-        index = np.arange(self.steps * self.trial.train.batch) % len(self._data[0])
+        index = np.arange(EVALUATED * self.steps * self.trial.train.batch) % len(self._data[0])
         return self._data[0][index], self._data[1][index]
 
     def _evaluate(self) -> Any:
