@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "--level", type=str.upper, choices=("L1", "L2", "L3", "L4", "L5", "L6"),
         help="how far to climb; default: L6",
     )  # fmt: skip
-    parity.add_argument("--precision", choices=("fp32", "fp64"), help="default: both")
+    parity.add_argument("--precision", choices=("fp32", "fp64", "tf32", "bf16"), help="default: fp64, then fp32")
     _overrides(parity)
     parity.add_argument(
         "--time-limit", type=float, default=300.0, metavar="S",

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -115,7 +114,6 @@ def diagnose(
     ready = [check.name for check in probes if check.state == "ok" and check.name != "numpy"]
     checks = [
         *probes,
-        *([_compiler()] if "torch" in ready else []),
         _tool(found, "ray", 'pip install "capsbench[ray]"; without it: capsbench run --executor inline'),
         _tool(found, "mlflow", 'pip install "capsbench[mlflow]"; without it: capsbench sync RUN later'),
         *_data(data_directory),
@@ -187,28 +185,6 @@ def _failure(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt): \S", line)]
     return next(reversed(errors or lines), f"importing it ends the process with exit code {done.returncode}")
-
-
-def _compiler() -> Check:
-    """Tries what torch.compile does on the CPU: C++ with Python's headers and OpenMP."""
-    choice = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    advice = f"install {choice}, OpenMP and Python's headers, or name a compiler in CXX, or set runtime.compile=false"
-    path = shutil.which(choice)
-    if path is None:
-        return Check("tool", "C++ compiler", "absent", f"no {choice}: torch.compile cannot work on the CPU", advice)
-    command = [path, "-x", "c++", "-fsyntax-only", f"-I{sysconfig.get_paths()['include']}", "-"]
-    openmp = sys.platform != "darwin"  # Apple's compiler needs torch's own OpenMP there
-    source = "#include <Python.h>\n" + ("#include <omp.h>\n" if openmp else "")
-    try:
-        done = subprocess.run(
-            [*command, *(["-fopenmp"] if openmp else [])], input=source, capture_output=True, text=True, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Check("tool", "C++ compiler", "broken", f"{path}: {error}", advice)
-    if done.returncode:
-        reason = next((line for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")
-        return Check("tool", "C++ compiler", "broken", f"{path}: {reason}", advice)
-    return Check("tool", "C++ compiler", "ok", f"{path}, for torch.compile")
 
 
 def _tool(found: dict[str, Any], dist: str, advice: str) -> Check:

@@ -7,7 +7,9 @@ Between Capsules*, NIPS 2017 (arXiv 1710.09829v2), cited below by section and eq
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -139,7 +141,12 @@ class OptimSpec(Section):
 
 
 class Runtime(Section):
-    """Where and how an implementation computes. `fp32` is strict: no TF32, no reduced-precision accumulation."""
+    """Where and how an implementation computes.
+
+    `fp32` is strict: no TF32, no accumulation in less. `bf16` and `tf32` round the operands of the convolutions', the votes'
+    and the decoder's matrix products to 8 and 11 binary digits, in both passes, and nothing else: products accumulate in
+    float32; routing, losses, weights and Adam are float32. `tf32` is the hardware's own.
+    """
 
     precision: Literal["fp32", "fp64", "tf32", "bf16"] = "fp32"
     compile: bool = True  # torch.compile / tf.function / jax.jit; False is the framework's eager mode
@@ -263,4 +270,22 @@ class Impl(Protocol):
 
     def peak_bytes(self) -> int | None:
         """Peak device memory of this process; None on the CPU, where the bench reads the process's own peak."""
+        ...
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """What an implementation may tell of its training step besides: `capsbench speed` asks where it is there."""
+
+    def parts(self) -> dict[str, Callable[[], None]]:
+        """After `load`, `stage` and `compile`: what a training step of one batch consists of, each part by itself.
+
+        "data" (gather, shift, pixels), "conv" (both convolutions, ReLU, squash), "votes", "routing", "decoder" (with the
+        losses; not there without a decoder), "optimiser". A call does that part once, forward and backward, and blocks
+        until the device is done. No weight of the implementation changes.
+        """
+        ...
+
+    def trace(self, plan: EpochPlan, path: Path) -> None:
+        """`train(plan)` under the framework's profiler; writes `path` (.json.gz): a gzipped Chrome trace, for Perfetto."""
         ...

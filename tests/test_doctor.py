@@ -147,7 +147,6 @@ def test_nothing_can_run(bare_python: str, tmp_path: Path, monkeypatch: pytest.M
     assert not found.ok
     assert found.ready == []
     assert {checks[name].state for name in FRAMEWORKS} == {"absent"}
-    assert "C++ compiler" not in checks  # only torch needs it
     for check in found.checks:
         assert (check.advice is None) == (check.state == "ok"), check.name
     assert "--executor inline" in str(checks["ray"].advice)
@@ -169,19 +168,6 @@ def test_a_corrupt_data_file_is_named(tmp_path: Path) -> None:
     assert check.state == "broken"
     assert "train-labels-idx1-ubyte: corrupt" in check.detail
     assert str(check.advice).startswith("Remove or replace")
-
-
-def test_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", str(tmp_path / "none"))
-    assert doctor._compiler().state == "absent"
-    broken = tmp_path / "c++"
-    broken.write_text("#!/bin/sh\necho 'x.cpp: fatal error: Python.h: No such file or directory' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CXX", str(broken))
-    check = doctor._compiler()
-    assert check.state == "broken"
-    assert "Python.h" in check.detail
-    assert "runtime.compile=false" in str(check.advice)
 
 
 def test_machine_warnings(tmp_path: Path) -> None:

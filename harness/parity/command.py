@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import data, registry
 from harness.config import RuntimeConfig, Trial
+from harness.environment import cpu_model, gpus, memory_bytes
 from harness.errors import UserError
 from harness.journal import finite
 from harness.parity.check import Report
@@ -22,6 +23,7 @@ from harness.request import installed, log_folder, suite_or_built_in
 from harness.spec import ModelSpec
 from harness.suite import Suite
 from harness.tracking import redact
+from harness.verdict import refusal
 
 PRECISIONS = ("fp64", "fp32")
 _COMPACT = """\
@@ -99,6 +101,7 @@ def parity(request: Request, tell: Tell) -> Outcome:
         data.ensure(suite.data, progress=True)
         precisions = (request.precision,) if request.precision else PRECISIONS
         trials = [_trial(suite, model, impl, precision) for impl in impls for precision in precisions]
+        _refuse(trials)
     with log_folder(request.out, "parity") as folder:
         climbs = [
             Climb(trial, images, request.level, request.time_limit_s, folder / _log_name(trial)) for trial in trials
@@ -116,15 +119,21 @@ def _model(suite: Suite) -> ModelSpec:
     return ModelSpec(**suite.model.model_dump(), image=data.shape(suite.data), classes=classes)
 
 
+def _refuse(trials: Sequence[Trial]) -> None:
+    """Raises `UserError` for the first that this machine can in no way compute."""
+    for trial in trials:
+        if verdict := refusal(trial, memory_bytes(), gpus(), cpu_model()):
+            hint = verdict.hint.replace("-s runtime.precision=", "--precision ")
+            raise UserError(f"{trial.impl} {trial.runtime.precision}: {verdict.cause}; {hint}")
+
+
 def _trial(suite: Suite, model: ModelSpec, impl: str, precision: str) -> Trial:
-    # float64 proves the algorithm and is not timed: torch's eager mode needs no half minute to compile
-    compiled = suite.runtime.compile and not (impl == "torch" and precision == "fp64")
     asked = suite.resources.gpus
-    gpus = asked if isinstance(asked, int) and "gpu" in registry.resolve(impl).devices else 0
+    count = asked if isinstance(asked, int) and "gpu" in registry.resolve(impl).devices else 0
     return Trial(
         id="", suite=suite.name, impl=impl, seed=0, params={}, data=suite.data, model=model, train=suite.train,
-        runtime=RuntimeConfig.model_validate({"precision": precision, "compile": compiled}),
-        parity=suite.parity, cpus=1, gpus=gpus,
+        runtime=RuntimeConfig.model_validate({"precision": precision, "compile": suite.runtime.compile}),
+        parity=suite.parity, cpus=1, gpus=count,
     )  # fmt: skip
 
 

@@ -22,9 +22,9 @@ from harness.leases import lease, local_cores, local_gpus
 from harness.parity.check import LEVELS, Check, Report
 
 _POLL_S = 0.2
-_LONGEST = ("torch fp32", "jax fp32", "jax fp64", "tf fp32", "tf fp64")
-"""What begins first, so that no core is left with a long climb at the end: torch compiles C++ the first time, in float32
-alone, JAX every operation each time; TensorFlow takes long to import.
+_LONGEST = ("jax fp32", "jax fp64", "tf fp32", "tf fp64")
+"""What begins first, so that no core is left with a long climb at the end: JAX compiles every operation each time, and
+TensorFlow takes long to import.
 """
 Tell = Callable[[str], None]
 

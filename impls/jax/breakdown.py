@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
-    """The parts of a training step of `impl.batch` images, on the weights and images that it has; see `harness.spec.Impl`.
+    """The parts of a training step of `impl.batch` images, on the weights and images that it has; see `harness.spec.Profiled`.
 
     Each is compiled as the training step is, at its first call. Together they take longer than the step, which takes its
     memory from the system once and hands on in fused loops what the parts write out and read again.
