@@ -44,7 +44,7 @@ def test_parts_and_trace(name: str, tmp_path: Path) -> None:
     assert all(event["dur"] >= 0 for event in spans)
 
 
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("name", ["torch", "tf"])  # JAX, without a compiler, takes a quarter of a minute
 def test_no_decoder_no_part(name: str) -> None:
     model = small_model(decoder=False)
     impl = loaded(name, model, initial_weights(model, 0), precision="fp32", compile=False)

@@ -17,12 +17,11 @@ MODEL = small_model(kernel=5, conv_channels=16, primary_types=4, routing=3)
 
 def climb(name: str, precision: str) -> Report:
     """An implementation in `precision`, held to bfloat16."""
-    runtime = Runtime.model_validate({"precision": precision, "compile": False, "threads": 2})
+    compile = name == "jax"  # sooner compiled than run step by step
+    runtime = Runtime.model_validate({"precision": precision, "compile": compile, "threads": 2})
     impl = registry.load(registry.resolve(name))(MODEL, OptimSpec(), runtime)
-    ladder = Ladder(
-        impl, MODEL, OptimSpec(), runtime.model_copy(update={"precision": "bf16"}), *batch_of(MODEL, 7), steps=2
-    )
-    ladder.climb("L5")
+    ladder = Ladder(impl, MODEL, OptimSpec(), runtime.model_copy(update={"precision": "bf16"}), *batch_of(MODEL, 7))
+    ladder.climb("L4")
     return ladder.report(name)
 
 
@@ -34,7 +33,7 @@ def test_operands_are_rounded(name: str) -> None:
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_no_rounding_is_found(name: str) -> None:
-    assert climb(name, "fp32").failed_level in ("L3", "L4", "L5")
+    assert climb(name, "fp32").failed_level in ("L3", "L4")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

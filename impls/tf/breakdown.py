@@ -16,6 +16,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from harness.spec import EpochPlan
 from impls.tf.layers import routed
 from impls.tf.model import losses
+from impls.tf.optim import Adam
 
 if TYPE_CHECKING:
     from impls.tf.impl import TfCapsNet
@@ -24,11 +25,7 @@ Tensor = tf.Tensor
 
 
 def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
-    """Part -> a function that runs it once, forward and backward, and waits for the device.
-
-    Each is compiled as the training step is, and works on what the part before it computes of the first images. The
-    optimiser's part takes zeros for gradients, so that after a `load` without moments it changes no weight.
-    """
+    """The parts of a training step of `impl.batch` images, on its weights and images; see `harness.spec.Profiled`."""
     net = impl.net
     compiled: Callable[..., Any] = tf.function(autograph=False) if impl.compiled else lambda function: function
     order = tf.range(impl.batch) % len(impl.images)
@@ -41,7 +38,17 @@ def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
         v, _ = routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))
         convolutions = [net.conv1.kernel, net.conv1.bias, net.primary.kernel, net.primary.bias]
         decoder = [weight for name, weight in net.canonical().items() if name.startswith("dec")]
-        grads = [tf.zeros_like(variable.value) for variable in net.trainable_variables]
+        # from NumPy: XLA would update what shares its memory with the weights
+        copies = [keras.Variable(variable.numpy()) for variable in net.trainable_variables]
+        adam = Adam(impl.optim, impl.dtype)
+        adam.build(copies)
+        grads = [copy.value for copy in copies]
+
+    def update(grads: list[Tensor]) -> None:
+        adam.apply(grads, copies)
+
+    if impl.compiled:
+        update = tf.function(update, jit_compile=True, autograph=False)  # as `impl.update` is
 
     def routing(u_hat: Tensor) -> Tensor:
         return routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))[0]
@@ -55,7 +62,7 @@ def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
         "votes": (compiled(lambda u: _there_and_back(net.votes, (u,), [net.digit])), (u,)),
         "routing": (compiled(lambda u_hat: _there_and_back(routing, (u_hat,), bias)), (u_hat,)),
         "decoder": (compiled(lambda v: _there_and_back(decoding, (v,), decoder)), (v,)),
-        "optimiser": (compiled(impl.update), (grads,)),
+        "optimiser": (update, (grads,)),
     }
     if not net.model.decoder:
         del steps["decoder"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def parts(impl: TorchCapsNet) -> dict[str, Callable[[], None]]:
-    """The parts of a training step of `impl.batch` images, on the weights and images that it has; see `harness.spec.Profiled`."""
+    """The parts of a training step of `impl.batch` images, on its weights and images; see `harness.spec.Profiled`."""
     net, batch = impl.net, impl.batch
     order = torch.arange(batch, device=impl.device) % len(impl.labels)
     shifts = torch.ones((batch, 2), dtype=torch.int8, device=impl.device)
