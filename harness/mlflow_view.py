@@ -114,6 +114,8 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
             "test_loss": summary.test_loss,
             "epoch_s": summary.epoch_s,
             "img_per_s": summary.img_per_s,
+            "gflops_per_s": summary.flops_per_s / 1e9 if summary.flops_per_s is not None else None,
+            "joules_per_epoch": summary.joules_per_epoch,
             "compile_s": summary.compile_s,
             "peak_mem_mb": summary.peak_bytes / 1e6 if summary.peak_bytes is not None else None,
         }
