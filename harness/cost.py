@@ -18,7 +18,7 @@ from harness.spec import ModelSpec
 from harness.weights import parameter_count
 
 _START_S = 30.0  # interpreter, framework, compilation and parity of one attempt, where nothing is known yet
-_OVER_FLOOR = 4.0  # a training step over its matmul floor, where nothing is known yet
+_OVER_FLOOR = 1.5  # a training step over its matmul floor, where nothing is known yet
 _EVAL_COST = 1 / 3  # forward alone, of forward and backward
 _PROCESS_BYTES = 400e6  # interpreter, framework and compiled code, before the first array
 

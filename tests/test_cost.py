@@ -105,7 +105,7 @@ def test_estimate_without_history(monkeypatch: pytest.MonkeyPatch) -> None:
     images = 3 * 16 + 16 / 3
     monkeypatch.setattr(cost, "matmul_flops_per_s", lambda: 1e6)
     slow = estimate_s(trial, [])
-    assert slow == pytest.approx(30 + images * step_flops(MODEL, 1) * 4 / 1e6)
+    assert slow == pytest.approx(30 + images * step_flops(MODEL, 1) * 1.5 / 1e6)
     monkeypatch.setattr(cost, "matmul_flops_per_s", lambda: 1e12)
     assert 30 < estimate_s(trial, []) < slow  # type: ignore[operator]
     assert estimate_s(trial.model_copy(update={"gpus": 1}), []) is None  # a CPU's rate says nothing of a GPU
