@@ -53,6 +53,19 @@ class SlowNet(TinyNet):
         return super().train(plan)
 
 
+class HeldNet(TinyNet):
+    """Trains no third epoch unless it was resumed, so that whatever ends its first attempt ends it after the second."""
+
+    def load(self, weights: Weights, moments: Moments | None = None) -> None:
+        super().load(weights, moments)
+        self.is_resumed = weights["conv1.b"][0] >= 1
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        if self.weights["conv1.b"][0] >= 2 and not self.is_resumed:
+            time.sleep(600)
+        return super().train(plan)
+
+
 class EndlessNet(TinyNet):
     """Never gets through its second epoch, so that whatever happens to it happens in the middle of one."""
 

@@ -511,7 +511,7 @@ def test_the_longest_begin_first_and_reports_keep_their_order(tmp_path: Path, mo
     assert [f"{report.impl} {report.precision}" for report in reports] == [climb.who for climb in asked]
     assert [line for line in told if line.endswith("started")] == [
         f"{who}: started"
-        for who in ("torch fp32", "jax fp32", "jax fp64", "mine:Net fp64", "mine:Net fp32", "torch fp64")
+        for who in ("jax fp32", "jax fp64", "mine:Net fp64", "mine:Net fp32", "torch fp64", "torch fp32")
     ]
     assert cores == [(0,)] * 6
     # two at once are no reason to say that another command has the cores

@@ -19,12 +19,13 @@ import pytest
 
 from harness import mlflow_view as view
 from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.cost import step_flops
 from harness.errors import UserError
 from harness.journal import Journal
 from harness.spec import ModelSpec
 from harness.tracking import Tracker, default_uri, redact, sync
 
-TIMINGS = {"epoch_s", "img_per_s", "compile_s", "epoch/epoch_s", "epoch/img_per_s", "epoch/eval_s"}
+TIMINGS = {"epoch_s", "img_per_s", "gflops_per_s", "compile_s", "epoch/epoch_s", "epoch/img_per_s", "epoch/eval_s"}
 START = 1_700_000_000.0
 
 
@@ -120,6 +121,7 @@ def test_a_finished_trial_is_stored_with_all_its_figures(journal: Journal) -> No
         "epoch/img_per_s": 50.0, "epoch/eval_s": 0.5, "parity_ok": 1.0, "parity_max_rel_err": 2e-6,
         "test_err_pct": 1.5, "val_err_pct": 3.0, "test_loss": 0.1, "epoch_s": 2.1235, "img_per_s": 50.0,
         "compile_s": 4.5, "peak_mem_mb": 970.0,
+        "gflops_per_s": pytest.approx(50 * step_flops(trial.model, 1) / 1e9, rel=1e-4),
     }  # fmt: skip
     assert history(journal, run, "epoch/train_loss") == [(1, 0.5, 3.0), (2, 0.25, 4.0), (3, 0.16667, 5.0)]
     assert history(journal, run, "test_err_pct") == [(0, 1.5, 6.0)]

@@ -10,6 +10,7 @@ from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ModelSpec, Moment
 from harness.weights import initial_weights, parameter_count
 
 SMALL_MODEL = 1_000_000  # parameters
+_CAPSULES = 1152  # of the paper's model
 
 
 def image_count(model: ModelSpec, batch: int) -> int:
@@ -20,11 +21,12 @@ def image_count(model: ModelSpec, batch: int) -> int:
 def probe_weights(model: ModelSpec, seed: int) -> Weights:
     """Weights at which faults show: at the initial ones, biases are zero and routing has next to nothing to decide.
 
-    Initial weights, but DigitCaps ten times as large, so that the coupling coefficients differ, and every bias drawn.
+    Initial weights, but DigitCaps ten times as large, so that the coupling coefficients differ, and every bias drawn. With
+    more primary capsules than a 28x28 image has, less: or all lengths come so near to one that rounding picks the longest.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(b"probe")]))
     weights = initial_weights(model, seed)
-    weights["digit.w"] *= 10
+    weights["digit.w"] *= 10 * min(1.0, _CAPSULES / model.primary_capsules)
     for name, w in weights.items():
         if name.endswith(".b"):
             w += 0.1 * generator.standard_normal(w.shape).astype(w.dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -94,11 +95,15 @@ class Cell:
         """Builds, compiles, passes the gate, warms up. Raises what the implementation raises, `ParityFailed`, `UserError`."""
         from harness import data, registry
         from harness.cost import moved_bytes, step_flops
+        from harness.spec import TimingWarning
         from harness.speed import rates
         from harness.timing import Phases, Stopwatch, peak_rss_bytes, reset_peak_rss
+        from harness.verdict import emulated
         from harness.weights import initial_weights
 
         trial, phases = self.trial, Phases()
+        if doubt := emulated(trial):
+            warnings.warn(doubt, TimingWarning, stacklevel=1)
         entry = registry.resolve(trial.impl)
         with phases("import_s"):
             implementation = registry.load(entry)
