@@ -20,8 +20,9 @@ FLOOR32 = {
 }  # fmt: skip
 
 # Operands of fewer digits: two computations that agree to float32 may still round an operand to different neighbours, now
-# and then, a 256th apart. Floors are five times what that needed with bf16; an implementation that does not round at all
-# fails at L4 at the latest. Of TF32, which a GPU alone has, nothing has been measured: it is held to the same.
+# and then, a 256th apart. Floors are about five times what that needed with bf16. An implementation that does not round at
+# all fails at L3 or L4, in some models by little. Of TF32, which a GPU alone has, nothing has been measured: it is held to
+# the same.
 FLOOR_OPERANDS = {
     "forward": 1.5e-2, "loss": 1.5e-4, "grad": 1.5e-2, "moment": 1.5e-2, "update": 1e-5, "trajectory": 5e-4, "exact": 1e-7,
 }  # fmt: skip
