@@ -34,6 +34,7 @@ class TrainConfig(OptimSpec):
 
     epochs: Count = 10
     batch: Count = 128
+    keep_every: Count | None = None  # keep the weights of every so manieth epoch, beside the last's and the best's
 
     @property
     def optim(self) -> OptimSpec:
@@ -85,6 +86,18 @@ class Trial(Section):
     parity: ParityConfig
     cpus: Count
     gpus: Annotated[int, Field(ge=0)]
+
+    def facts(self) -> dict[str, Any]:
+        """What the header of the trial's weights says of it; `model` is enough to build the model again."""
+        return {
+            "suite": self.suite,
+            "trial": self.id,
+            "impl": self.impl,
+            "seed": self.seed,
+            "profile": self.model.profile,
+            "data": self.data.name,
+            "model": self.model.model_dump(mode="json"),
+        }
 
     def runtime_spec(self) -> Runtime:
         """The runtime an implementation is built with: one thread a core, the GPU if the trial has one."""

@@ -24,6 +24,9 @@ from harness.errors import UserError
 
 Event = dict[str, Any]
 
+FILES = ("checkpoint", "weights", "best_weights")
+"""Fields of an event that name a file of the trial's folder, written before the event."""
+
 
 class Journal:
     """One run directory. Reading needs nothing; writing needs `open`, which also works as a context manager.
@@ -134,18 +137,17 @@ class Journal:
     def append(self, trial_id: str, event: Mapping[str, Any]) -> None:
         """Adds one event; it is on the disk when this returns.
 
-        An "epoch" event's checkpoint is made durable first, and older checkpoints are deleted after. Numbers that are
-        not finite become null.
+        The files that it names are made durable first; after an "epoch" event's checkpoint, older ones are deleted.
+        Numbers that are not finite become null.
         """
         self._require_lock()
         folder = self.trial_dir(trial_id)
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = folder / str(event["checkpoint"]) if event.get("checkpoint") else None
-        if checkpoint and checkpoint.exists():
-            _sync(checkpoint)
-            _sync(folder)
+        files = {key: path for key in FILES if event.get(key) and (path := folder / str(event[key])).exists()}
+        for path in (*files.values(), *([folder] if files else [])):
+            _sync(path)
         self._append_line(folder / "events.jsonl", json.dumps(finite(dict(event)), allow_nan=False) + "\n")
-        if event["kind"] == "epoch" and checkpoint and checkpoint.exists():
+        if event["kind"] == "epoch" and (checkpoint := files.get("checkpoint")):
             for older in folder.glob("epoch-*.safetensors"):
                 if older != checkpoint:
                     older.unlink(missing_ok=True)

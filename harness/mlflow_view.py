@@ -110,6 +110,8 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
     if summary.status == "finished":
         finals = {
             "test_err_pct": summary.test_err_pct,
+            "best_test_err_pct": summary.best_test_err_pct,
+            "best_epoch": summary.best_epoch,
             "val_err_pct": summary.val_err_pct,
             "test_loss": summary.test_loss,
             "epoch_s": summary.epoch_s,

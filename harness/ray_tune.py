@@ -30,6 +30,7 @@ from harness import registry
 from harness.attempt import FINAL, Event, Seat, run_attempt
 from harness.executor import Emit, Job
 from harness.identity import code_version
+from harness.journal import FILES
 from harness.leases import lease, local_cores, scratch_folder
 
 
@@ -125,7 +126,7 @@ def supervise(config: dict[str, Any]) -> None:
         here = held.enter_context(scratch_folder())
 
         def tell_after_files(event: Event) -> None:
-            for key in ("checkpoint", "weights"):
+            for key in FILES:
                 if event.get(key):
                     home.send(here / event[key], folder)
             tell(event)

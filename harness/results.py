@@ -40,6 +40,8 @@ class Result:
     test_err_pct: float | None = None
     test_loss: float | None = None
     val_err_pct: float | None = None  # of the last epoch
+    best_epoch: int | None = None  # of the lowest validation error; None: no validation images, so no best.safetensors
+    best_test_err_pct: float | None = None  # of the weights after that epoch; test_err_pct is of the last
     epoch_s: float | None = None  # median of the steady epochs
     epoch_s_ci: tuple[float, float] | None = None  # its 95% interval; None of fewer than six
     img_per_s: float | None = None  # likewise
@@ -99,6 +101,8 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
         test_err_pct=result.get("test_err_pct"),
         test_loss=result.get("test_loss"),
         val_err_pct=epochs[-1].get("val_err_pct") if epochs else None,
+        best_epoch=result.get("best_epoch"),
+        best_test_err_pct=result.get("best_test_err_pct"),
         epoch_s=_median(timed, "epoch_s"),
         epoch_s_ci=median_interval([float(epoch["epoch_s"]) for epoch in timed]),
         img_per_s=img_per_s,

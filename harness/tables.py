@@ -58,13 +58,18 @@ def cells(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def comparison(results: Sequence[Result]) -> Table:
-    """One row a cell; means over those of its seeds that are finished."""
+    """One row a cell; means over those of its seeds that are finished.
+
+    "error %" is of the last epoch's weights; "best %" of those with the lowest validation error, where there was one.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("impl", no_wrap=True)
     varied = any(result.params for result in results)
     if varied:
         table.add_column("setting", no_wrap=True)
-    for title in ("error %", "s/epoch", "compile s", "images/s", "peak MB", "parity", "speed"):
+    has_best = any(result.best_test_err_pct is not None for result in results)
+    errors = {"error %": "test_err_pct", **({"best %": "best_test_err_pct"} if has_best else {})}
+    for title in (*errors, "s/epoch", "compile s", "images/s", "peak MB", "parity", "speed"):
         table.add_column(title, justify="right", no_wrap=True)
     base_s: float | None = None
     for cell in cells(results):
@@ -74,7 +79,7 @@ def comparison(results: Sequence[Result]) -> Table:
         if varied:
             row.append(setting(cell[0].params))
         row += [
-            _error(cell),
+            *(_error(cell, name) for name in errors.values()),
             number(epoch_s),
             number(compile_s and round(compile_s, 3), 2),
             number(_mean(cell, "img_per_s")),
@@ -99,8 +104,8 @@ def _mean(cell: Sequence[Result], name: str) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def _error(cell: Sequence[Result]) -> str:
-    values = [result.test_err_pct for result in cell if result.test_err_pct is not None]
+def _error(cell: Sequence[Result], name: str) -> str:
+    values = [value for result in cell if (value := getattr(result, name)) is not None]
     if not values:
         return UNKNOWN
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import data, registry
-from harness.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from harness.checkpoint import load_checkpoint, load_progress, save_checkpoint, save_weights
 from harness.config import Trial
 from harness.data import Dataset
 from harness.environment import gpus, memory_bytes
 from harness.errors import TrialFailed, UserError, starved
 from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
+from harness.progress import Progress
 from harness.spec import EvalTotals, Impl
 from harness.stability import Observation, doubts
 from harness.timing import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
@@ -97,19 +98,22 @@ def _run_trial(
     reset_peak_rss()
     clock = Stopwatch()
     observed: list[Observation] = []
-    for epoch in range(resumed_epoch + 1, trial.train.epochs + 1):
-        sample, event = _train_epoch(trial, impl, dataset, epoch, scratch, clock)
+    progress = load_progress(checkpoint) if checkpoint else Progress()
+    while progress.epoch < trial.train.epochs:
+        sample, event, progress = _train_epoch(trial, impl, dataset, progress, scratch, clock)
         observed.append(sample.observation)
         emit(event)
     with phases("test_s"):
         test = impl.evaluate(dataset.test.images, dataset.test.labels)
-    save_weights(scratch / "weights.safetensors", impl.dump())
+    test_err_pct = _error_pct(test, dataset.test.labels)
+    facts = {"epoch": progress.epoch, "val_err_pct": progress.val_err_pct, "test_err_pct": test_err_pct}
+    save_weights(scratch / "weights.safetensors", impl.dump(), trial.facts() | facts)
     for doubt in doubts(observed[1:] or observed):  # the first epoch is warm-up
         emit({"kind": "warning", "message": doubt})
     emit(
         {
             "kind": "result",
-            "test_err_pct": _error_pct(test, dataset.test.labels),
+            "test_err_pct": test_err_pct,
             "test_loss": test.loss.total,
             "test_margin": test.loss.margin,
             "test_reconstruction": test.loss.reconstruction,
@@ -117,8 +121,25 @@ def _run_trial(
             "test_images": len(dataset.test.labels),
             "peak_bytes": impl.peak_bytes() or peak_rss_bytes(),
             "weights": "weights.safetensors",
+            **_best(trial, impl, dataset, progress, test_err_pct, scratch),
         }
     )
+
+
+def _best(
+    trial: Trial, impl: Impl, dataset: Dataset, progress: Progress, last_err_pct: float, scratch: Path
+) -> dict[str, Any]:
+    """Saves the best epoch's weights; the fields of the "result" event that tell of them. They are left in `impl`."""
+    best = progress.best
+    if best is None:
+        return {}
+    test_err_pct = last_err_pct
+    if best.epoch != progress.epoch:
+        impl.load(best.weights)
+        test_err_pct = _error_pct(impl.evaluate(dataset.test.images, dataset.test.labels), dataset.test.labels)
+    facts = {"epoch": best.epoch, "val_err_pct": best.val_err_pct, "test_err_pct": test_err_pct}
+    save_weights(scratch / "best.safetensors", best.weights, trial.facts() | facts)
+    return {"best_epoch": best.epoch, "best_test_err_pct": test_err_pct, "best_weights": "best.safetensors"}
 
 
 def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> tuple[Report, int]:
@@ -146,22 +167,28 @@ def _parity_event(report: Report, examples: int) -> dict[str, Any]:
 
 
 def _train_epoch(
-    trial: Trial, impl: Impl, dataset: Dataset, epoch: int, scratch: Path, clock: Stopwatch
-) -> tuple[Sample, dict[str, Any]]:
+    trial: Trial, impl: Impl, dataset: Dataset, progress: Progress, scratch: Path, clock: Stopwatch
+) -> tuple[Sample, dict[str, Any], Progress]:
     """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
-    train, batch = trial.train, trial.train.batch
+    train, batch, epoch = trial.train, trial.train.batch, progress.epoch + 1
     plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, trial.data.augment.shift)
     phases = Phases()
     sample, totals = clock(lambda: impl.train(plan))
     if not math.isfinite(totals.loss.total):
         raise Diverged(f"the training loss of epoch {epoch} is {totals.loss.total}; lower train.lr ({train.lr:g})")
-    validation = None
+    val_err_pct = val_loss = None
     with phases("eval_s"):
         if len(dataset.validation.labels):
             validation = impl.evaluate(dataset.validation.images, dataset.validation.labels)
+            val_err_pct, val_loss = _error_pct(validation, dataset.validation.labels), validation.loss.total
+    weights = impl.dump()
+    progress = progress.after(epoch, weights, val_err_pct, val_loss)
     checkpoint = f"epoch-{epoch:04d}.safetensors"
-    save_checkpoint(scratch / checkpoint, impl.dump(), impl.dump_moments())
-    return sample, {
+    save_checkpoint(scratch / checkpoint, weights, impl.dump_moments(), progress)
+    kept = f"weights-{epoch:04d}.safetensors" if train.keep_every and epoch % train.keep_every == 0 else None
+    if kept:
+        save_weights(scratch / kept, weights, trial.facts() | {"epoch": epoch, "val_err_pct": val_err_pct})
+    event = {
         "kind": "epoch",
         "epoch": epoch,
         "epochs": train.epochs,
@@ -173,12 +200,14 @@ def _train_epoch(
         "train_margin": totals.loss.margin,
         "train_reconstruction": totals.loss.reconstruction,
         "train_err_pct": 100 * (1 - totals.correct / totals.count),
-        "val_loss": validation.loss.total if validation else None,
-        "val_err_pct": _error_pct(validation, dataset.validation.labels) if validation else None,
+        "val_loss": val_loss,
+        "val_err_pct": val_err_pct,
         "lr": train.optim.lr_at((epoch - 1) * math.ceil(totals.count / batch)),
         "plan_sha256": plan_digest(plan),
         "checkpoint": checkpoint,
+        **({"weights": kept} if kept else {}),
     }
+    return sample, event, progress
 
 
 def _error_pct(totals: EvalTotals, labels: Any) -> float:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from harness import data
+from harness.checkpoint import load_checkpoint, load_progress, load_weights, read_facts, save_checkpoint
 from harness.config import Trial
-from harness.spec import Moments
+from harness.progress import Progress
+from harness.spec import ModelSpec, Moments
 from harness.suite import load_suite
 from harness.timing import peak_rss_bytes, reset_peak_rss
 from harness.trial import Diverged, run_trial
 from harness.weights import digest, initial_weights
-from tests.impl_helpers import small_model
+from tests.impl_helpers import build, small_model
 
 SUITE = Path(__file__).parent.parent / "suites" / "quickstart.yaml"
 SMALL = (
@@ -77,6 +80,69 @@ def test_without_gate_or_validation(tmp_path: Path) -> None:
     events = events_of(make_trial("parity.gate=false", validation=0), tmp_path)
     assert [event["kind"] for event in events] == ["ready", "epoch", "epoch", "epoch", "result"]
     assert events[1]["val_err_pct"] is None
+    assert not {"best_epoch", "best_weights"} & set(events[-1])
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+ABRUPT = ("parity.gate=false", "train.lr=0.3", "train.epochs=4", "train.keep_every=1")
+"""Learns so abruptly that its best epoch is not its last."""
+
+
+def test_the_best_epoch_s_weights_are_kept_and_tested(tmp_path: Path) -> None:
+    trial = make_trial(*ABRUPT, validation=40)
+    events = events_of(trial, tmp_path)
+    epochs, result = events[1:-1], events[-1]
+    best = min(epochs, key=lambda epoch: (epoch["val_err_pct"], epoch["val_loss"], epoch["epoch"]))
+    assert best["epoch"] < 4
+    assert result["best_epoch"] == best["epoch"]
+    kept = load_weights(tmp_path / best["weights"])
+    assert best["weights"] == f"weights-{best['epoch']:04d}.safetensors"
+    found = load_weights(tmp_path / result["best_weights"])
+    assert digest(found) == digest(kept) != digest(load_weights(tmp_path / result["weights"]))
+
+    dataset = data.load(trial.data)
+    net = build("numpy", trial.model, "fp32")
+    for name, error in (("best.safetensors", "best_test_err_pct"), ("weights.safetensors", "test_err_pct")):
+        net.load(load_weights(tmp_path / name))
+        net.compile(32)
+        wrong = net.evaluate(dataset.test.images, dataset.test.labels).predicted != dataset.test.labels
+        assert result[error] == read_facts(tmp_path / name)["test_err_pct"] == 100 * wrong.mean()
+
+
+def test_the_header_says_whose_weights_they_are(tmp_path: Path) -> None:
+    trial = make_trial("parity.gate=false", "train.keep_every=2")
+    *_, last, result = events_of(trial, tmp_path)
+    facts = read_facts(tmp_path / "weights.safetensors")
+    assert {key: facts[key] for key in ("suite", "trial", "impl", "seed", "profile", "data", "epoch")} == {
+        "suite": "quickstart", "trial": trial.id, "impl": "numpy", "seed": 0, "profile": "paper", "data": "digits",
+        "epoch": 3,
+    }  # fmt: skip
+    assert (facts["val_err_pct"], facts["test_err_pct"]) == (last["val_err_pct"], result["test_err_pct"])
+    assert ModelSpec.model_validate_json(json.dumps(facts["model"])) == trial.model
+    assert sorted(path.name for path in tmp_path.glob("weights-*")) == ["weights-0002.safetensors"]
+    assert read_facts(tmp_path / "weights-0002.safetensors")["epoch"] == 2
+
+
+def test_the_best_of_several_epochs() -> None:
+    progress = Progress()
+    for epoch, (error, loss) in enumerate([(9.0, 0.5), (4.0, 0.4), (4.0, 0.3), (4.0, 0.3), (5.0, 0.1)], start=1):
+        progress = progress.after(epoch, {"epoch": np.array(epoch)}, error, loss)
+    assert progress.best is not None
+    assert (progress.best.epoch, progress.best.weights["epoch"], progress.epoch) == (3, 3, 5)
+    assert Progress().after(1, {}, None, None).best is None
+
+
+@pytest.mark.parametrize("epoch", [2, 3])  # the best, and one after it
+def test_a_resumed_trial_knows_the_best_epoch_before(tmp_path: Path, epoch: int) -> None:
+    trial = make_trial(*ABRUPT, validation=40)
+    straight = events_of(trial, tmp_path / "straight")
+    assert straight[-1]["best_epoch"] == 2
+    checkpoint = tmp_path / "straight" / f"epoch-{epoch:04d}.safetensors"
+    resumed = events_of(trial, tmp_path / "resumed", checkpoint, epoch)
+    same = ("best_epoch", "best_test_err_pct", "test_err_pct")
+    assert [resumed[-1][key] for key in same] == [straight[-1][key] for key in same]
+    for name in ("best.safetensors", "weights.safetensors"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -94,6 +160,7 @@ def test_checkpoint_keeps_weights_and_moments(tmp_path: Path) -> None:
     assert found_moments.step == 41
     assert digest(found_moments.first) == digest(moments.first)
     assert digest(found_moments.second) == digest(moments.second)
+    assert load_progress(tmp_path / "c.safetensors") == Progress()
 
 
 def test_peak_memory_can_be_forgotten() -> None:

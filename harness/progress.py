@@ -1,0 +1,49 @@
+"""What a trial's training has come to: the best epoch so far on the validation images, and whether it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.spec import Weights
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch of the lowest validation error; of several, that of the lowest validation loss, then the earliest."""
+
+    epoch: int
+    val_err_pct: float
+    val_loss: float
+    weights: Weights = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands after `epoch` epochs. A checkpoint holds it, so that a resumed trial knows its past."""
+
+    epoch: int = 0
+    val_err_pct: float | None = None  # after the last epoch; None without validation images
+    best: Best | None = None
+    is_over: bool = False  # the last epoch, or the one at which the suite's stopping rule held
+
+    def after(self, epoch: int, weights: Weights, val_err_pct: float | None, val_loss: float | None) -> Progress:
+        """The progress after one more epoch, which ended with these weights; None where nothing was validated."""
+        best = self.best
+        if (
+            val_err_pct is not None
+            and val_loss is not None
+            and (best is None or (val_err_pct, val_loss) < (best.val_err_pct, best.val_loss))
+        ):
+            best = Best(epoch, val_err_pct, val_loss, weights)
+        return Progress(epoch, val_err_pct, best)
+
+    def facts(self) -> dict[str, Any]:
+        """All but the weights, as JSON."""
+        best = self.best
+        return {
+            "epoch": self.epoch,
+            "val_err_pct": self.val_err_pct,
+            "best": best and {"epoch": best.epoch, "val_err_pct": best.val_err_pct, "val_loss": best.val_loss},
+            "is_over": self.is_over,
+        }
