@@ -106,6 +106,16 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/scaling")
     report.add_argument("--out", type=Path, metavar="DIR", help="where figures are written; default: RUN/report")
 
+    export = command("export", "write a trial's weights as a framework's own files, which load without capsbench")
+    export.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
+    export.add_argument("trial", metavar="TRIAL", help="the trial's id, or its beginning; `capsbench plan` shows them")
+    export.add_argument("--to", required=True, choices=("torch", "tf", "jax"), help="the framework")
+    export.add_argument(
+        "--weights", default="last", metavar="best|last|EPOCH",
+        help="of the lowest validation error, of the last epoch (default), or of an epoch kept by train.keep_every",
+    )  # fmt: skip
+    export.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/exports/TRIAL-FRAMEWORK-WEIGHTS")
+
     ui = command("ui", "open the comparison in MLflow's pages, served to this machine alone")
     _out(ui)
     _mlflow(ui)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -190,6 +191,19 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _export(args: argparse.Namespace) -> int:
+    from harness.export import ENVIRONMENT, export
+
+    os.environ.update(ENVIRONMENT)
+    exported = export(args.run_dir, args.trial, args.to, args.weights, args.out)
+    if args.json:
+        _print_json(exported.to_json())
+    else:
+        Console().print(Text(f"{exported.folder}: {', '.join(exported.files)}"), soft_wrap=True)
+        Console().print(Text(f"How to load them: the head of {exported.folder / 'model.py'}"), soft_wrap=True)
+    return 0
+
+
 def _ui(args: argparse.Namespace) -> int:
     from harness.ui import serve
 
@@ -221,6 +235,6 @@ def _data(args: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "run": _run, "plan": _plan, "parity": _parity, "speed": _speed, "sync": _sync, "report": _report, "ui": _ui,
-    "doctor": _doctor, "data": _data,
+    "run": _run, "plan": _plan, "parity": _parity, "speed": _speed, "sync": _sync, "report": _report,
+    "export": _export, "ui": _ui, "doctor": _doctor, "data": _data,
 }  # fmt: skip

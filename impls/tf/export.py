@@ -1,0 +1,30 @@
+"""Trained weights as files of Keras and TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import tensorflow as tf
+
+from harness.spec import ModelSpec, Weights
+from impls.tf import standalone
+
+
+def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
+    """Writes model.weights.h5, Keras's own, and saved_model, TensorFlow's, of any batch size; returns their names.
+
+    config.json lies in the folder already.
+    """
+    net = standalone.CapsNet(json.loads((folder / "config.json").read_text())["model"])
+    net.digit.assign(weights["digit.w"])  # Keras's layouts are the canonical ones
+    if model.digit_bias:
+        net.digit_bias.assign(weights["digit.b"])
+    for name in ("conv1", "primary") + (("dec1", "dec2", "dec3") if model.decoder else ()):
+        layer = getattr(net, name)
+        layer.kernel.assign(weights[f"{name}.w"])
+        layer.bias.assign(weights[f"{name}.b"])
+    net.save_weights(folder / "model.weights.h5")
+    pixels = tf.TensorSpec((None, *model.image), tf.float32)
+    net.export(folder / "saved_model", format="tf_saved_model", input_signature=[pixels], verbose=False)
+    return ["model.weights.h5", "saved_model"]

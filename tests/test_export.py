@@ -1,0 +1,163 @@
+"""Exports: they load where this project is not, and predict what the specification predicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import data
+from harness.checkpoint import load_weights
+from harness.errors import UserError
+from harness.export import export, find_trial
+from harness.journal import Journal
+from tests.impl_helpers import FRAMEWORKS, build
+from tests.run_helpers import capsbench, write_suite
+
+# What a user writes, in a process that cannot import this project: native weights, and the program that needs no code.
+SCRIPTS = {
+    "torch": """
+import torch
+from model import load
+nchw = torch.tensor(pixels).permute(0, 3, 1, 2)
+net = load()
+assert set(net.state_dict()) == set(torch.load("weights.pt", weights_only=True))
+lengths, capsules = net(nchw)
+images = net.reconstruct(capsules, lengths.argmax(1)).permute(0, 2, 3, 1)
+program = torch.export.load("program.pt2").module()
+arrays = dict(lengths=lengths, images=images, program=program(nchw)[0], one=program(nchw[:1])[0])
+arrays = {name: tensor.detach().numpy() for name, tensor in arrays.items()}
+""",
+    "tf": """
+import tensorflow as tf
+from model import load
+net = load()
+lengths, capsules = net(pixels)
+images = net.reconstruct(capsules, tf.argmax(lengths, 1))
+serve = tf.saved_model.load("saved_model").serve
+arrays = dict(lengths=lengths, images=images, program=serve(pixels)[0], one=serve(pixels[:1])[0])
+""",
+    "jax": """
+import jax, jax.export
+from model import capsnet, load, reconstruct
+model, params = load()
+lengths, capsules = capsnet(model, params, pixels)
+images = reconstruct(model, params, capsules, lengths.argmax(1))
+program = jax.export.deserialize(open("program.bin", "rb").read())
+arrays = dict(lengths=lengths, images=images, program=program.call(pixels)[0], one=program.call(pixels[:1])[0])
+""",
+}
+LOAD = """
+import json, sys
+import numpy as np
+sys.modules["harness"] = sys.modules["impls"] = None  # importing them is an error
+pixels = np.load(sys.argv[1])
+sys.path.insert(0, "")
+{script}
+np.savez(sys.argv[2], **{{name: np.asarray(array) for name, array in arrays.items()}})
+"""
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two small trials, one of each profile, each with the weights of both its epochs."""
+    folder = tmp_path_factory.mktemp("run")
+    suite = write_suite(
+        folder, train={"epochs": 2, "keep_every": 1}, parity={"gate": False},
+        grid={"impl": ["numpy"], "model.profile": ["paper", "official"]},
+    )  # fmt: skip
+    done = capsbench(folder, "run", suite, "--executor", "inline", "--no-mlflow")
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "small"
+
+
+def trial_ids(run_dir: Path) -> list[str]:
+    return Journal(run_dir).trial_ids()
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_export_loads_without_this_project(run_dir: Path, tmp_path: Path, framework: str) -> None:
+    for id in trial_ids(run_dir):
+        trial = find_trial(run_dir, id)
+        images = data.load(trial.data).test.images[:3]
+        exported = export(run_dir, id, framework, out=tmp_path / id)
+        assert sorted(exported.files) == sorted(path.name for path in (tmp_path / id).iterdir())
+        np.save(tmp_path / "pixels.npy", images.astype(np.float32) / 255)
+        code = LOAD.format(script=SCRIPTS[framework])
+        outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "pixels.npy", tmp_path / "out.npz"], cwd=tmp_path / id,
+            env=outside | {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = np.load(tmp_path / "out.npz")
+
+        specification = build("numpy", trial.model)
+        specification.load(load_weights(run_dir / "trials" / id / "weights.safetensors"))
+        outputs = specification.forward(images)
+        for name in ("lengths", "program"):
+            np.testing.assert_allclose(found[name], outputs.lengths, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found["one"], outputs.lengths[:1], rtol=1e-4, atol=1e-6)
+        assert outputs.reconstruction is not None
+        np.testing.assert_allclose(found["images"], outputs.reconstruction, rtol=1e-4, atol=1e-6)
+
+
+def test_which_weights_are_exported(run_dir: Path, tmp_path: Path) -> None:
+    id = trial_ids(run_dir)[0]
+    best = json.loads((run_dir / "trials" / id / "result.json").read_text())["best_epoch"]
+    for weights, epoch in (("last", 2), ("best", best), ("1", 1), ("2", 2)):
+        exported = export(run_dir, id[:5], "jax", weights)
+        assert exported.folder == run_dir / "exports" / f"{id}-jax-{weights}"
+        assert exported.trained["epoch"] == epoch
+        config = json.loads((exported.folder / "config.json").read_text())
+        assert (config["trained"], config["model"]["profile"]) == (exported.trained, "paper")
+        kept = load_weights(run_dir / "trials" / id / f"weights-{epoch:04d}.safetensors")
+        with np.load(exported.folder / "weights.npz") as arrays:
+            assert set(arrays) == set(kept)
+            assert all((arrays[name] == kept[name]).all() for name in kept)
+
+
+def refused(*arguments: Any) -> str:
+    with pytest.raises(UserError) as refusal:
+        export(*arguments)
+    return str(refusal.value)
+
+
+def test_what_cannot_be_exported_is_refused_with_what_can(run_dir: Path, tmp_path: Path) -> None:
+    id = trial_ids(run_dir)[0]
+    assert f'did you mean "{run_dir}"?' in refused(run_dir.with_name("smal"), id, "jax")
+    assert "is no run's directory; `capsbench run SUITE` makes one" in refused(tmp_path, id, "jax")
+    typo = ("0" if id[0] != "0" else "1") + id[1:]
+    assert f'has no trial "{typo}"; did you mean "{id}"? Its trials:\n' in refused(run_dir, typo, "jax")
+    assert "numpy, model.profile official, seed 0" in refused(run_dir, "", "jax")
+    assert 'has no weights "9": that epoch\'s were not kept (train.keep_every). Valid: 1, 2, best, last.' in refused(
+        run_dir, id, "jax", "9"
+    )
+    assert 'no weights "bets"; did you mean "best"?' in refused(run_dir, id, "jax", "bets")
+
+
+def test_no_validation_images_no_best_weights(run_dir: Path, tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, data={"validation": 0}, train={"epochs": 1}, parity={"gate": False})
+    assert capsbench(tmp_path, "run", suite, "--executor", "inline", "--no-mlflow").returncode == 0
+    made = tmp_path / "runs" / "small"
+    assert "it had no validation images (data.validation)" in refused(made, trial_ids(made)[0], "torch", "best")
+
+
+def test_the_command_and_its_complaints(run_dir: Path, tmp_path: Path) -> None:
+    id = trial_ids(run_dir)[0]
+    wrong = capsbench(tmp_path, "export", run_dir, id, "--to", "tensorflow", "--json")
+    assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
+    assert 'unknown --to "tensorflow"' in json.loads(wrong.stdout)["error"]
+    absent = capsbench(tmp_path, "export", run_dir, id, "--to", "jax", hide="jax")
+    assert absent.returncode == 2
+    assert "--to jax: not installed: jax" in absent.stderr
+    done = capsbench(tmp_path, "export", run_dir, id, "--to", "jax", "--weights", "best", "--out", "here", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"] == ["model.py", "config.json", "weights.npz", "program.bin"]
+    assert (tmp_path / "here" / "model.py").exists()
