@@ -64,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
             help="ray: schedule on this machine or a cluster; inline: one trial after another, without Ray",
         )  # fmt: skip
         each.add_argument("--ray-address", metavar="A", help="a running Ray cluster, such as auto or ray-head:6379")
+    summary = command("summary", "show a suite's models layer by layer: output shapes, parameters, operations")
+    summary.add_argument("suite", type=Path, metavar="SUITE", help="a YAML file, such as suites/mnist.yaml")
+    _overrides(summary)
     _mlflow(run)
     run.add_argument(
         "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"

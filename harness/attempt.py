@@ -106,7 +106,7 @@ def run_attempt(
         job: `executor.Job.document()`: "trial", "attempt", "resumed_epoch", "environ", "cwd".
         log_path: where all that the worker prints goes; overwritten.
         scratch: existing folder in which the worker leaves checkpoints and weights.
-        checkpoint: where to go on from; None starts at the first epoch.
+        checkpoint: where to go on from; of epoch 0, weights to start from; None starts from drawn ones.
         python: the interpreter of the worker.
 
     Raises what `emit` raises, and `KeyboardInterrupt`, after the worker has ended.

@@ -33,7 +33,8 @@ def load_weights(path: Path) -> Weights:
 def read_facts(path: Path) -> dict[str, Any]:
     """What the header tells of the weights; empty for a file that is not the bench's own."""
     with cast(Any, safetensors).safe_open(path, framework="numpy") as file:
-        return json.loads((file.metadata() or {}).get(_FACTS, "{}"))
+        header: dict[str, str] = file.metadata() or {}
+    return json.loads(header.get(_FACTS, "{}"))
 
 
 def save_checkpoint(path: Path, weights: Weights, moments: Moments, progress: Progress | None = None) -> None:

@@ -89,11 +89,27 @@ def _plan(args: argparse.Namespace) -> int:
     rows = [plan.row(trial) for trial in plan.trials]
     print_table(console, plan_table(rows))
     todo = [row["estimate_s"] for row in rows if row["state"] not in ("finished", "unavailable")]
-    total = "time unknown until one has run" if None in todo else f"about {duration(sum(todo))}, one after another"
+    most = "at most" if any(row["at_most"] for row in rows) else "about"
+    total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
     for line in [note, *running.reasons(plan)]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
+    return 0
+
+
+def _summary(args: argparse.Namespace) -> int:
+    from harness.suite import load_suite
+    from harness.summary import summaries, table
+    from harness.tables import print_table
+
+    suite = load_suite(args.suite, args.overrides)
+    found = summaries(suite.trials(2**16, lambda _: {}))  # on whatever machine
+    if args.json:
+        _print_json({"suite": suite.name, "models": [summary.to_json() for summary in found]})
+        return 0
+    for summary in found:
+        print_table(Console(), table(summary))
     return 0
 
 
@@ -235,6 +251,6 @@ def _data(args: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "run": _run, "plan": _plan, "parity": _parity, "speed": _speed, "sync": _sync, "report": _report,
+    "run": _run, "plan": _plan, "summary": _summary, "parity": _parity, "speed": _speed, "sync": _sync, "report": _report,
     "export": _export, "ui": _ui, "doctor": _doctor, "data": _data,
 }  # fmt: skip

@@ -29,16 +29,34 @@ class DataConfig(Section):
     dir: str | None = None  # where the files are kept; not part of a trial's identity
 
 
+class Stop(Section):
+    """When training ends before its last epoch: after the first one at which one of the rules given holds."""
+
+    patience: Count | None = None  # so many epochs in a row without a new best one on the validation images
+    accuracy_pct: Annotated[float, Field(gt=0, le=100)] | None = None  # reached on the images `on`
+    # `test` reproduces the paper's affNIST protocol, and nothing else: its test error is no estimate any more
+    on: Literal["validation", "test"] = "validation"
+
+    @property
+    def images(self) -> Literal["validation", "test"] | None:
+        """Which images decide; None if none do."""
+        if self.accuracy_pct is not None:
+            return self.on
+        return "validation" if self.patience else None
+
+
 class TrainConfig(OptimSpec):
-    """How long, in which batches, at which learning rate."""
+    """How long, in which batches, at which learning rate, from which weights."""
 
     epochs: Count = 10
     batch: Count = 128
     keep_every: Count | None = None  # keep the weights of every so manieth epoch, beside the last's and the best's
+    stop: Stop = Stop()
+    start_from: str | None = None  # a trial's folder or a safetensors file; its content is in `Trial.start_sha256`
 
     @property
     def optim(self) -> OptimSpec:
-        return OptimSpec(lr=self.lr, lr_decay=self.lr_decay)
+        return OptimSpec(lr=self.lr, lr_decay=self.lr_decay, weight_decay=self.weight_decay, decoder=self.decoder)
 
 
 class RuntimeConfig(Section):
@@ -86,6 +104,7 @@ class Trial(Section):
     parity: ParityConfig
     cpus: Count
     gpus: Annotated[int, Field(ge=0)]
+    start_sha256: str | None = None  # digest of the weights that training starts from; None: drawn from the seed
 
     def facts(self) -> dict[str, Any]:
         """What the header of the trial's weights says of it; `model` is enough to build the model again."""
@@ -110,5 +129,6 @@ class Trial(Section):
 
 
 __all__ = [
-    "Augment", "DataConfig", "LrDecay", "ParityConfig", "Positive", "Resources", "RuntimeConfig", "TrainConfig", "Trial",
+    "Augment", "DataConfig", "LrDecay", "ParityConfig", "Positive", "Resources", "RuntimeConfig", "Stop", "TrainConfig",
+    "Trial",
 ]  # fmt: skip

@@ -31,7 +31,7 @@ class Job:
     run_dir: Path
     attempt: int = 1
     resumed_epoch: int = 0
-    checkpoint: Path | None = None  # of `resumed_epoch`; None starts at the first epoch
+    checkpoint: Path | None = None  # of `resumed_epoch`; before the first epoch, the weights to start from, if given
 
     @property
     def folder(self) -> Path:

@@ -20,14 +20,16 @@ _DECISIVE = (
 )  # fmt: skip
 _SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"}
 _IRRELEVANT = {"id", "suite", "params"}  # of a trial; params only repeats what the sections say
-_IRRELEVANT_INSIDE = {"data": {"dir"}, "parity": {"margin_pct"}}  # of its sections; the margin judges finished trials
+_IRRELEVANT_INSIDE = {"data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"}}
+"""Of its sections: where files are, whose content counts instead; and the margin, which judges finished trials."""
 
 
 def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mapping[str, Any]) -> str:
     """12 hex digits of the SHA-256 of a trial's content, the code that determines its result, and its environment.
 
     Args:
-        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir and parity.margin_pct do not count.
+        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir, train.start_from and parity.margin_pct do not
+            count.
         impl_entry: the entry of the trial's implementation, whose sources count.
         fingerprint: JSON-serialisable facts of the environment that can change a result.
     """

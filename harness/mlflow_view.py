@@ -27,7 +27,7 @@ _SHORT = {  # grid keys as run names write them; others by the first letters of 
     "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "model.profile": "",
 }  # fmt: skip
 _EPOCH_RECORD = (
-    "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "lr",
+    "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "test_err_pct", "lr",
 )  # fmt: skip
 _EPOCH_TIMING = ("epoch_s", "eval_s", "img_per_s")
 _COLUMNS = {  # of the saved view's table, with their widths in pixels
@@ -50,7 +50,9 @@ _PARITY_COLUMNS = {
 _PARITY_CHARTS = {"Largest errors": [("BAR", f"{level}.max_rel_err") for level in _LEVELS]}
 _LINE = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0,
          "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}  # fmt: skip
-_NO_PARAMS: Any = {"id": True, "suite": True, "params": True, "data": {"dir"}, "parity": {"margin_pct"}}  # may change
+_NO_PARAMS: Any = {  # may change
+    "id": True, "suite": True, "params": True, "data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"},
+}  # fmt: skip
 _TAG_LENGTH = 5000
 _MAX_TAGS = 90  # MLflow takes at most 100 in one call
 
@@ -112,6 +114,7 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
             "test_err_pct": summary.test_err_pct,
             "best_test_err_pct": summary.best_test_err_pct,
             "best_epoch": summary.best_epoch,
+            "epochs_trained": summary.epochs_trained,
             "val_err_pct": summary.val_err_pct,
             "test_loss": summary.test_loss,
             "epoch_s": summary.epoch_s,
@@ -141,6 +144,7 @@ def trial_tags(
         "seed": trial.seed,
         "profile": trial.model.profile,
         "status": summary.status,
+        "stopped_on": summary.stopped_on,
         "parity": parity,
         "parity_worst": summary.parity_worst,
         "timing_withheld": summary.timing_withheld,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.config import Stop
 from harness.spec import Weights
 
 
@@ -25,7 +26,7 @@ class Progress:
     epoch: int = 0
     val_err_pct: float | None = None  # after the last epoch; None without validation images
     best: Best | None = None
-    is_over: bool = False  # the last epoch, or the one at which the suite's stopping rule held
+    is_over: bool = False  # a stopping rule of the suite held
 
     def after(self, epoch: int, weights: Weights, val_err_pct: float | None, val_loss: float | None) -> Progress:
         """The progress after one more epoch, which ended with these weights; None where nothing was validated."""
@@ -37,6 +38,15 @@ class Progress:
         ):
             best = Best(epoch, val_err_pct, val_loss, weights)
         return Progress(epoch, val_err_pct, best)
+
+    def ends(self, stop: Stop, test_err_pct: float | None) -> bool:
+        """Whether a stopping rule holds; `test_err_pct` is needed for one on the test images."""
+        if stop.patience and self.best and self.epoch - self.best.epoch >= stop.patience:
+            return True
+        error = test_err_pct if stop.on == "test" else self.val_err_pct
+        if stop.accuracy_pct is None or error is None:
+            return False
+        return error <= 100 - stop.accuracy_pct + 1e-9  # 100 - 99.23 is not 0.77 in binary
 
     def facts(self) -> dict[str, Any]:
         """All but the weights, as JSON."""

@@ -42,6 +42,8 @@ class Result:
     val_err_pct: float | None = None  # of the last epoch
     best_epoch: int | None = None  # of the lowest validation error; None: no validation images, so no best.safetensors
     best_test_err_pct: float | None = None  # of the weights after that epoch; test_err_pct is of the last
+    epochs_trained: int = 0  # fewer than train.epochs where a stopping rule held, or before the end
+    stopped_on: Literal["validation", "test"] | None = None  # the images that the suite's stopping rule looks at
     epoch_s: float | None = None  # median of the steady epochs
     epoch_s_ci: tuple[float, float] | None = None  # its 95% interval; None of fewer than six
     img_per_s: float | None = None  # likewise
@@ -103,6 +105,8 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
         val_err_pct=epochs[-1].get("val_err_pct") if epochs else None,
         best_epoch=result.get("best_epoch"),
         best_test_err_pct=result.get("best_test_err_pct"),
+        epochs_trained=int(epochs[-1]["epoch"]) if epochs else 0,
+        stopped_on=trial.train.stop.images,
         epoch_s=_median(timed, "epoch_s"),
         epoch_s_ci=median_interval([float(epoch["epoch_s"]) for epoch in timed]),
         img_per_s=img_per_s,
@@ -117,7 +121,7 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
         steady_epochs=len(timed),
         warmup_epochs=warmup,
         epochs=[_epoch_record(event, event["epoch"] in warmup, bool(withheld)) for event in epochs],
-        warnings=[*_said(events), *_found(epochs, timed, warmup, result)],
+        warnings=[*_said(events), *_stopped(trial), *_found(epochs, timed, warmup, result)],
         cause=failed.get("cause"),
         error=failed.get("error"),
         hint=failed.get("hint"),
@@ -205,6 +209,12 @@ def _epoch_record(event: Event, is_warmup: bool, withheld: bool) -> dict[str, An
 def _said(events: Iterable[Event]) -> list[str]:
     """Each warning of the trial once, in the order of their first appearance."""
     return list(dict.fromkeys(str(event["message"]) for event in events if event["kind"] == "warning"))
+
+
+def _stopped(trial: Trial) -> list[str]:
+    if trial.train.stop.images != "test":
+        return []
+    return ["stopped by its error on the test images (train.stop.on: test), so that error is not one of unseen images"]
 
 
 def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int], result: Event) -> list[str]:

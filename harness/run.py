@@ -18,6 +18,7 @@ from harness.executor import Executor, InlineExecutor, Job
 from harness.journal import Event, Journal
 from harness.results import Result, summarise
 from harness.screen import Screen
+from harness.start import weights_file
 from harness.suite import Suite, load_suite
 from harness.tracking import Tracker, redact
 from harness.verdict import Verdict, refusal
@@ -58,7 +59,8 @@ class Plan:
 
     def row(self, trial: Trial) -> dict[str, Any]:
         named = {key: getattr(trial, key) for key in ("id", "impl", "params", "seed", "cpus", "gpus")}
-        return {**named, "state": self.states[trial.id], "estimate_s": self.estimates[trial.id]}
+        return {**named, "state": self.states[trial.id], "estimate_s": self.estimates[trial.id],
+                "at_most": trial.train.stop.images is not None}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,8 @@ def _tracker(request: Request, journal: Journal, warnings: list[str]) -> Tracker
 
 
 def _job(plan: Plan, journal: Journal, trial: Trial) -> Job:
-    resumed_epoch, checkpoint = journal.resume_point(trial.id) or (0, None)
+    start = weights_file(trial.train.start_from) if trial.train.start_from else None
+    resumed_epoch, checkpoint = journal.resume_point(trial.id) or (0, start)
     return Job(trial, plan.run_dir, journal.next_attempt(trial.id), resumed_epoch, checkpoint)
 
 

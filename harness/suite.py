@@ -17,11 +17,12 @@ from pydantic import ValidationError
 
 from harness import data as datasets
 from harness import identity, registry
-from harness.config import Trial
+from harness.config import Stop, TrainConfig, Trial
 from harness.draft import Draft, attributed
 from harness.errors import UserError
 from harness.keys import AXES, KEYS, SECTION_KEYS, Sections
 from harness.spec import ModelSpec
+from harness.start import start_sha256
 from harness.yamlfile import Problems, parse_mapping, read_text
 
 MAX_TRIALS = 10_000
@@ -147,25 +148,36 @@ class _Cell:
             params={key: value for key, value in self.choice.items() if key not in AXES},
             data=sections.data,
             model=self.model(),
-            train=sections.train,
+            train=self.train(),
             runtime=sections.runtime,
             parity=sections.parity,
             cpus=sections.resources.cpus,
             gpus=gpus,
+            start_sha256=start_sha256(sections.train.start_from, self.model()),
         )
+
+    def train(self) -> TrainConfig:
+        """The section with the steps of an epoch filled in, where the learning rate falls with each."""
+        train = self.sections.train
+        if train.lr_decay.kind != "epoch":
+            return train
+        images, _, _ = datasets.sizes(self.sections.data)
+        decay = train.lr_decay.model_copy(update={"steps": math.ceil(images / train.batch)})
+        return train.model_copy(update={"lr_decay": decay})
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """(key, message) of what is valid by itself and impossible together."""
         sections = self.sections
         try:
-            train, _, _ = datasets.sizes(sections.data)
+            train, validation, _ = datasets.sizes(sections.data)
         except UserError as error:
             yield attributed(error, "data.name")
         else:
             if sections.train.batch > train:
                 yield "train.batch", f"found {sections.train.batch}, more than the {train:,} training images"
+            yield from _stop_conflicts(sections.train.stop, validation)
         try:
-            self.model()
+            start_sha256(sections.train.start_from, self.model())
         except UserError as error:
             yield attributed(error, "data.canvas")
         except ValueError as error:
@@ -176,6 +188,14 @@ class _Cell:
                 "resources.gpus",
                 f'found {sections.resources.gpus}, but "{self.entry.name}" runs on the CPU only; expected auto or 0',
             )
+
+
+def _stop_conflicts(stop: Stop, validation: int) -> Iterator[tuple[str, str]]:
+    if not validation and (stop.patience or stop.images == "validation"):
+        key = "patience" if stop.patience else "accuracy_pct"
+        yield f"train.stop.{key}", "there are no validation images to look at; set data.validation"
+    if stop.on == "test" and stop.accuracy_pct is None:
+        yield "train.stop.on", "found test, but no train.stop.accuracy_pct to reach on it (patience is on validation)"
 
 
 def _cells(suite: Suite) -> Iterator[_Cell]:

@@ -109,7 +109,8 @@ def _error(cell: Sequence[Result], name: str) -> str:
     if not values:
         return UNKNOWN
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread}"
+    stopped = " (stopped on test)" if any(result.stopped_on == "test" for result in cell) else ""
+    return f"{statistics.fmean(values):.2f}{spread}{stopped}"
 
 
 def _parity(cell: Sequence[Result]) -> Text:
@@ -155,9 +156,15 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             row["id"], row["impl"], setting(row["params"]), str(row["seed"]), str(row["cpus"]), str(row["gpus"]),
-            row["state"], duration(row["estimate_s"]) if row["estimate_s"] != 0 else "",
+            row["state"], _estimate(row),
         )  # fmt: skip
     return table
+
+
+def _estimate(row: Mapping[str, Any]) -> str:
+    if row["estimate_s"] == 0:
+        return ""
+    return ("at most " if row["at_most"] and row["estimate_s"] else "") + duration(row["estimate_s"])
 
 
 def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:

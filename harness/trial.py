@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from harness.plans import plan_digest, plan_epoch
 from harness.progress import Progress
 from harness.spec import EvalTotals, Impl
 from harness.stability import Observation, doubts
+from harness.start import starting_weights
 from harness.timing import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.verdict import Verdict, out_of_memory
 from harness.weights import digest, initial_weights, parameter_count
@@ -34,7 +36,8 @@ class Diverged(Exception):
 def run_trial(trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None = None, resumed_epoch: int = 0) -> None:
     """Runs `trial` to its end and emits its events; `emit` returns once an "epoch" event is safe.
 
-    Files go to `scratch`. With a `checkpoint`, goes on after epoch `resumed_epoch`, exactly as if never interrupted.
+    Files go to `scratch`. With a `checkpoint`, goes on after epoch `resumed_epoch`, exactly as if never interrupted; of epoch
+    0, it is the weights that the suite starts from.
     Raises what the implementation raises, `UserError` for what the user can mend, `Diverged` if the loss becomes NaN,
     `TrialFailed` if memory ran out.
     """
@@ -73,15 +76,17 @@ def _run_trial(
         impl: Impl = implementation(trial.model, trial.train.optim, trial.runtime_spec())
         built.append(impl)
         weights = initial_weights(trial.model, trial.seed)
+        if trial.start_sha256 and not resumed_epoch:
+            weights = starting_weights(trial, checkpoint)
         impl.load(weights)
         impl.stage(dataset.train.images, dataset.train.labels)
-    weights_sha256 = digest(impl.dump())
+    weights_sha256 = trial.start_sha256 if resumed_epoch and trial.start_sha256 else digest(impl.dump())
     with phases("compile_s"):
         impl.compile(trial.train.batch)
     with phases("parity_s"):
         if trial.parity.gate:
             emit(_parity_event(*_gate(trial, impl, dataset)))
-    if checkpoint:
+    if checkpoint and resumed_epoch:
         impl.load(*load_checkpoint(checkpoint))
     else:
         impl.load(weights)
@@ -98,8 +103,8 @@ def _run_trial(
     reset_peak_rss()
     clock = Stopwatch()
     observed: list[Observation] = []
-    progress = load_progress(checkpoint) if checkpoint else Progress()
-    while progress.epoch < trial.train.epochs:
+    progress = load_progress(checkpoint) if checkpoint and resumed_epoch else Progress()
+    while progress.epoch < trial.train.epochs and not progress.is_over:
         sample, event, progress = _train_epoch(trial, impl, dataset, progress, scratch, clock)
         observed.append(sample.observation)
         emit(event)
@@ -183,6 +188,10 @@ def _train_epoch(
             val_err_pct, val_loss = _error_pct(validation, dataset.validation.labels), validation.loss.total
     weights = impl.dump()
     progress = progress.after(epoch, weights, val_err_pct, val_loss)
+    test_err_pct = None
+    if train.stop.images == "test":
+        test_err_pct = _error_pct(impl.evaluate(dataset.test.images, dataset.test.labels), dataset.test.labels)
+    progress = replace(progress, is_over=progress.ends(train.stop, test_err_pct))
     checkpoint = f"epoch-{epoch:04d}.safetensors"
     save_checkpoint(scratch / checkpoint, weights, impl.dump_moments(), progress)
     kept = f"weights-{epoch:04d}.safetensors" if train.keep_every and epoch % train.keep_every == 0 else None
@@ -206,6 +215,7 @@ def _train_epoch(
         "plan_sha256": plan_digest(plan),
         "checkpoint": checkpoint,
         **({"weights": kept} if kept else {}),
+        **({} if test_err_pct is None else {"test_err_pct": test_err_pct}),
     }
     return sample, event, progress
 

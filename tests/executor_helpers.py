@@ -180,7 +180,10 @@ class TellingNet(TinyNet):
         print(json.dumps({"env": dict(os.environ), "frameworks": loaded, "session": os.getsid(0), "pid": os.getpid()}))
 
 
-def tiny_trial(impl: str = "TinyNet", *, epochs: int = 2, cpus: int = 1, gpus: int = 0, seed: int = 0) -> Trial:
+def tiny_trial(
+    impl: str = "TinyNet", *, epochs: int = 2, cpus: int = 1, gpus: int = 0, seed: int = 0, validation: int = 0,
+    keep_every: int | None = None,
+) -> Trial:  # fmt: skip
     """A trial of one of the classes above, which takes a second or so, nearly all of it imports."""
     return Trial(
         id=f"{impl}-{seed}",
@@ -188,9 +191,9 @@ def tiny_trial(impl: str = "TinyNet", *, epochs: int = 2, cpus: int = 1, gpus: i
         impl=f"tests.executor_helpers:{impl}",
         seed=seed,
         params={},
-        data=DataConfig(name="digits", train=16, validation=0, test=16),
+        data=DataConfig(name="digits", train=16, validation=validation, test=16),
         model=MODEL,
-        train=TrainConfig(epochs=epochs, batch=8),
+        train=TrainConfig(epochs=epochs, batch=8, keep_every=keep_every),
         runtime=RuntimeConfig(),
         parity=ParityConfig(gate=False, steps=0),
         cpus=cpus,

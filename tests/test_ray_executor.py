@@ -18,6 +18,7 @@ import pytest
 from harness import ray_executor
 from harness.errors import UserError
 from harness.executor import Capacity
+from harness.journal import FILES
 from harness.leases import local_cores
 from harness.ray_executor import RayExecutor
 from tests.driver_helpers import driver
@@ -252,7 +253,7 @@ def test_a_cluster_brings_files_home_and_survives_the_loss_of_a_node(tmp_path: P
     def emit(trial: str, event: dict[str, Any]) -> None:
         record(trial, event)
         folder = tmp_path / "trials" / trial
-        for name in (event.get("checkpoint"), event.get("weights")):
+        for name in map(event.get, FILES):
             assert name is None or (folder / name).exists()
         if event["kind"] == "epoch" and event["epoch"] == 2 and len(nodes) == 1:
             nodes.append(cluster.add_node(num_cpus=1))
@@ -262,7 +263,8 @@ def test_a_cluster_brings_files_home_and_survives_the_loss_of_a_node(tmp_path: P
         assert executor.capacity() == Capacity(cpus=1, gpus=0, nodes=2)
         with pytest.raises(UserError, match=r"at most 1 CPUs and 0 GPUs on one of 2"):
             executor.check([tiny_trial(cpus=2)])
-        executor.run([tiny_job(tmp_path, "HeldNet", epochs=4), tiny_job(tmp_path, "StarvedNet")], emit)
+        keeping = tiny_job(tmp_path, "HeldNet", epochs=4, validation=16, keep_every=2)
+        executor.run([keeping, tiny_job(tmp_path, "StarvedNet")], emit)
     finally:
         executor.close()
         cluster.shutdown()
@@ -272,5 +274,9 @@ def test_a_cluster_brings_files_home_and_survives_the_loss_of_a_node(tmp_path: P
     assert gone([event["pid"] for event in attempts])
     assert [event["epoch"] for event in record.of("HeldNet-0", "epoch")] == [1, 2, 3, 4]
     assert record.kinds("HeldNet-0")[-1] == "result"
-    assert trained_epochs(tmp_path / "trials/HeldNet-0/weights.safetensors") == 4
+    folder = tmp_path / "trials/HeldNet-0"
+    kept = {path.name: trained_epochs(path) for path in folder.glob("weights*")}
+    assert kept == {"weights.safetensors": 4, "weights-0002.safetensors": 2, "weights-0004.safetensors": 4}
+    (result,) = record.of("HeldNet-0", "result")
+    assert trained_epochs(folder / "best.safetensors") == result["best_epoch"] <= 2  # found on the node that was lost
     assert "Traceback" in (tmp_path / "trials/StarvedNet-0/attempt-1.log").read_text()

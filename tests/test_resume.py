@@ -28,7 +28,9 @@ def final(run_dir: Path, impl: str) -> dict[str, Any]:
     for path in run_dir.glob("trials/*/result.json"):
         result = json.loads(path.read_text())
         if result["impl"] == impl:
-            return {**repeatable(result), "weights": (path.parent / "weights.safetensors").read_bytes()}
+            files = {name: (path.parent / name).read_bytes() for name in ("weights.safetensors", "best.safetensors")}
+            best = {key: result[key] for key in ("best_epoch", "best_test_err_pct", "epochs_trained")}
+            return {**repeatable(result), **best, **files}
     raise AssertionError(f"no result of {impl}")
 
 

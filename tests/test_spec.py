@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from harness.plans import plan_digest, plan_epoch
-from harness.spec import EpochPlan, LrDecay, ModelSpec, OptimSpec, batched
+from harness.spec import DecoderOptim, EpochPlan, LrDecay, ModelSpec, OptimSpec, batched
 from harness.suite import load_suite
 from harness.weights import digest, initial_weights, parameter_count, weight_table
 
@@ -61,6 +61,26 @@ def test_learning_rate_decays_every_step_down_to_its_floor() -> None:
     assert optim.lr_at(1) == pytest.approx(0.001 * 0.96 ** (1 / 2000), rel=1e-12)
     assert optim.lr_at(2000) == pytest.approx(0.00096, rel=1e-12)
     assert optim.lr_at(10**6) == 1e-6
+
+
+def test_kinds_of_learning_rate_decay() -> None:
+    staircase, epoch = (
+        OptimSpec(lr=0.1, lr_decay=LrDecay(kind=kind, rate=0.5, steps=3)) for kind in ("staircase", "epoch")
+    )
+    assert [staircase.lr_at(step) for step in (0, 2, 3, 5, 6)] == [0.1, 0.1, 0.05, 0.05, 0.025]
+    assert [epoch.lr_at(step) for step in range(9)] == [staircase.lr_at(step) for step in range(9)]
+    assert staircase.lr_at(300) == 1e-6
+    constant = OptimSpec(lr=1e-7, lr_decay=LrDecay(kind="constant"))
+    assert [constant.lr_at(step) for step in (0, 10**6)] == [1e-7, 1e-7]  # below the floor of a decaying one
+
+
+def test_the_decoder_s_own_settings() -> None:
+    optim = OptimSpec(lr=0.0003, weight_decay=1e-4, decoder=DecoderOptim(lr=0.001, weight_decay=0.0))
+    assert optim.lr_at(0) * optim.lr_scale("dec2.w") == pytest.approx(0.001, rel=1e-12)
+    assert (optim.lr_scale("digit.w"), optim.lr_scale("conv1.b")) == (1.0, 1.0)
+    assert (optim.weight_decay_of("digit.w"), optim.weight_decay_of("dec1.b")) == (1e-4, 0.0)
+    shared = OptimSpec(weight_decay=1e-4)
+    assert (shared.lr_scale("dec1.w"), shared.weight_decay_of("dec1.w")) == (1.0, 1e-4)
 
 
 @pytest.mark.parametrize("profile", get_args(Profile))

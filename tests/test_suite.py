@@ -286,11 +286,14 @@ def test_ids_tell_trials_apart_and_nothing_else(folder: Path) -> None:
     assert alone == ids(minimal(train="{batch: 32}", grid="{impl: [torch], model.routing: [3]}"))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing"])
+RECIPES = [f"recipes/{path.stem}" for path in sorted((SUITES / "recipes").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing", *RECIPES])
 def test_shipped_suites(name: str) -> None:
     path = SUITES / f"{name}.yaml"
     full, quick = load_suite(path), load_suite(path, quick=True)
-    assert full.name == name
+    assert full.name == path.stem
     assert full.question.endswith("?")
     assert path.read_text().startswith("# ")
     for suite in (full, quick):

@@ -199,12 +199,14 @@ def test_the_usual_table_fits_eighty_columns() -> None:
 
 def test_plan_table() -> None:
     row = {"id": "0123456789ab", "impl": "torch", "params": {"model.routing": 3}, "seed": 1, "cpus": 2, "gpus": 0}
+    row["at_most"] = False
     table = [
         re.split(r"\s{2,}", line.rstrip())
         for line in printed(
             plan_table(
                 [
                     {**row, "state": "pending", "estimate_s": 90.0},
+                    {**row, "state": "pending", "estimate_s": 90.0, "at_most": True},
                     {**row, "state": "finished", "estimate_s": 0.0},
                     {**row, "state": "pending", "estimate_s": None},
                 ]
@@ -214,8 +216,9 @@ def test_plan_table() -> None:
     ]
     assert table[0] == ["trial", "implementation", "setting", "seed", "cpus", "gpus", "state", "estimate"]
     assert table[1] == ["0123456789ab", "torch", "routing 3", "1", "2", "0", "pending", "1 min 30 s"]
-    assert table[2][-1] == "finished"
-    assert table[3][-2:] == ["pending", "-"]
+    assert table[2][-1] == "at most 1 min 30 s"
+    assert table[3][-1] == "finished"
+    assert table[4][-2:] == ["pending", "-"]
 
 
 def test_data_table() -> None:

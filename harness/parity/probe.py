@@ -45,4 +45,5 @@ def adam_update(moments: Moments, name: str, optim: OptimSpec) -> np.ndarray:
     """How Adam moves weight `name` at step `moments.step`, given its moments after that step (Algorithm 1)."""
     first = moments.first[name].astype(np.float64) / (1 - ADAM_BETA1**moments.step)
     second = moments.second[name].astype(np.float64) / (1 - ADAM_BETA2**moments.step)
-    return -optim.lr_at(moments.step - 1) * first / (np.sqrt(second) + ADAM_EPSILON)
+    lr = optim.lr_at(moments.step - 1) * optim.lr_scale(name)
+    return -lr * first / (np.sqrt(second) + ADAM_EPSILON)

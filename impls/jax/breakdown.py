@@ -17,6 +17,7 @@ from jax import Array
 from harness.spec import EpochPlan
 from impls.jax.layers import route, votes
 from impls.jax.model import Params, losses, primary_capsules
+from impls.jax.optim import add_decayed_weights
 
 if TYPE_CHECKING:
     from impls.jax.impl import JaxCapsNet
@@ -50,7 +51,7 @@ def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
         return losses(model, weights, v, pixels, labels, labels, products).mean(1)[0]
 
     def optimiser(state: Any, grads: Params) -> Any:
-        updates, moments = impl.adam.update(grads, state[1])
+        updates, moments = impl.adam.update(add_decayed_weights(impl.optim, grads, state[0]), state[1])
         return optax.apply_updates(state[0], updates), moments
 
     convolutions = {name: w for name, w in params.items() if name.startswith(("conv1", "primary"))}

@@ -30,7 +30,7 @@ from harness.spec import (
 from impls.jax import breakdown
 from impls.jax.layers import lengths
 from impls.jax.model import Params, capsnet, decode, losses, primary_spectrum
-from impls.jax.optim import adam
+from impls.jax.optim import adam, add_decayed_weights
 from impls.jax.precision import Products
 
 State = tuple[Params, optax.ScaleByAdamState]
@@ -182,6 +182,7 @@ class JaxCapsNet:
             return means[0], jnp.append(means, correct)
 
         grads, values = jax.grad(mean_losses, has_aux=True)(params)
+        grads = add_decayed_weights(self.optim, grads, params)
         updates, optimiser = self.adam.update(grads, optimiser)
         return (optax.apply_updates(params, updates), optimiser), values
 

@@ -14,14 +14,25 @@ from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, OptimSpec
 
 
 def lr_at(optim: OptimSpec, step: Int[Array, ""], dtype: type) -> Float[Array, ""]:
-    """max(lr * rate^(step / steps), floor), after `step` completed steps."""
+    """`OptimSpec.lr_at`, after `step` completed steps."""
     decay = optim.lr_decay
-    return jnp.maximum(optim.lr * decay.rate ** (step.astype(dtype) / decay.steps), decay.floor)
+    if decay.kind == "constant":
+        return jnp.asarray(optim.lr, dtype)
+    is_smooth = decay.kind == "exponential"
+    # whole numbers are divided for a stair: XLA multiplies by the reciprocal of a divisor that is not whole
+    periods = step.astype(dtype) / decay.steps if is_smooth else (step // decay.steps).astype(dtype)
+    return jnp.maximum(optim.lr * decay.rate**periods, decay.floor)
 
 
 def _correction(beta: float, step: Float[Array, ""]) -> Float[Array, ""]:
     """1 - beta^step. The plain form loses three digits of float32 in its first steps, where beta^step is nearly 1."""
     return -jnp.expm1(step * math.log(beta))
+
+
+def add_decayed_weights(optim: OptimSpec, grads: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
+    """The gradients with weight decay: L2, ahead of Adam's moments."""
+    decays = {name: optim.weight_decay_of(name) for name in params}
+    return {name: grad + decays[name] * params[name] if decays[name] else grad for name, grad in grads.items()}
 
 
 def adam(optim: OptimSpec, dtype: type) -> optax.GradientTransformation:
@@ -42,10 +53,11 @@ def adam(optim: OptimSpec, dtype: type) -> optax.GradientTransformation:
         first = jax.tree.map(lambda m, g: ADAM_BETA1 * m + (1 - ADAM_BETA1) * g, state.mu, grads)
         second = jax.tree.map(lambda m, g: ADAM_BETA2 * m + (1 - ADAM_BETA2) * g**2, state.nu, grads)
 
-        def move(m: Array, n: Array) -> Array:
+        def move(scale: float, m: Array, n: Array) -> Array:
             root = jnp.sqrt(n / _correction(ADAM_BETA2, step))
-            return -lr * (m / _correction(ADAM_BETA1, step)) / (root + ADAM_EPSILON)
+            return -lr * scale * (m / _correction(ADAM_BETA1, step)) / (root + ADAM_EPSILON)
 
-        return jax.tree.map(move, first, second), optax.ScaleByAdamState(state.count + 1, first, second)
+        scales = {name: optim.lr_scale(name) for name in first}
+        return jax.tree.map(move, scales, first, second), optax.ScaleByAdamState(state.count + 1, first, second)
 
     return optax.GradientTransformation(init, update)

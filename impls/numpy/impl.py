@@ -170,7 +170,8 @@ class NumpyCapsNet:
         step, lr = self.moments.step + 1, self.optim.lr_at(self.moments.step)
         first, second = dict(self.moments.first), dict(self.moments.second)
         for name, w in self.weights.items():
-            self.weights[name], first[name], second[name] = adam(w, grads[name], first[name], second[name], step, lr)
+            grad, own_lr = grads[name] + self.optim.weight_decay_of(name) * w, lr * self.optim.lr_scale(name)
+            self.weights[name], first[name], second[name] = adam(w, grad, first[name], second[name], step, own_lr)
         self.moments = Moments(step, first, second)
 
     def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:

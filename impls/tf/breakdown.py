@@ -40,7 +40,7 @@ def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
         decoder = [weight for name, weight in net.canonical().items() if name.startswith("dec")]
         # from NumPy: XLA would update what shares its memory with the weights
         copies = [keras.Variable(variable.numpy()) for variable in net.trainable_variables]
-        adam = Adam(impl.optim, impl.dtype)
+        adam = Adam(impl.optim, impl.dtype, impl.adam.names)
         adam.build(copies)
         grads = [copy.value for copy in copies]
 

@@ -56,7 +56,9 @@ class TfCapsNet:
         self.device = "/GPU:0" if runtime.device == "gpu" else "/CPU:0"
         with tf.device(self.device):
             self.net = CapsNet(model, runtime)
-            self.adam = Adam(optim, self.dtype)
+            names = {variable.path: name for name, variable in self.net.canonical().items()}
+            in_order = tuple(names[variable.path] for variable in self.net.trainable_variables)
+            self.adam = Adam(optim, self.dtype, in_order)
             self.adam.build(self.net.trainable_variables)
         self._train_step, self._eval_step, self._spectrum = self._train, self._evaluate, self.net.primary.spectrum
         self.compiled = runtime.compile

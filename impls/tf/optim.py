@@ -11,15 +11,19 @@ from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, OptimSpec
 
 
 class Decay(keras.optimizers.schedules.LearningRateSchedule):
-    """max(lr * rate^(step / steps), floor): Keras's own ExponentialDecay has no floor."""
+    """`OptimSpec.lr_at`, after `step` completed steps: Keras's own ExponentialDecay has no floor."""
 
     def __init__(self, optim: OptimSpec, dtype: str) -> None:
         self.optim, self.dtype = optim, dtype
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         decay = self.optim.lr_decay
+        if decay.kind == "constant":
+            return tf.constant(self.optim.lr, self.dtype)
         completed = tf.cast(step, self.dtype)
-        return tf.maximum(self.optim.lr * decay.rate ** (completed / decay.steps), decay.floor)
+        is_smooth = decay.kind == "exponential"
+        periods = completed / decay.steps if is_smooth else tf.cast(step // decay.steps, self.dtype)
+        return tf.maximum(self.optim.lr * decay.rate**periods, decay.floor)
 
 
 def _correction(beta: float, step: tf.Tensor) -> tf.Tensor:
@@ -34,14 +38,20 @@ class Adam(keras.optimizers.Adam):
     the plain form of the bias correction.
     """
 
-    def __init__(self, optim: OptimSpec, dtype: str) -> None:
+    def __init__(self, optim: OptimSpec, dtype: str, names: tuple[str, ...]) -> None:
+        """`names` are the canonical ones of the variables, in the order in which `build` gets them."""
         super().__init__(Decay(optim, dtype), ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON)
+        self.optim, self.names = optim, names
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         index = self._get_variable_index(variable)
         first, second = self._momentums[index], self._velocities[index]
+        name = self.names[index]
         step = tf.cast(self.iterations + 1, variable.dtype)
+        if decay := self.optim.weight_decay_of(name):
+            gradient = gradient + decay * variable
         first.assign(ADAM_BETA1 * first + (1 - ADAM_BETA1) * gradient)
         second.assign(ADAM_BETA2 * second + (1 - ADAM_BETA2) * gradient**2)
         root = tf.sqrt(second / _correction(ADAM_BETA2, step))
+        learning_rate = learning_rate * self.optim.lr_scale(name)
         variable.assign_sub(learning_rate * (first / _correction(ADAM_BETA1, step)) / (root + ADAM_EPSILON))

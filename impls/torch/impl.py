@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class TorchCapsNet:
         self.net = CapsNet(model, runtime.precision).to(self.device, self.dtype)
         # the optimiser's own learning rate is replaced before every step
         self.adam = torch.optim.Adam(
-            self.net.parameters(), lr=optim.lr, betas=(ADAM_BETA1, ADAM_BETA2), eps=ADAM_EPSILON, fused=True
+            self._groups(), lr=optim.lr, betas=(ADAM_BETA1, ADAM_BETA2), eps=ADAM_EPSILON, fused=True
         )
         self._train_losses: Callable[..., Tensor] = self._losses
         self._eval_losses: Callable[..., tuple[Tensor, Tensor]] = self._evaluate
@@ -66,6 +67,16 @@ class TorchCapsNet:
         if runtime.compile and self.device.type == "cuda":
             self._train_losses = torch.compile(self._losses, fullgraph=True, dynamic=False)
             self._eval_losses = torch.compile(self._evaluate, fullgraph=True, dynamic=False)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameters, a group for each pair of learning rate and weight decay."""
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, parameter in self.net.named_parameters():
+            groups.setdefault((self.optim.lr_scale(name), self.optim.weight_decay_of(name)), []).append(parameter)
+        return [
+            {"params": parameters, "scale": scale, "weight_decay": decay}
+            for (scale, decay), parameters in groups.items()
+        ]
 
     def _canonical(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The module's tensors under canonical names, as views in the canonical layout."""
@@ -186,7 +197,7 @@ class TorchCapsNet:
         for chosen, moved, real in zip(*self._steps(plan), strict=True):
             values = self._gradients(chosen, moved, real)
             for group in self.adam.param_groups:
-                group["lr"] = self.optim.lr_at(self.step)
+                group["lr"] = self.optim.lr_at(self.step) * group["scale"]
             self.adam.step()
             self.step += 1
             count = real.sum()

@@ -137,7 +137,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "decay-without-floor": (
         in_impl(RATE, f'group["lr"] = self.optim.lr * self.optim.lr_decay.rate ** (self.step / {STEPS})'),
     ),
-    "weight-decay": (in_impl("eps=ADAM_EPSILON", "eps=ADAM_EPSILON, weight_decay=1e-4"),),
+    "weight-decay": (in_impl("self.optim.weight_decay_of(name)", "1e-4"),),
     "shift-reversed": (
         in_impl("device=images.device) - shifts[:, :1]", "device=images.device) + shifts[:, :1]"),
         in_impl("device=images.device) - shifts[:, 1:]", "device=images.device) + shifts[:, 1:]"),
