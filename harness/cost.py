@@ -112,13 +112,14 @@ def matmul_flops_per_s(size: int = 2048) -> float:
 
 
 def estimate_s(trial: Trial, known: Iterable[tuple[Trial, dict[str, Any]]]) -> float | None:
-    """Seconds that `trial` should take from start to end; None on a GPU that has not run this model yet.
+    """Seconds that `trial` should take, at most if a rule may stop it; None on a GPU that has not run this model yet.
 
     From the finished trial in `known` with the same implementation, model and resources if there is one; else from the
     operations counted and this CPU's matmul rate, which is right within a factor of about two.
     """
     train, validation, test = data.sizes(trial.data)
-    images = trial.train.epochs * (train + _EVAL_COST * validation) + _EVAL_COST * test
+    each_epoch = validation + (test if trial.train.stop.images == "test" else 0)
+    images = trial.train.epochs * (train + _EVAL_COST * each_epoch) + _EVAL_COST * test
     for other, result in known:
         if result["img_per_s"] and _same_work(trial, other):
             return result["compile_s"] + _START_S / 2 + images / result["img_per_s"]

@@ -114,7 +114,7 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
             "test_err_pct": summary.test_err_pct,
             "best_test_err_pct": summary.best_test_err_pct,
             "best_epoch": summary.best_epoch,
-            "epochs_trained": summary.epochs_trained,
+            "epochs_trained": summary.epochs_trained if summary.stopped_on else None,
             "val_err_pct": summary.val_err_pct,
             "test_loss": summary.test_loss,
             "epoch_s": summary.epoch_s,

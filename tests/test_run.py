@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from harness.checkpoint import load_weights
+from harness.weights import digest
 from tests.run_helpers import capsbench, contents, events_of, repeatable, start, write_suite
 
 TRIAL_FIELDS = {
@@ -117,6 +119,7 @@ def test_journal(small: object, home: Path) -> None:
         names = {path.name for path in folder.iterdir()}
         assert names == {
             "trial.json", "events.jsonl", "result.json", "attempt-1.log", "epoch-0002.safetensors", "weights.safetensors",
+            "best.safetensors",
         }  # fmt: skip
         kinds = [json.loads(line)["kind"] for line in (folder / "events.jsonl").read_text().splitlines()]
         assert kinds == ["attempt", "parity", "ready", "epoch", "epoch", "result"]
@@ -225,7 +228,8 @@ def test_without_parity_no_timing(mixed: tuple[Path, subprocess.CompletedProcess
     assert figures["test_err_pct"] == wrong["test_err_pct"]
     assert not any(key.rpartition("/")[2] in TIMINGS for key in figures)
     row = row_of(done.stderr, "run_helpers:WrongAxisNet")
-    assert (row[1], row[2:5], row[6:]) == (f"{wrong['test_err_pct']:.2f}", ["-"] * 3, ["FAILED", "-"])
+    assert (row[1], row[3:6], row[7:]) == (f"{wrong['test_err_pct']:.2f}", ["-"] * 3, ["FAILED", "-"])
+    assert row[2] == f"{wrong['best_test_err_pct']:.2f}"
     said = [line for line in done.stderr.splitlines() if line.startswith("WrongAxisNet s0")]
     assert len(said) == 6
     assert not any(re.search(r"\d s\b", line) for line in said)
@@ -282,7 +286,7 @@ def test_same_seed_same_start_and_same_end(tmp_path: Path) -> None:
             document = json.loads(stdout)
             for impl, trial in by_impl(document).items():
                 folder = tmp_path / document["run_dir"] / "trials" / trial["id"]
-                runs[impl].append({**trial, "weights": (folder / "weights.safetensors").read_bytes()})
+                runs[impl].append({**trial, "weights": digest(load_weights(folder / "weights.safetensors"))})
     for first, second in runs.values():
         assert first["id"] == second["id"]
         assert first["weights"] == second["weights"]

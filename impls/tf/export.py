@@ -26,5 +26,5 @@ def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
         layer.bias.assign(weights[f"{name}.b"])
     net.save_weights(folder / "model.weights.h5")
     pixels = tf.TensorSpec((None, *model.image), tf.float32)
-    net.export(folder / "saved_model", format="tf_saved_model", input_signature=[pixels], verbose=False)
+    net.export(str(folder / "saved_model"), format="tf_saved_model", input_signature=[pixels], verbose=False)
     return ["model.weights.h5", "saved_model"]
