@@ -15,7 +15,7 @@ import optax
 from jax import Array
 
 from harness.spec import EpochPlan
-from impls.jax.layers import route, votes
+from impls.jax.layers import routed, votes
 from impls.jax.model import Params, losses, primary_capsules
 from impls.jax.optim import add_decayed_weights
 
@@ -45,7 +45,7 @@ def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
         return votes(u, w, products)
 
     def routing(u_hat: Array, bias: Array | None) -> Array:
-        return route(u_hat, model.routing, bias)[0]
+        return routed(u_hat, model.routing, bias)[0]
 
     def decoder(weights: Params, v: Array, pixels: Array) -> Array:
         return losses(model, weights, v, pixels, labels, labels, products).mean(1)[0]
