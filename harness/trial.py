@@ -9,19 +9,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness import data, registry
 from harness.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from harness.config import Trial
-from harness.data import Dataset
+from harness.data import Dataset, Split
 from harness.environment import gpus, memory_bytes
 from harness.errors import TrialFailed, UserError, starved
 from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
-from harness.spec import EvalTotals, Impl
+from harness.spec import EvalTotals, Impl, Loss
 from harness.stability import Observation, doubts
 from harness.timing import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.verdict import Verdict, out_of_memory
 from harness.weights import digest, initial_weights, parameter_count
+
+_BLOCK = 16_384  # images evaluated in one call
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -91,6 +95,7 @@ def _run_trial(
             "parameters": parameter_count(trial.model),
             "weights_sha256": weights_sha256,
             "data_sha256": dataset.sha256,
+            "data_provenance": dataset.provenance,
             "device": trial.runtime_spec().device,
         }
     )
@@ -102,7 +107,7 @@ def _run_trial(
         observed.append(sample.observation)
         emit(event)
     with phases("test_s"):
-        test = impl.evaluate(dataset.test.images, dataset.test.labels)
+        test = _evaluate(impl, dataset.test, trial.train.batch)
     save_weights(scratch / "weights.safetensors", impl.dump())
     for doubt in doubts(observed[1:] or observed):  # the first epoch is warm-up
         emit({"kind": "warning", "message": doubt})
@@ -150,7 +155,7 @@ def _train_epoch(
 ) -> tuple[Sample, dict[str, Any]]:
     """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
     train, batch = trial.train, trial.train.batch
-    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, trial.data.augment.shift)
+    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, data.shift(trial.data))
     phases = Phases()
     sample, totals = clock(lambda: impl.train(plan))
     if not math.isfinite(totals.loss.total):
@@ -158,7 +163,7 @@ def _train_epoch(
     validation = None
     with phases("eval_s"):
         if len(dataset.validation.labels):
-            validation = impl.evaluate(dataset.validation.images, dataset.validation.labels)
+            validation = _evaluate(impl, dataset.validation, batch)
     checkpoint = f"epoch-{epoch:04d}.safetensors"
     save_checkpoint(scratch / checkpoint, impl.dump(), impl.dump_moments())
     return sample, {
@@ -179,6 +184,22 @@ def _train_epoch(
         "plan_sha256": plan_digest(plan),
         "checkpoint": checkpoint,
     }
+
+
+def _evaluate(impl: Impl, split: Split, batch: int) -> EvalTotals:
+    """`impl.evaluate` in blocks of whole batches: of a memory-mapped split only one block is in memory at a time."""
+    block = max(1, _BLOCK // batch) * batch
+    totals: list[EvalTotals] = []
+    for start in range(0, len(split), block):
+        labels = split.labels[start : start + block]
+        totals.append(impl.evaluate(split.images[start : start + block], labels))
+        data.release(split.images)
+    if len(totals) == 1:
+        return totals[0]
+    counts = [len(each.predicted) for each in totals]
+    losses = np.array([(each.loss.total, each.loss.margin, each.loss.reconstruction) for each in totals])
+    means = np.average(losses, axis=0, weights=counts)
+    return EvalTotals(Loss(*means.tolist()), np.concatenate([each.predicted for each in totals]))
 
 
 def _error_pct(totals: EvalTotals, labels: Any) -> float:
