@@ -304,6 +304,12 @@ def test_fewer_validation_images_are_no_training_images(tmp_path: Path) -> None:
 # --- Testing on another set ---
 
 
+def test_made_of_mnist() -> None:
+    mnist = data.info("mnist").originals
+    for name in ("mnist-expanded", "affnist", "affnist-gen"):
+        assert data.info(name).originals == mnist
+
+
 @pytest.mark.parametrize("name", ["affnist", "affnist-gen"])
 def test_the_papers_protocol(name: str) -> None:
     config = DataConfig(name="mnist-expanded", test_from=name)
@@ -359,6 +365,26 @@ def test_test_images_that_are_trained_or_validated_on(index: int, tmp_path: Path
         UserError, match=r"data\.test_from: 1 test images of other are also .* of few; the splits overlap"
     ):
         select(Few().info, DataConfig(name="few", test_from="other"), training, other, info)
+
+
+def test_without_validation_images(tmp_path: Path) -> None:
+    info, other = other_set(DIGITS.take(np.arange(10, 16)))
+    config = DataConfig(name="few", test_from="other", validation=0)
+    whole = select(Few().info, config, Few().read(tmp_path)[0], other, info)
+    assert (len(whole.train), len(whole.validation), len(whole.test)) == (12, 0, 6)
+
+
+def test_test_images_made_of_training_images(tmp_path: Path) -> None:
+    """Transformed, so that no two are the same byte for byte."""
+    for made_of, overlap in ((("few test", "few training"), True), (("few training", "few test"), False)):
+        info, other = other_set(DIGITS.take(np.arange(10, 16)))
+        info = dataclasses.replace(info, made_of=made_of)
+        config = DataConfig(name="few", test_from="other")
+        if overlap:
+            with pytest.raises(UserError, match=r"test images of other are made of the few training images.*overlap"):
+                select(Few().info, config, Few().read(tmp_path)[0], other, info)
+        else:
+            assert len(select(Few().info, config, Few().read(tmp_path)[0], other, info).test) == 6
 
 
 def test_evaluation_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

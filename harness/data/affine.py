@@ -80,8 +80,8 @@ def matrices(draws: Float64[np.ndarray, "N 4"]) -> Float64[np.ndarray, "N 2 2"]:
 
 def _places(images: np.ndarray, forward: np.ndarray, draws: np.ndarray) -> Float64[np.ndarray, "N 2"]:
     """Where each digit's middle goes, (x, y): uniform over what keeps every pixel that has ink on the canvas."""
-    ink = images > 0
-    rows = ink.any(axis=2)
+    ink: np.ndarray = images > 0
+    rows: np.ndarray = np.any(ink, axis=2)
     left, right = ink.argmax(axis=2), _SOURCE - 1 - ink[:, :, ::-1].argmax(axis=2)
     ends = np.stack([left, right], axis=-1) - _CENTRE  # (N, rows, 2): the ink's extremes are among the rows' ends
     heights = np.arange(_SOURCE) - _CENTRE
@@ -121,7 +121,7 @@ def _resample(
     )
     column, row = np.clip(x >> 16, 0, width - 1), np.clip(y >> 16, 0, width - 1)
     index = row * width + column + (np.arange(count, dtype=np.int32) * width**2)[:, None, None]
-    four = corners.ravel().take(index, mode="clip")  # clip: never needed, and faster than asking
+    four: np.ndarray = np.take(corners, index, mode="clip")  # clip: never needed, and faster than asking
     right, down = ((each >> 8).astype(np.uint32) & 255 for each in (x, y))
     # Upper and lower pixels side by side in 16 bits each.
     pairs = (four & 0x00FF00FF) * (256 - right) + (four >> 8 & 0x00FF00FF) * right

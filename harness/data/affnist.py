@@ -108,7 +108,7 @@ SOURCE = AffNist(
         licence="free to use",
         citation="T. Tieleman, affNIST, https://www.cs.toronto.edu/~tijmen/affNIST/, 2013",
         files=dict.fromkeys(("training_batches.zip", "validation.mat.zip", "test.mat.zip")),
-        origin="mnist",
+        made_of=("mnist training", "mnist test"),
         apart="32 images come from each digit, and the splits would overlap",
     ),
     training={"training_batches.zip": 1_600_000, "validation.mat.zip": 320_000},

@@ -85,7 +85,7 @@ SOURCE = Generated(
         licence=mnist.SOURCE.info.licence,
         citation="the recipe: T. Tieleman, affNIST, https://www.cs.toronto.edu/~tijmen/affNIST/, 2013",
         files=mnist.FILES.sha256,
-        origin="mnist",
+        made_of=("mnist training", "mnist test"),
         apart=f"{COPIES} images come from each digit, and the splits would overlap",
     ),
     mnist.SOURCE,

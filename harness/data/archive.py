@@ -20,22 +20,22 @@ def entries(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each .mat entry, 2.mat before 10.mat. Raises `CorruptFile` for a damaged or hostile archive."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in _names(path, archive):
-                yield name, archive.read(name)  # verifies the entry's CRC-32
+            for entry in _files(path, archive):
+                yield entry.filename, archive.read(entry)  # verifies the entry's CRC-32
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise CorruptFile(f"{path}: truncated or corrupt zip archive ({error}).") from None
     except OSError as error:
         raise CorruptFile(f"{path}: cannot be read ({error.strerror or error}).") from None
 
 
-def _names(path: Path, archive: zipfile.ZipFile) -> list[str]:
-    found: list[PurePosixPath] = []
+def _files(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    found: list[tuple[int, str, zipfile.ZipInfo]] = []
     for entry in archive.infolist():
         place = PurePosixPath(entry.filename.replace("\\", "/"))
         if place.is_absolute() or ".." in place.parts or ":" in entry.filename:
             raise CorruptFile(f'{path}: its entry "{entry.filename}" points outside of its folder; refused.')
         if place.suffix == ".mat" and "__MACOSX" not in place.parts:
-            found.append(PurePosixPath(entry.filename))
+            found.append((len(place.stem), place.stem, entry))
     if not found:
         raise CorruptFile(f"{path}: there is no .mat file in it.")
-    return [str(place) for place in sorted(found, key=lambda place: (len(place.stem), place.stem))]
+    return [entry for *_, entry in sorted(found, key=lambda each: each[:2])]

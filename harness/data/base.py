@@ -8,7 +8,7 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -35,9 +35,14 @@ class Info:
     citation: str
     files: Mapping[str, str | None] = field(default_factory=dict[str, str | None])  # name -> SHA-256: see `FileSet`
     class_names: tuple[str, ...] = tuple("0123456789")
-    origin: str = ""  # the data set whose images these are made from, training part from training part; "": none
+    made_of: tuple[str, str] | None = None  # what training and test part are made of; None: the set's own images
     apart: str = ""  # why training and validation images must not change places; "": they may
     shift: int = 0  # data.augment.shift where a suite says nothing
+
+    @property
+    def originals(self) -> tuple[str, str]:
+        """Names of the images that the training part and the test part go back to."""
+        return self.made_of or (f"{self.name} training", f"{self.name} test")
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,11 @@ def _check_fit(info: Info, tested: Info, config: DataConfig) -> None:
             f"data.test_from: the classes of {tested.name} ({', '.join(tested.class_names)}) are not those of "
             f"{info.name} ({', '.join(info.class_names)})."
         )
+    if tested.originals[1] == info.originals[0]:
+        raise UserError(
+            f"data.test_from: the test images of {tested.name} are made of the {info.originals[0]} images, as those that "
+            f"{info.name} trains on; the splits overlap."
+        )
     ours, theirs = image_shape(info, config), image_shape(tested, config)
     if ours != theirs:
         sides = "x".join(map(str, ours)), "x".join(map(str, theirs))
@@ -248,15 +258,14 @@ def _refuse_overlap(parts: tuple[Split, ...], info: Info, tested: Info) -> None:
 
 
 def _fingerprints(part: Split) -> set[bytes]:
-    rows = np.asarray(part.images).reshape(len(part), -1)
-    return {hashlib.blake2b(np.ascontiguousarray(row), digest_size=16).digest() for row in rows}
+    return {hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in np.asarray(part.images)}
 
 
 def release(images: np.ndarray) -> None:
     """Lets go of the memory that a memory-mapped array's pages take; they are read again when they are used again."""
     base: object = images
     while isinstance(base, np.ndarray):
-        base = base.base
+        base = cast(object, base.base)
     if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
 

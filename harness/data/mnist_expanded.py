@@ -66,7 +66,7 @@ SOURCE = Expanded(
         licence=mnist.SOURCE.info.licence,
         citation="Sabour, Frosst, Hinton: Dynamic Routing Between Capsules, NIPS 2017, section 5.2",
         files=mnist.FILES.sha256,
-        origin="mnist",
+        made_of=("mnist training", "mnist test"),
         apart="its validation images have places of their own, its training images are shifted",
         shift=MARGIN,
     ),
