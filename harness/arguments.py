@@ -128,11 +128,16 @@ def parser() -> argparse.ArgumentParser:
     doctor = command("doctor", "what of this machine the bench can use, and what to do about the rest")
     _out(doctor)
 
-    data = command("data", "list the data sets, or fetch one")
-    actions = data.add_subparsers(dest="action", required=True, metavar="list|fetch")
-    listing, fetch = actions.add_parser("list"), actions.add_parser("fetch")
-    fetch.add_argument("name", help="a data set's name, such as mnist")
-    for each in (listing, fetch):
+    data = command("data", "list the data sets, fetch one, or show one")
+    actions = data.add_subparsers(dest="action", required=True, metavar="list|fetch|show")
+    listing, fetch, show = (actions.add_parser(name) for name in ("list", "fetch", "show"))
+    for each in (fetch, show):
+        each.add_argument("name", help="a data set's name, such as mnist")
+    show.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="FILE.png: sheets are FILE-train.png, FILE-validation.png, FILE-test.png; default: NAME.png",
+    )  # fmt: skip
+    for each in (listing, fetch, show):
         each.add_argument("--dir", help="where files are kept; default: CAPSBENCH_DATA, or the user's cache")
         each.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON_HELP)
     return top

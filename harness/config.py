@@ -12,13 +12,15 @@ from harness.spec import Count, LrDecay, ModelSpec, OptimSpec, Positive, Runtime
 class Augment(Section):
     """Training-time augmentation, drawn per image and epoch."""
 
-    shift: Annotated[int, Field(ge=0, le=100)] = 0  # at most this many pixels each way, zero filled
+    # At most this many pixels each way, zero filled; None: as the data set is meant to be used, mostly 0.
+    shift: Annotated[int, Field(ge=0, le=100)] | None = None
 
 
 class DataConfig(Section):
     """Which images. Sizes left out mean all there are; validation images are never trained on, test images never chosen on."""
 
     name: str
+    test_from: str | None = None  # another data set, whose test images take the place of this one's
     train: Count | None = None
     validation: Annotated[int, Field(ge=0)] | None = None
     test: Count | None = None

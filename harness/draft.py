@@ -141,8 +141,8 @@ class Draft:
             value = KEYS[key].check(node)
             if key == "impl":
                 registry.resolve(value)
-            elif key == "data.name":
-                data.info(value)
+            elif key in ("data.name", "data.test_from") and value is not None:
+                data.info(value, key)
         except ValueError as error:
             self.problems.add(node.place, key, str(error))
         except UserError as error:

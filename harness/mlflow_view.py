@@ -24,7 +24,8 @@ _COLORS = {"torch": "#D55E00", "tf": "#009E73", "jax": "#0072B2", "numpy": "#7F7
 _OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 _SHORT = {  # grid keys as run names write them; others by the first letters of their last part
     "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n", "data.canvas": "c",
-    "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "model.profile": "",
+    "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "data.test_from": "on-",
+    "model.profile": "",
 }  # fmt: skip
 _EPOCH_RECORD = (
     "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "test_err_pct", "lr",
@@ -155,6 +156,7 @@ def trial_tags(
         "parameters": summary.parameters,
         "weights_sha256": summary.weights_sha256,
         "data_sha256": summary.data_sha256,
+        "data_provenance": summary.data_provenance,
         **environment_tags(environment, attempt),
     }
     return _tidy(tags)

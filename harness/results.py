@@ -66,6 +66,7 @@ class Result:
     device: str | None = None
     weights_sha256: str | None = None  # of the initial weights
     data_sha256: str | None = None
+    data_provenance: str | None = None  # which images of which data set
     attempts: int = 0
     log: str | None = None  # of the last attempt, relative to the run directory
 
@@ -129,6 +130,7 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
         device=ready.get("device"),
         weights_sha256=ready.get("weights_sha256"),
         data_sha256=ready.get("data_sha256"),
+        data_provenance=ready.get("data_provenance"),
         attempts=len(attempts),
         log=f"trials/{trial.id}/attempt-{attempts[-1]['attempt']}.log" if attempts else None,
     )

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from harness import data as datasets
 from harness import identity, registry
-from harness.config import Stop, TrainConfig, Trial
+from harness.config import Augment, Stop, TrainConfig, Trial
 from harness.draft import Draft, attributed
 from harness.errors import UserError
 from harness.keys import AXES, KEYS, SECTION_KEYS, Sections
@@ -146,7 +146,7 @@ class _Cell:
             impl=self.choice["impl"],
             seed=self.choice["seed"],
             params={key: value for key, value in self.choice.items() if key not in AXES},
-            data=sections.data,
+            data=sections.data.model_copy(update={"augment": Augment(shift=datasets.shift(sections.data))}),
             model=self.model(),
             train=self.train(),
             runtime=sections.runtime,

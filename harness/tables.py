@@ -184,5 +184,8 @@ def print_data(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """The table of data sets, and what is wrong with any of them."""
     print_table(console, data_table(rows))
     for row in rows:
-        if row["detail"]:
+        if row["detail"] and row["state"] == "corrupt":
             console.print(Text(f"\n{row['name']}: {row['detail']}", "yellow"), soft_wrap=True)
+    if any(row["state"] in ("absent", "test only") for row in rows):
+        hint = "`capsbench data fetch NAME` fetches or makes what is absent; a run does so by itself."
+        console.print(Text(f"\n{hint}", "dim"), soft_wrap=True)

@@ -10,21 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness import data, registry
 from harness.checkpoint import load_checkpoint, load_progress, save_checkpoint, save_weights
 from harness.config import Trial
-from harness.data import Dataset
+from harness.data import Dataset, Split
 from harness.environment import gpus, memory_bytes
 from harness.errors import TrialFailed, UserError, starved
 from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
 from harness.progress import Progress
-from harness.spec import EvalTotals, Impl
+from harness.spec import EvalTotals, Impl, Loss
 from harness.stability import Observation, doubts
 from harness.start import starting_weights
 from harness.timing import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.verdict import Verdict, out_of_memory
 from harness.weights import digest, initial_weights, parameter_count
+
+_BLOCK = 16_384  # images evaluated in one call
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -97,6 +101,7 @@ def _run_trial(
             "parameters": parameter_count(trial.model),
             "weights_sha256": weights_sha256,
             "data_sha256": dataset.sha256,
+            "data_provenance": dataset.provenance,
             "device": trial.runtime_spec().device,
         }
     )
@@ -109,7 +114,7 @@ def _run_trial(
         observed.append(sample.observation)
         emit(event)
     with phases("test_s"):
-        test = impl.evaluate(dataset.test.images, dataset.test.labels)
+        test = _evaluate(impl, dataset.test, trial.train.batch)
     test_err_pct = _error_pct(test, dataset.test.labels)
     facts = {"epoch": progress.epoch, "val_err_pct": progress.val_err_pct, "test_err_pct": test_err_pct}
     save_weights(scratch / "weights.safetensors", impl.dump(), trial.facts() | facts)
@@ -141,7 +146,7 @@ def _best(
     test_err_pct = last_err_pct
     if best.epoch != progress.epoch:
         impl.load(best.weights)
-        test_err_pct = _error_pct(impl.evaluate(dataset.test.images, dataset.test.labels), dataset.test.labels)
+        test_err_pct = _error_pct(_evaluate(impl, dataset.test, trial.train.batch), dataset.test.labels)
     facts = {"epoch": best.epoch, "val_err_pct": best.val_err_pct, "test_err_pct": test_err_pct}
     save_weights(scratch / "best.safetensors", best.weights, trial.facts() | facts)
     return {"best_epoch": best.epoch, "best_test_err_pct": test_err_pct, "best_weights": "best.safetensors"}
@@ -176,7 +181,7 @@ def _train_epoch(
 ) -> tuple[Sample, dict[str, Any], Progress]:
     """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
     train, batch, epoch = trial.train, trial.train.batch, progress.epoch + 1
-    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, trial.data.augment.shift)
+    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, data.shift(trial.data))
     phases = Phases()
     sample, totals = clock(lambda: impl.train(plan))
     if not math.isfinite(totals.loss.total):
@@ -184,13 +189,13 @@ def _train_epoch(
     val_err_pct = val_loss = None
     with phases("eval_s"):
         if len(dataset.validation.labels):
-            validation = impl.evaluate(dataset.validation.images, dataset.validation.labels)
+            validation = _evaluate(impl, dataset.validation, batch)
             val_err_pct, val_loss = _error_pct(validation, dataset.validation.labels), validation.loss.total
     weights = impl.dump()
     progress = progress.after(epoch, weights, val_err_pct, val_loss)
     test_err_pct = None
     if train.stop.images == "test":
-        test_err_pct = _error_pct(impl.evaluate(dataset.test.images, dataset.test.labels), dataset.test.labels)
+        test_err_pct = _error_pct(_evaluate(impl, dataset.test, batch), dataset.test.labels)
     progress = replace(progress, is_over=progress.ends(train.stop, test_err_pct))
     checkpoint = f"epoch-{epoch:04d}.safetensors"
     save_checkpoint(scratch / checkpoint, weights, impl.dump_moments(), progress)
@@ -218,6 +223,22 @@ def _train_epoch(
         **({} if test_err_pct is None else {"test_err_pct": test_err_pct}),
     }
     return sample, event, progress
+
+
+def _evaluate(impl: Impl, split: Split, batch: int) -> EvalTotals:
+    """`impl.evaluate` in blocks of whole batches: of a memory-mapped split only one block is in memory at a time."""
+    block = max(1, _BLOCK // batch) * batch
+    totals: list[EvalTotals] = []
+    for start in range(0, len(split), block):
+        labels = split.labels[start : start + block]
+        totals.append(impl.evaluate(split.images[start : start + block], labels))
+        data.release(split.images)
+    if len(totals) == 1:
+        return totals[0]
+    counts = [len(each.predicted) for each in totals]
+    losses = np.array([(each.loss.total, each.loss.margin, each.loss.reconstruction) for each in totals])
+    means = np.average(losses, axis=0, weights=counts)
+    return EvalTotals(Loss(*means.tolist()), np.concatenate([each.predicted for each in totals]))
 
 
 def _error_pct(totals: EvalTotals, labels: Any) -> float:

@@ -178,7 +178,7 @@ def fetched(directory: Path) -> bool:
 
 def test_info_is_known_without_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPSBENCH_DATA", "/nowhere")
-    assert data.NAMES == ("digits", "mnist")
+    assert {"digits", "mnist"} <= set(data.NAMES)
     found = data.info("mnist")
     assert (found.image, found.classes) == ((28, 28, 1), 10)
     assert (found.train, found.validation, found.test) == (55_000, 5_000, 10_000)
@@ -188,7 +188,9 @@ def test_info_is_known_without_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(UserError, match=r'unknown data set "minst"; did you mean "mnist"\? Valid: digits, mnist'):
+    with pytest.raises(
+        UserError, match=r'unknown data set "minst"; did you mean "mnist"\? Valid: affnist, .*, mnist, '
+    ):
         data.info("minst")
 
 

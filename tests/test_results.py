@@ -12,7 +12,7 @@ from harness.cost import step_flops
 from harness.results import kept_epochs, parity_of, summarise
 from harness.spec import ModelSpec
 
-HASHES = {"weights_sha256": "ab", "data_sha256": "cd"}
+HASHES = {"weights_sha256": "ab", "data_sha256": "cd", "data_provenance": "some images"}
 READY = {"kind": "ready", "compile_s": 4.5, "parameters": 10, "device": "cpu", **HASHES}
 RESULT = {"kind": "result", "test_err_pct": 1.5, "test_loss": 0.1, "peak_bytes": 2**20}
 
@@ -47,6 +47,7 @@ def test_a_finished_trial_reports_the_median_of_its_steady_epochs() -> None:
     assert (result.parity_ok, result.parity_max_rel_err, result.parity_worst) == (True, 1e-6, "conv1.w")
     assert (result.id, result.impl, result.seed, result.params) == ("t1", "jax", 2, {"model.routing": 3})
     assert (result.parameters, result.device, result.weights_sha256, result.data_sha256) == (10, "cpu", "ab", "cd")
+    assert result.to_json()["data_provenance"] == "some images"
     assert (result.attempts, result.log, result.timing_withheld) == (1, "trials/t1/attempt-1.log", None)
     assert result.warnings == [
         "3 values of an epoch's time spread by 80%, too few for an interval (at least 6): "

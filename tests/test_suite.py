@@ -406,7 +406,7 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
     "unknown data set": (
         minimal(data="{name: minst}"),
         2,
-        ('data.name: unknown data set "minst"; did you mean "mnist"?', "Valid: digits, mnist"),
+        ('data.name: unknown data set "minst"; did you mean "mnist"?', "Valid: affnist, affnist-gen, digits, "),
     ),
     "unknown implementation": (
         minimal(grid="{impl: [torhc]}"),

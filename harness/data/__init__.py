@@ -13,24 +13,33 @@ from typing import Any
 import platformdirs
 
 from harness.config import DataConfig
-from harness.data.base import Dataset, Info, Source, Split, image_shape, select, split_sizes
+from harness.data.base import Dataset, Info, PartialSource, Source, Split, image_shape, release, select, split_sizes
 from harness.data.files import MissingFiles
 from harness.errors import UserError, nearest
 
-_MODULES = {"digits": "harness.data.digits", "mnist": "harness.data.mnist"}
+_MODULES = {
+    "digits": "harness.data.digits", "mnist": "harness.data.mnist", "fashion-mnist": "harness.data.fashion_mnist",
+    "kmnist": "harness.data.kmnist", "svhn": "harness.data.svhn", "mnist-expanded": "harness.data.mnist_expanded",
+    "affnist": "harness.data.affnist", "affnist-gen": "harness.data.affnist_gen",
+}  # fmt: skip
 NAMES = tuple(_MODULES)
 
 
-def source(name: str) -> Source:
-    """The data set's source. Raises `UserError` for an unknown name."""
+def source(name: str, key: str = "data.name") -> Source:
+    """The data set's source; `key` is what named it. Raises `UserError` for an unknown name."""
     if name not in _MODULES:
-        raise UserError(f'data.name: unknown data set "{name}"{nearest(name, NAMES)}')
+        raise UserError(f'{key}: unknown data set "{name}"{nearest(name, NAMES)}')
     return importlib.import_module(_MODULES[name]).SOURCE
 
 
-def info(name: str) -> Info:
+def info(name: str, key: str = "data.name") -> Info:
     """What the data set is, without touching a file. Raises `UserError` for an unknown name."""
-    return source(name).info
+    return source(name, key).info
+
+
+def shift(config: DataConfig) -> int:
+    """At most how many pixels a training image is shifted each way: `data.augment.shift`, else the data set's own."""
+    return info(config.name).shift if config.augment.shift is None else config.augment.shift
 
 
 def sizes(config: DataConfig) -> tuple[int, int, int]:
@@ -38,7 +47,7 @@ def sizes(config: DataConfig) -> tuple[int, int, int]:
 
     Raises `UserError` naming the key, what was asked and what there is.
     """
-    return split_sizes(info(config.name), config)
+    return split_sizes(info(config.name), config, _tested(config))
 
 
 def shape(config: DataConfig) -> tuple[int, int, int]:
@@ -55,7 +64,11 @@ def data_dir(config_dir: str | None) -> Path:
 def ensure(config: DataConfig, *, progress: bool) -> None:
     """Fetches and verifies what `load` needs, with a bar on stderr if `progress`. Raises `UserError` if it cannot."""
     sizes(config)
-    source(config.name).ensure(data_dir(config.dir), progress=progress)
+    directory = data_dir(config.dir)
+    source(config.name).ensure(directory, progress=progress)
+    if config.test_from:
+        other = source(config.test_from)
+        (other.ensure_test if isinstance(other, PartialSource) else other.ensure)(directory, progress=progress)
 
 
 def load(config: DataConfig) -> Dataset:
@@ -63,15 +76,19 @@ def load(config: DataConfig) -> Dataset:
 
     Raises `UserError` for sizes that do not exist, and for files that are missing or corrupt.
     """
-    found = source(config.name)
-    split_sizes(found.info, config)
-    return select(found.info, config, *found.read(data_dir(config.dir)))
+    sizes(config)
+    found, directory = source(config.name), data_dir(config.dir)
+    training_part, test_part = found.read(directory)
+    if config.test_from:
+        other = source(config.test_from)
+        test_part = other.read_test(directory) if isinstance(other, PartialSource) else other.read(directory)[1]
+    return select(found.info, config, training_part, test_part, _tested(config))
 
 
 def list_datasets(directory: str | None = None) -> list[dict[str, Any]]:
     """One JSON-able row a data set: name, image, classes, split sizes, embedded, state, path, detail, source.
 
-    `state` is "embedded", "cached" (verified), "absent" or "corrupt"; `detail` says what is wrong, else None.
+    `state` is "embedded", "cached" (verified), "test only", "absent" or "corrupt"; `detail` says what is wrong, else None.
     """
     return [_row(name, data_dir(directory)) for name in NAMES]
 
@@ -83,13 +100,27 @@ def fetch(name: str, directory: str | None = None, *, progress: bool = True) -> 
     return _row(name, folder)
 
 
+def _tested(config: DataConfig) -> Info | None:
+    return info(config.test_from, "data.test_from") if config.test_from else None
+
+
+def _without_training(found: Source, directory: Path) -> str:
+    try:
+        if isinstance(found, PartialSource):
+            found.read_test(directory)
+            return "test only"
+    except UserError:
+        pass
+    return "absent"
+
+
 def _row(name: str, directory: Path) -> dict[str, Any]:
     found = source(name)
     state, detail = "embedded" if found.info.embedded else "cached", None
     try:
         found.read(directory)
     except MissingFiles as error:
-        state, detail = "absent", str(error)
+        state, detail = _without_training(found, directory), str(error)
     except UserError as error:
         state, detail = "corrupt", str(error)
     return {
@@ -108,6 +139,7 @@ def _row(name: str, directory: Path) -> dict[str, Any]:
 
 
 __all__ = [
-    "NAMES", "Dataset", "Info", "Source", "Split",
-    "data_dir", "ensure", "fetch", "info", "list_datasets", "load", "select", "shape", "sizes", "source",
+    "NAMES", "Dataset", "Info", "PartialSource", "Source", "Split",
+    "data_dir", "ensure", "fetch", "info", "list_datasets", "load", "release", "select", "shape", "shift", "sizes",
+    "source",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from urllib3.exceptions import HTTPError
 
 from harness import __version__
+from harness.data.archive import check_archive
 from harness.data.files import CorruptFile, FileSet, instructions, locate, read_verified
 from harness.errors import UserError
 
@@ -38,7 +39,7 @@ def fetch(files: FileSet, directory: Path, *, progress: bool, timeout_s: tuple[f
     try:
         folder.mkdir(parents=True, exist_ok=True)
         bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        with _lock(folder, console), bar as bars:
+        with alone_in(folder, console), bar as bars:
             mirrors = files.mirrors
             found = locate(files, directory)
             for name in (name for name in files.sha256 if name not in found):
@@ -54,7 +55,8 @@ def fetch(files: FileSet, directory: Path, *, progress: bool, timeout_s: tuple[f
         raise UserError(f"{folder} cannot be written: {reason}.\n{instructions(files, directory)}") from error
 
 
-def _lock(folder: Path, console: Console) -> AbstractContextManager[object]:
+def alone_in(folder: Path, console: Console) -> AbstractContextManager[object]:
+    """A lock on `folder` for whoever writes there; says so if it has to wait."""
     lock = FileLock(folder / ".lock")
     try:
         return lock.acquire(timeout=0)
@@ -78,22 +80,36 @@ def _fetch_file(
         # Wrappers differ from mirror to mirror, so what is half done can only be continued at the same one.
         part = folder / f".{name}.{zlib.crc32(mirror.encode()):08x}.part"
         try:
-            _transfer(f"{mirror}{name}.gz", part, report, timeout_s)
-            content = read_verified(part, files.sha256[name])
+            _transfer(f"{mirror}{files.served_as(name)}", part, report, timeout_s)
+            complete = _verified(files, name, part)
         except _NETWORK as error:
             errors.append(f"{mirror}: {_reason(error)}")
         except CorruptFile as error:
             part.unlink(missing_ok=True)
             errors.append(f"{mirror}: {str(error).removeprefix(f'{part}: ')}")
         else:
-            complete = folder / f".{name}.tmp"
-            complete.write_bytes(content)
             complete.replace(folder / name)
             for leftover in folder.glob(f".{name}.*.part"):
                 leftover.unlink()
             return mirror
     tried = "".join(f"\n  {error}" for error in errors)
-    raise UserError(f"{name}.gz could not be fetched from any mirror:{tried}\n{instructions(files, directory)}")
+    raise UserError(
+        f"{files.served_as(name)} could not be fetched from any mirror:{tried}\n{instructions(files, directory)}"
+    )
+
+
+def _verified(files: FileSet, name: str, part: Path) -> Path:
+    """A file with what is to be kept of `part`. Raises `CorruptFile`."""
+    sha256 = files.sha256[name]
+    if sha256 is None:
+        check_archive(part)
+        return part
+    content = read_verified(part, sha256, files.exact)
+    if files.exact:
+        return part
+    complete = part.with_name(f".{name}.tmp")
+    complete.write_bytes(content)
+    return complete
 
 
 def _transfer(url: str, part: Path, report: _Report, timeout_s: tuple[float, float]) -> None:

@@ -22,18 +22,34 @@ class CorruptFile(UserError):
 
 @dataclass(frozen=True)
 class FileSet:
-    """The files of one data set. Hashes are of the uncompressed files: gzip wrappers differ from mirror to mirror."""
+    """The files of one data set.
+
+    Hashes are of the uncompressed files: gzip wrappers differ from mirror to mirror. Or, if `exact`, of the files as they
+    are published, which then keep their names; None where none was published: a zip archive, which has checksums within.
+    """
 
     name: str  # also the folder's name within the data directory
-    sha256: Mapping[str, str]
-    mirrors: tuple[str, ...] = ()  # URL prefixes; each serves every file as <prefix><name>.gz
+    sha256: Mapping[str, str | None]
+    mirrors: tuple[
+        str, ...
+    ] = ()  # URL prefixes; each serves every file as <prefix><name>.gz, or <prefix><name> if exact
+    exact: bool = False
+    instead: str = "No files needed: data.name=digits."  # what can be done without them
+
+    def served_as(self, name: str) -> str:
+        """What a mirror calls the file."""
+        return name if self.exact else f"{name}.gz"
 
 
 def locate(files: FileSet, directory: Path) -> dict[str, Path]:
-    """The files that are there: each as `name` or `name.gz`, in `<directory>/<set>/` or in `<directory>/` itself."""
+    """The files that are there: each as `name` or `name.gz`, in `<directory>/<set>/` or in `<directory>/` itself.
+
+    Exact ones are `name` in `<directory>/<set>/` alone: other sets have files of the same names.
+    """
     found: dict[str, Path] = {}
+    folders = (directory / files.name,) if files.exact else (directory / files.name, directory)
     for name in files.sha256:
-        places = (folder / file for folder in (directory / files.name, directory) for file in (name, f"{name}.gz"))
+        places = (folder / file for folder in folders for file in dict.fromkeys((name, files.served_as(name))))
         path = next((place for place in places if place.is_file()), None)
         if path:
             found[name] = path
@@ -47,7 +63,7 @@ def read_all(files: FileSet, directory: Path) -> dict[str, bytes]:
     corrupt: list[str] = []
     for name, path in found.items():
         try:
-            contents[name] = read_verified(path, files.sha256[name])
+            contents[name] = read_verified(path, files.sha256[name], files.exact)
         except CorruptFile as error:
             corrupt.append(str(error))
     if corrupt:
@@ -56,14 +72,16 @@ def read_all(files: FileSet, directory: Path) -> dict[str, bytes]:
             "files that are not named are good and are used as they are."
         )
     if len(found) < len(files.sha256):
-        raise MissingFiles(f"{instructions(files, directory)}\n`capsbench data fetch {files.name}` fetches them.")
+        raise missing(files, directory)
     return contents
 
 
-def read_verified(path: Path, sha256: str) -> bytes:
-    """The file's uncompressed content. Raises `CorruptFile` if it is not what `sha256` promises."""
+def read_verified(path: Path, sha256: str | None, exact: bool = False) -> bytes:
+    """The file's uncompressed content. Raises `CorruptFile` if it (the file itself if `exact`) is not as `sha256` promises."""
     try:
         content = path.read_bytes()
+        if exact:
+            _compare(path, content, sha256, "SHA-256")
         if content.startswith(b"\x1f\x8b"):  # by content, not by name: some servers decompress on the way
             content = gzip.decompress(content)
     except EOFError:
@@ -72,20 +90,36 @@ def read_verified(path: Path, sha256: str) -> bytes:
         raise CorruptFile(f"{path}: corrupt gzip ({error}).") from None
     except OSError as error:
         raise CorruptFile(f"{path}: cannot be read ({error.strerror}).") from None
+    if not exact:
+        _compare(path, content, sha256, "uncompressed SHA-256")
+    return content
+
+
+def _compare(path: Path, content: bytes, sha256: str | None, what: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise CorruptFile(f"{path}: corrupt; uncompressed SHA-256 expected {sha256}, found {found}.")
-    return content
+        raise CorruptFile(f"{path}: corrupt; {what} expected {sha256}, found {found}.")
+
+
+def missing(files: FileSet, directory: Path) -> MissingFiles:
+    """Says what is missing, and what fetches it."""
+    return MissingFiles(f"{instructions(files, directory)}\n`capsbench data fetch {files.name}` fetches them.")
 
 
 def instructions(files: FileSet, directory: Path) -> str:
     """Which files are missing from `directory`, where they may be put, and what needs no file at all."""
     found = locate(files, directory)
-    lines = [f"{name}  SHA-256 {sha256}" for name, sha256 in files.sha256.items() if name not in found]
+    lines = [
+        f"{name}  SHA-256 {sha256}" if sha256 else name for name, sha256 in files.sha256.items() if name not in found
+    ]
+    how = (
+        "as it is published"
+        if files.exact
+        else "each as it is or gzipped (NAME.gz); the hashes are of the uncompressed files"
+    )
     return (
         f"Data set {files.name}: {len(lines)} of {len(files.sha256)} files are missing from {directory}:\n  "
         + "\n  ".join(lines)
-        + f"\nPut them into {directory / files.name}, each as it is or gzipped (NAME.gz); the hashes are of the "
-        "uncompressed files.\nAnother folder: set the environment variable CAPSBENCH_DATA, or data.dir in the suite. "
-        "No files needed: data.name=digits."
+        + f"\nPut them into {directory / files.name}, {how}.\n"
+        f"Another folder: set the environment variable CAPSBENCH_DATA, or data.dir in the suite. {files.instead}"
     )

@@ -65,7 +65,7 @@ def speed(request: Request, tell: Tell) -> dict[str, Any]:
         suite = _suite(request)
         chosen, warnings = installed(list(suite.grid["impl"]), named=bool(request.impls))
         trials = [trial for trial in _trials(suite) if trial.impl in chosen]
-        for config in {trial.data.name: trial.data for trial in trials}.values():
+        for config in {trial.data.model_dump_json(): trial.data for trial in trials}.values():
             data.ensure(config, progress=True)
     if request.trace:
         _check_folder(request.trace)

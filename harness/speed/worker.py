@@ -211,11 +211,12 @@ class Cell:
     @cached_property
     def _plan(self) -> EpochPlan:
         """`steps` full batches of the training images in random order, over and over where there are not enough."""
+        from harness import data
         from harness.plans import plan_epoch
         from harness.spec import EpochPlan
 
         batch = self.trial.train.batch
-        plan = plan_epoch(_SEED, 1, self.steps * batch, batch, self.trial.data.augment.shift)
+        plan = plan_epoch(_SEED, 1, self.steps * batch, batch, data.shift(self.trial.data))
         return EpochPlan(plan.order % self._staged, plan.shifts, batch)
 
     def _train(self) -> Any:

@@ -1,0 +1,41 @@
+"""Zip archives of MATLAB files: read entry by entry into memory; nothing is ever unpacked beside other files."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from harness.data.files import CorruptFile
+
+
+def check_archive(path: Path) -> None:
+    """Raises `CorruptFile` unless `path` is a whole zip archive, every entry lies inside it and has its checksum."""
+    for _ in entries(path):
+        pass
+
+
+def entries(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each .mat entry, 2.mat before 10.mat. Raises `CorruptFile` for a damaged or hostile archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in _files(path, archive):
+                yield entry.filename, archive.read(entry)  # verifies the entry's CRC-32
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise CorruptFile(f"{path}: truncated or corrupt zip archive ({error}).") from None
+    except OSError as error:
+        raise CorruptFile(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
+def _files(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    found: list[tuple[int, str, zipfile.ZipInfo]] = []
+    for entry in archive.infolist():
+        place = PurePosixPath(entry.filename.replace("\\", "/"))
+        if place.is_absolute() or ".." in place.parts or ":" in entry.filename:
+            raise CorruptFile(f'{path}: its entry "{entry.filename}" points outside of its folder; refused.')
+        if place.suffix == ".mat" and "__MACOSX" not in place.parts:
+            found.append((len(place.stem), place.stem, entry))
+    if not found:
+        raise CorruptFile(f"{path}: there is no .mat file in it.")
+    return [entry for *_, entry in sorted(found, key=lambda each: each[:2])]

@@ -1,0 +1,40 @@
+"""MATLAB files of version 5, through SciPy: every way in which they can be damaged is a `CorruptFile`."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from typing import Any
+
+import numpy as np
+
+from harness.data.base import Split
+from harness.data.files import CorruptFile
+
+
+def variables(content: bytes, name: str, *wanted: str) -> dict[str, Any]:
+    """The `wanted` variables of a MATLAB file's content. Raises `CorruptFile` calling it `name`."""
+    # Imported here: SciPy takes a quarter of a second of every trial, whatever its data.
+    scipy_io: Any = importlib.import_module("scipy.io")
+    try:
+        found: dict[str, Any] = scipy_io.loadmat(io.BytesIO(content), variable_names=wanted)
+    except Exception as error:  # of a damaged file it raises a dozen different ones
+        raise CorruptFile(f"{name}: truncated, corrupt or not a MATLAB file of version 5 ({error}).") from None
+    if absent := [each for each in wanted if each not in found]:
+        there = ", ".join(each for each in found if not each.startswith("__")) or "nothing"
+        raise CorruptFile(f"{name}: no variable {' and no '.join(absent)} in it; {there} found.")
+    return found
+
+
+def checked(images: np.ndarray, labels: np.ndarray, image: tuple[int, int, int], classes: int, name: str) -> Split:
+    """N images and labels as a `Split`. Raises `CorruptFile` calling them `name` where shape, type or label is wrong."""
+    if images.dtype != np.uint8 or images.shape[1:] != image or labels.shape != (len(images),):
+        raise CorruptFile(
+            f"{name}: uint8 images {('N', *image)} and as many labels expected, "
+            f"found {images.dtype} {images.shape} and {labels.shape}."
+        )
+    if not len(images):
+        raise CorruptFile(f"{name}: there is no image in it.")
+    if wrong := [label for label in np.unique(labels).tolist() if label not in range(classes)]:
+        raise CorruptFile(f"{name}: a label of {wrong[0]}; expected 0 to {classes - 1}.")
+    return Split(images, labels.astype(np.int64))
