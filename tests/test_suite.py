@@ -286,7 +286,7 @@ def test_ids_tell_trials_apart_and_nothing_else(folder: Path) -> None:
     assert alone == ids(minimal(train="{batch: 32}", grid="{impl: [torch], model.routing: [3]}"))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing"])
+@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing", "affnist"])
 def test_shipped_suites(name: str) -> None:
     path = SUITES / f"{name}.yaml"
     full, quick = load_suite(path), load_suite(path, quick=True)

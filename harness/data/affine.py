@@ -123,7 +123,7 @@ def _resample(
     index = row * width + column + (np.arange(count, dtype=np.int32) * width**2)[:, None, None]
     four: UInt32[np.ndarray, "N 40 40"] = corners.reshape(-1).take(
         index, mode="clip"
-    )  # clip: never needed, and faster than asking
+    )  # never clips; faster than asking
     right, down = ((each >> 8).astype(np.uint32) & 255 for each in (x, y))
     # Upper and lower pixels side by side in 16 bits each.
     pairs = (four & 0x00FF00FF) * (256 - right) + (four >> 8 & 0x00FF00FF) * right
