@@ -1,12 +1,14 @@
-"""Weights and checkpoints on disk: safetensors, canonical names and layouts."""
+"""Weights, checkpoints and predictions on disk: safetensors; weights under canonical names and layouts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import safetensors
 import safetensors.numpy
+from jaxtyping import Int
 
 from harness.spec import Moments, Weights
 
@@ -21,6 +23,17 @@ def save_weights(path: Path, weights: Weights) -> None:
 
 def load_weights(path: Path) -> Weights:
     return _load(path)
+
+
+def save_predictions(path: Path, predicted: Int[np.ndarray, "N ..."], labels: Int[np.ndarray, "N ..."]) -> None:
+    """Writes what the trained model said of the N test images, in the data set's order, beside their labels."""
+    _save({"predicted": predicted.astype(np.int32), "labels": labels.astype(np.int32)}, path)
+
+
+def load_predictions(path: Path) -> tuple[Int[np.ndarray, "N ..."], Int[np.ndarray, "N ..."]]:
+    """The inverse of `save_predictions`."""
+    arrays = _load(path)
+    return arrays["predicted"], arrays["labels"]
 
 
 def save_checkpoint(path: Path, weights: Weights, moments: Moments) -> None:

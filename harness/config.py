@@ -63,6 +63,14 @@ class ParityConfig(Section):
     margin_pct: Annotated[float, Field(gt=0, le=100)] = 0.1
 
 
+class MeasureConfig(Section):
+    """What is measured beside the training, outside of all timed regions."""
+
+    # How many images the routing is looked at on after each epoch (`harness.insight.routing_logit_change`): the first of
+    # the validation images, or of the training images where there are none. 0: not at all.
+    routing_logits: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+
 class Resources(Section):
     """What one trial takes for itself alone. `auto`: one GPU where the cluster has any, else none."""
 
@@ -83,6 +91,7 @@ class Trial(Section):
     train: TrainConfig
     runtime: RuntimeConfig
     parity: ParityConfig
+    measure: MeasureConfig = MeasureConfig()
     cpus: Count
     gpus: Annotated[int, Field(ge=0)]
 
@@ -97,5 +106,6 @@ class Trial(Section):
 
 
 __all__ = [
-    "Augment", "DataConfig", "LrDecay", "ParityConfig", "Positive", "Resources", "RuntimeConfig", "TrainConfig", "Trial",
+    "Augment", "DataConfig", "LrDecay", "MeasureConfig", "ParityConfig", "Positive", "Resources", "RuntimeConfig",
+    "TrainConfig", "Trial",
 ]  # fmt: skip

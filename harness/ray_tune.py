@@ -125,7 +125,7 @@ def supervise(config: dict[str, Any]) -> None:
         here = held.enter_context(scratch_folder())
 
         def tell_after_files(event: Event) -> None:
-            for key in ("checkpoint", "weights"):
+            for key in ("checkpoint", "weights", "predictions"):
                 if event.get(key):
                     home.send(here / event[key], folder)
             tell(event)

@@ -20,6 +20,7 @@ from harness import identity, registry
 from harness.config import Trial
 from harness.draft import Draft, attributed
 from harness.errors import UserError
+from harness.insight import has_capsules
 from harness.keys import AXES, KEYS, SECTION_KEYS, Sections
 from harness.spec import ModelSpec
 from harness.yamlfile import Problems, parse_mapping, read_text
@@ -150,6 +151,7 @@ class _Cell:
             train=sections.train,
             runtime=sections.runtime,
             parity=sections.parity,
+            measure=sections.measure,
             cpus=sections.resources.cpus,
             gpus=gpus,
         )
@@ -158,12 +160,20 @@ class _Cell:
         """(key, message) of what is valid by itself and impossible together."""
         sections = self.sections
         try:
-            train, _, _ = datasets.sizes(sections.data)
+            train, validation, _ = datasets.sizes(sections.data)
         except UserError as error:
             yield attributed(error, "data.name")
         else:
             if sections.train.batch > train:
                 yield "train.batch", f"found {sections.train.batch}, more than the {train:,} training images"
+            seen, part = (validation, "validation") if validation else (train, "training")
+            if sections.measure.routing_logits > seen:
+                yield (
+                    "measure.routing_logits",
+                    f"found {sections.measure.routing_logits}, more than the {seen:,} {part} images",
+                )
+        if sections.measure.routing_logits and not has_capsules(sections.model):
+            yield "measure.routing_logits", f"a model of kind {sections.model.kind} has no routing; expected 0"
         try:
             self.model()
         except UserError as error:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import data, registry
-from harness.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from harness.checkpoint import load_checkpoint, save_checkpoint, save_predictions, save_weights
 from harness.config import Trial
 from harness.data import Dataset
 from harness.environment import gpus, memory_bytes
 from harness.errors import TrialFailed, UserError, starved
+from harness.insight import routing_logit_change
 from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
 from harness.spec import EvalTotals, Impl
@@ -104,6 +105,7 @@ def _run_trial(
     with phases("test_s"):
         test = impl.evaluate(dataset.test.images, dataset.test.labels)
     save_weights(scratch / "weights.safetensors", impl.dump())
+    save_predictions(scratch / "predictions.safetensors", test.predicted, dataset.test.labels)
     for doubt in doubts(observed[1:] or observed):  # the first epoch is warm-up
         emit({"kind": "warning", "message": doubt})
     emit(
@@ -117,6 +119,7 @@ def _run_trial(
             "test_images": len(dataset.test.labels),
             "peak_bytes": impl.peak_bytes() or peak_rss_bytes(),
             "weights": "weights.safetensors",
+            "predictions": "predictions.safetensors",
         }
     )
 
@@ -160,7 +163,13 @@ def _train_epoch(
         if len(dataset.validation.labels):
             validation = impl.evaluate(dataset.validation.images, dataset.validation.labels)
     checkpoint = f"epoch-{epoch:04d}.safetensors"
-    save_checkpoint(scratch / checkpoint, impl.dump(), impl.dump_moments())
+    weights = impl.dump()
+    save_checkpoint(scratch / checkpoint, weights, impl.dump_moments())
+    measured: dict[str, Any] = {}
+    if count := trial.measure.routing_logits:
+        seen = dataset.validation if len(dataset.validation) else dataset.train
+        precision = trial.runtime.precision
+        measured["routing_logit_change"] = routing_logit_change(trial.model, weights, seen.images[:count], precision)
     return sample, {
         "kind": "epoch",
         "epoch": epoch,
@@ -176,6 +185,7 @@ def _train_epoch(
         "val_loss": validation.loss.total if validation else None,
         "val_err_pct": _error_pct(validation, dataset.validation.labels) if validation else None,
         "lr": train.optim.lr_at((epoch - 1) * math.ceil(totals.count / batch)),
+        **measured,
         "plan_sha256": plan_digest(plan),
         "checkpoint": checkpoint,
     }
