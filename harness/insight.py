@@ -48,7 +48,8 @@ def routing_logit_change(
 
     Value k is the mean of |b_ij^(k+1) - b_ij^(k)| = |u_hat_j|i . v_j^(k)| over the N images, the primary capsules i and the
     output capsules j, where v^(k) are the output capsules of iteration k and b^(1) = 0 (Procedure 1, line 7). The last is
-    what a further iteration would start from; nothing of the network's output depends on it.
+    what a further iteration would start from; nothing of the network's output depends on it. As routing converges these
+    changes tend to a limit, |u_hat . v|, and not to zero.
     """
     net = specification(model, weights, precision)
     totals = np.zeros(model.routing)

@@ -70,8 +70,11 @@ def draw_reconstructions(material: Material, folder: Path) -> list[Path]:
     title = "test images and their reconstructions" + ("" if len(wrong) else " (none is wrongly classified)")
     figure = new_figure(material, title, (10.5, 1.0 + 1.02 * sum(lines) + 0.75 * len(blocks)))
     axes = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=lines)[:, 0]
+    across = max(len(shown) for shown, _, _ in blocks)
     for axis, (shown, rows, heading) in zip(axes, blocks, strict=True):
-        show_mosaic(axis, _beside(net, shown, len(rows)), rows, _captions(shown))
+        tiles = _beside(net, shown, len(rows))
+        blank = [(0, 0), (0, across - len(shown)), *[(0, 0)] * 3]  # so that all images have one size
+        show_mosaic(axis, np.pad(tiles, blank, constant_values=1.0), rows, _captions(shown))
         axis.set_title(heading, fontsize=10, loc="left")
     return [save(figure, folder / "reconstructions.png")]
 
@@ -91,7 +94,7 @@ def _captions(shown: Examples) -> list[str]:
 def draw_lengths(material: Material, folder: Path) -> list[Path]:
     """lengths.png: how long the output capsules are, of the true class and of all others."""
     sample = material.sample
-    is_true = np.arange(sample.lengths.shape[1]) == sample.labels[:, None]
+    is_true: np.ndarray = np.eye(sample.lengths.shape[1], dtype=bool)[sample.labels]
     figure = new_figure(material, f"lengths of the output capsules of {len(sample.labels):,} test images", (8, 4.4))
     axis = plain(figure.subplots())
     bins = np.linspace(0, 1, 41)
@@ -121,13 +124,17 @@ def draw_entropy(material: Material, folder: Path) -> list[Path]:
     numbers = range(1, iterations + 1)
     flat = entropies.reshape(iterations, -1)
     low, high = np.percentile(flat, [10, 90], axis=1)
+    means, most = flat.mean(1), math.log(classes)
     axis.fill_between(numbers, low, high, color=TRAIN, alpha=0.2, lw=0, label="10% to 90% of the primary capsules")
-    axis.plot(numbers, flat.mean(1), marker="o", color=TRAIN, label="mean")
-    axis.axhline(
-        math.log(classes), color=TEST, lw=1, ls="--", label=f"even couplings: ln {classes} = {math.log(classes):.3f}"
-    )
-    axis.set_ylim(0, 1.08 * math.log(classes))
+    axis.plot(numbers, means, marker="o", color=TRAIN, label="mean")
+    for number, mean in zip(numbers, means, strict=True):
+        axis.annotate(f"{mean:.4f}", (number, mean), (0, -14), textcoords="offset points", ha="center", fontsize=9)
+    axis.axhline(most, color=TEST, lw=1, ls="--", label=f"even couplings: ln {classes} = {most:.4f}")
+    span = max(most - min(low.min(), means.min()), 1e-3)  # what routing decides can be little: not from zero then
+    axis.set_ylim(max(0.0, most - 1.8 * span), most + 0.15 * span)
+    axis.ticklabel_format(axis="y", useOffset=False)
     axis.set_xticks(numbers)
+    axis.set_xlim(0.6, iterations + 0.4)
     axis.set_xlabel("routing iteration")
     axis.set_ylabel("entropy (nats)")
     axis.legend(frameon=False, loc="lower left")

@@ -67,49 +67,64 @@ def draw_classes(material: Material, folder: Path) -> list[Path]:
 
 
 def _figure(material: Material, matrix: np.ndarray, rows: Sequence[ClassRow], path: Path) -> Path:
-    wrong = int(matrix.sum() - np.trace(matrix))
-    title = f"confusion of {matrix.sum():,} test images: {wrong:,} wrong ({100 * wrong / matrix.sum():.2f}%)"
-    figure = new_figure(material, title, (10.5, 6.2))
-    grid, table = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.9, 1]})
-    _matrix(grid, matrix)
-    _table(table, rows)
+    images, wrong = int(matrix.sum()), int(matrix.sum() - np.trace(matrix))
+    title = f"confusion of {images:,} test images: {wrong:,} wrong ({100 * wrong / images:.2f}%)"
+    figure = new_figure(material, title, (10.5, 6.4))
+    axis = figure.subplots()
+    classes, told = len(matrix), len(matrix) <= _MOST_NUMBERS
+    axis.imshow(_cells(matrix))
+    edges = np.arange(-0.5, classes)
+    axis.hlines(edges, -0.5, classes - 0.5, color="0.88", lw=0.6)
+    axis.vlines(edges, -0.5, classes - 0.5, color="0.88", lw=0.6)
+    step = 1 if told else 1 + classes // _MOST_NUMBERS
+    axis.set_xticks(range(0, classes, step))
+    axis.set_yticks(range(0, classes, step))
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_xlim(-0.5, 1.72 * classes)
+    axis.set_ylim(classes - 0.5, -0.5 - 0.1 * classes)
+    axis.set_xlabel("predicted class", x=0.5 / 1.72)
+    axis.set_ylabel("true class")
+    if told:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                dark = row != column and count > 0.6 * _most_mistakes(matrix)
+                axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
+        _table(axis, rows)
     return save(figure, path)
 
 
-def _matrix(axis: Any, matrix: np.ndarray) -> None:
+def _cells(matrix: np.ndarray) -> np.ndarray:
     """Mistakes in shades of orange, by their number; what is right in one blue, or no mistake could be seen."""
-    mistakes = matrix * (1 - np.eye(len(matrix), dtype=int))
-    cells = colormap("Oranges")(0.85 * mistakes / max(1, mistakes.max()))
-    cells[mistakes == 0] = 1
+    cells = colormap("Oranges")(0.85 * matrix / _most_mistakes(matrix))
+    cells[matrix == 0] = 1
     cells[np.eye(len(matrix), dtype=bool)] = (0.80, 0.88, 0.95, 1)
-    axis.imshow(cells)
-    if len(matrix) <= _MOST_NUMBERS:
-        for (row, column), count in np.ndenumerate(matrix):
-            if count:
-                axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8)
-    step = 1 + len(matrix) // (_MOST_NUMBERS + 1)
-    axis.set_xticks(range(0, len(matrix), step))
-    axis.set_yticks(range(0, len(matrix), step))
-    axis.set_xlabel("predicted class")
-    axis.set_ylabel("true class")
-    axis.tick_params(length=0)
+    return cells
+
+
+def _most_mistakes(matrix: np.ndarray) -> int:
+    return max(1, int((matrix - np.diag(np.diag(matrix))).max()))
 
 
 def _table(axis: Any, rows: Sequence[ClassRow]) -> None:
-    """A line a class, level with the matrix's."""
-    titles = ("class", "precision %", "recall %", "F1 %", "images")
-    shown = rows[:_MOST_NUMBERS]
-    for column, title in enumerate(titles):
-        axis.text(column, -0.9, title, ha="right", va="center", fontsize=9, weight="bold")
-    for line, row in enumerate(shown):
-        percents = (row.precision, row.recall, row.f1)
-        texts = [str(row.label), *("-" if p is None else f"{100 * p:.2f}" for p in percents), f"{row.support:,}"]
-        for column, text in enumerate(texts):
-            axis.text(column, line, text, ha="right", va="center", fontsize=9)
-    means = [np.mean([p for p in each if p is not None] or [np.nan]) for each in
-             ([r.precision for r in rows], [r.recall for r in rows], [r.f1 for r in rows])]  # fmt: skip
-    for column, text in enumerate(["mean", *(f"{100 * mean:.2f}" for mean in means)]):
-        axis.text(column, len(shown) + 0.1, text, ha="right", va="center", fontsize=9, color="0.35")
-    axis.set_xlim(-0.6, len(titles) - 0.9)
-    axis.set_ylim(len(shown) + 0.5, -1.5)
-    axis.axis("off")
+    """To the right of the matrix, each class level with its line; the means of the classes below."""
+    columns = {
+        "precision %": [row.precision for row in rows],
+        "recall %": [row.recall for row in rows],
+        "F1 %": [row.f1 for row in rows],
+    }
+    count = len(rows)
+
+    def write(column: int, line: float, text: str, **style: Any) -> None:
+        axis.text((1.16 + 0.18 * column) * count - 0.5, line, text, ha="right", va="center", fontsize=9, **style)
+
+    head, foot = -0.5 - 0.05 * count, count - 0.5 + 0.05 * count
+    for column, (title, values) in enumerate(columns.items()):
+        write(column, head, title, weight="bold")
+        for line, value in enumerate(values):
+            write(column, line, "-" if value is None else f"{100 * value:.2f}")
+        known = [value for value in values if value is not None]
+        write(column, foot, f"mean {100 * sum(known) / len(known):.2f}" if known else "-", color="0.35")
+    write(3, head, "images", weight="bold")
+    for line, row in enumerate(rows):
+        write(3, line, f"{row.support:,}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness import data
 from harness.figures.material import LeftOut, Material
 from harness.figures.style import TEST, TRAIN, VALIDATION, colormap, new_figure, plain, save
 
@@ -31,8 +32,7 @@ def draw_learning(material: Material, folder: Path) -> list[Path]:
     result, epochs = material.result, material.result.epochs
     if not epochs:
         raise LeftOut("the run holds no epoch of this trial")
-    said = "" if result.test_err_pct is None else f": test error {result.test_err_pct:.2f}%"
-    figure = new_figure(material, f"loss and error by epoch{said}", (10.5, 4.4))
+    figure = new_figure(material, "loss and error by epoch", (10.5, 4.4))
     loss, error = (plain(axis) for axis in figure.subplots(1, 2))
     numbers = [epoch["epoch"] for epoch in epochs]
     for axis, name, test in ((loss, "loss", result.test_loss), (error, "err_pct", result.test_err_pct)):
@@ -44,7 +44,8 @@ def draw_learning(material: Material, folder: Path) -> list[Path]:
                 axis.plot(numbers, shown, marker="o", ms=3.5, lw=1.4, color=color, label=label)
                 drawn += [value for value in values if value is not None]
         if test is not None:
-            axis.plot(numbers[-1], test, marker="*", ms=13, ls="", color=TEST, label=f"test: {test:.4g}", zorder=3)
+            label = f"test: {test:.4f}" if name == "loss" else f"test: {test:.2f}%"
+            axis.plot(numbers[-1], test, marker="*", ms=13, ls="", color=TEST, label=label, zorder=3)
             drawn.append(test)
         if drawn and min(drawn) > 0 and max(drawn) / min(drawn) > _WIDE:
             axis.set_yscale("log")
@@ -64,8 +65,9 @@ def draw_routing_logits(material: Material, folder: Path) -> list[Path]:
     if not epochs:
         reason = "nothing was measured" if count else "not asked for (measure.routing_logits in the suite)"
         raise LeftOut(reason, lacking=bool(count))
+    part = "validation" if data.sizes(material.trial.data)[1] else "training"
     changes = np.array([epoch["routing_logit_change"] for epoch in epochs], float)
-    title = f"mean change |b(k+1) - b(k)| of the routing logits in iteration k, over {count:,} images"
+    title = f"mean change |b(k+1) - b(k)| of the routing logits in iteration k, over {count:,} {part} images"
     figure = new_figure(material, title, (10.5, 4.4))
     over, after = (plain(axis) for axis in figure.subplots(1, 2, sharey=True))
     iterations = changes.shape[1]

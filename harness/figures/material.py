@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from scipy import special
 
 from harness.checkpoint import load_predictions, load_weights
 from harness.config import DataConfig
@@ -131,7 +130,7 @@ class Material:
         for start in range(0, len(chosen), CHUNK):
             steps = net.routing_steps(chosen.images[start : start + CHUNK])
             lengths.append(np.linalg.norm(steps[-1][1], axis=-1))
-            entropies.append(np.stack([special.entr(coupling).sum(-1) for coupling, _, _ in steps]))  # pyright: ignore
+            entropies.append(np.stack([_entropy(coupling) for coupling, _, _ in steps]))
         return Sample(chosen.labels, np.concatenate(lengths), np.concatenate(entropies, axis=1))
 
     @cached_property
@@ -169,6 +168,12 @@ class Material:
         labels, predicted = self._said
         images = self.test.images[np.asarray(indices, int)]
         return Examples(images, labels[indices], predicted[indices], self._digit(images)[0])
+
+
+def _entropy(coupling: Float[np.ndarray, "B I J"]) -> Float[np.ndarray, "B I"]:
+    """In nats; a coefficient of zero adds nothing."""
+    c = coupling.astype(np.float64)
+    return -(c * np.log(np.where(c > 0, c, 1.0))).sum(-1)
 
 
 def _one_class(labels: np.ndarray) -> None:
