@@ -26,7 +26,7 @@ from harness.insight import routing_logit_change, specification
 from harness.journal import Journal
 from harness.mlflow_view import metric_rows
 from harness.results import summarise
-from harness.suite import load_suite
+from harness.suite import Suite, load_suite
 from harness.trial import run_trial
 
 SUITE = Path(__file__).parent.parent / "suites" / "quickstart.yaml"
@@ -38,9 +38,15 @@ SMALL = (
 PNG = b"\x89PNG"
 
 
+def small_suite(*changes: str) -> Suite:
+    """The suite with SMALL and, over it, `changes`."""
+    settings = dict(override.split("=", 1) for override in (*SMALL, *changes))
+    return load_suite(SUITE, [f"{key}={value}" for key, value in settings.items()])
+
+
 def finished_run(run_dir: Path, *overrides: str) -> Path:
     """A run directory as the driver leaves it, of one small trial trained here."""
-    (trial,) = load_suite(SUITE, (*SMALL, *overrides)).trials(0, lambda _: {})
+    (trial,) = small_suite(*overrides).trials(0, lambda _: {})
     with Journal(run_dir).open() as journal:
         document = trial.model_dump(mode="json")
         journal.write_plan({"suite": trial.suite, "source": "quickstart.yaml", "trials": [document]}, "")
@@ -334,4 +340,4 @@ def test_what_is_not_there_is_named(run_dir: Path, tmp_path: Path) -> None:
 )
 def test_the_measure_is_checked_before_anything_starts(overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_suite(SUITE, (*SMALL, *overrides))
+        small_suite(*overrides)

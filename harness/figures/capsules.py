@@ -68,7 +68,7 @@ def draw_reconstructions(material: Material, folder: Path) -> list[Path]:
         raise LeftOut("there are no test images to show")
     lines = [len(rows) for _, rows, _ in blocks]
     title = "test images and their reconstructions" + ("" if len(wrong) else " (none is wrongly classified)")
-    figure = new_figure(material, title, (10.5, 1.0 + 1.02 * sum(lines) + 0.75 * len(blocks)))
+    figure = new_figure(material, title, (10.5, 0.9 + 0.97 * sum(lines) + 0.5 * len(blocks)))
     axes = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=lines)[:, 0]
     across = max(len(shown) for shown, _, _ in blocks)
     for axis, (shown, rows, heading) in zip(axes, blocks, strict=True):

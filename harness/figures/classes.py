@@ -81,8 +81,8 @@ def _figure(material: Material, matrix: np.ndarray, rows: Sequence[ClassRow], pa
     axis.set_yticks(range(0, classes, step))
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_xlim(-0.5, 1.72 * classes)
-    axis.set_ylim(classes - 0.5, -0.5 - 0.1 * classes)
+    axis.set_xlim(-0.55, 1.72 * classes)
+    axis.set_ylim(classes - 0.45, -0.5 - 0.1 * classes)
     axis.set_xlabel("predicted class", x=0.5 / 1.72)
     axis.set_ylabel("true class")
     if told:

@@ -49,6 +49,7 @@ def draw_learning(material: Material, folder: Path) -> list[Path]:
             drawn.append(test)
         if drawn and min(drawn) > 0 and max(drawn) / min(drawn) > _WIDE:
             axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
         else:
             axis.set_ylim(bottom=0)
         _by_epoch(axis)
