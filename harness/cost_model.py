@@ -7,14 +7,13 @@
 
 The four constants are never negative, and are fitted to one implementation in one precision on one machine, by least
 squares of the relative errors. The fixed part is of one of two kinds, and the primary convolution's operations are those
-of the direct sum or of the frequency domain (`impls.spectral`): of the four forms the one that predicts the cells best.
-What the model is worth is told by `leave_one_out`: each cell predicted from the others.
+of the direct sum or of the frequency domain (`impls.spectral`): of the four forms the one that predicts left-out cells best.
+What the model is worth is told by `leave_one_out`: each cell predicted by a model, its form included, made from the others.
 """
 
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,11 @@ from harness.weights import parameter_count
 
 Fixed = Literal["step", "weights"]
 Algorithm = Literal["direct", "spectral"]
+_Form = tuple[Fixed, Algorithm]
+_FORMS: tuple[_Form, ...] = (("step", "direct"), ("step", "spectral"), ("weights", "direct"), ("weights", "spectral"))
+
+FEWEST = 6
+"""Cells, of which four constants say something."""
 
 TERMS = ("fixed", "products", "votes", "routing")
 """Names of the constants a to d; their units are seconds (or seconds per byte), seconds per operation, seconds per byte."""
@@ -68,6 +72,17 @@ class CostModel:
         return max(abs(error) for error in self.leave_one_out)
 
 
+def sentence(name: str, setting: str, of: Cell, model: CostModel) -> str:
+    """What a step of the cell `of` consists of, which `setting` describes, and how well the model of `name` predicts."""
+    shares = model.shares(of.model, of.batch)
+    parts = ", ".join(f"{term} {1e3 * seconds:.0f} ms" for term, seconds in shares.items() if seconds)
+    return (
+        f"{name}: a step of {of.batch} images ({setting or 'the only setting'}) is {parts}; "
+        f"cells predicted from the others are off by at most {100 * model.worst:.1f}% "
+        f"(fixed part by {model.fixed}, primary convolution counted as {model.algorithm})"
+    )
+
+
 def counts(model: ModelSpec, batch: int, fixed: Fixed, algorithm: Algorithm) -> np.ndarray:
     """What the constants are multiplied by, in the order of `TERMS`."""
     votes = batch * model.primary_capsules * model.classes * model.digit_dim * _ITEM_BYTES
@@ -92,24 +107,34 @@ def _operations(model: ModelSpec, batch: int, algorithm: Algorithm) -> int:
 
 
 def fit(cells: Sequence[Cell]) -> CostModel | None:
-    """The best of the four forms; None for fewer than three cells, which would explain nothing."""
-    if len(cells) < 3:
+    """The best of the four forms; None for fewer than `FEWEST` cells, which would explain nothing."""
+    if len(cells) < FEWEST:
         return None
-    fixed: tuple[Fixed, ...] = ("step", "weights")
-    algorithms: tuple[Algorithm, ...] = ("direct", "spectral")
-    forms = itertools.product(fixed, algorithms)
-    return min((_fit(cells, *form) for form in forms), key=lambda model: _spread(model.leave_one_out))
-
-
-def _fit(cells: Sequence[Cell], fixed: Fixed, algorithm: Algorithm) -> CostModel:
-    counted = np.array([counts(cell.model, cell.batch, fixed, algorithm) for cell in cells])
+    everything = np.arange(len(cells))
+    counted = {form: np.array([counts(cell.model, cell.batch, *form) for cell in cells]) for form in _FORMS}
     measured = np.array([cell.step_s for cell in cells])
-    errors: list[float] = []
-    for index in range(len(cells)):
-        others = np.arange(len(cells)) != index
-        constants = _solve(counted[others], measured[others])
-        errors.append(float(counted[index] @ constants / measured[index] - 1))
-    return CostModel(fixed, algorithm, tuple(map(float, _solve(counted, measured))), tuple(errors))
+
+    def errors(form: _Form, known: np.ndarray) -> np.ndarray:
+        """Relative, of each of `known`, predicted from the others of them."""
+        found = [
+            counted[form][index] @ _solve(counted[form][others], measured[others]) / measured[index] - 1
+            for index in known
+            for others in [known[known != index]]
+        ]
+        return np.array(found)
+
+    def best(known: np.ndarray) -> _Form:
+        return min(_FORMS, key=lambda form: float(np.square(errors(form, known)).sum()))
+
+    def predicted(index: int) -> float:
+        """From the others, relative to what was measured."""
+        others = everything[everything != index]
+        form = best(others)
+        return float(counted[form][index] @ _solve(counted[form][others], measured[others]) / measured[index])
+
+    form = best(everything)
+    constants = _solve(counted[form], measured)
+    return CostModel(*form, tuple(map(float, constants)), tuple(predicted(index) - 1 for index in everything))
 
 
 def _solve(counted: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -119,7 +144,3 @@ def _solve(counted: np.ndarray, measured: np.ndarray) -> np.ndarray:
     scale = np.abs(relative).max(axis=0)
     solution, _ = optimize.nnls(relative / scale, np.ones(len(measured)))
     return np.asarray(solution) / scale
-
-
-def _spread(errors: Sequence[float]) -> float:
-    return float(np.sqrt(np.mean(np.square(errors))))

@@ -28,6 +28,7 @@ from harness.speed.process import Failure, Record, Session, Setting, measure
 from harness.speed.show import show
 from harness.suite import load_suite
 from tests.run_helpers import TESTS, capsbench, started, wait_for, write_suite
+from tests.test_report import SETTINGS, law, model
 
 GOOD = ("numpy", "speed_helpers:Parted")
 BAD = {
@@ -271,6 +272,28 @@ def test_the_floor_of_a_gpu_is_of_its_precision_or_of_its_memory(tmp_path: Path)
     console = Console(width=200, record=True, file=io.StringIO())
     show(console, document(Session([fast, slow]), setting_of(tmp_path)))
     assert re.search(r"torch +fp32 +16 +2 +2\.00 .* 0\.50x", console.export_text())
+
+
+def test_a_cost_model_of_enough_cells(tmp_path: Path) -> None:
+    cells = [gpu_record(tmp_path, "fp32", 1.0, 5e13, None) for _ in SETTINGS]
+    for index, (record, (batch, routing, side)) in enumerate(zip(cells, SETTINGS, strict=True)):
+        train = record.trial.train.model_copy(update={"batch": batch})
+        record.trial = record.trial.model_copy(update={"model": model(routing, side), "train": train})
+        record.name = f"cell-{index}"
+        record.rounds = [turn | {"step_s": law(record.trial.model, batch)} for turn in record.rounds]
+    cells[-1].rounds = [turn | {"step_s": 2 * turn["step_s"]} for turn in cells[-1].rounds]
+    made = document(Session(cells), setting_of(tmp_path))
+    (found,) = made["cost_models"]
+    assert (found["impl"], found["precision"], found["device"]) == ("torch", "fp32", "gpu")
+    assert found["errors"]["cell-11"] == pytest.approx(-0.5, abs=0.05)
+    assert len(found["errors"]) == len(SETTINGS)
+    console = Console(width=220, record=True, file=io.StringIO())
+    show(console, made)
+    text = console.export_text()
+    assert re.search(r"\n.* -(49|50|51)\.\d%\n", text)
+    assert "cells predicted from the others are off by at most" in text
+    (few,) = (document(Session(cells[:5]), setting_of(tmp_path)),)
+    assert few["cost_models"] == []
 
 
 def test_tf32_is_no_format_of_a_cpu(alone: Path) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness import data
 from harness.config import Trial
-from harness.cost_model import Cell, CostModel, fit
+from harness.cost_model import Cell, CostModel, fit, sentence
 from harness.errors import UserError
 from harness.journal import Journal
 from harness.results import Result, summarise
@@ -86,7 +86,7 @@ def make_report(run_dir: Path) -> Report:
     for line in dict.fromkeys(point.line for point in points):
         own = [index for index, point in enumerate(points) if point.line == line]
         measured = [points[index] for index in own]
-        model = fit([Cell(point.trial.model, point.trial.train.batch, point.step_s) for point in measured])
+        model = fit([_cell(point) for point in measured])
         if model:
             models[line] = model
             errors |= dict(zip(own, model.leave_one_out, strict=True))
@@ -160,17 +160,15 @@ def table(report: Report) -> Table:
 
 def sentences(report: Report) -> list[str]:
     """Of each cost model: what a step consists of, and how well it predicts."""
-    said: list[str] = []
-    for line, model in report.models.items():
-        first = next(point for point in report.points if point.line == line).trial
-        shares = model.shares(first.model, first.train.batch)
-        parts = ", ".join(f"{name} {1e3 * seconds:.0f} ms" for name, seconds in shares.items() if seconds)
-        said.append(
-            f"{line}: a step of {first.train.batch} images ({setting(first.params) or 'the only setting'}) is {parts}; "
-            f"cells predicted from the others are off by at most {100 * model.worst:.1f}% "
-            f"(fixed part by {model.fixed}, primary convolution counted as {model.algorithm})"
-        )
-    return said
+    first = {point.line: point for point in reversed(report.points)}
+    return [
+        sentence(str(line), setting(first[line].trial.params), _cell(first[line]), model)
+        for line, model in report.models.items()
+    ]
+
+
+def _cell(point: Point) -> Cell:
+    return Cell(point.trial.model, point.trial.train.batch, point.step_s)
 
 
 def to_json(report: Report) -> dict[str, Any]:

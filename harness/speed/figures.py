@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from harness.cost_model import Cell, fit, sentence
 from harness.speed.process import Record, Session, Setting
 from harness.stability import Observation, doubts, drift, wide
 from harness.stats import FEWEST, median_interval
+from harness.tables import setting as setting_of
 
 EPOCH_IMAGES = 60_000
 """An epoch of MNIST, whatever was trained on."""
@@ -24,10 +27,34 @@ def document(session: Session, setting: Setting) -> dict[str, Any]:
         "rounds": setting.rounds,
         "steps": setting.steps,
         "epoch_images": EPOCH_IMAGES,
+        "cost_models": _cost_models(session.records, rows),
         "matmul": {"size": setting.matmul, "precision": "fp32", "flops_per_s": cpu},
         "cells": rows,
         "warnings": [*session.warnings, *_falling(rates)],
     }
+
+
+def _cost_models(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One for each implementation, precision and device with enough cells; `errors` by cell, predicted from the others."""
+    lines: dict[tuple[str, ...], list[tuple[Record, dict[str, Any]]]] = {}
+    for record, row in zip(records, rows, strict=True):
+        if row["status"] == "ok":
+            lines.setdefault((row["impl"], row["precision"], row["device"]), []).append((record, row))
+    found: list[dict[str, Any]] = []
+    for line, members in lines.items():
+        cells = [Cell(record.trial.model, record.trial.train.batch, row["step_s"]) for record, row in members]
+        if model := fit(cells):
+            found.append(
+                {
+                    **dict(zip(("impl", "precision", "device"), line, strict=True)),
+                    **{key: value for key, value in asdict(model).items() if key != "leave_one_out"},
+                    "errors": {
+                        row["name"]: error for (_, row), error in zip(members, model.leave_one_out, strict=True)
+                    },
+                    "sentence": sentence(" ".join(line[:2]), setting_of(members[0][0].trial.params), cells[0], model),
+                }
+            )
+    return found
 
 
 def _rates(session: Session) -> dict[str, list[float]]:

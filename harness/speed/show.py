@@ -14,14 +14,16 @@ from harness.tables import UNKNOWN, number, print_table, setting
 _OWN = ("runtime.precision", "train.batch", "model.routing")  # parameters with a column of their own
 
 
-def table(cells: Sequence[Mapping[str, Any]]) -> Table:
-    """A row a cell; "speed" compares with the first that has figures."""
+def table(cells: Sequence[Mapping[str, Any]], errors: Mapping[str, float]) -> Table:
+    """A row a cell; "speed" compares with the first that has figures, "model" says how far off the cost model is."""
     made = _table("impl", "precision", "batch", "routing")
     varied = any(_others(cell) for cell in cells)
     if varied:
         made.add_column("setting", no_wrap=True)
     for title in ("step s", "95%", "s/epoch", "images/s", "over floor", "eval/train", "compile s", "peak MB", "speed"):
         made.add_column(title, justify="right", no_wrap=True)
+    if errors:
+        made.add_column("model", justify="right", no_wrap=True)
     measured = [cell for cell in cells if cell["status"] == "ok"]
     for cell in cells:
         head = [Text(cell["impl"]), cell["precision"], str(cell["batch"]), str(cell["routing"])]
@@ -34,6 +36,7 @@ def table(cells: Sequence[Mapping[str, Any]]) -> Table:
             *head, number(cell["step_s"]), _range(cell["step_s_ci"]), number(cell["epoch_s"]), number(cell["img_per_s"]),
             number(cell["step_over_floor"]), number(cell["eval_over_train"], 2), number(cell["compile_s"], 2),
             number(peak / 1e6), f"{cell['img_per_s'] / measured[0]['img_per_s']:.2f}x",
+            *([f"{100 * errors[cell['name']]:+.1f}%" if cell["name"] in errors else UNKNOWN] if errors else []),
         )  # fmt: skip
     return made
 
@@ -56,7 +59,8 @@ def breakdown(cells: Sequence[Mapping[str, Any]]) -> Table | None:
 def show(console: Console, document: Mapping[str, Any]) -> None:
     """Prints both tables, what the floor is, each failure with its log, and every warning."""
     cells: Sequence[Mapping[str, Any]] = document["cells"]
-    print_table(console, table(cells))
+    errors = {name: error for model in document["cost_models"] for name, error in model["errors"].items()}
+    print_table(console, table(cells, errors))
     if parts := breakdown(cells):
         console.print()
         print_table(console, parts)
@@ -88,6 +92,7 @@ def _facts(document: Mapping[str, Any]) -> list[Text]:
         each = ", ".join(f"{name} {number(rate / 1e9)}" for name, rate in rates.items())
         lines.append(f"Best float32 matrix product of {size} x {size}, GFLOP/s: {each}.")
         lines.append("Floor: the direct algorithm's operations at the best of these rates, the same for all.")
+    lines += [model["sentence"] for model in document["cost_models"]]
     joules = {cell["name"]: cell["joules_per_step"] for cell in document["cells"] if "joules_per_step" in cell}
     if joules:
         lines.append(f"Joules a step: {', '.join(f'{name} {number(value)}' for name, value in joules.items())}.")

@@ -23,8 +23,6 @@ from harness.worker import Channel, report_timing_warnings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-
     from harness.spec import EpochPlan
 
 _SEED = 0
@@ -93,6 +91,8 @@ class Cell:
 
     def prepare(self) -> dict[str, Any]:
         """Builds, compiles, passes the gate, warms up. Raises what the implementation raises, `ParityFailed`, `UserError`."""
+        import numpy as np
+
         from harness import data, registry
         from harness.cost import moved_bytes, step_flops
         from harness.spec import TimingWarning
@@ -110,18 +110,20 @@ class Cell:
         train = data.load(trial.data).train
         with phases("build_s"):
             self.impl = implementation(trial.model, trial.train.optim, trial.runtime_spec())
-            weights = initial_weights(trial.model, _SEED)
-            self.impl.load(weights)
+            self.impl.load(initial_weights(trial.model, _SEED))
             self.impl.stage(train.images, train.labels)
+        reset_peak_rss()
+        self._staged = len(train)
+        self._evaluated = train.take(np.arange(EVALUATED * self.steps * trial.train.batch) % self._staged)
+        del train  # the rest is with the implementation
         reset_peak_rss()
         with phases("compile_s"):
             self.impl.compile(trial.train.batch)
         compiling = peak_rss_bytes()
         if self.gate:
-            self._pass_gate(train.images, train.labels)
+            self._pass_gate()
         with_gate = peak_rss_bytes()
-        self.impl.load(weights)
-        self._data = train.images, train.labels
+        self.impl.load(initial_weights(trial.model, _SEED))
         reset_peak_rss()
         self._clock = Stopwatch()
         with phases("warmup_s"):
@@ -138,14 +140,16 @@ class Cell:
             "bytes_per_step": moved_bytes(trial.model, trial.train.batch),
         }
 
-    def _pass_gate(self, images: np.ndarray, labels: np.ndarray) -> None:
+    def _pass_gate(self) -> None:
+        import numpy as np
+
         from harness.parity import Ladder, image_count
         from harness.parity.show import sentence
 
         trial = self.trial
-        count = image_count(trial.model, trial.train.batch)
+        some = self._evaluated.take(np.arange(image_count(trial.model, trial.train.batch)))
         ladder = Ladder(
-            self.impl, trial.model, trial.train.optim, trial.runtime_spec(), images[:count], labels[:count], seed=_SEED,
+            self.impl, trial.model, trial.train.optim, trial.runtime_spec(), some.images, some.labels, seed=_SEED,
             batch=trial.train.batch,
         )  # fmt: skip
         ladder.climb(GATE, stop_at_failure=True)
@@ -210,9 +214,9 @@ class Cell:
         from harness.plans import plan_epoch
         from harness.spec import EpochPlan
 
-        batch, images = self.trial.train.batch, self._data[0]
+        batch = self.trial.train.batch
         plan = plan_epoch(_SEED, 1, self.steps * batch, batch, self.trial.data.augment.shift)
-        return EpochPlan(plan.order % len(images), plan.shifts, batch)
+        return EpochPlan(plan.order % self._staged, plan.shifts, batch)
 
     def _train(self) -> Any:
         sample, totals = self._clock(lambda: self.impl.train(self._plan))
@@ -220,16 +224,8 @@ class Cell:
             raise UserError(f"the training loss is {totals.loss.total}; lower train.lr ({self.trial.train.lr:g})")
         return sample
 
-    @cached_property
-    def _evaluated(self) -> tuple[np.ndarray, np.ndarray]:
-        import numpy as np
-
-        index = np.arange(EVALUATED * self.steps * self.trial.train.batch) % len(self._data[0])
-        return self._data[0][index], self._data[1][index]
-
     def _evaluate(self) -> Any:
-        images, labels = self._evaluated
-        return self._clock(lambda: self.impl.evaluate(images, labels))[0]
+        return self._clock(lambda: self.impl.evaluate(self._evaluated.images, self._evaluated.labels))[0]
 
 
 if __name__ == "__main__":

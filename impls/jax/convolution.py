@@ -13,19 +13,26 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from impls.jax.precision import Products
-from impls.spectral import spectral
+from impls.spectral import Spectral, spectral
 
 
 def convolution(
-    x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: int, products: Products
+    x: Float[Array, "B y x c"],
+    w: Float[Array, "k k c f"],
+    stride: int,
+    products: Products,
+    spectrum: Float[Array, "R phases*c f"] | None = None,
 ) -> Float[Array, "B h w f"]:
-    """Cross-correlation, VALID padding. The one with stride 1 sees few channels, of which frequencies make no use."""
+    """Cross-correlation, VALID padding. The one with stride 1 sees few channels, of which frequencies make no use.
+
+    `spectrum` is the kernel's, for when it stays the same over many batches.
+    """
     if not products.on_cpu:
         product = partial(_xla_convolution, stride=stride, precision=products.convolution)
     elif stride == 1:
         product = _window_convolution
     else:
-        product = partial(_spectral_convolution, stride=stride)
+        product = partial(_spectral_convolution, stride=stride, spectrum=spectrum)
     return products(product, x, w)
 
 
@@ -47,15 +54,26 @@ def _window_convolution(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"]) 
 
 
 def _spectral_convolution(
-    x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: int
+    x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: int, spectrum: Array | None
 ) -> Float[Array, "B h w f"]:
     """Sums over windows as products at every frequency: see `impls.spectral`. So is the gradient, transposed."""
     transforms = spectral((x.shape[1], x.shape[2]), w.shape[0], stride)
     image = _transformed(transforms.analysis, _phases(x, transforms.grid, stride))
-    kernel = _transformed(transforms.kernel_analysis, _phases(w[None], transforms.taps, stride))
-    kernel = kernel.reshape(len(kernel), -1, w.shape[3])
+    kernel = _kernel_spectrum(w, transforms) if spectrum is None else spectrum
     y = _transformed(transforms.synthesis, image.reshape(*kernel.shape[:1], len(x), -1) @ kernel)
     return y.reshape(*transforms.outputs, *y.shape[1:]).transpose(2, 0, 1, 3)
+
+
+def kernel_spectrum(
+    image: tuple[int, int], w: Float[Array, "k k c f"], stride: int, products: Products
+) -> Float[Array, "R phases*c f"] | None:
+    """Of a strided convolution's kernel; None where none is used."""
+    return _kernel_spectrum(products.operand(w), spectral(image, w.shape[0], stride)) if products.on_cpu else None
+
+
+def _kernel_spectrum(w: Float[Array, "k k c f"], transforms: Spectral) -> Float[Array, "R phases*c f"]:
+    kernel = _transformed(transforms.kernel_analysis, _phases(w[None], transforms.taps, transforms.stride))
+    return kernel.reshape(len(kernel), -1, w.shape[3])
 
 
 def _phases(x: Float[Array, "B y x *c"], grid: tuple[int, int], stride: int) -> Float[Array, "grid B s s *c"]:

@@ -29,7 +29,7 @@ from harness.spec import (
 )
 from impls.jax import breakdown
 from impls.jax.layers import lengths
-from impls.jax.model import Params, capsnet, decode, losses
+from impls.jax.model import Params, capsnet, decode, losses, primary_spectrum
 from impls.jax.optim import adam
 from impls.jax.precision import Products
 
@@ -201,11 +201,16 @@ class JaxCapsNet:
         return self._loop(count, step, (state, jnp.zeros((BLOCK, 4), self.dtype)))
 
     def _evaluate(
-        self, params: Params, images: UInt8[Array, "B H W C"], labels: Int[Array, " B"], weight: Float[Array, " B"]
+        self,
+        params: Params,
+        spectrum: Array | None,
+        images: UInt8[Array, "B H W C"],
+        labels: Int[Array, " B"],
+        weight: Float[Array, " B"],
     ) -> tuple[Float[Array, "3"], Int[Array, " B"]]:
         """Losses summed over the images of weight 1, and every image's predicted class."""
         pixels = self._pixels(images)
-        v, _ = capsnet(self.model, params, pixels, self.products)
+        v, _ = capsnet(self.model, params, pixels, self.products, spectrum)
         predicted = lengths(v).argmax(1)
         mask = labels if self.model.evaluation_mask == "label" else predicted
         return losses(self.model, params, v, pixels, labels, mask, self.products) @ weight, predicted
@@ -217,18 +222,20 @@ class JaxCapsNet:
         count: int | Int[Array, ""],
     ) -> tuple[Float[Array, "S 3"], Int[Array, "S B"]]:
         """The first `count` steps of a block, as `_train_steps`."""
+        spectrum = primary_spectrum(self.model, params, self.products)
 
         def step(
             index: Int[Array, ""], found: tuple[Float[Array, "S 3"], Int[Array, "S B"]]
         ) -> tuple[Float[Array, "S 3"], Int[Array, "S B"]]:
-            sums, predicted = self._evaluate(params, *(part[index] for part in steps))
+            sums, predicted = self._evaluate(params, spectrum, *(part[index] for part in steps))
             return found[0].at[index].set(sums), found[1].at[index].set(predicted.astype(jnp.int32))
 
         return self._loop(count, step, (jnp.zeros((BLOCK, 3), self.dtype), jnp.zeros(steps[1].shape, jnp.int32)))
 
     def compile(self, batch: int) -> None:
         self.batch = batch
-        weights, moments = self.dump(), self.dump_moments()
+        weights = self.dump()
+        moments = self.dump_moments() if int(self.state[1].count) else None  # `load` makes fresh ones
         self.train(EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch))
         self.evaluate(np.array(self.images[:1]), np.array(self.labels[:1]))
         self.load(weights, moments)

@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
-from impls.jax.convolution import convolution
+from impls.jax.convolution import convolution, kernel_spectrum
 from impls.jax.layers import lengths, route, scaled, squash, votes
 from impls.jax.precision import Products
 
@@ -17,22 +17,29 @@ Params = dict[str, Array]
 
 
 def primary_capsules(
-    model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products
+    model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products, spectrum: Array | None = None
 ) -> Float[Array, "B I d"]:
     """Both convolutions: no ReLU after the second, whose channels are squashed in groups."""
     conv1 = jax.nn.relu(convolution(images, w["conv1.w"], 1, products) + w["conv1.b"])
     # scaling its input scales the convolution, but not its bias
-    grid = convolution(scaled(conv1, model.primary_scale), w["primary.w"], 2, products) + w["primary.b"]
+    grid = convolution(scaled(conv1, model.primary_scale), w["primary.w"], 2, products, spectrum) + w["primary.b"]
     # channel = type * dim + d, so capsule i = (row * width + column) * types + type
     primary = grid.reshape(-1, model.primary_capsules, model.primary_dim)
     return squash(primary)
 
 
+def primary_spectrum(model: ModelSpec, w: Params, products: Products) -> Float[Array, "R phases*c f"] | None:
+    return kernel_spectrum(model.conv_grid, w["primary.w"], 2, products)
+
+
 def capsnet(
-    model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products
+    model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products, spectrum: Array | None = None
 ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
-    """Pixels in 0..1 to output capsules and coupling coefficients."""
-    u_hat = votes(primary_capsules(model, w, images, products), w["digit.w"], products)
+    """Pixels in 0..1 to output capsules and coupling coefficients.
+
+    `spectrum` is `primary_spectrum`, for when the weights stay the same over many batches.
+    """
+    u_hat = votes(primary_capsules(model, w, images, products, spectrum), w["digit.w"], products)
     return route(u_hat, model.routing, w["digit.b"] if model.digit_bias else None)
 
 

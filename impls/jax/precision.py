@@ -25,9 +25,12 @@ class Products:
 
     def __call__(self, product: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
         """product(x, w), which is linear in both, on rounded operands, in the forward pass and in the backward pass."""
-        if self.precision != "bf16":
-            return product(x, w)
-        return _rounded_gradient(product(_rounded(x), _rounded(w)))
+        result = product(self.operand(x), self.operand(w))
+        return _rounded_gradient(result) if self.precision == "bf16" else result
+
+    def operand(self, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+        """As a product takes it."""
+        return _rounded(x) if self.precision == "bf16" else x
 
     def matmul(self, x: Float[Array, "*n a b"], w: Float[Array, "*n b c"]) -> Float[Array, "*n a c"]:
         return self(partial(jnp.matmul, precision=self._algorithm), x, w)

@@ -64,19 +64,29 @@ class PrimaryConv2D(keras.layers.Conv2D):
         weight: Float[Tensor, "k k c f"],
         grad: Float[Tensor, "B h w f"],
     ) -> tuple[Float[Tensor, "B y x c"], Float[Tensor, "k k c f"]]:
-        """Gradients for the images and for the kernel."""
+        """Gradients for the images and for the kernel. Of the spectra of a kernel's size, one half exists at a time."""
         grad = tf.reshape(tf.transpose(grad, (1, 2, 0, 3)), (len(self.synthesis), -1))
         grad = tf.reshape(tf.matmul(self.synthesis, grad, transpose_a=True), (*image.shape[:2], -1))
-        grad_w = tf.matmul(self.kernel_analysis, _flat(tf.matmul(image, grad, transpose_a=True)), transpose_a=True)
+        grad_x, grad_w = 0.0, 0.0
+        half = len(self.analysis) // 2
+        for rows in (slice(half), slice(half, None)):
+            spectrum = tf.matmul(image[rows], grad[rows], transpose_a=True)
+            grad_w += tf.matmul(self.kernel_analysis[rows], _flat(spectrum), transpose_a=True)
+            with tf.control_dependencies([grad_w]):
+                kernel = self._kernel_spectrum(tf.identity(weight), rows)
+            spectrum = tf.matmul(grad[rows], kernel, transpose_b=True)
+            grad_x += tf.matmul(self.analysis[rows], _flat(spectrum), transpose_a=True)
+            with tf.control_dependencies([grad_x]):
+                image, grad = tf.identity(image), tf.identity(grad)
         grad_w = _phases_vjp(grad_w, _as_image(weight).shape, self.plan.taps, self.plan.stride)
-        with tf.control_dependencies([grad_w]):  # one spectrum of a kernel's size at a time
-            grad_x = tf.matmul(grad, self._kernel_spectrum(tf.identity(weight)), transpose_b=True)
-        grad_x = tf.matmul(self.analysis, _flat(grad_x), transpose_a=True)
         return _phases_vjp(grad_x, shape, self.plan.grid, self.plan.stride), tf.reshape(grad_w, weight.shape)
 
-    def _kernel_spectrum(self, weight: Float[Tensor, "k k c f"]) -> Float[Tensor, "R phases*c f"]:
-        kernel = tf.matmul(self.kernel_analysis, _phases(_as_image(weight), self.plan.taps, self.plan.stride))
-        return tf.reshape(kernel, (len(self.kernel_analysis), -1, weight.shape[3]))
+    def _kernel_spectrum(
+        self, weight: Float[Tensor, "k k c f"], rows: slice = slice(None)
+    ) -> Float[Tensor, "rows phases*c f"]:
+        analysis = self.kernel_analysis[rows]
+        kernel = tf.matmul(analysis, _phases(_as_image(weight), self.plan.taps, self.plan.stride))
+        return tf.reshape(kernel, (len(analysis), -1, weight.shape[3]))
 
 
 def _as_image(weight: Float[Tensor, "k k c f"]) -> Float[Tensor, "1 k k cf"]:

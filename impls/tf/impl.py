@@ -160,7 +160,8 @@ class TfCapsNet:
 
     def compile(self, batch: int) -> None:
         self.batch = batch
-        weights, moments = self.dump(), self.dump_moments()
+        weights = self.dump()
+        moments = self.dump_moments() if int(self.adam.iterations) else None  # `load` makes fresh ones
         self.train(EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch))
         self.evaluate(self.images[:1].numpy(), self.labels[:1].numpy())
         self.load(weights, moments)

@@ -93,7 +93,7 @@ class _Convolution(torch.autograd.Function):
     In training it exists for some frequencies at a time.
     """
 
-    AT_ONCE = 74  # frequencies
+    AT_ONCE = 37  # frequencies: two at a time would do the same in 5% less time and 60 MB more
 
     @staticmethod
     def forward(

@@ -164,24 +164,33 @@ class TorchCapsNet:
 
     def compile(self, batch: int) -> None:
         self.batch = batch
-        weights, moments = self.dump(), self.dump_moments()
-        self.train(EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch))
+        plan = EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch)
+        self._gradients(*(part[0] for part in self._steps(plan)))
         self.evaluate(self.images[:1].cpu().numpy(), self.labels[:1].cpu().numpy())
-        self.load(weights, moments)
+
+    def _steps(self, plan: EpochPlan) -> tuple[Int[Tensor, "S B"], Int8[Tensor, "S B 2"], Float[Tensor, "S B"]]:
+        order, shifts, weight = (torch.tensor(part, device=self.device) for part in plan.steps())
+        return order.long(), shifts, weight.to(self.dtype)
+
+    def _gradients(
+        self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"], weight: Float[Tensor, " B"]
+    ) -> Float[Tensor, "4"]:
+        """The losses of a step, and their gradients where Adam finds them."""
+        self.adam.zero_grad()
+        values = self._train_losses(order, shifts, weight)
+        values[0].backward()
+        return values.detach()
 
     def train(self, plan: EpochPlan) -> TrainTotals:
-        order, shifts, weight = (torch.tensor(part, device=self.device) for part in plan.steps())
         total = torch.zeros(4, dtype=torch.float64, device=self.device)
-        for chosen, moved, real in zip(order.long(), shifts, weight.to(self.dtype), strict=True):
-            values = self._train_losses(chosen, moved, real)
-            self.adam.zero_grad()
-            values[0].backward()
+        for chosen, moved, real in zip(*self._steps(plan), strict=True):
+            values = self._gradients(chosen, moved, real)
             for group in self.adam.param_groups:
                 group["lr"] = self.optim.lr_at(self.step)
             self.adam.step()
             self.step += 1
             count = real.sum()
-            total += values.detach() * torch.stack([count, count, count, torch.ones_like(count)])
+            total += values * torch.stack([count, count, count, torch.ones_like(count)])
         *sums, correct = total.tolist()
         count = len(plan.order)
         return TrainTotals(count, Loss(*(value / count for value in sums)), round(correct))
