@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from harness import registry
-from harness.spec import ModelConfig, ModelSpec, OptimSpec, Outputs, Runtime, Weights
+from harness.spec import ModelConfig, ModelSpec, OptimSpec, Runtime, Weights
 
 CHUNK = 8  # images at a time: little memory beside that of a training step
 
@@ -18,8 +18,6 @@ RoutingStep = tuple[Float[np.ndarray, "B I J"], Float[np.ndarray, "B J D"], Floa
 
 class Inspectable(Protocol):
     """What the specification tells beyond `harness.spec.Impl`."""
-
-    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs: ...
 
     def routing_steps(self, images: UInt8[np.ndarray, "B H W C"]) -> list[RoutingStep]: ...
 

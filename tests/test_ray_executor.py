@@ -252,7 +252,7 @@ def test_a_cluster_brings_files_home_and_survives_the_loss_of_a_node(tmp_path: P
     def emit(trial: str, event: dict[str, Any]) -> None:
         record(trial, event)
         folder = tmp_path / "trials" / trial
-        for name in (event.get("checkpoint"), event.get("weights")):
+        for name in (event.get("checkpoint"), event.get("weights"), event.get("predictions")):
             assert name is None or (folder / name).exists()
         if event["kind"] == "epoch" and event["epoch"] == 2 and len(nodes) == 1:
             nodes.append(cluster.add_node(num_cpus=1))

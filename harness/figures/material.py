@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -158,15 +158,15 @@ class Material:
 
     def _digit(self, images: np.ndarray) -> tuple[Float[np.ndarray, "N J D"], Int[np.ndarray, " N"]]:
         """Output capsules, and which is the longest."""
-        chunks = [self.net.forward(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)]
-        model = self.trial.model
-        empty = np.zeros((0, model.classes, model.digit_dim))
-        digit = np.concatenate([chunk.digit for chunk in chunks] or [empty])
+        net, model = self.net, self.trial.model
+        chunks = [np.zeros((0, model.classes, model.digit_dim))]
+        chunks += [net.routing_steps(images[start : start + CHUNK])[-1][1] for start in range(0, len(images), CHUNK)]
+        digit = np.concatenate(chunks)
         return digit, np.linalg.norm(digit, axis=-1).argmax(1)
 
-    def _examples(self, indices: Sequence[int] | np.ndarray) -> Examples:
+    def _examples(self, indices: Int[np.ndarray, " N"]) -> Examples:
         labels, predicted = self._said
-        images = self.test.images[np.asarray(indices, int)]
+        images = self.test.images[indices]
         return Examples(images, labels[indices], predicted[indices], self._digit(images)[0])
 
 
