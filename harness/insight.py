@@ -42,12 +42,13 @@ def specification(model: ModelSpec, weights: Weights, precision: str = "fp32") -
 def routing_logit_change(
     model: ModelSpec, weights: Weights, images: UInt8[np.ndarray, "N H W C"], precision: str = "fp32"
 ) -> list[float]:
-    """By how much each routing iteration changes the logits (the paper's Fig. A.1): r values, without unit.
+    """By how much each routing iteration changes the logits: r values, without unit.
 
     Value k is the mean of |b_ij^(k+1) - b_ij^(k)| = |u_hat_j|i . v_j^(k)| over the N images, the primary capsules i and the
     output capsules j, where v^(k) are the output capsules of iteration k and b^(1) = 0 (Procedure 1, line 7). The last is
     what a further iteration would start from; nothing of the network's output depends on it. As routing converges these
-    changes tend to a limit, |u_hat . v|, and not to zero.
+    changes tend to a limit, |u_hat . v|, and not to zero; the paper's Fig. A.1 shows a quantity of the same name that falls,
+    on a scale that the paper does not define.
     """
     net = specification(model, weights, precision)
     totals = np.zeros(model.routing)

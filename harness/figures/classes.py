@@ -116,7 +116,7 @@ def _table(axis: Any, rows: Sequence[ClassRow]) -> None:
     count = len(rows)
 
     def write(column: int, line: float, text: str, **style: Any) -> None:
-        axis.text((1.16 + 0.18 * column) * count - 0.5, line, text, ha="right", va="center", fontsize=9, **style)
+        axis.text((1.19 + 0.17 * column) * count - 0.5, line, text, ha="right", va="center", fontsize=9, **style)
 
     head, foot = -0.5 - 0.05 * count, count - 0.5 + 0.05 * count
     for column, (title, values) in enumerate(columns.items()):
@@ -124,7 +124,8 @@ def _table(axis: Any, rows: Sequence[ClassRow]) -> None:
         for line, value in enumerate(values):
             write(column, line, "-" if value is None else f"{100 * value:.2f}")
         known = [value for value in values if value is not None]
-        write(column, foot, f"mean {100 * sum(known) / len(known):.2f}" if known else "-", color="0.35")
+        write(column, foot, f"{100 * sum(known) / len(known):.2f}" if known else "-", color="0.35")
     write(3, head, "images", weight="bold")
+    write(3, foot, "mean", color="0.35")
     for line, row in enumerate(rows):
         write(3, line, f"{row.support:,}")

@@ -60,7 +60,7 @@ def draw_learning(material: Material, folder: Path) -> list[Path]:
 
 
 def draw_routing_logits(material: Material, folder: Path) -> list[Path]:
-    """routing_logits.png: the change of the logits by each routing iteration, over training and after it (Fig. A.1)."""
+    """routing_logits.png: the change of the logits by each routing iteration, over training and after it."""
     count = material.trial.measure.routing_logits
     epochs = [epoch for epoch in material.result.epochs if epoch.get("routing_logit_change")]
     if not epochs:
