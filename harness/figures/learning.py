@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,7 @@ def draw_learning(material: Material, folder: Path) -> list[Path]:
             label = f"test: {test:.4f}" if name == "loss" else f"test: {test:.2f}%"
             axis.plot(numbers[-1], test, marker="*", ms=13, ls="", color=TEST, label=label, zorder=3)
             drawn.append(test)
-        if drawn and min(drawn) > 0 and max(drawn) / min(drawn) > _WIDE:
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter("{x:g}")
-        else:
-            axis.set_ylim(bottom=0)
+        _scale(axis, drawn)
         _by_epoch(axis)
         axis.legend(frameon=False)
     loss.set_ylabel("loss (margin + 0.0005 x reconstruction)" if material.trial.model.decoder else "loss")
@@ -78,15 +75,24 @@ def draw_routing_logits(material: Material, folder: Path) -> list[Path]:
             [epoch["epoch"] for epoch in epochs], changes[:, index], marker="o", ms=3.5, lw=1.4, color=shades[index],
             label=f"k = {index + 1}",
         )  # fmt: skip
-    over.set_yscale("log")
     over.set_ylabel("mean change of a logit")
     _by_epoch(over)
-    over.legend(frameon=False)
+    over.legend(frameon=False, loc="lower left", ncols=math.ceil(iterations / 3))  # below the curves, most often
     after.plot(range(1, iterations + 1), changes[-1], color="0.6", lw=1.2, zorder=1)
     after.scatter(range(1, iterations + 1), changes[-1], color=shades, zorder=2)
+    _scale(after, changes.ravel().tolist())  # of both
     after.set_xticks(range(1, iterations + 1))
     after.set_xlabel(f"routing iteration k, after epoch {epochs[-1]['epoch']}")
     return [save(figure, folder / "routing_logits.png")]
+
+
+def _scale(axis: Any, values: list[float]) -> None:
+    """From zero, or logarithmic where these values are far apart."""
+    if values and min(values) > 0 and max(values) / min(values) > _WIDE:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+    else:
+        axis.set_ylim(bottom=0)
 
 
 def _by_epoch(axis: Any) -> None:
