@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"
     )
+    run.add_argument(
+        "--no-figures", action="store_true", help="draw no figures at the end; `capsbench figures` can follow later"
+    )
 
     parity = command("parity", "prove implementations equal to the specification, or say which tensor is off")
     parity.add_argument(
@@ -118,6 +121,13 @@ def parser() -> argparse.ArgumentParser:
         help="of the lowest validation error, of the last epoch (default), or of an epoch kept by train.keep_every",
     )  # fmt: skip
     export.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/exports/TRIAL-FRAMEWORK-WEIGHTS")
+
+    figures = command("figures", "draw the figures of a run's finished trials again, from its directory alone")
+    figures.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
+    figures.add_argument("trials", nargs="*", metavar="TRIAL", help="ids of trials; default: all finished ones")
+    figures.add_argument(
+        "--out", type=Path, metavar="DIR", help="a folder for each trial is made there; default: each trial's own"
+    )
 
     ui = command("ui", "open the comparison in MLflow's pages, served to this machine alone")
     _out(ui)

@@ -1,4 +1,4 @@
-"""Weights and checkpoints on disk: safetensors, canonical names and layouts, facts in the header."""
+"""Weights, checkpoints and predictions on disk: safetensors; weights under canonical names, with facts in the header."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import safetensors
 import safetensors.numpy
+from jaxtyping import Int
 
 from harness.progress import Best, Progress
 from harness.spec import Moments, Weights
@@ -35,6 +37,17 @@ def read_facts(path: Path) -> dict[str, Any]:
     with cast(Any, safetensors).safe_open(path, framework="numpy") as file:
         header: dict[str, str] = file.metadata() or {}
     return json.loads(header.get(_FACTS, "{}"))
+
+
+def save_predictions(path: Path, predicted: Int[np.ndarray, "N ..."], labels: Int[np.ndarray, "N ..."]) -> None:
+    """Writes what the trained model said of the N test images, in the data set's order, beside their labels."""
+    _save({"predicted": predicted.astype(np.int32), "labels": labels.astype(np.int32)}, path)
+
+
+def load_predictions(path: Path) -> tuple[Int[np.ndarray, "N ..."], Int[np.ndarray, "N ..."]]:
+    """The inverse of `save_predictions`."""
+    arrays = _load(path)
+    return arrays["predicted"], arrays["labels"]
 
 
 def save_checkpoint(path: Path, weights: Weights, moments: Moments, progress: Progress | None = None) -> None:

@@ -119,7 +119,7 @@ def _request(args: argparse.Namespace) -> Request:
     request = Request(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address)
     if args.command == "plan":
         return request
-    return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow)
+    return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
 
 
 def _parity(args: argparse.Namespace) -> int:
@@ -220,6 +220,16 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _figures(args: argparse.Namespace) -> int:
+    from harness.figures import draw_run, show
+
+    drawn = draw_run(args.run_dir, args.trials, args.out, _tell)
+    show(Console(stderr=args.json), drawn)
+    if args.json:
+        _print_json({"run_dir": str(args.run_dir), "trials": [each.to_json() for each in drawn]})
+    return 0
+
+
 def _ui(args: argparse.Namespace) -> int:
     from harness.ui import serve
 
@@ -262,5 +272,5 @@ def _data(args: argparse.Namespace) -> int:
 
 _COMMANDS = {
     "run": _run, "plan": _plan, "summary": _summary, "parity": _parity, "speed": _speed, "sync": _sync, "report": _report,
-    "export": _export, "ui": _ui, "doctor": _doctor, "data": _data,
+    "figures": _figures, "export": _export, "ui": _ui, "doctor": _doctor, "data": _data,
 }  # fmt: skip

@@ -84,6 +84,14 @@ class ParityConfig(Section):
     margin_pct: Annotated[float, Field(gt=0, le=100)] = 0.1
 
 
+class MeasureConfig(Section):
+    """What is measured beside the training, outside of all timed regions."""
+
+    # How many images the routing is looked at on after each epoch (`harness.insight.routing_logit_change`): the first of
+    # the validation images, or of the training images where there are none. 0: not at all.
+    routing_logits: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+
 class Resources(Section):
     """What one trial takes for itself alone. `auto`: one GPU where the cluster has any, else none."""
 
@@ -104,6 +112,7 @@ class Trial(Section):
     train: TrainConfig
     runtime: RuntimeConfig
     parity: ParityConfig
+    measure: MeasureConfig = MeasureConfig()
     cpus: Count
     gpus: Annotated[int, Field(ge=0)]
     start_sha256: str | None = None  # digest of the weights that training starts from; None: drawn from the seed
@@ -131,6 +140,6 @@ class Trial(Section):
 
 
 __all__ = [
-    "Augment", "DataConfig", "LrDecay", "ParityConfig", "Positive", "Resources", "RuntimeConfig", "Stop", "TrainConfig",
-    "Trial",
+    "Augment", "DataConfig", "LrDecay", "MeasureConfig", "ParityConfig", "Positive", "Resources", "RuntimeConfig", "Stop",
+    "TrainConfig", "Trial",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from harness.errors import UserError
 
 Event = dict[str, Any]
 
-FILES = ("checkpoint", "weights", "best_weights")
+FILES = ("checkpoint", "weights", "best_weights", "predictions")
 """Fields of an event that name a file of the trial's folder, written before the event."""
 
 

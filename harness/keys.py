@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.config import DataConfig, ParityConfig, Resources, RuntimeConfig, TrainConfig
+from harness.config import DataConfig, MeasureConfig, ParityConfig, Resources, RuntimeConfig, TrainConfig
 from harness.errors import nearest
 from harness.spec import ModelConfig, Section
 from harness.yamlfile import Node
@@ -34,6 +34,7 @@ class Sections(Section):
     train: TrainConfig = TrainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     parity: ParityConfig = ParityConfig()
+    measure: MeasureConfig = MeasureConfig()
     resources: Resources = Resources()
 
 

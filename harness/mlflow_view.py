@@ -105,6 +105,11 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
         for name in names
         if epoch.get(name) is not None
     ]
+    for epoch in kept_epochs(events):
+        for number, change in enumerate(epoch.get("routing_logit_change") or (), start=1):
+            if change is not None:
+                name = f"epoch/routing_logit_change_{number}"
+                rows.append(_row(name, change, time_ms(epoch), int(epoch["epoch"])))
     for count, event in enumerate(events, start=1):
         if event["kind"] == "parity" and (parity := parity_of(events[:count])):
             rows.append(_row("parity_ok", parity.ok, time_ms(event)))

@@ -15,6 +15,7 @@ from harness.environment import environment, fingerprint, gpus
 from harness.equivalence import Pair, caveat, compare
 from harness.errors import UserError
 from harness.executor import Executor, InlineExecutor, Job
+from harness.figures import draw_missing
 from harness.journal import Event, Journal
 from harness.results import Result, summarise
 from harness.screen import Screen
@@ -38,6 +39,7 @@ class Request:
     ray_address: str | None = None
     mlflow_uri: str | None = None
     track: bool = True
+    figures: bool = True
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,9 @@ def _execute(
             if executor.name == "ray":
                 screen.note("starting Ray")
             executor.run([_job(plan, journal, trial) for trial in todo], on_event)
+        if request.figures:  # all cores are free again: no timed trial shares them
+            finished = [id for id, result in results.items() if result.status == "finished"]
+            warnings += draw_missing(journal, finished, tracker.notify if tracker else lambda _: None, screen.note)
     except KeyboardInterrupt:
         interrupted = True
     finally:

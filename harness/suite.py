@@ -20,6 +20,7 @@ from harness import identity, registry
 from harness.config import Augment, Stop, TrainConfig, Trial
 from harness.draft import Draft, attributed
 from harness.errors import UserError
+from harness.insight import has_capsules
 from harness.keys import AXES, KEYS, SECTION_KEYS, Sections
 from harness.spec import ModelSpec
 from harness.start import start_sha256
@@ -151,6 +152,7 @@ class _Cell:
             train=self.train(),
             runtime=sections.runtime,
             parity=sections.parity,
+            measure=sections.measure,
             cpus=sections.resources.cpus,
             gpus=gpus,
             start_sha256=start_sha256(sections.train.start_from, self.model()),
@@ -176,6 +178,14 @@ class _Cell:
             if sections.train.batch > train:
                 yield "train.batch", f"found {sections.train.batch}, more than the {train:,} training images"
             yield from _stop_conflicts(sections.train.stop, validation)
+            seen, part = (validation, "validation") if validation else (train, "training")
+            if sections.measure.routing_logits > seen:
+                yield (
+                    "measure.routing_logits",
+                    f"found {sections.measure.routing_logits}, more than the {seen:,} {part} images",
+                )
+        if sections.measure.routing_logits and not has_capsules(sections.model):
+            yield "measure.routing_logits", f"a model of kind {sections.model.kind} has no routing; expected 0"
         try:
             start_sha256(sections.train.start_from, self.model())
         except UserError as error:

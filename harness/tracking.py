@@ -23,6 +23,7 @@ from typing import Any
 from harness import mlflow_view as view
 from harness.equivalence import Pair, of_journal
 from harness.errors import UserError
+from harness.figures.command import FOLDER, INDEX
 from harness.journal import Event, Journal, file_lock, finite, read_json, write_atomic
 from harness.results import Result, parity_of, summarise
 
@@ -196,6 +197,7 @@ class _Sink:
         return any(
             sent.get(trial_id, {}).get("events") != len(events)
             or sent[trial_id]["status"] != self._trial_status(self._summary(trial_id, events), live)
+            or sent[trial_id].get("figures") != self._figures(trial_id)
             for trial_id, events in work
         )
 
@@ -274,7 +276,8 @@ class _Sink:
         trial, summary = journal.trial(trial_id), self._summary(trial_id, events)
         sent: dict[str, Any] = cursor["trials"].setdefault(trial_id, {"run_id": None, "events": 0, "status": None})
         status = self._trial_status(summary, live)
-        if sent["events"] == len(events) and sent["status"] == status:
+        figures = self._figures(trial_id)
+        if sent["events"] == len(events) and sent["status"] == status and sent.get("figures") == figures:
             return 0
         rows, known = view.metric_rows(trial, events), set(view.metric_rows(trial, events[: sent["events"]]))
         if sent["run_id"] is None and (found := self._find(cursor, trial_id)):
@@ -293,6 +296,9 @@ class _Sink:
         self._log(sent["run_id"], tags=tags, rows=[row for row in rows if row not in known])
         if status != "RUNNING":
             self._log_files(sent["run_id"], summary, events)
+            if figures and figures != sent.get("figures"):
+                self._client.log_artifacts(sent["run_id"], str(journal.trial_dir(trial_id) / FOLDER), FOLDER)
+                sent["figures"] = figures
         self._set_status(sent, status, view.time_ms(events[-1]))
         sent["events"] = len(events)
         return fresh
@@ -303,6 +309,14 @@ class _Sink:
             self._client.log_dict(run_id, finite(asdict(parity)), "parity.json")
         for log in sorted(self._journal.trial_dir(summary.id).glob("attempt-*.log")):
             self._client.log_artifact(run_id, str(log))
+
+    def _figures(self, trial_id: str) -> str | None:
+        """A digest of the trial's figures; None while there are none, or they are being drawn."""
+        index = self._journal.trial_dir(trial_id) / FOLDER / INDEX
+        try:
+            return _digest(index)
+        except OSError:
+            return None
 
     def _create(self, cursor: Mapping[str, Any], name: str, key: str, started_ms: int | None) -> str:
         folder = str(self._journal.run_dir.resolve())
@@ -322,7 +336,7 @@ class _Sink:
     def _discard(self, sent: dict[str, Any]) -> None:
         """MLflow keeps every value for ever: where a later attempt made some void, the trial gets a new run."""
         self._client.delete_run(sent["run_id"])
-        sent.update(run_id=None, events=0, status=None)
+        sent.update(run_id=None, events=0, status=None, figures=None)
 
     def _set_status(self, sent: dict[str, Any], status: str, ended_ms: int) -> None:
         if sent["status"] != status:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from harness import data, registry
-from harness.checkpoint import load_checkpoint, load_progress, save_checkpoint, save_weights
+from harness.checkpoint import load_checkpoint, load_progress, save_checkpoint, save_predictions, save_weights
 from harness.config import Trial
 from harness.data import Dataset, Split
 from harness.environment import gpus, memory_bytes
 from harness.errors import TrialFailed, UserError, starved
+from harness.insight import routing_logit_change
 from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
 from harness.progress import Progress
@@ -118,6 +119,7 @@ def _run_trial(
     test_err_pct = _error_pct(test, dataset.test.labels)
     facts = {"epoch": progress.epoch, "val_err_pct": progress.val_err_pct, "test_err_pct": test_err_pct}
     save_weights(scratch / "weights.safetensors", impl.dump(), trial.facts() | facts)
+    save_predictions(scratch / "predictions.safetensors", test.predicted, dataset.test.labels)
     for doubt in doubts(observed[1:] or observed):  # the first epoch is warm-up
         emit({"kind": "warning", "message": doubt})
     emit(
@@ -132,6 +134,7 @@ def _run_trial(
             "peak_bytes": impl.peak_bytes() or peak_rss_bytes(),
             "weights": "weights.safetensors",
             **_best(trial, impl, dataset, progress, test_err_pct, scratch),
+            "predictions": "predictions.safetensors",
         }
     )
 
@@ -202,6 +205,11 @@ def _train_epoch(
     kept = f"weights-{epoch:04d}.safetensors" if train.keep_every and epoch % train.keep_every == 0 else None
     if kept:
         save_weights(scratch / kept, weights, trial.facts() | {"epoch": epoch, "val_err_pct": val_err_pct})
+    measured: dict[str, Any] = {}
+    if count := trial.measure.routing_logits:
+        seen = dataset.validation if len(dataset.validation) else dataset.train
+        precision = trial.runtime.precision
+        measured["routing_logit_change"] = routing_logit_change(trial.model, weights, seen.images[:count], precision)
     event = {
         "kind": "epoch",
         "epoch": epoch,
@@ -217,6 +225,7 @@ def _train_epoch(
         "val_loss": val_loss,
         "val_err_pct": val_err_pct,
         "lr": train.optim.lr_at((epoch - 1) * math.ceil(totals.count / batch)),
+        **measured,
         "plan_sha256": plan_digest(plan),
         "checkpoint": checkpoint,
         **({"weights": kept} if kept else {}),

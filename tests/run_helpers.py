@@ -113,17 +113,24 @@ def environment(folder: Path, hide: str = "", **more: str) -> dict[str, str]:
     return {**inherited, **ours, **more}
 
 
-def start(folder: Path, *arguments: object, hide: str = "", **env: str) -> subprocess.Popen[str]:
-    """`capsbench ARGUMENTS` in `folder`, in a process group of its own, as a shell would start it."""
+def start(folder: Path, *arguments: object, hide: str = "", figures: bool = False, **env: str) -> subprocess.Popen[str]:
+    """`capsbench ARGUMENTS` in `folder`, in a process group of its own, as a shell would start it.
+
+    A `run` draws no figures, which takes some seconds a trial, unless `figures`.
+    """
+    if arguments[0] == "run" and not figures:
+        arguments = (*arguments, "--no-figures")
     return subprocess.Popen(
         [sys.executable, "-m", "harness", *map(str, arguments)], cwd=folder, env=environment(folder, hide, **env),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
 
-def capsbench(folder: Path, *arguments: object, hide: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-    """`capsbench ARGUMENTS`, to its end."""
-    process = start(folder, *arguments, hide=hide, **env)
+def capsbench(
+    folder: Path, *arguments: object, hide: str = "", figures: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """`capsbench ARGUMENTS`, to its end; `figures` as in `start`."""
+    process = start(folder, *arguments, hide=hide, figures=figures, **env)
     stdout, stderr = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 

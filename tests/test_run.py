@@ -120,6 +120,7 @@ def test_journal(small: object, home: Path) -> None:
         assert names == {
             "trial.json", "events.jsonl", "result.json", "attempt-1.log", "epoch-0002.safetensors", "weights.safetensors",
             "best.safetensors",
+            "predictions.safetensors",
         }  # fmt: skip
         kinds = [json.loads(line)["kind"] for line in (folder / "events.jsonl").read_text().splitlines()]
         assert kinds == ["attempt", "parity", "ready", "epoch", "epoch", "result"]
@@ -253,7 +254,7 @@ def test_no_framework_at_all(tmp_path: Path) -> None:
 
 def test_journal_now_mlflow_later(tmp_path: Path) -> None:
     suite = write_suite(tmp_path)
-    done = capsbench(tmp_path, "run", suite, hide="ray,mlflow")  # the executor is inline where there is no Ray
+    done = capsbench(tmp_path, "run", suite, hide="ray,mlflow", figures=True)  # inline: there is no Ray
     assert done.returncode == 0
     assert "Ray is not installed" in done.stdout
     assert "MLflow is not installed" in done.stdout
@@ -266,6 +267,11 @@ def test_journal_now_mlflow_later(tmp_path: Path) -> None:
     assert (report["trials"], report["experiment"]) == (1, "capsbench/small")
     [result] = (tmp_path / "runs").glob("small/trials/*/result.json")
     assert metrics(tmp_path)["numpy s0"]["test_err_pct"] == json.loads(result.read_text())["test_err_pct"]
+    [index] = (tmp_path / "runs").glob("small/trials/*/figures/figures.json")
+    assert index.stat().st_mtime >= result.stat().st_mtime  # drawn by `run`, after all trials
+    drawn = {"figures.json", *json.loads(index.read_text())["files"]}
+    assert {"learning.png", "confusion.png", "reconstructions.png", "epochs.csv"} <= drawn
+    assert {path.name for path in (tmp_path / "runs").glob("mlartifacts/**/figures/*")} == drawn
     again = json.loads(capsbench(tmp_path, "sync", "runs/small", "--json").stdout)
     assert again == {**report, "events": 0}
 

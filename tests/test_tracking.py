@@ -154,6 +154,30 @@ def test_a_finished_trial_is_stored_with_all_its_figures(journal: Journal) -> No
     assert json.loads(json.loads(tags[view.VIEW_TAG])["state"])["orderByKey"] == "metrics.`test_err_pct`"
 
 
+def test_figures_follow_when_they_are_drawn(journal: Journal) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, FINISHED)
+    journal.close()
+    client, folder = client_of(journal), journal.trial_dir(trial.id) / "figures"
+
+    def stored() -> dict[str, str]:
+        sync(journal.run_dir)
+        run_id = runs_of(journal)["torch r3 s0"].info.run_id
+        paths = [file.path for file in client.list_artifacts(run_id, "figures")]
+        return {path: Path(client.download_artifacts(run_id, path)).read_text() for path in paths}
+
+    folder.mkdir()
+    (folder / "learning.png").write_text("first")
+    assert stored() == {}  # no list of them yet: they are being drawn
+    (folder / "figures.json").write_text("1")
+    assert stored() == {"figures/figures.json": "1", "figures/learning.png": "first"}
+    (folder / "learning.png").write_text("second")
+    (folder / "figures.json").write_text("2")
+    assert stored() == {"figures/figures.json": "2", "figures/learning.png": "second"}
+    assert sync(journal.run_dir).events == 0
+
+
 def test_the_equivalence_over_seeds_is_the_suite_s_and_follows_the_plan(journal: Journal) -> None:
     trials = [make_trial(impl, seed) for seed in (0, 1) for impl in ("torch", "jax")]
     plan(journal, *trials)

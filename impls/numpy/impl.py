@@ -139,6 +139,23 @@ class NumpyCapsNet:
         coupling = to_numpy(acts.routing[-1][0]).transpose(0, 2, 1)
         return Outputs(to_numpy(acts.v), to_numpy(F.lengths(acts.v)), coupling, reconstruction)
 
+    def routing_steps(
+        self, images: UInt8[np.ndarray, "B H W C"]
+    ) -> list[tuple[Float[np.ndarray, "B I J"], Float[np.ndarray, "B J D"], Float[np.ndarray, "B I J"]]]:
+        """Of each iteration of Procedure 1: coupling c, output capsules v, and the agreement u_hat . v added to the logits."""
+        acts = self._forward(images)
+        added = [(acts.u_hat @ v[..., None])[..., 0] for _, _, v in acts.routing]
+        return [
+            (to_numpy(c).transpose(0, 2, 1), to_numpy(v), to_numpy(agreement).transpose(0, 2, 1))
+            for (c, _, v), agreement in zip(acts.routing, added, strict=True)
+        ]
+
+    def decode(self, digit: Float[np.ndarray, "B J D"], classes: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B H W C"]:
+        """Section 4.1: what the decoder makes of each row's capsule of its class."""
+        v = self.xp.asarray(digit, dtype=self.dtype)
+        _, pixels = decode(self._operands(), v, one_hot(self._classes(classes), v), self._operand)
+        return to_numpy(pixels).reshape(len(digit), *self.model.image)
+
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
     ) -> tuple[Loss, Weights]:

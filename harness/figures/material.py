@@ -1,0 +1,181 @@
+"""What the figures of one trial are made from: its events, predictions and weights, and the specification's look inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from harness.checkpoint import load_predictions, load_weights
+from harness.config import DataConfig
+from harness.data.base import Dataset, Split, order
+from harness.errors import UserError
+from harness.insight import CHUNK, Inspectable, has_capsules, specification
+from harness.journal import Journal
+from harness.results import summarise
+from harness.weights import weight_table
+
+SAMPLE = 256  # test images looked into: seconds for the paper's model
+EXAMPLES = 10  # images of each kind that are shown
+
+
+class LeftOut(Exception):
+    """Why a figure is not drawn: it makes no sense for the trial, or, if `lacking`, what it needs is not there."""
+
+    def __init__(self, reason: str, *, lacking: bool = True) -> None:
+        super().__init__(reason)
+        self.lacking = lacking
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N test images as the specification sees them, over r routing iterations."""
+
+    labels: Int[np.ndarray, " N"]
+    lengths: Float[np.ndarray, "N J"]
+    entropies: Float[np.ndarray, "r N I"]
+    """-sum_j c_ij ln c_ij of each primary capsule's coupling coefficients, in nats: ln J where they are even."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images to show, with the classes said of them and their output capsules."""
+
+    images: UInt8[np.ndarray, "N H W C"]
+    labels: Int[np.ndarray, " N"]
+    predicted: Int[np.ndarray, " N"]
+    digit: Float[np.ndarray, "N J D"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Material:
+    """One trial's material, each piece made when it is first asked for. What is not there raises `LeftOut`.
+
+    Args:
+        dataset: a trial's data section -> its images; raises `UserError`.
+    """
+
+    def __init__(self, journal: Journal, trial_id: str, dataset: Callable[[DataConfig], Dataset]) -> None:
+        self._folder = journal.trial_dir(trial_id)
+        self._dataset = dataset
+        self.trial = journal.trial(trial_id)
+        self.result = summarise(self.trial, journal.events(trial_id))
+
+    @cached_property
+    def test(self) -> Split:
+        """The test images, one class each."""
+        try:
+            dataset = self._dataset(self.trial.data)
+        except UserError as error:
+            raise LeftOut(str(error)) from error
+        if self.result.data_sha256 not in (None, dataset.sha256):
+            raise LeftOut(f"the images of {self.trial.data.name} are not those that the trial had (another SHA-256)")
+        _one_class(dataset.test.labels)
+        return dataset.test
+
+    @cached_property
+    def predictions(self) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+        """What the trained model said of all N test images, and their labels."""
+        path = self._folder / "predictions.safetensors"
+        if not path.exists():
+            raise LeftOut(
+                f"the run holds no predictions of this trial ({path.name}): it was made by an older capsbench"
+            )
+        try:
+            predicted, labels = load_predictions(path)
+        except Exception as error:  # what a damaged file raises is the library's own
+            raise LeftOut(f"{path} cannot be read: {error}") from error
+        _one_class(labels)
+        return predicted, labels
+
+    @cached_property
+    def net(self) -> Inspectable:
+        """The specification with the trial's weights, in its precision."""
+        trial, path = self.trial, self._folder / "weights.safetensors"
+        if not has_capsules(trial.model):
+            raise LeftOut(f"a model of kind {trial.model.kind} has no capsules", lacking=False)
+        if self.result.parity_ok is False:
+            raise LeftOut("its parity failed: the specification with these weights is another network", lacking=False)
+        if not path.exists():
+            raise LeftOut(f"the run holds no weights of this trial ({path.name})")
+        try:
+            weights = load_weights(path)
+        except Exception as error:
+            raise LeftOut(f"{path} cannot be read: {error}") from error
+        expected = {row.name: row.shape for row in weight_table(trial.model)}
+        if {name: array.shape for name, array in weights.items()} != expected:
+            raise LeftOut(f"{path} holds other tensors than the model has")
+        return specification(trial.model, weights, trial.runtime.precision)
+
+    @cached_property
+    def decoding(self) -> Inspectable:
+        """As `net`, where there is a decoder."""
+        net = self.net
+        if not self.trial.model.decoder:
+            raise LeftOut("the model has no decoder", lacking=False)
+        return net
+
+    @cached_property
+    def sample(self) -> Sample:
+        """`SAMPLE` test images, drawn by one fixed permutation, or all there are."""
+        net, test = self.net, self.test
+        chosen = test.take(np.sort(order(len(test))[:SAMPLE]))
+        lengths: list[np.ndarray] = []
+        entropies: list[np.ndarray] = []
+        for start in range(0, len(chosen), CHUNK):
+            steps = net.routing_steps(chosen.images[start : start + CHUNK])
+            lengths.append(np.linalg.norm(steps[-1][1], axis=-1))
+            entropies.append(np.stack([_entropy(coupling) for coupling, _, _ in steps]))
+        return Sample(chosen.labels, np.concatenate(lengths), np.concatenate(entropies, axis=1))
+
+    @cached_property
+    def right(self) -> Examples:
+        """The first rightly classified test image of each of the first `EXAMPLES` classes."""
+        labels, predicted = self._said
+        firsts = [np.flatnonzero((labels == each) & (predicted == each))[:1] for each in np.unique(labels)[:EXAMPLES]]
+        return self._examples(np.concatenate(firsts))
+
+    @cached_property
+    def wrong(self) -> Examples:
+        """The first `EXAMPLES` wrongly classified test images; maybe fewer, or none."""
+        labels, predicted = self._said
+        return self._examples(np.flatnonzero(labels != predicted)[:EXAMPLES])
+
+    @cached_property
+    def _said(self) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+        """Labels and predictions of the first N test images: all, or where none were recorded, `SAMPLE` seen now."""
+        try:
+            predicted, labels = self.predictions
+            return labels, predicted
+        except LeftOut:
+            seen = self.test.take(np.arange(min(SAMPLE, len(self.test))))
+            return seen.labels, self._digit(seen.images)[1]
+
+    def _digit(self, images: np.ndarray) -> tuple[Float[np.ndarray, "N J D"], Int[np.ndarray, " N"]]:
+        """Output capsules, and which is the longest."""
+        net, model = self.net, self.trial.model
+        chunks = [np.zeros((0, model.classes, model.digit_dim))]
+        chunks += [net.routing_steps(images[start : start + CHUNK])[-1][1] for start in range(0, len(images), CHUNK)]
+        digit = np.concatenate(chunks)
+        return digit, np.linalg.norm(digit, axis=-1).argmax(1)
+
+    def _examples(self, indices: Int[np.ndarray, " N"]) -> Examples:
+        labels, predicted = self._said
+        images = self.test.images[indices]
+        return Examples(images, labels[indices], predicted[indices], self._digit(images)[0])
+
+
+def _entropy(coupling: Float[np.ndarray, "B I J"]) -> Float[np.ndarray, "B I"]:
+    """In nats; a coefficient of zero adds nothing."""
+    c = coupling.astype(np.float64)
+    return -(c * np.log(np.where(c > 0, c, 1.0))).sum(-1)
+
+
+def _one_class(labels: np.ndarray) -> None:
+    if labels.ndim != 1:
+        raise LeftOut("its images have several classes each", lacking=False)
