@@ -152,8 +152,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "last-batch-dropped": (
         in_impl(
-            "values = self._train_losses(chosen, moved, real)",
-            "if not real.all():\n                continue\n            values = self._train_losses(chosen, moved, real)",
+            "values = self._gradients(chosen, moved, real)",
+            "if not real.all():\n                continue\n            values = self._gradients(chosen, moved, real)",
         ),
     ),
     "last-batch-mean-over-full-size": (in_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),
