@@ -289,7 +289,7 @@ def test_ids_tell_trials_apart_and_nothing_else(folder: Path) -> None:
 RECIPES = [f"recipes/{path.stem}" for path in sorted((SUITES / "recipes").glob("*.yaml"))]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing", *RECIPES])
+@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing", "affnist", *RECIPES])
 def test_shipped_suites(name: str) -> None:
     path = SUITES / f"{name}.yaml"
     full, quick = load_suite(path), load_suite(path, quick=True)

@@ -92,8 +92,8 @@ def _places(images: np.ndarray, forward: np.ndarray, draws: np.ndarray) -> Float
         # Bilinear weights reach one pixel of the source further.
         further = np.abs(forward[:, axis]).sum(axis=1) + _SLACK
         blank = ~rows.any(axis=1)
-        low = np.where(blank, 0, np.where(rows[..., None], reached, np.inf).min(axis=(1, 2))) - further
-        high = np.where(blank, 0, np.where(rows[..., None], reached, -np.inf).max(axis=(1, 2))) + further
+        low: np.ndarray = np.where(blank, 0, np.where(rows[..., None], reached, np.inf).min(axis=(1, 2))) - further
+        high: np.ndarray = np.where(blank, 0, np.where(rows[..., None], reached, -np.inf).max(axis=(1, 2))) + further
         first, last = -1 - low, SIDE - high
         # A digit larger than the canvas, of which MNIST has none, is cut on both sides alike.
         places.append(np.where(first < last, first + draws[:, axis] * (last - first), (first + last) / 2))
@@ -121,7 +121,8 @@ def _resample(
     )
     column, row = np.clip(x >> 16, 0, width - 1), np.clip(y >> 16, 0, width - 1)
     index = row * width + column + (np.arange(count, dtype=np.int32) * width**2)[:, None, None]
-    four: np.ndarray = np.take(corners, index, mode="clip")  # clip: never needed, and faster than asking
+    four = np.empty(index.shape, np.uint32)
+    np.take(corners, index, out=four, mode="clip")  # clip: never needed, and faster than asking
     right, down = ((each >> 8).astype(np.uint32) & 255 for each in (x, y))
     # Upper and lower pixels side by side in 16 bits each.
     pairs = (four & 0x00FF00FF) * (256 - right) + (four >> 8 & 0x00FF00FF) * right
