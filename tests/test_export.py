@@ -40,8 +40,8 @@ from model import load
 net = load()
 lengths, capsules = net(pixels)
 images = net.reconstruct(capsules, tf.argmax(lengths, 1))
-serve = tf.saved_model.load("saved_model").serve
-arrays = dict(lengths=lengths, images=images, program=serve(pixels)[0], one=serve(pixels[:1])[0])
+program = tf.saved_model.load("saved_model")
+arrays = dict(lengths=lengths, images=images, program=program.serve(pixels)[0], one=program.serve(pixels[:1])[0])
 """,
     "jax": """
 import jax, jax.export
@@ -54,13 +54,17 @@ arrays = dict(lengths=lengths, images=images, program=program.call(pixels)[0], o
 """,
 }
 LOAD = """
-import json, sys
+import os, sys
 import numpy as np
 sys.modules["harness"] = sys.modules["impls"] = None  # importing them is an error
-pixels = np.load(sys.argv[1])
+pixels = np.load("pixels.npy")
 sys.path.insert(0, "")
-{script}
-np.savez(sys.argv[2], **{{name: np.asarray(array) for name, array in arrays.items()}})
+script = sys.argv[1]
+for folder in sys.argv[2:]:
+    os.chdir(folder)
+    sys.modules.pop("model", None)
+    exec(script)
+    np.savez(folder + ".npz", **{name: np.asarray(array) for name, array in arrays.items()})
 """
 
 
@@ -83,21 +87,21 @@ def trial_ids(run_dir: Path) -> list[str]:
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_an_export_loads_without_this_project(run_dir: Path, tmp_path: Path, framework: str) -> None:
-    for id in trial_ids(run_dir):
-        trial = find_trial(run_dir, id)
-        images = data.load(trial.data).test.images[:3]
+    trials = {id: find_trial(run_dir, id) for id in trial_ids(run_dir)}
+    images = data.load(next(iter(trials.values())).data).test.images[:3]
+    np.save(tmp_path / "pixels.npy", images.astype(np.float32) / 255)
+    for id in trials:
         exported = export(run_dir, id, framework, out=tmp_path / id)
         assert sorted(exported.files) == sorted(path.name for path in (tmp_path / id).iterdir())
-        np.save(tmp_path / "pixels.npy", images.astype(np.float32) / 255)
-        code = LOAD.format(script=SCRIPTS[framework])
-        outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run(
-            [sys.executable, "-c", code, tmp_path / "pixels.npy", tmp_path / "out.npz"], cwd=tmp_path / id,
-            env=outside | {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found = np.load(tmp_path / "out.npz")
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, SCRIPTS[framework], *(tmp_path / id for id in trials)], cwd=tmp_path,
+        env=outside | {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
+    for id, trial in trials.items():
+        found = np.load(tmp_path / f"{id}.npz")
         specification = build("numpy", trial.model)
         specification.load(load_weights(run_dir / "trials" / id / "weights.safetensors"))
         outputs = specification.forward(images)

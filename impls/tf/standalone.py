@@ -8,7 +8,7 @@
     images = net.reconstruct(capsules, predicted)  # (B, H, W, C), of a model with a decoder
 
 It is an ordinary Keras model: train it on. The folder saved_model needs no code at all:
-`tf.saved_model.load("saved_model").serve(pixels)`.
+`program = tf.saved_model.load("saved_model")`, and then `program.serve(pixels)`; its variables live as long as `program`.
 """
 
 from __future__ import annotations
