@@ -107,8 +107,8 @@ def _operations(model: ModelSpec, batch: int, algorithm: Algorithm) -> int:
 
 
 def fit(cells: Sequence[Cell]) -> CostModel | None:
-    """The best of the four forms; None for fewer than `FEWEST` cells, which would explain nothing."""
-    if len(cells) < FEWEST:
+    """The best of the four forms; None for fewer than `FEWEST` cells, which would explain nothing, or other than CapsNets."""
+    if len(cells) < FEWEST or any(cell.model.kind != "capsnet" for cell in cells):
         return None
     everything = np.arange(len(cells))
     counted = {form: np.array([counts(cell.model, cell.batch, *form) for cell in cells]) for form in _FORMS}

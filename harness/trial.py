@@ -17,7 +17,7 @@ from harness.environment import gpus, memory_bytes
 from harness.errors import TrialFailed, UserError, starved
 from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
-from harness.spec import EvalTotals, Impl
+from harness.spec import EvalTotals, Impl, Loss
 from harness.stability import Observation, doubts
 from harness.timing import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.verdict import Verdict, out_of_memory
@@ -110,9 +110,7 @@ def _run_trial(
         {
             "kind": "result",
             "test_err_pct": _error_pct(test, dataset.test.labels),
-            "test_loss": test.loss.total,
-            "test_margin": test.loss.margin,
-            "test_reconstruction": test.loss.reconstruction,
+            **{f"test_{name}": value for name, value in _losses(trial, test.loss).items()},
             "test_s": phases.seconds["test_s"],
             "test_images": len(dataset.test.labels),
             "peak_bytes": impl.peak_bytes() or peak_rss_bytes(),
@@ -150,7 +148,7 @@ def _train_epoch(
 ) -> tuple[Sample, dict[str, Any]]:
     """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
     train, batch = trial.train, trial.train.batch
-    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, trial.data.augment.shift)
+    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, trial.data.augment.shift, trial.model)
     phases = Phases()
     sample, totals = clock(lambda: impl.train(plan))
     if not math.isfinite(totals.loss.total):
@@ -169,9 +167,7 @@ def _train_epoch(
         **phases.seconds,
         "img_per_s": totals.count / sample.seconds,
         **({} if sample.joules is None else {"joules": sample.joules}),
-        "train_loss": totals.loss.total,
-        "train_margin": totals.loss.margin,
-        "train_reconstruction": totals.loss.reconstruction,
+        **{f"train_{name}": value for name, value in _losses(trial, totals.loss).items()},
         "train_err_pct": 100 * (1 - totals.correct / totals.count),
         "val_loss": validation.loss.total if validation else None,
         "val_err_pct": _error_pct(validation, dataset.validation.labels) if validation else None,
@@ -179,6 +175,13 @@ def _train_epoch(
         "plan_sha256": plan_digest(plan),
         "checkpoint": checkpoint,
     }
+
+
+def _losses(trial: Trial, loss: Loss) -> dict[str, float | None]:
+    """The total as "loss", and what else there is for this kind of model: a term that it has not is not there, not zero."""
+    model = trial.model
+    terms = [name for name in model.loss_terms if name != "reconstruction" or model.decoder]
+    return {"loss" if name == "total" else name: getattr(loss, name) for name in terms}
 
 
 def _error_pct(totals: EvalTotals, labels: Any) -> float:
