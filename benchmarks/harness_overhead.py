@@ -1,16 +1,23 @@
 """What the harness adds to an epoch: `python benchmarks/harness_overhead.py [EPOCHS [IMPL...]]` prints it.
 
-A trial of `suites/quickstart.yaml` runs as always: its worker, its supervisor, its clock, a checkpoint after every epoch.
-After each epoch, where the clock does not run, the same implementation object in the same process runs the same plan in
-a bare loop, under nothing but `time.perf_counter`. The two alternate, so that a drift of the machine meets both.
+`capsbench run suites/quickstart.yaml` runs as always, with Ray, MLflow, the screen, a checkpoint after every epoch. It can
+take an epoch's time in two ways, and both are measured in the epoch itself, so that a noisy machine blurs neither:
+
+- the clock: what is between the harness's reading and one taken around the implementation's own loop;
+- the cores: what share of the trial's cores other processes had meanwhile (everything on the machine, not the harness alone).
+
+Besides, after each epoch the same object in the same process runs the same plan in a bare loop, where the harness's clock
+does not run: the two alternate, so that a drift of the machine meets both.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,13 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.attempt import Seat, run_attempt
-from harness.config import Trial
-from harness.executor import Job
-from harness.leases import lease, local_cores
+from harness.journal import Journal
 from harness.spec import EpochPlan, Moments, TrainTotals
+from harness.stability import between, machine
 from harness.stats import median_interval
-from harness.suite import load_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 12
@@ -36,8 +40,15 @@ class Bare:
     plan: EpochPlan | None = None
 
     def train(self: Any, plan: EpochPlan) -> TrainTotals:
-        self.plan = plan if len(plan.order) > plan.batch else None  # not the single step of `compile`
-        return super().train(plan)
+        if len(plan.order) <= plan.batch:  # the single step of `compile`
+            return super().train(plan)
+        self.plan = plan
+        cores = os.sched_getaffinity(0)
+        before, start = machine(cores), time.perf_counter()
+        totals = super().train(plan)
+        seconds = time.perf_counter() - start
+        print(f"own {seconds} {between(before, machine(cores), len(cores)).others}")
+        return totals
 
     def dump_moments(self: Any) -> Moments:
         moments = super().dump_moments()  # the last that a checkpoint takes
@@ -55,43 +66,46 @@ def __getattr__(name: str) -> type:
     return type(name, (Bare, registry.load(registry.resolve(name.lower()))), {})
 
 
-def epochs_of(impl: str, epochs: int, folder: Path) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of each epoch but the first: by the harness's clock, in the bare loop, and of all between two epochs."""
-    settings = (f"impl=harness_overhead:{impl.capitalize()}", f"train.epochs={epochs}", "parity.gate=false")
-    trial: Trial
-    (trial,) = load_suite(ROOT / "suites" / "quickstart.yaml", settings).trials(0, lambda _: {})
-    job = Job(trial, folder)
-    job.folder.mkdir(parents=True)
-    events: list[dict[str, Any]] = []
-    with lease("core", local_cores(), trial.cpus) as cores:
-        run_attempt(job.document(), Seat(cores), events.append, job.log_path, job.folder, None)
-    if events[-1]["kind"] != "result":
-        raise SystemExit(f"{impl}: {events[-1]}")
-    bare = [float(value) for value in re.findall(r"^bare (\S+)$", job.log_path.read_text(), re.MULTILINE)]
-    told = [event for event in events if event["kind"] == "epoch"]
-    between = [
-        after["time"] - before["time"] - after["epoch_s"] - after["eval_s"] - loop
-        for before, after, loop in zip(told, told[1:], bare[1:], strict=False)
-    ]
-    return [event["epoch_s"] for event in told][1:], bare[1:], between
+def measured(epochs: int, impls: list[str], folder: Path) -> dict[str, tuple[list[float], str]]:
+    """Implementation -> seconds of each epoch by the harness's clock, and what its process printed."""
+    names = ",".join(f"harness_overhead:{impl.capitalize()}" for impl in impls)
+    settings = [f"impl={names}", f"train.epochs={epochs}", "parity.gate=false"]
+    command = [sys.executable, "-m", "harness", "run", str(ROOT / "suites" / "quickstart.yaml"), "--json"]
+    command += [*(part for setting in settings for part in ("-s", setting)), "--out", str(folder)]
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, check=True)
+    found: dict[str, tuple[list[float], str]] = {}
+    document = json.loads(done.stdout)
+    for trial in document["trials"]:
+        events = Journal(Path(document["run_dir"])).events(trial["id"])
+        seconds = [float(event["epoch_s"]) for event in events if event["kind"] == "epoch"]
+        found[trial["impl"].rpartition(":")[2].lower()] = (
+            seconds,
+            (Path(document["run_dir"]) / trial["log"]).read_text(),
+        )
+    return found
 
 
 def main(epochs: int, impls: list[str]) -> None:
     print(
         f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}; {epochs - 1} epochs each"
     )
-    for impl in impls:
-        with tempfile.TemporaryDirectory() as folder:
-            timed, bare, between = epochs_of(impl, epochs, Path(folder))
-        ratios = [100 * (a / b - 1) for a, b in zip(timed, bare, strict=True)]
-        interval = median_interval(ratios)
-        shown = f" (95% interval {interval[0]:+.2f} to {interval[1]:+.2f}%)" if interval else ""
-        print(
-            f"{impl}: {statistics.median(timed):.4f} s an epoch under the harness, {statistics.median(bare):.4f} s bare: "
-            f"{statistics.median(ratios):+.2f}%{shown}; {1e3 * statistics.median(between):.0f} ms between two epochs"
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        for impl, (told, log) in measured(epochs, impls, Path(folder)).items():
+            own = [(float(s), float(o)) for s, o in re.findall(r"^own (\S+) ([\d.]+)", log, re.MULTILINE)]
+            bare = [float(value) for value in re.findall(r"^bare (\S+)$", log, re.MULTILINE)]
+            # the first epoch is warm-up
+            clock = [100 * (seconds / inner - 1) for seconds, (inner, _) in zip(told, own, strict=True)][1:]
+            others = [100 * share for _, share in own][1:]
+            ratios = [100 * (seconds / loop - 1) for seconds, loop in zip(told, bare, strict=True)][1:]
+            interval = median_interval(ratios)
+            shown = f" (95% interval {interval[0]:+.1f} to {interval[1]:+.1f}%)" if interval else ""
+            print(
+                f"{impl}: clock {statistics.median(clock):+.3f}%, other processes {statistics.median(others):.2f}% of the "
+                f"cores; {statistics.median(told[1:]):.4f} s an epoch, bare {statistics.median(bare[1:]):.4f} s: "
+                f"{statistics.median(ratios):+.1f}%{shown}"
+            )
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parent))  # where the worker finds this module too
     main(int(sys.argv[1]) if len(sys.argv) > 1 else EPOCHS, sys.argv[2:] or ["torch", "tf", "jax"])

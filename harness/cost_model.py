@@ -55,7 +55,8 @@ class CostModel:
     fixed: Fixed
     algorithm: Algorithm
     constants: tuple[float, ...]
-    leave_one_out: tuple[float, ...]  # predicted / measured - 1, in the order of the cells
+    residuals: tuple[float, ...]  # modelled / measured - 1, in the order of the cells
+    leave_one_out: tuple[float, ...]  # predicted / measured - 1, each cell from the others
 
     def step_s(self, model: ModelSpec, batch: int) -> float:
         """Predicted seconds of one training step."""
@@ -69,7 +70,7 @@ class CostModel:
     @property
     def worst(self) -> float:
         """The largest relative error of a cell predicted from the others."""
-        return max(abs(error) for error in self.leave_one_out)
+        return max(map(abs, self.leave_one_out))
 
 
 def sentence(name: str, setting: str, of: Cell, model: CostModel) -> str:
@@ -78,6 +79,7 @@ def sentence(name: str, setting: str, of: Cell, model: CostModel) -> str:
     parts = ", ".join(f"{term} {1e3 * seconds:.0f} ms" for term, seconds in shares.items() if seconds)
     return (
         f"{name}: a step of {of.batch} images ({setting or 'the only setting'}) is {parts}; "
+        f"the model fits all cells within {100 * max(map(abs, model.residuals)):.1f}%; "
         f"cells predicted from the others are off by at most {100 * model.worst:.1f}% "
         f"(fixed part by {model.fixed}, primary convolution counted as {model.algorithm})"
     )
@@ -134,7 +136,9 @@ def fit(cells: Sequence[Cell]) -> CostModel | None:
 
     form = best(everything)
     constants = _solve(counted[form], measured)
-    return CostModel(*form, tuple(map(float, constants)), tuple(predicted(index) - 1 for index in everything))
+    residuals = counted[form] @ constants / measured - 1
+    left_out = tuple(predicted(index) - 1 for index in everything)
+    return CostModel(*form, tuple(map(float, constants)), tuple(map(float, residuals)), left_out)
 
 
 def _solve(counted: np.ndarray, measured: np.ndarray) -> np.ndarray:

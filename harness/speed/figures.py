@@ -46,14 +46,14 @@ def _cost_models(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> l
     found: list[dict[str, Any]] = []
     for line, members in lines.items():
         cells = [Cell(record.trial.model, record.trial.train.batch, row["step_s"]) for record, row in members]
+        names = [row["name"] for _, row in members]
         if model := fit(cells):
             found.append(
                 {
                     **dict(zip(("impl", "precision", "device", "model"), line, strict=True)),
-                    **{key: value for key, value in asdict(model).items() if key != "leave_one_out"},
-                    "errors": {
-                        row["name"]: error for (_, row), error in zip(members, model.leave_one_out, strict=True)
-                    },
+                    **{key: value for key, value in asdict(model).items() if key not in ("residuals", "leave_one_out")},
+                    "residuals": dict(zip(names, model.residuals, strict=True)),
+                    "errors": dict(zip(names, model.leave_one_out, strict=True)),
                     "sentence": sentence(" ".join(line[:2]), setting_of(members[0][0].trial.params), cells[0], model),
                 }
             )

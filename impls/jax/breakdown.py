@@ -16,7 +16,7 @@ from jax import Array
 
 from harness.spec import EpochPlan
 from impls.jax import cnn
-from impls.jax.layers import route, votes
+from impls.jax.layers import routed, votes
 from impls.jax.model import Params, losses, primary_capsules
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _capsnet_layers(impl: JaxCapsNet, params: Params, pixels: Array, labels: Arr
         return votes(u, w, products)
 
     def routing(u_hat: Array, bias: Array | None) -> Array:
-        return route(u_hat, model.routing, bias)[0]
+        return routed(u_hat, model.routing, bias)[0]
 
     def decoder(weights: Params, v: Array, pixels: Array) -> Array:
         return losses(model, weights, v, pixels, labels, labels, products).mean(1)[0]

@@ -1,4 +1,7 @@
-"""The capsule layers. Axis letters: B images, I primary capsules of d dimensions, J output capsules of e dimensions."""
+"""The capsule layers. Axis letters: B images, I primary capsules of d dimensions, J output capsules of e dimensions.
+
+`f_vjp` takes the gradient at f's output back to its inputs; it is written where JAX's own would take longer.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ def squash(s: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     return s * (square / (1 + square) / jnp.sqrt(square + SQUASH_EPSILON))
 
 
+def squash_vjp(s: Float[Array, "*n d"], grad: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    return jax.vjp(squash, s)[1](grad)[0]
+
+
 def lengths(v: Float[Array, "*n e"]) -> Float[Array, "*n"]:
     """Capsule lengths |v| = sqrt(v.v + epsilon)."""
     return jnp.sqrt((v * v).sum(-1) + SQUASH_EPSILON)
@@ -29,6 +36,11 @@ def scaled(x: Float[Array, "*n"], factor: float) -> Float[Array, "*n"]:
     return x if factor == 1 else factor * x
 
 
+def softmax_vjp(coupling: Float[Array, "B J 1 I"], grad: Float[Array, "B J 1 I"]) -> Float[Array, "B J 1 I"]:
+    """From softmax's output c: c (g - c.g), the sum over the output capsules."""
+    return coupling * (grad - (coupling * grad).sum(1, keepdims=True))
+
+
 def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"], products: Products) -> Float[Array, "B J I e"]:
     """Eq. 2: u_hat_j|i = W_ij u_i, as one matrix product per primary capsule."""
     capsules, classes, dim, digit_dim = w.shape
@@ -37,75 +49,84 @@ def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"], products: Produc
     return product.reshape(capsules, -1, classes, digit_dim).transpose(1, 2, 0, 3)
 
 
-State = tuple[Float[Array, "B J 1 I"], Float[Array, "B J 1 e"], Float[Array, "B J 1 e"]]
-"""Of one iteration: coupling c, input s, output v."""
+Routing = list[tuple[Float[Array, "B J 1 I"], Float[Array, "B J 1 e"], Float[Array, "B J 1 e"]]]
+"""One (coupling c, input s, output v) per iteration."""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def route(
-    u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None
-) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
-    """Procedure 1, as matrix products over the votes: the output capsules, and the last coupling coefficients.
+def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None) -> Routing:
+    """Procedure 1, as matrix products over the votes.
 
     `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
-    No gradient flows back through the coupling coefficients that are returned.
     """
-    coupling, _, v = _states(u_hat, iterations, bias)[-1]
-    return v.squeeze(2), coupling.squeeze(2)
-
-
-def _states(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None) -> list[State]:
     # the barrier keeps XLA from computing the softmax of zeros while it compiles, which takes it seconds
     logits = lax.optimization_barrier(jnp.zeros((*u_hat.shape[:2], 1, u_hat.shape[2]), u_hat.dtype))
-    states: list[State] = []
+    history: Routing = []
     for iteration in range(iterations):
         coupling = jax.nn.softmax(logits, axis=1)  # Eq. 3: over the output capsules
         s = coupling @ u_hat  # Eq. 2
         if bias is not None:
             s = s + bias[:, None]
         v = squash(s)
-        states.append((coupling, s, v))
+        history.append((coupling, s, v))
         if iteration < iterations - 1:
             logits = logits + v @ u_hat.mT
-    return states
-
-
-Saved = tuple[Float[Array, "B J I e"], list[State], Float[Array, "J e"] | None]
-
-
-def _route_forward(
-    u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None
-) -> tuple[tuple[Float[Array, "B J e"], Float[Array, "B J I"]], Saved]:
-    states = _states(u_hat, iterations, bias)
-    coupling, _, v = states[-1]
-    return (v.squeeze(2), coupling.squeeze(2)), (u_hat, states, bias)
+    return history
 
 
 def route_vjp(
-    iterations: int, saved: Saved, grads: tuple[Float[Array, "B J e"], Float[Array, "B J I"]]
-) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"] | None]:
-    """Gradients for the votes and the bias, through every iteration.
+    u_hat: Float[Array, "B J I e"], history: Routing, grad: Float[Array, "B J 1 e"]
+) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"]]:
+    """Gradients for the votes and for the bias, whether there is one or not.
 
-    The votes are read twice an iteration and their gradient, a sum of outer products, is written once, where
-    automatic differentiation would write and add up one such array for each use of the votes.
+    Every use of the votes adds a product of a number per vote and a vector per output capsule to their gradient. These
+    are collected, and the gradient is written once.
     """
-    u_hat, states, bias = saved
-    grad_v, grad_logits, grad_bias = grads[0][:, :, None], jnp.zeros_like(states[0][0]), 0.0
-    outer: list[tuple[Float[Array, "B J 1 I"], Float[Array, "B J 1 e"]]] = []
-    for iteration in reversed(range(iterations)):
-        coupling, s, v = states[iteration]
-        if iteration < iterations - 1:
-            outer.append((grad_logits, v))
-            grad_v = grad_logits @ u_hat
-        (grad_s,) = jax.vjp(squash, s)[1](grad_v)
-        outer.append((coupling, grad_s))
+    numbers: list[Array] = []
+    vectors: list[Array] = []
+    grad_bias = jnp.zeros_like(grad[0, :, 0])
+    grad_logits = jnp.zeros_like(history[0][0])
+    for k in reversed(range(len(history))):
+        coupling, s, _ = history[k]
+        grad_s = squash_vjp(s, grad)
         grad_bias = grad_bias + grad_s.sum((0, 2))
-        if iteration:
-            grad_coupling = grad_s @ u_hat.mT
-            grad_logits = grad_logits + coupling * (grad_coupling - (coupling * grad_coupling).sum(1, keepdims=True))
-    # in the votes' own order: input capsules first
-    grad = sum(over_i[:, :, 0].transpose(2, 0, 1)[..., None] * over_e[:, :, 0] for over_i, over_e in outer)
-    return grad.transpose(1, 2, 0, 3), None if bias is None else grad_bias
+        numbers.append(coupling)
+        vectors.append(grad_s)
+        if k:
+            grad_logits = grad_logits + softmax_vjp(coupling, grad_s @ u_hat.mT)
+            numbers.append(grad_logits)
+            vectors.append(history[k - 1][2])
+            grad = grad_logits @ u_hat
+    # XLA fuses the products and their sum; in the votes' own order, input capsules first
+    products = zip(numbers, vectors, strict=True)
+    grad_u_hat = sum(number[:, :, 0].transpose(2, 0, 1)[..., None] * vector[:, :, 0] for number, vector in products)
+    return grad_u_hat.transpose(1, 2, 0, 3), grad_bias
 
 
-route.defvjp(_route_forward, route_vjp)
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def routed(
+    u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None
+) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
+    """The output capsules of `route`, with `route_vjp` for their gradient, and the last coupling coefficients, without."""
+    return _routed(u_hat, iterations, bias)[0]
+
+
+Saved = tuple[Float[Array, "B J I e"], Routing, Float[Array, "J e"] | None]
+
+
+def _routed(
+    u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None
+) -> tuple[tuple[Float[Array, "B J e"], Float[Array, "B J I"]], Saved]:
+    history = route(u_hat, iterations, bias)
+    coupling, _, v = history[-1]
+    return (v.squeeze(2), coupling.squeeze(2)), (u_hat, history, bias)
+
+
+def _routed_vjp(
+    _: int, saved: Saved, grads: tuple[Float[Array, "B J e"], Float[Array, "B J I"]]
+) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"] | None]:
+    u_hat, history, bias = saved
+    grad_u_hat, grad_bias = route_vjp(u_hat, history, grads[0][:, :, None])
+    return grad_u_hat, None if bias is None else grad_bias
+
+
+routed.defvjp(_routed, _routed_vjp)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
 from impls.jax.convolution import convolution, kernel_spectrum
-from impls.jax.layers import lengths, route, scaled, squash, votes
+from impls.jax.layers import lengths, routed, scaled, squash, votes
 from impls.jax.precision import Products
 
 Params = dict[str, Array]
@@ -41,7 +41,7 @@ def network(
     `spectrum` is `once`'s, for when the weights stay the same over many batches.
     """
     u_hat = votes(primary_capsules(model, w, images, products, spectrum), w["digit.w"], products)
-    return route(u_hat, model.routing, w["digit.b"] if model.digit_bias else None)
+    return routed(u_hat, model.routing, w["digit.b"] if model.digit_bias else None)
 
 
 def decode(w: Params, v: Float[Array, "B J e"], mask: Int[Array, " B"], products: Products) -> Float[Array, "B p"]:

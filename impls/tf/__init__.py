@@ -4,7 +4,7 @@ import sys
 
 # Keras and TensorFlow import these for wrappers and converters that nobody needs here, if they find them: seconds, and
 # memory that would count as the trial's.
-_UNUSED = {name for name in ("sklearn", "jax") if name not in sys.modules}
+_UNUSED = {name for name in ("sklearn", "jax", "pandas", "matplotlib", "PIL") if name not in sys.modules}
 sys.modules |= dict.fromkeys(_UNUSED)  # type: ignore[arg-type]  # None: as if not installed
 
 from impls.tf.impl import TfCapsNet  # noqa: E402
