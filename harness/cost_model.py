@@ -137,7 +137,7 @@ def fit(cells: Sequence[Cell]) -> CostModel | None:
     form = best(everything)
     constants = _solve(counted[form], measured)
     residuals = counted[form] @ constants / measured - 1
-    left_out = tuple(predicted(index) - 1 for index in everything)
+    left_out = tuple(predicted(index) - 1 for index in range(len(cells)))
     return CostModel(*form, tuple(map(float, constants)), tuple(map(float, residuals)), left_out)
 
 
