@@ -15,16 +15,16 @@ from harness.cost import estimate_s, forward_flops, largest_batch, least_bytes, 
 from harness.cost_model import Cell, fit
 from harness.errors import UserError
 from harness.mlflow_view import params, run_name
-from harness.parity import Ladder, relative_error
+from harness.parity import relative_error
 from harness.parity.cnn_faults import CNN_FAULTS
 from harness.parity.diagnose import suspects
 from harness.plans import plan_digest, plan_epoch
-from harness.spec import EpochPlan, LrDecay, ModelSpec, OptimSpec, Profiled, Runtime, Weights
+from harness.spec import EpochPlan, LrDecay, ModelSpec, OptimSpec, Profiled, Weights
 from harness.suite import load_suite
 from harness.trial import run_trial
 from harness.weights import initial_weights, parameter_count, weight_table
 from impls.numpy import cnn
-from tests.impl_helpers import FRAMEWORKS, batch_of, build, loaded
+from tests.impl_helpers import FRAMEWORKS, batch_of, loaded
 from tests.mutants.cnn import EDITS, OWN
 from tests.test_diagnose import climbed
 from tests.test_mutants import climb
@@ -261,11 +261,7 @@ def test_the_specification_needs_only_the_array_api() -> None:
 @pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_every_framework_climbs_to_the_top(name: str, precision: str) -> None:
-    model, runtime = small_cnn(image=(9, 8, 2)), Runtime.model_validate({"precision": precision, "threads": 2})
-    impl = build(name, model, precision, lr=OPTIM.lr, lr_decay=OPTIM.lr_decay)
-    ladder = Ladder(impl, model, OPTIM, runtime, *batch_of(model, 5), steps=3)
-    ladder.climb()
-    report = ladder.report(name)
+    report = climb(name, (), SMALL, OPTIM, "L6", precision)  # JAX compiled in float32
     assert report.ok, report.worst
     assert report.profile == "cnn"
     assert report.level_errors().keys() == {"L1", "L3", "L4", "L5", "L6"}
@@ -276,9 +272,8 @@ def test_every_framework_climbs_to_the_top(name: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-@pytest.mark.parametrize("changes", [{"cnn_kernel": 4}, {"dropout": 0.0, "image": (8, 6, 1)}])
-def test_even_kernels_and_no_dropout(name: str, changes: dict[str, Any]) -> None:
-    model = small_cnn(**changes)
+def test_even_kernels_and_no_dropout(name: str) -> None:
+    model = small_cnn(cnn_kernel=4, dropout=0.0, image=(8, 6, 1))
     impl, spec = (loaded(each, model, initial_weights(model, 3)) for each in (name, "numpy"))
     images, labels = batch_of(model, 6)
     assert relative_error(impl.forward(images).lengths, spec.forward(images).lengths) < 1e-9
