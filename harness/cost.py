@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,8 @@ _PROCESS_BYTES = 400e6  # interpreter, framework and compiled code, before the f
 
 def products(model: ModelSpec) -> dict[str, int]:
     """Multiplications, each with an addition, of one image's forward pass by layer, the convolutions as they are written."""
+    if model.kind == "cnn":
+        return _cnn_products(model)
     pairs = model.primary_capsules * model.classes * model.digit_dim
     height, width = model.conv_grid
     counted = {
@@ -38,6 +41,25 @@ def products(model: ModelSpec) -> dict[str, int]:
         first, second = model.decoder_units
         counted["decoder"] = model.classes * model.digit_dim * first + first * second + second * model.pixels
     return counted
+
+
+def _cnn_products(model: ModelSpec) -> dict[str, int]:
+    """As `products`: a window for each pixel, SAME padding or not."""
+    height, width, channels = model.image
+    taps = height * width * model.cnn_kernel**2
+    counted = {
+        f"conv{layer}": taps * fan_in * fan_out
+        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise((channels, *model.cnn_channels)), start=1)
+    }
+    widths = (height * width * model.cnn_channels[-1], *model.cnn_units, model.classes)
+    return {**counted, "dense": sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths))}
+
+
+def convolution_outputs(model: ModelSpec) -> int:
+    """Numbers that the convolutions put out for one image."""
+    if model.kind == "cnn":
+        return math.prod(model.image[:2]) * sum(model.cnn_channels)
+    return math.prod(model.conv_grid) * model.conv_channels + model.primary_capsules * model.primary_dim
 
 
 def forward_flops(model: ModelSpec) -> int:
@@ -54,10 +76,9 @@ def moved_bytes(model: ModelSpec, batch: int) -> int:
     """Bytes of float32 that any algorithm for one training step moves, were it to keep everything else on the chip.
 
     The weights are read by both passes and by Adam, its moments read, all three written; their gradients are written and
-    read. The outputs of both convolutions are written, read by both passes, and so are their gradients, read once.
+    read. The outputs of the convolutions are written, read by both passes, and so are their gradients, read once.
     """
-    outputs = math.prod(model.conv_grid) * model.conv_channels + model.primary_capsules * model.primary_dim
-    return 4 * (10 * parameter_count(model) + 5 * batch * outputs)
+    return 4 * (10 * parameter_count(model) + 5 * batch * convolution_outputs(model))
 
 
 def spectral_products(model: ModelSpec) -> int:
@@ -71,20 +92,24 @@ def spectral_products(model: ModelSpec) -> int:
 def least_bytes(model: ModelSpec, batch: int, item_bytes: int = 4) -> int:
     """What no implementation does without in a training step of `batch` images: a lower bound on its memory.
 
-    Weights, gradients and Adam's two moments; the outputs of both convolutions, kept for the backward pass, and their
+    Weights, gradients and Adam's two moments; the outputs of the convolutions, kept for the backward pass, and their
     gradients. Not counted: votes, which can be made for a few images at a time, all temporary arrays, the framework.
     """
-    height, width = model.conv_grid
-    kept = height * width * model.conv_channels + model.primary_capsules * model.primary_dim
-    return item_bytes * (4 * parameter_count(model) + 2 * batch * kept)
+    return item_bytes * (4 * parameter_count(model) + 2 * batch * convolution_outputs(model))
 
 
 def step_bytes(model: ModelSpec, batch: int, item_bytes: int = 4) -> int:
     """Peak memory to expect of a process that trains with `batch` images; right within a factor of about two.
 
-    `least_bytes`, the whole batch's votes once, the spectra of the primary convolution's input, kernel and output, and
-    400 MB of process and framework.
+    `least_bytes` and 400 MB of process and framework; of a CapsNet, the whole batch's votes once, and the spectra of the
+    primary convolution's input, kernel and output; of a CNN, the convolutions' outputs once more, in another layout.
     """
+    if model.kind == "cnn":
+        return (
+            round(_PROCESS_BYTES)
+            + least_bytes(model, batch, item_bytes)
+            + item_bytes * batch * convolution_outputs(model)
+        )
     votes = model.primary_capsules * model.classes * model.digit_dim
     filters = model.primary_types * model.primary_dim
     inputs = 4 * model.conv_channels  # two by two phases

@@ -109,8 +109,8 @@ def _operations(model: ModelSpec, batch: int, algorithm: Algorithm) -> int:
 
 
 def fit(cells: Sequence[Cell]) -> CostModel | None:
-    """The best of the four forms; None for fewer than `FEWEST` cells, which would explain nothing."""
-    if len(cells) < FEWEST:
+    """The best of the four forms; None for fewer than `FEWEST` cells, which would explain nothing, or other than CapsNets."""
+    if len(cells) < FEWEST or any(cell.model.kind != "capsnet" for cell in cells):
         return None
     everything = np.arange(len(cells))
     counted = {form: np.array([counts(cell.model, cell.batch, *form) for cell in cells]) for form in _FORMS}
@@ -137,7 +137,7 @@ def fit(cells: Sequence[Cell]) -> CostModel | None:
     form = best(everything)
     constants = _solve(counted[form], measured)
     residuals = counted[form] @ constants / measured - 1
-    left_out = tuple(predicted(index) - 1 for index in everything)
+    left_out = tuple(predicted(index) - 1 for index in range(len(cells)))
     return CostModel(*form, tuple(map(float, constants)), tuple(map(float, residuals)), left_out)
 
 

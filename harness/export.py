@@ -47,6 +47,11 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     Raises `UserError` for what is not there, or a framework that is not installed.
     """
     trial = find_trial(run_dir, trial_id)
+    if trial.model.kind != "capsnet":
+        raise UserError(
+            f"trial {trial.id} is of kind {trial.model.kind}, and only capsnet can be exported; its weights are "
+            f"{Journal(run_dir).trial_dir(trial.id) / 'weights.safetensors'}, under canonical names"
+        )
     path = _choose(Journal(run_dir), trial, weights)
     if reason := registry.missing(registry.resolve(to)):
         raise UserError(f"--to {to}: {reason}")

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from harness import registry
-from harness.spec import ModelConfig, ModelSpec, OptimSpec, Runtime, Weights
+from harness.model_spec import ModelConfig, ModelSpec
+from harness.spec import OptimSpec, Runtime, Weights
 
 CHUNK = 8  # images at a time: little memory beside that of a training step
 
@@ -28,7 +29,7 @@ class Inspectable(Protocol):
 
 def has_capsules(model: ModelConfig) -> bool:
     """Whether the model has capsules, and so lengths and routing; only such a model can have a decoder of capsules."""
-    return str(model.kind) == "capsnet"
+    return model.kind == "capsnet"
 
 
 def specification(model: ModelSpec, weights: Weights, precision: str = "fp32") -> Inspectable:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.config import DataConfig, MeasureConfig, ParityConfig, Resources, RuntimeConfig, TrainConfig
 from harness.errors import nearest
-from harness.spec import ModelConfig, Section
+from harness.model_spec import ModelConfig, Section
 from harness.yamlfile import Node
 
 
@@ -152,10 +152,11 @@ def _in_words(schema: dict[str, Any]) -> str:
 
 def _bounds(schema: dict[str, Any]) -> str:
     low, above, high = schema.get("minimum"), schema.get("exclusiveMinimum"), schema.get("maximum")
+    below = schema.get("exclusiveMaximum")
     if low is not None and high is not None:
         return f" from {low} to {high}"
     if low is not None:
-        return f" of at least {low}"
+        return f" of at least {low}" + (f" and below {below}" if below is not None else "")
     if above is not None:
         return f" above {above}" + (f" and at most {high}" if high is not None else "")
     return ""

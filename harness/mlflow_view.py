@@ -25,7 +25,7 @@ _OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 _SHORT = {  # grid keys as run names write them; others by the first letters of their last part
     "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n", "data.canvas": "c",
     "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "data.test_from": "on-",
-    "model.profile": "",
+    "model.profile": "", "model.kind": "",
 }  # fmt: skip
 _EPOCH_RECORD = (
     "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "test_err_pct", "lr",
@@ -148,7 +148,7 @@ def trial_tags(
         "capsbench.suite": trial.suite,
         "impl": trial.impl,
         "seed": trial.seed,
-        "profile": trial.model.profile,
+        "profile": trial.model.variant,
         "status": summary.status,
         "stopped_on": summary.stopped_on,
         "parity": parity,

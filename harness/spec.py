@@ -14,13 +14,12 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Int8, Int32, UInt8
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from harness.model_spec import Count, ModelSpec, Positive, Section
 
 Weights = dict[str, np.ndarray]
 """Canonical name -> float array in the canonical layout; see `harness.weights.weight_table`."""
-
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 # Constants of the paper, the same in every implementation.
 MARGIN_PLUS, MARGIN_MINUS, MARGIN_LAMBDA = 0.9, 0.1, 0.5  # Eq. 4
@@ -34,90 +33,6 @@ class TimingWarning(UserWarning):
 
     The worker records every such warning with the trial, and the tables print it.
     """
-
-
-class Section(BaseModel):
-    """Base of every configuration section: immutable, unknown keys and lossy conversions refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class ModelConfig(Section):
-    """The architecture as a suite states it; the defaults are the paper's MNIST CapsNet (section 4)."""
-
-    kind: Literal["capsnet"] = "capsnet"
-    profile: Literal["paper", "official"] = "paper"  # the text, or the authors' released code where it differs
-    routing: Annotated[int, Field(ge=1, le=10)] = 3  # r of Procedure 1: r softmaxes and r squashes
-    decoder: bool = True
-    conv_channels: Count = 256
-    primary_types: Count = 32
-    primary_dim: Count = 8
-    digit_dim: Count = 16
-    decoder_units: tuple[Count, Count] = Field(default=(512, 1024), strict=False)
-    kernel: Count = 9  # of both convolutions; VALID padding, strides 1 and 2
-
-
-class ModelSpec(ModelConfig):
-    """A `ModelConfig` bound to the images and classes of one data set.
-
-    Raises `ValueError` (pydantic's `ValidationError`) if the image is too small for the two convolutions.
-    """
-
-    image: tuple[Count, Count, Count] = Field(strict=False)  # height, width, channels
-    classes: Annotated[int, Field(ge=2)]
-
-    def model_post_init(self, _context: object) -> None:
-        smallest = 2 * self.kernel - 1
-        if min(self.image[:2]) < smallest:
-            height, width = self.image[:2]
-            raise ValueError(
-                f"images of {height}x{width} are too small for two {self.kernel}x{self.kernel} convolutions: "
-                f"at least {smallest}x{smallest} pixels, or a smaller model.kernel"
-            )
-
-    @property
-    def conv_grid(self) -> tuple[int, int]:
-        """Height and width after conv1 (stride 1, VALID)."""
-        height, width, _ = self.image
-        return height - self.kernel + 1, width - self.kernel + 1
-
-    @property
-    def primary_grid(self) -> tuple[int, int]:
-        """Height and width after the primary convolution (stride 2, VALID)."""
-        height, width = self.conv_grid
-        return (height - self.kernel) // 2 + 1, (width - self.kernel) // 2 + 1
-
-    @property
-    def primary_capsules(self) -> int:
-        """Number of primary capsules I; capsule i = (h * grid_width + w) * types + type."""
-        height, width = self.primary_grid
-        return height * width * self.primary_types
-
-    @property
-    def primary_scale(self) -> float:
-        """What the primary convolution is multiplied by before its bias: in the released code, one over the types."""
-        return 1 / self.primary_types if self.profile == "official" else 1.0
-
-    @property
-    def digit_bias(self) -> bool:
-        """Whether the output capsules have a bias, added to s_j in every routing iteration (released code)."""
-        return self.profile == "official"
-
-    @property
-    def margin_scale(self) -> float:
-        """What Eq. 4's sum over the classes is multiplied by: the released code halves it and takes the classes' mean."""
-        return 0.5 / self.classes if self.profile == "official" else 1.0
-
-    @property
-    def evaluation_mask(self) -> Literal["longest", "label"]:
-        """The capsule that the decoder sees in evaluation: the longest (section 4.1), or the label's (released code)."""
-        return "label" if self.profile == "official" else "longest"
-
-    @property
-    def pixels(self) -> int:
-        """Number of values the decoder reconstructs: H * W * C."""
-        height, width, channels = self.image
-        return height * width * channels
 
 
 class LrDecay(Section):
@@ -198,21 +113,33 @@ def batched(array: np.ndarray, batch: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The forward pass on B images without labels: the decoder sees the longest capsule (section 4.1)."""
+    """The forward pass on B images without labels: the decoder sees the longest capsule (section 4.1).
 
-    digit: Float[np.ndarray, "B J D"]  # output capsules v_j
-    lengths: Float[np.ndarray, "B J"]  # |v_j|
-    coupling: Float[np.ndarray, "B I J"]  # c_ij of the last routing iteration; sums to 1 over j
+    Of a CNN, the probabilities of the classes stand in the place of lengths, which they mean as well (section 2); there is
+    nothing else, and no unit is dropped.
+    """
+
+    digit: Float[np.ndarray, "B J D"] | None  # output capsules v_j
+    lengths: Float[np.ndarray, "B J"]  # |v_j|; of a CNN the softmax's output
+    coupling: Float[np.ndarray, "B I J"] | None  # c_ij of the last routing iteration; sums to 1 over j
     reconstruction: Float[np.ndarray, "B H W C"] | None  # None without a decoder
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, "B J"]:
+        """`lengths`, by their name in a CNN."""
+        return self.lengths
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Means over the images. `total` = margin (Eq. 4 * margin_scale) + 0.0005 * reconstruction (sum of squares per image)."""
+    """Means over the images. `total` = margin (Eq. 4 * margin_scale) + 0.0005 * reconstruction (sum of squares per image).
+
+    Of a CNN, `total` is the cross-entropy in nats, and there is nothing else: see `ModelSpec.loss_terms`.
+    """
 
     total: float
-    margin: float
-    reconstruction: float  # unweighted; 0.0 without a decoder
+    margin: float | None = None
+    reconstruction: float | None = None  # unweighted; 0.0 without a decoder
 
 
 @dataclass(frozen=True)
@@ -231,6 +158,13 @@ class EpochPlan:
     order: Int32[np.ndarray, " N"]  # indices into the staged images
     shifts: Int8[np.ndarray, "N 2"]  # (down, right) in pixels, zero filled: out[y, x] = image[y - down, x - right]
     batch: int
+    kept: UInt8[np.ndarray, "N U"] | None = None  # 1 where dropout keeps a unit, else 0; None for models without
+
+    @classmethod
+    def blank(cls, model: ModelSpec, batch: int) -> EpochPlan:
+        """One step of image 0 over and over, unmoved, every unit kept: to compile with."""
+        kept = np.ones((batch, model.dropped_units), np.uint8) if model.dropped_units else None
+        return cls(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch, kept)
 
     def steps(self) -> tuple[Int32[np.ndarray, "S B"], Int8[np.ndarray, "S B 2"], Float[np.ndarray, "S B"]]:
         """Order, shifts and weights of the S steps, each of full size: the last batch is filled up with image 0 at weight 0.
@@ -240,6 +174,18 @@ class EpochPlan:
         real = np.ones(len(self.order), np.float32)
         return batched(self.order, self.batch), batched(self.shifts, self.batch), batched(real, self.batch)
 
+    def masks(self, model: ModelSpec) -> tuple[UInt8[np.ndarray, "S B U"], ...]:
+        """`kept` by steps, as one array for a model with dropout, and as none for any other.
+
+        Raises `ValueError` where the plan was not drawn for `model`.
+        """
+        if not model.dropped_units:
+            return ()
+        found, expected = None if self.kept is None else self.kept.shape, (len(self.order), model.dropped_units)
+        if self.kept is None or found != expected:
+            raise ValueError(f"dropout: the plan's masks have the shape {found}, expected {expected}; see plan_epoch")
+        return (batched(self.kept, self.batch),)
+
 
 @dataclass(frozen=True)
 class TrainTotals:
@@ -247,7 +193,7 @@ class TrainTotals:
 
     count: int
     loss: Loss
-    correct: int  # longest capsule is the label's, before the step's update
+    correct: int  # longest capsule (or most probable class) is the label's, before the step's update
 
 
 @dataclass(frozen=True)
@@ -260,7 +206,9 @@ class EvalTotals:
 
 @runtime_checkable
 class Impl(Protocol):
-    """One CapsNet in one framework. Construction allocates nothing that depends on data; `load` comes first.
+    """One network, of any `ModelSpec.kind`, in one framework.
+
+    Construction allocates nothing that depends on data; `load` comes first.
 
     Images are uint8 (N, H, W, C), labels int (N,); pixels are divided by 255 on the device. Calls block until the device
     is done, so that the caller's clock is right.
@@ -285,7 +233,7 @@ class Impl(Protocol):
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
     ) -> tuple[Loss, Weights]:
-        """Training-mode loss (decoder masked by the label) and its gradient for every weight."""
+        """Training-mode loss (decoder masked by the label; no unit dropped) and its gradient for every weight."""
         ...
 
     def compile(self, batch: int) -> None:
@@ -311,7 +259,8 @@ class Profiled(Protocol):
         """After `load`, `stage` and `compile`: what a training step of one batch consists of, each part by itself.
 
         "data" (gather, shift, pixels), "conv" (both convolutions, ReLU, squash), "votes", "routing", "decoder" (with the
-        losses; not there without a decoder), "optimiser". A call does that part once, forward and backward, and blocks
+        losses; not there without a decoder), "optimiser". Of a CNN: "data", "conv" (the convolutions and their ReLU),
+        "dense" (all that follows, with the loss), "optimiser". A call does that part once, forward and backward, and blocks
         until the device is done. No weight of the implementation changes.
         """
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.table import Table
@@ -43,7 +43,8 @@ class Summary:
         """One model of `summary --json`."""
         return {
             "differs": self.differs,
-            "profile": self.model.profile,
+            "kind": self.model.kind,
+            "profile": self.model.variant,
             "image": list(self.model.image),
             "layers": [asdict(layer) | {"output": list(layer.output)} for layer in self.layers],
             "parameters": self.parameters,
@@ -71,11 +72,38 @@ def summaries(trials: Iterable[Trial]) -> list[Summary]:
 
 def layers(model: ModelSpec) -> list[Layer]:
     """The layers of `model` in the order of the forward pass (section 4 of the paper)."""
+    found = _cnn_layers(model) if model.kind == "cnn" else _capsnet_layers(model)
+    return [replace(each, flops=2 * each.flops) for each in found]
+
+
+def _counts(model: ModelSpec) -> dict[str, int]:
+    """Layer -> its parameters."""
     counts: dict[str, int] = {}
     for row in weight_table(model):
         layer = row.name.partition(".")[0]
         counts[layer] = counts.get(layer, 0) + math.prod(row.shape)
-    multiplied, k, capsules = products(model), model.kernel, model.primary_capsules
+    return counts
+
+
+def _cnn_layers(model: ModelSpec) -> list[Layer]:
+    """With multiplications in the place of operations, as `_capsnet_layers`."""
+    counts, multiplied, k = _counts(model), products(model), model.cnn_kernel
+    found = [
+        Layer(
+            f"conv{n}", f"{k}x{k} SAME, ReLU", (*model.image[:2], channels), counts[f"conv{n}"], multiplied[f"conv{n}"]
+        )
+        for n, channels in enumerate(model.cnn_channels, start=1)
+    ]
+    widths = (math.prod(found[-1].output), *model.cnn_units, model.classes)
+    kinds = ("dense, ReLU", f"dense, ReLU, dropout {model.dropout:g}", "dense, softmax")
+    for n, what in enumerate(kinds, start=1):
+        fan_in, fan_out = widths[n - 1 : n + 1]
+        found.append(Layer(f"fc{n}", what, (fan_out,), counts[f"fc{n}"], fan_in * fan_out))
+    return found
+
+
+def _capsnet_layers(model: ModelSpec) -> list[Layer]:
+    counts, multiplied, k, capsules = _counts(model), products(model), model.kernel, model.primary_capsules
     found = [
         Layer("conv1", f"{k}x{k}, ReLU", (*model.conv_grid, model.conv_channels), counts["conv1"], multiplied["conv1"]),
         Layer(
@@ -93,12 +121,13 @@ def layers(model: ModelSpec) -> list[Layer]:
             fan_in, fan_out = widths[number - 1 : number + 1]
             output = model.image if number == 3 else (fan_out,)
             found.append(Layer(f"dec{number}", what, output, counts[f"dec{number}"], fan_in * fan_out))
-    return [Layer(each.name, each.what, each.output, each.parameters, 2 * each.flops) for each in found]
+    return found
 
 
 def table(summary: Summary) -> Table:
     """One model: a row a layer, and the totals."""
-    title = ", ".join(filter(None, (f"profile {summary.model.profile}", setting(summary.differs))))
+    variant = f"profile {summary.model.profile}" if summary.model.kind == "capsnet" else summary.model.kind
+    title = ", ".join(filter(None, (variant, setting(summary.differs))))
     shown = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
     shown.add_column("layer", no_wrap=True)
     shown.add_column("what", no_wrap=True)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,7 @@ def _run_trial(
         {
             "kind": "result",
             "test_err_pct": test_err_pct,
-            "test_loss": test.loss.total,
-            "test_margin": test.loss.margin,
-            "test_reconstruction": test.loss.reconstruction,
+            **{f"test_{name}": value for name, value in _losses(trial, test.loss).items()},
             "test_s": phases.seconds["test_s"],
             "test_images": len(dataset.test.labels),
             "peak_bytes": impl.peak_bytes() or peak_rss_bytes(),
@@ -184,7 +182,7 @@ def _train_epoch(
 ) -> tuple[Sample, dict[str, Any], Progress]:
     """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
     train, batch, epoch = trial.train, trial.train.batch, progress.epoch + 1
-    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, data.shift(trial.data))
+    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, data.shift(trial.data), trial.model)
     phases = Phases()
     sample, totals = clock(lambda: impl.train(plan))
     if not math.isfinite(totals.loss.total):
@@ -218,9 +216,7 @@ def _train_epoch(
         **phases.seconds,
         "img_per_s": totals.count / sample.seconds,
         **({} if sample.joules is None else {"joules": sample.joules}),
-        "train_loss": totals.loss.total,
-        "train_margin": totals.loss.margin,
-        "train_reconstruction": totals.loss.reconstruction,
+        **{f"train_{name}": value for name, value in _losses(trial, totals.loss).items()},
         "train_err_pct": 100 * (1 - totals.correct / totals.count),
         "val_loss": val_loss,
         "val_err_pct": val_err_pct,
@@ -245,9 +241,16 @@ def _evaluate(impl: Impl, split: Split, batch: int) -> EvalTotals:
     if len(totals) == 1:
         return totals[0]
     counts = [len(each.predicted) for each in totals]
-    losses = np.array([(each.loss.total, each.loss.margin, each.loss.reconstruction) for each in totals])
-    means = np.average(losses, axis=0, weights=counts)
-    return EvalTotals(Loss(*means.tolist()), np.concatenate([each.predicted for each in totals]))
+    losses = [{name: value for name, value in asdict(each.loss).items() if value is not None} for each in totals]
+    means = {name: float(np.average([loss[name] for loss in losses], weights=counts)) for name in losses[0]}
+    return EvalTotals(Loss(**means), np.concatenate([each.predicted for each in totals]))
+
+
+def _losses(trial: Trial, loss: Loss) -> dict[str, float | None]:
+    """The total as "loss", and what else there is for this kind of model: a term that it has not is not there, not zero."""
+    model = trial.model
+    terms = [name for name in model.loss_terms if name != "reconstruction" or model.decoder]
+    return {"loss" if name == "total" else name: getattr(loss, name) for name in terms}
 
 
 def _error_pct(totals: EvalTotals, labels: Any) -> float:

@@ -101,7 +101,8 @@ def emulated(trial: Trial) -> str | None:
 
 
 def _lower(trial: Trial, batch: int) -> str:
-    smaller = "a smaller model (model.conv_channels, model.primary_types)"
+    keys = "model.cnn_channels" if trial.model.kind == "cnn" else "model.conv_channels, model.primary_types"
+    smaller = f"a smaller model ({keys})"
     double = ", or -s runtime.precision=fp32" if trial.runtime.precision == "fp64" else ""
     return (
         f"lower train.batch: -s train.batch={batch}, or take {smaller}{double}" if batch else f"take {smaller}{double}"

@@ -328,7 +328,11 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
     "unknown key": (
         minimal("model: {rooting: 3}"),
         4,
-        ("model.rooting: unknown key", 'did you mean "routing"?', "Valid: conv_channels, decoder,"),
+        (
+            "model.rooting: unknown key",
+            'did you mean "routing"?',
+            "cnn_units, conv_channels, decoder,",
+        ),
     ),
     "unknown section": (minimal("modle: {}"), 4, ("modle: unknown key", 'did you mean "model"?')),
     "unknown nested key": (

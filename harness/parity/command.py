@@ -30,12 +30,14 @@ _COMPACT = """\
 name: compact
 question: Do the implementations compute the same CapsNet?
 data: {name: digits}
-model: {conv_channels: 32, primary_types: 8, primary_dim: 8, digit_dim: 16, decoder_units: [128, 256], routing: 3}
+model:
+  {conv_channels: 32, primary_types: 8, primary_dim: 8, digit_dim: 16, decoder_units: [128, 256], routing: 3,
+   cnn_channels: [24, 24, 12], cnn_units: [41, 24]}
 train: {lr: 1.0e-3, lr_decay: {rate: 0.96, steps: 2000}}
 grid: {impl: [torch, tf, jax]}
 resources: {cpus: 1, gpus: 0}
 """
-"""What is checked without a suite: the paper's architecture with fewer channels, on digits that need no download."""
+"""What is checked without a suite: the paper's architectures with fewer channels, on digits that need no download."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from harness import registry
-from harness.parity.faults import FAULTS, Fault
+from harness.parity.cnn_faults import faults_of
+from harness.parity.faults import Fault
 from harness.parity.ladder import Ladder
 from harness.parity.measure import (
     Measure,
@@ -62,10 +63,7 @@ def suspects(ladder: Ladder) -> tuple[str, ...]:
             continue
         limit = min(FITS, max(1, CLOSER * start), HALF * start)
         more = [
-            (*faults, fault)
-            for faults in explained
-            for fault in FAULTS
-            if fault.level == level and fault.applies(ladder.at.model)
+            (*faults, fault) for faults in explained for fault in faults_of(ladder.at.model) if fault.level == level
         ]
         distance, extended = compared.closest(more, limit)
         if distance <= limit:

@@ -66,7 +66,7 @@ _RATE = "self.optim.lr_at(self.moments.step)"
 _DECAY = "self.optim.lr_decay"
 _SHIFTED_ROWS = "np.arange(height) - shifts[:, :1].astype(int)"
 _SHIFTED_COLUMNS = "np.arange(width) - shifts[:, 1:].astype(int)"
-_STEP = "self._step(backward(self.model, self._operands(), acts, labels))"
+_STEP = "self._step(self.net.backward(self.model, self._operands(), acts, labels))"
 _SUMS = "total += self._sums(acts, labels, labels)"
 _GRID = 'F.convolution(operand(conv1), w["primary.w"], 2) * model.primary_scale + w["primary.b"]'
 _WINDOW = "[x[:, rows, columns, :] for"
@@ -348,9 +348,9 @@ _LOSSES = (
             in_model(
                 "xp.reshape(images, reconstruction.shape)", "xp.reshape(images.swapaxes(1, 2), reconstruction.shape)"
             ),
-            in_impl(
-                ".reshape(images.shape)",
-                ".reshape(len(images), images.shape[2], images.shape[1], -1).swapaxes(1, 2)",
+            in_model(
+                "xp.reshape(pixels, acts.images.shape)",
+                "xp.reshape(pixels, acts.images.swapaxes(1, 2).shape).swapaxes(1, 2)",
             ),
         ),
         _with_decoder,
@@ -497,7 +497,7 @@ _TRAINING = (
         (
             in_impl(
                 _STEP,
-                "grads = backward(self.model, self._operands(), acts, labels)\n"
+                "grads = self.net.backward(self.model, self._operands(), acts, labels)\n"
                 "            self._step({name: len(chosen) / plan.batch * grad for name, grad in grads.items()})",
             ),
             in_impl(_SUMS, _SUMS.replace("= ", "= len(chosen) / plan.batch * ")),

@@ -81,6 +81,9 @@ class Ladder:
             if first > level:
                 return
             self.level = first
+            if first == "L2" and self.at.model.kind != "capsnet":
+                self.skipped[first] = "a CNN has neither capsules nor routing"
+                continue
             if first in ("L5", "L6") and lacking:
                 self.skipped[first] = f"an adapter without {', '.join(lacking)}"
                 continue
@@ -93,7 +96,7 @@ class Ladder:
                 return
 
     def report(self, name: str) -> Report:
-        return Report(name, self.precision, self.at.model.profile, tuple(self.checks), self.skipped)
+        return Report(name, self.precision, self.at.model.variant, tuple(self.checks), self.skipped)
 
     @cached_property
     def _everyone(self) -> list[Impl]:
@@ -138,13 +141,7 @@ class Ladder:
             count = sum(array.size for array in dumped.values())
             yield self._exactly("parameters", count, parameter_count(model))
         outputs = self.impl.forward(images)
-        shapes = {
-            "digit": (len(images), model.classes, model.digit_dim),
-            "lengths": (len(images), model.classes),
-            "coupling": (len(images), model.primary_capsules, model.classes),
-            "reconstruction": (len(images), *model.image) if model.decoder else None,
-        }
-        for name, shape in shapes.items():
+        for name, shape in _output_shapes(model, len(images)).items():
             note = _unlike(getattr(outputs, name, None), shape, self.precision)
             yield Check("L1", f"shape.{name}", math.inf if note else 0.0, bound("exact", self.precision), note=note)
 
@@ -181,6 +178,18 @@ def _compare(found: Value, exact: Value, share: float) -> Check:
     """A movement is held to Adam's rule on the moments that it came with."""
     a, b = (found.value.found, found.value.rule) if isinstance(found.value, Moved) else (found.value, exact.value)
     return replace(compare(found.level, found.name, a, b, 1.0, share), kind=found.kind)
+
+
+def _output_shapes(model: ModelSpec, count: int) -> dict[str, tuple[int, ...] | None]:
+    """Of each output for `count` images; None where there is to be none."""
+    if model.kind == "cnn":
+        return {"digit": None, "probabilities": (count, model.classes), "coupling": None, "reconstruction": None}
+    return {
+        "digit": (count, model.classes, model.digit_dim),
+        "lengths": (count, model.classes),
+        "coupling": (count, model.primary_capsules, model.classes),
+        "reconstruction": (count, *model.image) if model.decoder else None,
+    }
 
 
 def _unlike(found: object, shape: tuple[int, ...] | None, precision: str) -> str | None:

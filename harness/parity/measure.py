@@ -5,6 +5,7 @@ The same for everyone: the implementation, the specification, its float32 twin, 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.parity.probe import adam_update, probe_moments
+from harness.plans import kept_units
 from harness.spec import EpochPlan, Impl, ModelSpec, Moments, OptimSpec, Weights
 
 CAPSULES = ("digit", "lengths", "coupling")
-OUTPUTS = (*CAPSULES, "reconstruction")
-LOSSES = ("total", "margin", "reconstruction")
+OUTPUTS = {"capsnet": (*CAPSULES, "reconstruction"), "cnn": ("probabilities",)}
+"""Model kind -> the fields of `Outputs` that there are."""
 PRIMARY_SCALES = {"zero": 0.0, "tiny": 1e-4, "huge": 1e4}
 """What the primary capsules' weights are multiplied by, so that s.s is 0, about epsilon, very large."""
 LATE = 999  # completed steps before the thousandth
@@ -39,10 +41,14 @@ class Setting:
     batch: int
 
     def plan(self, examples: int) -> EpochPlan:
-        """The images one after the other, over and over, each time shifted in another way; the last batch is incomplete."""
+        """The images one after the other, over and over, each time shifted in another way; the last batch is incomplete.
+
+        Where the model has dropout, each time with other units dropped.
+        """
         order = np.arange(examples, dtype=np.int32)
         shifts = np.stack([order % 3 - 1, order % 5 - 2], axis=1).astype(np.int8)
-        return EpochPlan(order % len(self.labels), shifts, self.batch)
+        generator = np.random.Generator(np.random.Philox(key=[examples, zlib.crc32(b"dropout")]))
+        return EpochPlan(order % len(self.labels), shifts, self.batch, kept_units(generator, self.model, examples))
 
 
 class Value(NamedTuple):
@@ -86,9 +92,9 @@ def routed(impl: Impl, at: Setting) -> Values:
 def one_batch(impl: Impl, at: Setting) -> Values:
     """L3: outputs and each term of the loss. L4: the gradient of every weight, by name."""
     impl.load(at.probe)
-    yield from _named("L3", "forward", "forward", impl.forward(at.images), OUTPUTS)
+    yield from _named("L3", "forward", "forward", impl.forward(at.images), OUTPUTS[at.model.kind])
     loss, grads = impl.loss_and_grads(at.images, at.labels)
-    yield from _named("L3", "loss", "loss", loss, LOSSES)
+    yield from _named("L3", "loss", "loss", loss, at.model.loss_terms)
     for name in at.probe:
         yield Value("L4", "grad", f"grad.{name}", grads.get(name))
 
@@ -132,7 +138,7 @@ def trajectory(impl: Impl, at: Setting) -> Values:
     Where the batch is larger than the images, that epoch is left out: it would be of many images.
     """
     impl.load(at.probe)
-    yield from _named("L6", "trajectory", "evaluation", impl.evaluate(at.images, at.labels).loss, LOSSES)
+    yield from _named("L6", "trajectory", "evaluation", impl.evaluate(at.images, at.labels).loss, at.model.loss_terms)
     if not at.steps:
         return
     impl.load(at.initial)
@@ -141,13 +147,13 @@ def trajectory(impl: Impl, at: Setting) -> Values:
         yield from _epoch(impl, at, f"step{step}", count if step % 2 else max(1, count // 2))
     if at.batch == count:
         yield from _epoch(impl, at, "epoch", 2 * count + (count + 1) // 2)
-    yield from _named("L6", "trajectory", "trained", impl.evaluate(at.images, at.labels).loss, LOSSES)
+    yield from _named("L6", "trajectory", "trained", impl.evaluate(at.images, at.labels).loss, at.model.loss_terms)
 
 
 def _epoch(impl: Impl, at: Setting, name: str, examples: int) -> Values:
     totals = impl.train(at.plan(examples))
     yield Value("L6", "exact", f"{name}.count", totals.count)
-    yield from _named("L6", "trajectory", name, totals.loss, LOSSES)
+    yield from _named("L6", "trajectory", name, totals.loss, at.model.loss_terms)
 
 
 def _named(level: str, kind: str, prefix: str, values: object, names: Sequence[str]) -> Values:

@@ -21,12 +21,13 @@ def image_count(model: ModelSpec, batch: int) -> int:
 def probe_weights(model: ModelSpec, seed: int) -> Weights:
     """Weights at which faults show: at the initial ones, biases are zero and routing has next to nothing to decide.
 
-    Initial weights, but DigitCaps ten times as large, so that the coupling coefficients differ, and every bias drawn. With
-    more primary capsules than a 28x28 image has, less: or all lengths come so near to one that rounding picks the longest.
+    Initial weights, every bias drawn; of a CapsNet, DigitCaps ten times as large, so that the coupling coefficients differ.
+    With more primary capsules than a 28x28 image has, less: or all lengths come so near to one that rounding picks the longest.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(b"probe")]))
     weights = initial_weights(model, seed)
-    weights["digit.w"] *= 10 * min(1.0, _CAPSULES / model.primary_capsules)
+    if model.kind == "capsnet":
+        weights["digit.w"] *= 10 * min(1.0, _CAPSULES / model.primary_capsules)
     for name, w in weights.items():
         if name.endswith(".b"):
             w += 0.1 * generator.standard_normal(w.shape).astype(w.dtype)

@@ -120,7 +120,7 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
     """The climb's report; if it does not come to an end, what was compared until then and a failure where it was."""
     deadline = time.monotonic() + climb.time_limit_s
     level, calling, inside = LEVELS[0], "", False
-    report = Report(climb.trial.impl, climb.trial.runtime.precision, climb.trial.model.profile, ())
+    report = Report(climb.trial.impl, climb.trial.runtime.precision, climb.trial.model.variant, ())
     complete = False  # then only suspects are to come, and a report does not depend on these
 
     def ended(name: str, note: str) -> Report:

@@ -22,15 +22,17 @@ from harness.tables import UNKNOWN, cells, number, setting
 
 
 class Line(NamedTuple):
-    """What one cost model is for: one implementation as it computes on one device."""
+    """What one cost model is for: one implementation of one kind of model as it computes on one device."""
 
     impl: str
     precision: str
     device: str
     cpus: int
+    kind: str
 
     def __str__(self) -> str:
-        return self.impl if self.precision == "fp32" else f"{self.impl} {self.precision}"
+        unusual = [each for each in (self.precision, self.kind) if each not in ("fp32", "capsnet")]
+        return " ".join([self.impl, *unusual])
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _point(cell: Sequence[Result], trials: dict[str, Trial]) -> Point | None:
     trial = trials[cell[0].id]
     steps = math.ceil(data.sizes(trial.data)[0] / trial.train.batch)
     low, high = median_interval(seconds) or (min(seconds), max(seconds))
-    line = Line(trial.impl, trial.runtime.precision, "gpu" if trial.gpus else "cpu", trial.cpus)
+    line = Line(trial.impl, trial.runtime.precision, "gpu" if trial.gpus else "cpu", trial.cpus, trial.model.kind)
     median = statistics.median(seconds)
     return Point(line, trial, median / steps, low / steps, high / steps, len(seconds), steps)
 
@@ -129,6 +131,8 @@ def curves(report: Report, key: str) -> dict[str, list[Point]]:
     """Name -> points by rising `key`, all else alike; a curve has at least two points."""
     grouped: dict[tuple[Line, str], list[Point]] = {}
     for point in report.points:
+        if key not in point.trial.params:  # a setting of another kind of model
+            continue
         others = {name: value for name, value in point.trial.params.items() if name != key}
         grouped.setdefault((point.line, setting(others)), []).append(point)
     found = {group: points for group, points in grouped.items() if len(points) > 1}

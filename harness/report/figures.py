@@ -51,7 +51,7 @@ def _figure(report: Report, key: str, path: Path) -> Path:
         axis.set_xlabel(_LABELS.get(key, key))
         axis.set_ylabel("milliseconds an image" if per_image else _SECONDS)
         axis.set_ylim(bottom=0)
-        axis.set_xticks(sorted({point.trial.params[key] for point in report.points}))
+        axis.set_xticks(sorted({point.trial.params[key] for point in report.points if key in point.trial.params}))
         axis.tick_params(axis="x", labelrotation=45 if by_batch else 0)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

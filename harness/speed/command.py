@@ -117,9 +117,11 @@ def _trials(suite: Suite) -> list[Trial]:
 def _names(trials: Sequence[Trial]) -> list[str]:
     """A name for each cell, fit for a file: "torch-fp32-b128-r3", and what else the grid varies."""
     found: list[str] = []
+    own = {*_KEYS, "model.kind"}  # what every name says already
     for trial in trials:
-        more = [f"{key.rpartition('.')[2]}{value}" for key, value in trial.params.items() if key not in _KEYS]
-        parts = [trial.impl, trial.runtime.precision, f"b{trial.train.batch}", f"r{trial.model.routing}", *more]
+        more = [f"{key.rpartition('.')[2]}{value}" for key, value in trial.params.items() if key not in own]
+        model = f"r{trial.model.routing}" if trial.model.kind == "capsnet" else trial.model.kind
+        parts = [trial.impl, trial.runtime.precision, f"b{trial.train.batch}", model, *more]
         name = re.sub(r"[^\w.-]", "_", "-".join(parts))
         found.append(name if name not in found else f"{name}-{len(found)}")
     return found

@@ -35,11 +35,14 @@ def document(session: Session, setting: Setting) -> dict[str, Any]:
 
 
 def _cost_models(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One for each implementation, precision and device with enough cells; `errors` by cell, predicted from the others."""
+    """One for each implementation, precision, device and kind of model with enough cells.
+
+    `errors` are by cell, predicted from the others.
+    """
     lines: dict[tuple[str, ...], list[tuple[Record, dict[str, Any]]]] = {}
     for record, row in zip(records, rows, strict=True):
         if row["status"] == "ok":
-            lines.setdefault((row["impl"], row["precision"], row["device"]), []).append((record, row))
+            lines.setdefault((row["impl"], row["precision"], row["device"], row["model"]), []).append((record, row))
     found: list[dict[str, Any]] = []
     for line, members in lines.items():
         cells = [Cell(record.trial.model, record.trial.train.batch, row["step_s"]) for record, row in members]
@@ -47,7 +50,7 @@ def _cost_models(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> l
         if model := fit(cells):
             found.append(
                 {
-                    **dict(zip(("impl", "precision", "device"), line, strict=True)),
+                    **dict(zip(("impl", "precision", "device", "model"), line, strict=True)),
                     **{key: value for key, value in asdict(model).items() if key not in ("residuals", "leave_one_out")},
                     "residuals": dict(zip(names, model.residuals, strict=True)),
                     "errors": dict(zip(names, model.leave_one_out, strict=True)),
@@ -83,7 +86,8 @@ def _row(record: Record, session: Session, setting: Setting, cpu_rate: float | N
         "impl": trial.impl,
         "precision": trial.runtime.precision,
         "batch": trial.train.batch,
-        "routing": trial.model.routing,
+        "model": trial.model.kind,
+        "routing": trial.model.routing if trial.model.kind == "capsnet" else None,
         "params": trial.params,
         "device": "gpu" if trial.gpus else "cpu",
         "cpus": trial.cpus,

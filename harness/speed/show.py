@@ -26,7 +26,7 @@ def table(cells: Sequence[Mapping[str, Any]], errors: Mapping[str, float]) -> Ta
         made.add_column("model", justify="right", no_wrap=True)
     measured = [cell for cell in cells if cell["status"] == "ok"]
     for cell in cells:
-        head = [Text(cell["impl"]), cell["precision"], str(cell["batch"]), str(cell["routing"])]
+        head = [Text(cell["impl"]), cell["precision"], str(cell["batch"]), str(cell["routing"] or UNKNOWN)]
         head += [Text(setting(_others(cell)))] if varied else []
         if cell["status"] != "ok":
             made.add_row(*head, Text(f"FAILED: {cell['verdict']}", "bold red"))

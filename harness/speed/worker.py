@@ -11,7 +11,7 @@ import json
 import math
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -35,7 +35,7 @@ EVALUATED = 3
 
 
 class ParityFailed(Exception):
-    """The implementation does not compute the specification's CapsNet, so it has no timing."""
+    """The implementation does not compute what the specification computes, so it has no timing."""
 
 
 def main() -> NoReturn:
@@ -166,7 +166,8 @@ class Cell:
 
         rate = self._gauge.rate()
         batch = self.trial.train.batch
-        self.impl.train(EpochPlan(self._plan.order[:batch], self._plan.shifts[:batch], batch))
+        kept = None if self._plan.kept is None else self._plan.kept[:batch]
+        self.impl.train(EpochPlan(self._plan.order[:batch], self._plan.shifts[:batch], batch, kept))
         trained, evaluated = self._train(), self._evaluate()
         joules = {} if trained.joules is None else {"joules_per_step": trained.joules / self.steps}
         return {
@@ -213,11 +214,10 @@ class Cell:
         """`steps` full batches of the training images in random order, over and over where there are not enough."""
         from harness import data
         from harness.plans import plan_epoch
-        from harness.spec import EpochPlan
 
         batch = self.trial.train.batch
-        plan = plan_epoch(_SEED, 1, self.steps * batch, batch, data.shift(self.trial.data))
-        return EpochPlan(plan.order % self._staged, plan.shifts, batch)
+        plan = plan_epoch(_SEED, 1, self.steps * batch, batch, data.shift(self.trial.data), self.trial.model)
+        return replace(plan, order=plan.order % self._staged)
 
     def _train(self) -> Any:
         sample, totals = self._clock(lambda: self.impl.train(self._plan))

@@ -15,6 +15,7 @@ import optax
 from jax import Array
 
 from harness.spec import EpochPlan
+from impls.jax import cnn
 from impls.jax.layers import routed, votes
 from impls.jax.model import Params, losses, primary_capsules
 from impls.jax.optim import add_decayed_weights
@@ -29,14 +30,30 @@ def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
     Each is compiled as the training step is, at its first call. Together they take longer than the step, which takes its
     memory from the system once and hands on in fused loops what the parts write out and read again.
     """
-    model, products, batch = impl.model, impl.products, impl.batch
-    params = dict(impl.state[0])
-    order = jax.device_put(np.arange(batch, dtype=np.int32) % len(impl.labels), impl.device)
-    shifts = jax.device_put(np.ones((batch, 2), np.int8), impl.device)
-    labels = impl.labels[order]
+    order = jax.device_put(np.arange(impl.batch, dtype=np.int32) % len(impl.labels), impl.device)
+    shifts = jax.device_put(np.ones((impl.batch, 2), np.int8), impl.device)
 
     def data(images: Array, order: Array, shifts: Array) -> Array:
         return impl.moved_pixels(images, order, shifts)
+
+    def optimiser(state: Any, grads: Params) -> Any:
+        updates, moments = impl.adam.update(add_decayed_weights(impl.optim, grads, state[0]), state[1])
+        return optax.apply_updates(state[0], updates), moments
+
+    layers = _cnn_layers if impl.model.kind == "cnn" else _capsnet_layers
+    between = layers(impl, dict(impl.state[0]), impl.jit(data)(impl.images, order, shifts), impl.labels[order])
+    params, state = dict(impl.state[0]), jax.tree.map(jnp.copy, impl.state)
+    update = impl.jit(optimiser, donate_argnums=0)
+
+    def optimise() -> None:
+        nonlocal state
+        state = jax.block_until_ready(update(state, params))  # weights have their gradients' shapes
+
+    return {"data": _blocking(impl.jit(data), impl.images, order, shifts), **between, "optimiser": optimise}
+
+
+def _capsnet_layers(impl: JaxCapsNet, params: Params, pixels: Array, labels: Array) -> dict[str, Callable[[], None]]:
+    model, products = impl.model, impl.products
 
     def conv(weights: Params, pixels: Array) -> Array:
         return primary_capsules(model, weights, pixels, products)
@@ -50,35 +67,39 @@ def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
     def decoder(weights: Params, v: Array, pixels: Array) -> Array:
         return losses(model, weights, v, pixels, labels, labels, products).mean(1)[0]
 
-    def optimiser(state: Any, grads: Params) -> Any:
-        updates, moments = impl.adam.update(add_decayed_weights(impl.optim, grads, state[0]), state[1])
-        return optax.apply_updates(state[0], updates), moments
-
     convolutions = {name: w for name, w in params.items() if name.startswith(("conv1", "primary"))}
     dense = {name: w for name, w in params.items() if name.startswith("dec")}
-    pixels = impl.jit(data)(impl.images, order, shifts)
     u = impl.jit(conv)(convolutions, pixels)
     u_hat = impl.jit(predict)(u, params["digit.w"])
     v = impl.jit(routing)(u_hat, params.get("digit.b"))
-    state = jax.tree.map(jnp.copy, impl.state)
-
-    update = impl.jit(optimiser, donate_argnums=0)
-
-    def optimise() -> None:
-        nonlocal state
-        state = jax.block_until_ready(update(state, params))  # weights have their gradients' shapes
-
     found = {
-        "data": _blocking(impl.jit(data), impl.images, order, shifts),
         "conv": _there_and_back(impl, lambda weights: conv(weights, pixels), convolutions),
         "votes": _there_and_back(impl, predict, u, params["digit.w"]),
         "routing": _there_and_back(impl, routing, u_hat, params.get("digit.b")),
         "decoder": _there_and_back(impl, lambda weights, v: decoder(weights, v, pixels), dense, v),
-        "optimiser": optimise,
     }
     if not model.decoder:
         del found["decoder"]
     return found
+
+
+def _cnn_layers(impl: JaxCapsNet, params: Params, pixels: Array, labels: Array) -> dict[str, Callable[[], None]]:
+    model, products = impl.model, impl.products
+
+    def conv(weights: Params) -> Array:
+        return cnn.features(weights, pixels, products)
+
+    def loss(weights: Params, features: Array) -> Array:
+        logits = cnn.logits(model, weights, features, products, *kept)
+        return cnn.losses(model, weights, logits, pixels, labels, labels, products).mean()
+
+    kept = [jnp.ones((len(pixels), model.dropped_units), jnp.uint8)] if model.dropped_units else []
+    convolutions = {name: w for name, w in params.items() if name.startswith("conv")}
+    dense = {name: w for name, w in params.items() if name.startswith("fc")}
+    return {
+        "conv": _there_and_back(impl, conv, convolutions),
+        "dense": _there_and_back(impl, loss, dense, impl.jit(conv)(convolutions)),
+    }
 
 
 def _blocking(function: Callable[..., Any], *inputs: Any) -> Callable[[], None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -34,6 +35,45 @@ def convolution(
     else:
         product = partial(_spectral_convolution, stride=stride, spectrum=spectrum)
     return products(product, x, w)
+
+
+def same_convolution(
+    x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], products: Products
+) -> Float[Array, "B y x f"]:
+    """Cross-correlation with stride 1 and SAME padding: zeros around, of an even kernel one more after than before."""
+    return products(_direct if products.on_cpu else partial(_xla_same, precision=products.convolution), x, w)
+
+
+def _xla_same(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], precision: lax.Precision) -> Array:
+    layouts = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layouts, precision=precision)
+
+
+@jax.custom_vjp
+def _direct(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"]) -> Float[Array, "B y x f"]:
+    """XLA's own, with gradients that it computes as fast: of its rules for them, none is a convolution that it knows well."""
+    return _xla_same(x, w, lax.Precision.HIGHEST)
+
+
+def _direct_vjp(saved: tuple[Array, Array], grad: Float[Array, "B y x f"]) -> tuple[Array, Array]:
+    """The input's gradient is a convolution with the kernel turned around, the kernel's a matrix product for each element."""
+    x, w = saved
+    kernel, (height, width) = w.shape[0], x.shape[1:3]
+    before = (kernel - 1) // 2
+    around = (kernel - 1 - before, before)  # the other way round than in the forward pass
+    turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
+    grad_x = lax.conv_general_dilated(
+        grad, turned, (1, 1), (around, around), dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,
+    )  # fmt: skip
+    padded = jnp.pad(x, ((0, 0), around[::-1], around[::-1], (0, 0)))
+    flat = grad.reshape(-1, w.shape[3])
+    taps = [padded[:, i : i + height, j : j + width] for i in range(kernel) for j in range(kernel)]
+    grad_w = jnp.stack([tap.reshape(-1, w.shape[2]).T @ flat for tap in taps])
+    return grad_x, grad_w.reshape(w.shape)
+
+
+_direct.defvjp(lambda x, w: (_direct(x, w), (x, w)), _direct_vjp)
 
 
 def _xla_convolution(

@@ -1,4 +1,4 @@
-"""`JaxCapsNet`: staging, the compiled steps, Adam from optax, and the way to and from canonical weights."""
+"""`JaxCapsNet`, of whatever kind the model is: staging, the compiled steps, Adam, the way to and from canonical weights."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ from harness.spec import (
     Weights,
     batched,
 )
-from impls.jax import breakdown
-from impls.jax.layers import lengths
-from impls.jax.model import Params, capsnet, decode, losses, primary_spectrum
+from impls.jax import breakdown, cnn
+from impls.jax import model as capsnet
+from impls.jax.model import Params
 from impls.jax.optim import adam, add_decayed_weights
 from impls.jax.precision import Products
+
+ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
+"""Model kind -> the module with its `network`, `scores`, `outputs` and `losses`."""
 
 State = tuple[Params, optax.ScaleByAdamState]
 
@@ -72,6 +75,7 @@ class JaxCapsNet:
             jax.config.update("jax_enable_x64", True)
         jax.config.update("jax_default_matmul_precision", "highest")  # strict float32 where the device has less
         self.model, self.optim, self.dtype = model, optim, runtime.dtype
+        self.kind = ARCHITECTURES[model.kind]
         self.on_cpu = runtime.device == "cpu"
         self.products = Products(self.on_cpu, runtime.precision)
         self.device = jax.devices(runtime.device)[0]
@@ -127,31 +131,21 @@ class JaxCapsNet:
         """A batch of the staged images, gathered and shifted."""
         return self._pixels(shift_images(images[order], shifts))
 
-    def _forward(
-        self, params: Params, images: UInt8[Array, "B H W C"]
-    ) -> tuple[Float[Array, "B J e"], Float[Array, "B J"], Float[Array, "B I J"], Float[Array, "B p"] | None]:
-        v, coupling = capsnet(self.model, params, self._pixels(images), self.products)
-        length = lengths(v)
-        return (
-            v,
-            length,
-            coupling.mT,
-            decode(params, v, length.argmax(1), self.products) if self.model.decoder else None,
-        )
+    def _forward(self, params: Params, images: UInt8[Array, "B H W C"]) -> tuple[Array | None, ...]:
+        return self.kind.outputs(self.model, params, self._pixels(images), self.products)
 
     def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
-        v, length, coupling, pixels = self._outputs(self.state[0], self._device(images))
-        reconstruction = None if pixels is None else np.array(pixels).reshape(images.shape)
-        return Outputs(np.array(v), np.array(length), np.array(coupling), reconstruction)
+        found = self._outputs(self.state[0], self._device(images))
+        return Outputs(*(None if array is None else np.array(array) for array in found))
 
     def _loss_and_grads(
         self, params: Params, images: UInt8[Array, "B H W C"], labels: Int[Array, " B"]
-    ) -> tuple[Params, Float[Array, "3"]]:
+    ) -> tuple[Params, Float[Array, " T"]]:
         pixels = self._pixels(images)
 
-        def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, "3"]]:
-            v, _ = capsnet(self.model, params, pixels, self.products)
-            means = losses(self.model, params, v, pixels, labels, labels, self.products).mean(1)
+        def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, " T"]]:
+            top, *_ = self.kind.network(self.model, params, pixels, self.products)
+            means = self.kind.losses(self.model, params, top, pixels, labels, labels, self.products).mean(1)
             return means[0], means
 
         return jax.grad(mean_losses, has_aux=True)(params)
@@ -169,16 +163,18 @@ class JaxCapsNet:
         order: Int[Array, " B"],
         shifts: Int8[Array, "B 2"],
         weight: Float[Array, " B"],
-    ) -> tuple[State, Float[Array, "4"]]:
-        """One step. Losses are means over the images of weight 1; the fourth value is how many of them are right."""
+        *kept: UInt8[Array, "B U"],
+    ) -> tuple[State, Float[Array, " values"]]:
+        """One step. Losses are means over the images of weight 1; the last value is how many of them are right."""
         params, optimiser = state
         pixels = self.moved_pixels(data[0], order, shifts)
         labels = data[1][order]
 
-        def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, "4"]]:
-            v, _ = capsnet(self.model, params, pixels, self.products)
-            means = losses(self.model, params, v, pixels, labels, labels, self.products) @ weight / weight.sum()
-            correct = ((lengths(v).argmax(1) == labels) * weight).sum()
+        def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, " values"]]:
+            top, *_ = self.kind.network(self.model, params, pixels, self.products, *kept)
+            values = self.kind.losses(self.model, params, top, pixels, labels, labels, self.products)
+            means = values @ weight / weight.sum()
+            correct = ((self.kind.scores(top).argmax(1) == labels) * weight).sum()
             return means[0], jnp.append(means, correct)
 
         grads, values = jax.grad(mean_losses, has_aux=True)(params)
@@ -190,71 +186,77 @@ class JaxCapsNet:
         self,
         state: State,
         data: tuple[UInt8[Array, "N H W C"], Int[Array, " N"]],
-        steps: tuple[Int[Array, "S B"], Int8[Array, "S B 2"], Float[Array, "S B"]],
+        steps: tuple[Array, ...],
         count: int | Int[Array, ""],
-    ) -> tuple[State, Float[Array, "S 4"]]:
-        """The first `count` steps of a block, as one program: it takes its memory from the system once."""
+    ) -> tuple[State, Float[Array, "S values"]]:
+        """The first `count` steps of a block, as one program: it takes its memory from the system once.
 
-        def step(index: Int[Array, ""], carry: tuple[State, Float[Array, "S 4"]]) -> tuple[State, Float[Array, "S 4"]]:
+        `steps` are order, shifts and weights of each, and the masks of dropout where the model has any.
+        """
+
+        def step(
+            index: Int[Array, ""], carry: tuple[State, Float[Array, "S values"]]
+        ) -> tuple[State, Float[Array, "S values"]]:
             state, values = self._train(carry[0], data, *(part[index] for part in steps))
             return state, carry[1].at[index].set(values)
 
-        return self._loop(count, step, (state, jnp.zeros((BLOCK, 4), self.dtype)))
+        return self._loop(count, step, (state, jnp.zeros((BLOCK, len(self.model.loss_terms) + 1), self.dtype)))
 
     def _evaluate(
         self,
         params: Params,
-        spectrum: Array | None,
+        once: tuple[Array | None, ...],
         images: UInt8[Array, "B H W C"],
         labels: Int[Array, " B"],
         weight: Float[Array, " B"],
-    ) -> tuple[Float[Array, "3"], Int[Array, " B"]]:
+    ) -> tuple[Float[Array, " T"], Int[Array, " B"]]:
         """Losses summed over the images of weight 1, and every image's predicted class."""
         pixels = self._pixels(images)
-        v, _ = capsnet(self.model, params, pixels, self.products, spectrum)
-        predicted = lengths(v).argmax(1)
+        top, *_ = self.kind.network(self.model, params, pixels, self.products, *once)
+        predicted = self.kind.scores(top).argmax(1)
         mask = labels if self.model.evaluation_mask == "label" else predicted
-        return losses(self.model, params, v, pixels, labels, mask, self.products) @ weight, predicted
+        return self.kind.losses(self.model, params, top, pixels, labels, mask, self.products) @ weight, predicted
 
     def _evaluate_steps(
         self,
         params: Params,
         steps: tuple[UInt8[Array, "S B H W C"], Int[Array, "S B"], Float[Array, "S B"]],
         count: int | Int[Array, ""],
-    ) -> tuple[Float[Array, "S 3"], Int[Array, "S B"]]:
+    ) -> tuple[Float[Array, "S T"], Int[Array, "S B"]]:
         """The first `count` steps of a block, as `_train_steps`."""
-        spectrum = primary_spectrum(self.model, params, self.products)
+        once = self.kind.once(self.model, params, self.products)
 
         def step(
-            index: Int[Array, ""], found: tuple[Float[Array, "S 3"], Int[Array, "S B"]]
-        ) -> tuple[Float[Array, "S 3"], Int[Array, "S B"]]:
-            sums, predicted = self._evaluate(params, spectrum, *(part[index] for part in steps))
+            index: Int[Array, ""], found: tuple[Float[Array, "S T"], Int[Array, "S B"]]
+        ) -> tuple[Float[Array, "S T"], Int[Array, "S B"]]:
+            sums, predicted = self._evaluate(params, once, *(part[index] for part in steps))
             return found[0].at[index].set(sums), found[1].at[index].set(predicted.astype(jnp.int32))
 
-        return self._loop(count, step, (jnp.zeros((BLOCK, 3), self.dtype), jnp.zeros(steps[1].shape, jnp.int32)))
+        sums = jnp.zeros((BLOCK, len(self.model.loss_terms)), self.dtype)
+        return self._loop(count, step, (sums, jnp.zeros(steps[1].shape, jnp.int32)))
 
     def compile(self, batch: int) -> None:
         self.batch = batch
         weights = self.dump()
         moments = self.dump_moments() if int(self.state[1].count) else None  # `load` makes fresh ones
-        self.train(EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch))
+        self.train(EpochPlan.blank(self.model, batch))
         self.evaluate(np.array(self.images[:1]), np.array(self.labels[:1]))
         self.load(weights, moments)
 
     def train(self, plan: EpochPlan) -> TrainTotals:
         order, shifts, weight = plan.steps()
         values: list[Array] = []
-        for steps, count in _blocks((order, shifts, weight.astype(self.dtype))):
+        for steps, count in _blocks((order, shifts, weight.astype(self.dtype), *plan.masks(self.model))):
             self.state, losses_and_correct = self._train_block(self.state, (self.images, self.labels), steps, count)
             values.append(losses_and_correct)
         totals = np.array(jnp.concatenate(values), np.float64)[: len(order)]  # waits for the device
         count = len(plan.order)
-        means = weight.sum(1) @ totals[:, :3] / count
-        return TrainTotals(count, Loss(*means.tolist()), round(totals[:, 3].sum()))
+        means = weight.sum(1) @ totals[:, :-1] / count
+        return TrainTotals(count, Loss(*means.tolist()), round(totals[:, -1].sum()))
 
     def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
         parts = (images, labels.astype(np.int32), np.ones(len(labels), self.dtype))
-        total, predicted = np.zeros(3), []
+        total, predicted = np.zeros(len(self.model.loss_terms)), []
         for steps, count in _blocks(tuple(batched(part, self.batch) for part in parts)):
             sums, winners = self._eval_block(self.state[0], steps, count)
             total += np.array(sums, np.float64).sum(0)

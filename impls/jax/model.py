@@ -28,16 +28,17 @@ def primary_capsules(
     return squash(primary)
 
 
-def primary_spectrum(model: ModelSpec, w: Params, products: Products) -> Float[Array, "R phases*c f"] | None:
-    return kernel_spectrum(model.conv_grid, w["primary.w"], 2, products)
+def once(model: ModelSpec, w: Params, products: Products) -> tuple[Float[Array, "R phases*c f"] | None]:
+    """What stays the same over the batches of an evaluation: what `network` takes besides."""
+    return (kernel_spectrum(model.conv_grid, w["primary.w"], 2, products),)
 
 
-def capsnet(
+def network(
     model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products, spectrum: Array | None = None
 ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
     """Pixels in 0..1 to output capsules and coupling coefficients.
 
-    `spectrum` is `primary_spectrum`, for when the weights stay the same over many batches.
+    `spectrum` is `once`'s, for when the weights stay the same over many batches.
     """
     u_hat = votes(primary_capsules(model, w, images, products, spectrum), w["digit.w"], products)
     return routed(u_hat, model.routing, w["digit.b"] if model.digit_bias else None)
@@ -49,6 +50,22 @@ def decode(w: Params, v: Float[Array, "B J e"], mask: Int[Array, " B"], products
     hidden1 = jax.nn.relu(products.matmul(masked, w["dec1.w"]) + w["dec1.b"])
     hidden2 = jax.nn.relu(products.matmul(hidden1, w["dec2.w"]) + w["dec2.b"])
     return jax.nn.sigmoid(products.matmul(hidden2, w["dec3.w"]) + w["dec3.b"])
+
+
+def scores(v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
+    """The lengths of the output capsules: the probabilities of the classes (section 2)."""
+    return lengths(v)
+
+
+def outputs(
+    model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products
+) -> tuple[Array | None, ...]:
+    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsule."""
+    v, coupling = network(model, w, images, products)
+    length, reconstruction = scores(v), None
+    if model.decoder:
+        reconstruction = decode(w, v, length.argmax(1), products).reshape(images.shape)
+    return v, length, coupling.mT, reconstruction
 
 
 def one_hot(classes: Int[Array, " B"], v: Float[Array, "B J e"]) -> Float[Array, "B J"]:

@@ -25,9 +25,13 @@ from harness.spec import (
     TrainTotals,
     Weights,
 )
+from impls.numpy import cnn
 from impls.numpy import layers as F
-from impls.numpy.layers import Array
-from impls.numpy.model import Activations, backward, decode, forward, losses, mean_losses, one_hot
+from impls.numpy import model as capsnet
+from impls.numpy.layers import Array, one_hot
+
+ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
+"""Model kind -> the module with its `forward`, `scores`, `outputs`, `losses` and `backward`."""
 
 
 def namespace(device: str) -> Any:
@@ -87,6 +91,7 @@ class NumpyCapsNet:
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime, operands: str | None = None) -> None:
         self.model, self.optim, self.device = model, optim, runtime.device
+        self.net = ARCHITECTURES[model.kind]
         self._digits = DIGITS.get(operands or runtime.precision)
         self.xp = namespace(runtime.device)
         self.dtype = self.xp.float64 if runtime.precision == "fp64" else self.xp.float32
@@ -122,22 +127,19 @@ class NumpyCapsNet:
         """The weights; biases are added, not multiplied."""
         return {name: w if name.endswith(".b") else self._operand(w) for name, w in self.weights.items()}
 
-    def _forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Activations:
+    def _forward(self, images: UInt8[np.ndarray, "B H W C"], *kept: UInt8[np.ndarray, "B U"]) -> Any:
+        """The activations, in training with the masks of dropout where the model has any."""
         pixels = self.xp.astype(self.xp.asarray(images), self.dtype) / 255
-        return forward(self.model, self._operands(), pixels, self._operand)
+        masks = [self.xp.astype(self.xp.asarray(mask), self.dtype) for mask in kept]
+        return self.net.forward(self.model, self._operands(), pixels, self._operand, *masks)
 
-    def _predicted(self, acts: Activations) -> Int[Array, " B"]:
-        """The longest capsules."""
-        return self.xp.argmax(F.lengths(acts.v), axis=1)
+    def _predicted(self, acts: Any) -> Int[Array, " B"]:
+        """The longest capsules, or the most probable classes."""
+        return self.xp.argmax(self.net.scores(acts), axis=1)
 
     def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
-        acts = self._forward(images)
-        reconstruction: Float[np.ndarray, "B H W C"] | None = None
-        if self.model.decoder:
-            mask = one_hot(self._predicted(acts), acts.v)
-            reconstruction = to_numpy(decode(self._operands(), acts.v, mask, self._operand)[1]).reshape(images.shape)
-        coupling = to_numpy(acts.routing[-1][0]).transpose(0, 2, 1)
-        return Outputs(to_numpy(acts.v), to_numpy(F.lengths(acts.v)), coupling, reconstruction)
+        found = self.net.outputs(self.model, self._operands(), self._forward(images))
+        return Outputs(*(None if array is None else to_numpy(array) for array in found))
 
     def routing_steps(
         self, images: UInt8[np.ndarray, "B H W C"]
@@ -153,33 +155,38 @@ class NumpyCapsNet:
     def decode(self, digit: Float[np.ndarray, "B J D"], classes: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B H W C"]:
         """Section 4.1: what the decoder makes of each row's capsule of its class."""
         v = self.xp.asarray(digit, dtype=self.dtype)
-        _, pixels = decode(self._operands(), v, one_hot(self._classes(classes), v), self._operand)
+        _, pixels = capsnet.decode(self._operands(), v, one_hot(self._classes(classes), v), self._operand)
         return to_numpy(pixels).reshape(len(digit), *self.model.image)
 
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
     ) -> tuple[Loss, Weights]:
         acts, classes = self._forward(images), self._classes(labels)
-        loss = losses(self.model, self._operands(), acts, classes, classes)
-        return loss, self._numpy(backward(self.model, self._operands(), acts, classes))
+        loss = self.net.losses(self.model, self._operands(), acts, classes, classes)
+        return loss, self._numpy(self.net.backward(self.model, self._operands(), acts, classes))
 
     def compile(self, batch: int) -> None:
         self.batch = batch
 
-    def _sums(self, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]) -> Float[Array, "3"]:
-        """Losses summed over the images, in float64."""
-        means = mean_losses(self.model, self._operands(), acts, labels, mask)
+    def _sums(self, acts: Any, labels: Int[Array, " B"], mask: Int[Array, " B"]) -> Float[Array, " T"]:
+        """Losses summed over the images, in float64: as many as `ModelSpec.loss_terms`."""
+        means = self.net.mean_losses(self.model, self._operands(), acts, labels, mask)
         return labels.shape[0] * self.xp.astype(means, self.xp.float64)
 
+    def _no_losses(self) -> Float[Array, " T"]:
+        return self.xp.zeros(len(self.model.loss_terms), dtype=self.xp.float64)
+
     def train(self, plan: EpochPlan) -> TrainTotals:
-        total, correct = self.xp.zeros(3, dtype=self.xp.float64), self.xp.zeros((), dtype=self.xp.int64)
-        for start in range(0, len(plan.order), plan.batch):
+        total, correct = self._no_losses(), self.xp.zeros((), dtype=self.xp.int64)
+        masks = plan.masks(self.model)
+        for step, start in enumerate(range(0, len(plan.order), plan.batch)):
             chosen = plan.order[start : start + plan.batch]
-            acts = self._forward(shift_images(self.images[chosen], plan.shifts[start : start + plan.batch]))
+            moved = shift_images(self.images[chosen], plan.shifts[start : start + plan.batch])
+            acts = self._forward(moved, *(mask[step, : len(chosen)] for mask in masks))
             labels = self._classes(self.labels[chosen])
             total += self._sums(acts, labels, labels)
             correct += self.xp.sum(self.xp.astype(self._predicted(acts) == labels, self.xp.int64))
-            self._step(backward(self.model, self._operands(), acts, labels))
+            self._step(self.net.backward(self.model, self._operands(), acts, labels))
         count = len(plan.order)
         return TrainTotals(count, Loss(*(to_numpy(total) / count).tolist()), int(correct))
 
@@ -192,7 +199,7 @@ class NumpyCapsNet:
         self.moments = Moments(step, first, second)
 
     def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
-        total, predicted = self.xp.zeros(3, dtype=self.xp.float64), []
+        total, predicted = self._no_losses(), []
         for start in range(0, len(labels), self.batch):
             acts = self._forward(images[start : start + self.batch])
             classes = self._classes(labels[start : start + self.batch])

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
-from jaxtyping import Float
+from array_api_compat import array_namespace, device
+from jaxtyping import Float, Int
 
 from harness.spec import SQUASH_EPSILON
 
@@ -23,6 +23,17 @@ def rounded(x: Array, digits: int) -> Array:
     precision = 53 if x.dtype == xp.float64 else 24
     split = x * (2.0 ** (precision - digits) + 1)
     return split - (split - x)
+
+
+def exact(x: Array) -> Array:
+    """An operand as it is."""
+    return x
+
+
+def one_hot(classes: Int[Array, " B"], like: Float[Array, "B J ..."]) -> Float[Array, "B J"]:
+    """1 at each image's class, as the array `like` is: its width, its precision, its device."""
+    xp = array_namespace(like)
+    return xp.take(xp.eye(like.shape[1], dtype=like.dtype, device=device(like)), classes, axis=0)
 
 
 def relu(x: Array) -> Array:
@@ -98,8 +109,8 @@ def convolution_vjp(
     return grad_x, xp.reshape(grad_w, w.shape)
 
 
-def softmax(logits: Float[Array, "B J I"]) -> Float[Array, "B J I"]:
-    """Eq. 3: over the output capsules J, not over the inputs."""
+def softmax(logits: Float[Array, "B J *I"]) -> Float[Array, "B J *I"]:
+    """Eq. 3: over the output capsules (or classes) J, not over the inputs."""
     xp = array_namespace(logits)
     exponential = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
     return exponential / xp.sum(exponential, axis=1, keepdims=True)

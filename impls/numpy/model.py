@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 from jaxtyping import Float, Int
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, Loss, ModelSpec, Weights
 from impls.numpy import layers as F
-from impls.numpy.layers import Array
+from impls.numpy.layers import Array, exact, one_hot
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,6 @@ class Activations:
     @property
     def v(self) -> Float[Array, "B J e"]:
         return self.routing[-1][2]
-
-
-def exact(x: Array) -> Array:
-    """An operand as it is."""
-    return x
 
 
 def forward(
@@ -57,12 +52,6 @@ def forward(
     return Activations(images, conv1, primary, u, u_hat, F.route(u_hat, model.routing, bias), operand)
 
 
-def one_hot(classes: Int[Array, " B"], v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
-    """Masks for the capsules `v`, in their precision."""
-    xp = array_namespace(v)
-    return xp.take(xp.eye(v.shape[1], dtype=v.dtype, device=device(v)), classes, axis=0)
-
-
 def decode(
     w: Weights, v: Float[Array, "B J e"], mask: Float[Array, "B J"], operand: Callable[[Array], Array] = exact
 ) -> tuple[list[Float[Array, "B n"]], Float[Array, "B p"]]:
@@ -71,6 +60,21 @@ def decode(
     for layer in ("dec1", "dec2"):
         inputs.append(F.relu(operand(inputs[-1]) @ w[f"{layer}.w"] + w[f"{layer}.b"]))
     return inputs, F.sigmoid(operand(inputs[-1]) @ w["dec3.w"] + w["dec3.b"])
+
+
+def scores(acts: Activations) -> Float[Array, "B J"]:
+    """The lengths of the output capsules: the probabilities of the classes (section 2)."""
+    return F.lengths(acts.v)
+
+
+def outputs(model: ModelSpec, w: Weights, acts: Activations) -> tuple[Array | None, ...]:
+    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsule."""
+    xp = array_namespace(acts.v)
+    lengths, reconstruction = scores(acts), None
+    if model.decoder:
+        _, pixels = decode(w, acts.v, one_hot(xp.argmax(lengths, axis=1), acts.v), acts.operand)
+        reconstruction = xp.reshape(pixels, acts.images.shape)
+    return acts.v, lengths, xp.permute_dims(acts.routing[-1][0], (0, 2, 1)), reconstruction
 
 
 def margin_loss(lengths: Float[Array, "B J"], present: Float[Array, "B J"]) -> Float[Array, " B"]:

@@ -14,8 +14,10 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from harness.spec import EpochPlan
+from impls.tf import cnn
+from impls.tf.cnn import Cnn
 from impls.tf.layers import routed
-from impls.tf.model import losses
+from impls.tf.model import CapsNet, losses
 from impls.tf.optim import Adam
 
 if TYPE_CHECKING:
@@ -30,14 +32,9 @@ def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
     compiled: Callable[..., Any] = tf.function(autograph=False) if impl.compiled else lambda function: function
     order = tf.range(impl.batch) % len(impl.images)
     shifts = tf.zeros((impl.batch, 2), tf.int8)
+    layers = _cnn_layers if net.model.kind == "cnn" else _capsnet_layers
     with tf.device(impl.device):
-        pixels, labels = impl.batch_of(order, shifts)
-        u = net.primary_capsules(pixels)
-        u_hat = net.votes(u)
-        bias = [] if net.digit_bias is None else [net.digit_bias]
-        v, _ = routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))
-        convolutions = [net.conv1.kernel, net.conv1.bias, net.primary.kernel, net.primary.bias]
-        decoder = [weight for name, weight in net.canonical().items() if name.startswith("dec")]
+        between = layers(net, *impl.batch_of(order, shifts))
         # from NumPy: XLA would update what shares its memory with the weights
         copies = [keras.Variable(variable.numpy()) for variable in net.trainable_variables]
         adam = Adam(impl.optim, impl.dtype, impl.adam.names)
@@ -50,22 +47,11 @@ def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
     if impl.compiled:
         update = tf.function(update, jit_compile=True, autograph=False)  # as `impl.update` is
 
-    def routing(u_hat: Tensor) -> Tensor:
-        return routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))[0]
-
-    def decoding(v: Tensor) -> Tensor:
-        return losses(net, v, pixels, labels, labels)[0]
-
     steps = {
         "data": (compiled(lambda: impl.batch_of(order, shifts)), ()),
-        "conv": (compiled(lambda: _there_and_back(lambda: net.primary_capsules(pixels), (), convolutions)), ()),
-        "votes": (compiled(lambda u: _there_and_back(net.votes, (u,), [net.digit])), (u,)),
-        "routing": (compiled(lambda u_hat: _there_and_back(routing, (u_hat,), bias)), (u_hat,)),
-        "decoder": (compiled(lambda v: _there_and_back(decoding, (v,), decoder)), (v,)),
+        **{name: (compiled(function), inputs) for name, (function, inputs) in between.items()},
         "optimiser": (update, (grads,)),
     }
-    if not net.model.decoder:
-        del steps["decoder"]
 
     def blocking(function: Callable[..., Any], inputs: Sequence[Any]) -> Callable[[], None]:
         def run() -> None:
@@ -76,6 +62,50 @@ def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
         return run
 
     return {name: blocking(*step) for name, step in steps.items()}
+
+
+Layers = dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]]
+"""Name of a part -> what does it once, forward and backward, and what that is called with."""
+
+
+def _capsnet_layers(net: CapsNet, pixels: Tensor, labels: Tensor) -> Layers:
+    u = net.primary_capsules(pixels)
+    u_hat = net.votes(u)
+    bias = [] if net.digit_bias is None else [net.digit_bias]
+    v, _ = routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))
+    convolutions = [net.conv1.kernel, net.conv1.bias, net.primary.kernel, net.primary.bias]
+    decoder = [weight for name, weight in net.canonical().items() if name.startswith("dec")]
+
+    def routing(u_hat: Tensor) -> Tensor:
+        return routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))[0]
+
+    def decoding(v: Tensor) -> Tensor:
+        return losses(net, v, pixels, labels, labels)[0]
+
+    found: Layers = {
+        "conv": (lambda: _there_and_back(lambda: net.primary_capsules(pixels), (), convolutions), ()),
+        "votes": (lambda u: _there_and_back(net.votes, (u,), [net.digit]), (u,)),
+        "routing": (lambda u_hat: _there_and_back(routing, (u_hat,), bias), (u_hat,)),
+        "decoder": (lambda v: _there_and_back(decoding, (v,), decoder), (v,)),
+    }
+    if not net.model.decoder:
+        del found["decoder"]
+    return found
+
+
+def _cnn_layers(net: Cnn, pixels: Tensor, labels: Tensor) -> Layers:
+    features = net.features(pixels)
+    kept = [tf.ones((len(pixels), net.model.dropped_units), tf.uint8)] if net.model.dropped_units else []
+    convolutions = [weight for name, weight in net.canonical().items() if name.startswith("conv")]
+    dense = [weight for name, weight in net.canonical().items() if name.startswith("fc")]
+
+    def loss(features: Tensor) -> Tensor:
+        return cnn.losses(net, net.logits(features, *kept), pixels, labels, labels)[0]
+
+    return {
+        "conv": (lambda: _there_and_back(lambda: net.features(pixels), (), convolutions), ()),
+        "dense": (lambda features: _there_and_back(loss, (features,), dense), (features,)),
+    }
 
 
 def _there_and_back(

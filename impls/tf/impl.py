@@ -1,9 +1,10 @@
-"""`TfCapsNet`: staging, the `tf.function` steps, Adam, and the way to and from canonical weights."""
+"""`TfCapsNet`, of whatever kind the model is: staging, the `tf.function` steps, Adam, the way to and from canonical weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,10 +24,12 @@ from harness.spec import (
     Weights,
     batched,
 )
-from impls.tf import breakdown
-from impls.tf.layers import lengths
-from impls.tf.model import CapsNet, losses
+from impls.tf import breakdown, cnn
+from impls.tf import model as capsnet
 from impls.tf.optim import Adam
+
+ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
+"""Model kind -> the module with its `Network`, `scores`, `outputs` and `losses`."""
 
 Tensor = tf.Tensor
 Variables = dict[str, keras.Variable]
@@ -54,20 +57,21 @@ class TfCapsNet:
         self.model, self.optim = model, optim
         self.dtype = np.dtype(runtime.dtype).name
         self.device = "/GPU:0" if runtime.device == "gpu" else "/CPU:0"
+        self.kind = ARCHITECTURES[model.kind]
         with tf.device(self.device):
-            self.net = CapsNet(model, runtime)
+            self.net = self.kind.Network(model, runtime)
             names = {variable.path: name for name, variable in self.net.canonical().items()}
             in_order = tuple(names[variable.path] for variable in self.net.trainable_variables)
             self.adam = Adam(optim, self.dtype, in_order)
             self.adam.build(self.net.trainable_variables)
-        self._train_step, self._eval_step, self._spectrum = self._train, self._evaluate, self.net.primary.spectrum
+        self._train_step, self._eval_step, self._once = self._train, self._evaluate, self.net.once
         self.compiled = runtime.compile
         if self.compiled:
             # XLA for Adam alone, which becomes one pass; the whole step takes as long with it, and a third more memory
             self.update = tf.function(self.update, jit_compile=True, autograph=False)
             self._train_step = tf.function(self._train, autograph=False)
             self._eval_step = tf.function(self._evaluate, autograph=False)
-            self._spectrum = tf.function(self.net.primary.spectrum, autograph=False)
+            self._once = tf.function(self.net.once, autograph=False)
 
     def _moments(self, kind: list[keras.Variable]) -> Variables:
         """Adam's variables of one kind under canonical names."""
@@ -103,12 +107,8 @@ class TfCapsNet:
         return tf.cast(images, self.dtype) / 255
 
     def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
-        v, coupling = self.net(self._pixels(tf.constant(images)))
-        length = lengths(v)
-        reconstruction = None
-        if self.model.decoder:
-            reconstruction = self.net.decode(v, tf.argmax(length, 1)).numpy().reshape(images.shape)
-        return Outputs(v.numpy(), length.numpy(), coupling.numpy().transpose(0, 2, 1), reconstruction)
+        found = self.kind.outputs(self.net, self._pixels(tf.constant(images)))
+        return Outputs(*(None if tensor is None else tensor.numpy() for tensor in found))
 
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
@@ -116,8 +116,8 @@ class TfCapsNet:
         pixels, classes = self._pixels(tf.constant(images)), tf.constant(labels, tf.int32)
         canonical = self.net.canonical()
         with tf.GradientTape() as tape:
-            v, _ = self.net(pixels)
-            means = tf.reduce_mean(losses(self.net, v, pixels, classes, classes), 1)
+            top, *_ = self.net(pixels)
+            means = tf.reduce_mean(self.kind.losses(self.net, top, pixels, classes, classes), 1)
             total = means[0]
         grads = tape.gradient(total, {name: variable.value for name, variable in canonical.items()})
         return Loss(*means.numpy().tolist()), {name: grad.numpy() for name, grad in grads.items()}
@@ -129,16 +129,21 @@ class TfCapsNet:
         return self._pixels(shift_images(tf.gather(self.images, order), shifts)), tf.gather(self.labels, order)
 
     def _train(
-        self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"], weight: Float[Tensor, " B"]
-    ) -> Float[Tensor, "4"]:
-        """One step. Losses are means over the images of weight 1; the fourth value is how many of them are right."""
+        self,
+        order: Int[Tensor, " B"],
+        shifts: Int8[Tensor, "B 2"],
+        weight: Float[Tensor, " B"],
+        *kept: UInt8[Tensor, "B U"],
+    ) -> Float[Tensor, " values"]:
+        """One step. Losses are means over the images of weight 1; the last value is how many of them are right."""
         pixels, labels = self.batch_of(order, shifts)
         with tf.GradientTape() as tape:
-            v, _ = self.net(pixels)
-            means = tf.reduce_sum(losses(self.net, v, pixels, labels, labels) * weight, 1) / tf.reduce_sum(weight)
+            top, *_ = self.net(pixels, *kept)
+            values = self.kind.losses(self.net, top, pixels, labels, labels)
+            means = tf.reduce_sum(values * weight, 1) / tf.reduce_sum(weight)
             total = means[0]
         self.update(tape.gradient(total, [variable.value for variable in self.net.trainable_variables]))
-        right = tf.argmax(lengths(v), 1, tf.int32) == labels
+        right = tf.argmax(self.kind.scores(top), 1, tf.int32) == labels
         correct = tf.reduce_sum(tf.cast(right, weight.dtype) * weight)
         return tf.concat([means, correct[None]], 0)
 
@@ -148,42 +153,43 @@ class TfCapsNet:
 
     def _evaluate(
         self,
-        spectrum: Tensor | None,
         images: UInt8[Tensor, "B H W C"],
         labels: Int[Tensor, " B"],
         weight: Float[Tensor, " B"],
-    ) -> tuple[Float[Tensor, "3"], Int[Tensor, " B"]]:
+        *once: Tensor | None,
+    ) -> tuple[Float[Tensor, " T"], Int[Tensor, " B"]]:
         """Losses summed over the images of weight 1, and every image's predicted class."""
         pixels = self._pixels(images)
-        v, _ = self.net(pixels, spectrum)
-        predicted = tf.argmax(lengths(v), 1)
+        top, *_ = self.net(pixels, *once)
+        predicted = tf.argmax(self.kind.scores(top), 1)
         mask = labels if self.model.evaluation_mask == "label" else predicted
-        return tf.reduce_sum(losses(self.net, v, pixels, labels, mask) * weight, 1), predicted
+        return tf.reduce_sum(self.kind.losses(self.net, top, pixels, labels, mask) * weight, 1), predicted
 
     def compile(self, batch: int) -> None:
         self.batch = batch
         weights = self.dump()
         moments = self.dump_moments() if int(self.adam.iterations) else None  # `load` makes fresh ones
-        self.train(EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch))
+        self.train(EpochPlan.blank(self.model, batch))
         self.evaluate(self.images[:1].numpy(), self.labels[:1].numpy())
         self.load(weights, moments)
 
     def train(self, plan: EpochPlan) -> TrainTotals:
         order, shifts, weight = plan.steps()
         with tf.device(self.device):
-            parts = (tf.constant(order), tf.constant(shifts), tf.constant(weight, self.dtype))
+            masks = map(tf.constant, plan.masks(self.model))
+            parts = (tf.constant(order), tf.constant(shifts), tf.constant(weight, self.dtype), *masks)
             values = [self._train_step(*step) for step in zip(*map(tf.unstack, parts), strict=True)]
             totals = tf.stack(values).numpy().astype(np.float64)  # waits for the device
         count = len(plan.order)
-        means = weight.sum(1) @ totals[:, :3] / count
-        return TrainTotals(count, Loss(*means.tolist()), round(totals[:, 3].sum()))
+        means = weight.sum(1) @ totals[:, :-1] / count
+        return TrainTotals(count, Loss(*means.tolist()), round(totals[:, -1].sum()))
 
     def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
         parts = (images, labels.astype(np.int32), np.ones(len(labels), self.dtype))
         with tf.device(self.device):
-            spectrum = self._spectrum()
+            once = self._once()
             results = [
-                self._eval_step(spectrum, *map(tf.constant, batch))
+                self._eval_step(*map(tf.constant, batch), *once)
                 for batch in zip(*(batched(part, self.batch) for part in parts), strict=True)
             ]
         total = np.sum([values.numpy().astype(np.float64) for values, _ in results], axis=0)

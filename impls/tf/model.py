@@ -51,6 +51,10 @@ class CapsNet(keras.Model):
         """
         return self.digit_capsules(self.primary_capsules(images, spectrum))
 
+    def once(self) -> tuple[Tensor | None]:
+        """What stays the same over the batches of an evaluation: what `call` takes besides the images."""
+        return (self.primary.spectrum(),)
+
     def primary_capsules(
         self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
     ) -> Float[Tensor, "B I d"]:
@@ -88,6 +92,23 @@ class CapsNet(keras.Model):
             layer = getattr(self, name)
             named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
         return named
+
+
+Network = CapsNet
+
+
+def scores(v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:
+    """The lengths of the output capsules: the probabilities of the classes (section 2)."""
+    return lengths(v)
+
+
+def outputs(net: CapsNet, images: Float[Tensor, "B y x c"]) -> tuple[Tensor | None, ...]:
+    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsule."""
+    v, coupling = net(images)
+    length, reconstruction = scores(v), None
+    if net.model.decoder:
+        reconstruction = tf.reshape(net.decode(v, tf.argmax(length, 1)), images.shape)
+    return v, length, tf.transpose(coupling, (0, 2, 1)), reconstruction
 
 
 def one_hot(classes: Int[Tensor, " B"], v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from harness.spec import EpochPlan
+from impls.torch import cnn
+from impls.torch.cnn import Cnn
 from impls.torch.layers import CHUNK, route, route_vjp, votes, votes_vjp
-from impls.torch.model import losses
+from impls.torch.model import CapsNet, losses
 from impls.torch.precision import operand
 
 if TYPE_CHECKING:
@@ -20,23 +22,30 @@ if TYPE_CHECKING:
 
 def parts(impl: TorchCapsNet) -> dict[str, Callable[[], None]]:
     """The parts of a training step of `impl.batch` images, on its weights and images; see `harness.spec.Profiled`."""
-    net, batch = impl.net, impl.batch
-    order = torch.arange(batch, device=impl.device) % len(impl.labels)
-    shifts = torch.ones((batch, 2), dtype=torch.int8, device=impl.device)
-    labels = impl.labels[order]
-    pixels = impl.moved_pixels(order, shifts)
+    order = torch.arange(impl.batch, device=impl.device) % len(impl.labels)
+    shifts = torch.ones((impl.batch, 2), dtype=torch.int8, device=impl.device)
+    copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in impl.net.parameters()]
+    for copy in copies:
+        copy.grad = copy.detach()
+    adam = torch.optim.Adam(copies, fused=True)
+    layers = _cnn_layers if impl.model.kind == "cnn" else _capsnet_layers
+    found: dict[str, Callable[[], object]] = {
+        "data": lambda: impl.moved_pixels(order, shifts),
+        **layers(impl.net, impl.moved_pixels(order, shifts), impl.labels[order]),
+        "optimiser": adam.step,
+    }
+    return {name: _blocking(part, impl.device) for name, part in found.items()}
+
+
+def _capsnet_layers(net: CapsNet, pixels: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
     with torch.no_grad():
         u = net.primary_capsules(pixels)
         v, _ = net.digit_capsules(u)
         w = operand(net.digit, net.precision)
-        chunks = operand(u, net.precision).split(CHUNK if impl.device.type == "cpu" else batch)
+        chunks = operand(u, net.precision).split(CHUNK if u.device.type == "cpu" else len(u))
         u_hats = [votes(chunk, w) for chunk in chunks]
     v.requires_grad_()
     convolutions = [*net.conv1.parameters(), *net.primary.parameters()]
-    copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in net.parameters()]
-    for copy in copies:
-        copy.grad = copy.detach()
-    adam = torch.optim.Adam(copies, fused=True)
 
     @torch.no_grad()
     def predict() -> None:
@@ -49,20 +58,33 @@ def parts(impl: TorchCapsNet) -> dict[str, Callable[[], None]]:
     @torch.no_grad()
     def routing() -> None:
         for u_hat in u_hats:
-            history = route(u_hat, impl.model.classes, impl.model.routing, net.digit_bias)
+            history = route(u_hat, net.model.classes, net.model.routing, net.digit_bias)
             route_vjp(u_hat, history, history[-1][2])
 
     found: dict[str, Callable[[], object]] = {
-        "data": lambda: impl.moved_pixels(order, shifts),
         "conv": lambda: _there_and_back(net.primary_capsules(pixels), convolutions),
         "votes": predict,
         "routing": routing,
         "decoder": lambda: _there_and_back(losses(net, v, pixels, labels, labels).mean(1)[0], [v, *net.dense()]),
-        "optimiser": adam.step,
     }
-    if not impl.model.decoder:
+    if not net.model.decoder:
         del found["decoder"]
-    return {name: _blocking(part, impl.device) for name, part in found.items()}
+    return found
+
+
+def _cnn_layers(net: Cnn, pixels: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+    features = net.features(pixels).detach().requires_grad_()
+    kept = [torch.ones((len(pixels), net.model.dropped_units), device=pixels.device)] * bool(net.model.dropped_units)
+    convolutions = [p for layer in (net.conv1, net.conv2, net.conv3) for p in layer.parameters()]
+    dense = [p for layer in (net.fc1, net.fc2, net.fc3) for p in layer.parameters()]
+
+    def loss() -> Tensor:
+        return cnn.losses(net, net.logits(features, *kept), pixels, labels, labels).mean()
+
+    return {
+        "conv": lambda: _there_and_back(net.features(pixels), convolutions),
+        "dense": lambda: _there_and_back(loss(), [features, *dense]),
+    }
 
 
 def _there_and_back(result: Tensor, inputs: Sequence[Tensor]) -> None:

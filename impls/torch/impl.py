@@ -1,4 +1,4 @@
-"""`TorchCapsNet`: staging, the compiled steps, Adam, and the way to and from canonical weights."""
+"""`TorchCapsNet`, of whatever kind the model is: staging, the compiled steps, Adam, the way to and from canonical weights."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ from harness.spec import (
     Weights,
     batched,
 )
-from impls.torch import breakdown
-from impls.torch.layers import lengths
-from impls.torch.model import CANONICAL, CapsNet, losses
+from impls.torch import breakdown, cnn
+from impls.torch import model as capsnet
 from impls.torch.precision import configure
+
+ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
+"""Model kind -> the module with its `Network`, `CANONICAL`, `scores`, `outputs` and `losses`."""
 
 
 def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
@@ -56,7 +58,8 @@ class TorchCapsNet:
         # MKL chooses a kernel at its first square root; where two threads make it at once, one of them may get the kernel
         # of low accuracy (1e-4) for that call: pytorch/pytorch#188792. One element is one thread's work.
         torch.sqrt(torch.ones(1, dtype=self.dtype))
-        self.net = CapsNet(model, runtime.precision).to(self.device, self.dtype)
+        self.kind = ARCHITECTURES[model.kind]
+        self.net = self.kind.Network(model, runtime.precision).to(self.device, self.dtype)
         # the optimiser's own learning rate is replaced before every step
         self.adam = torch.optim.Adam(
             self._groups(), lr=optim.lr, betas=(ADAM_BETA1, ADAM_BETA2), eps=ADAM_EPSILON, fused=True
@@ -80,7 +83,9 @@ class TorchCapsNet:
 
     def _canonical(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The module's tensors under canonical names, as views in the canonical layout."""
-        return {name: tensors[own].permute(order) for name, (own, order) in CANONICAL.items() if own in tensors}
+        return {
+            name: tensors[own].permute(order) for name, (own, order) in self.kind.CANONICAL.items() if own in tensors
+        }
 
     def _parameters(self) -> dict[str, Tensor]:
         return dict(self.net.named_parameters())
@@ -130,33 +135,33 @@ class TorchCapsNet:
 
     @torch.no_grad()
     def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
-        v, coupling = self.net(self._pixels(torch.tensor(images, device=self.device)))
-        length = lengths(v)
-        reconstruction = None
-        if self.model.decoder:
-            reconstruction = self.net.decode(v, length.argmax(1)).reshape(images.shape).cpu().numpy()
-        return Outputs(v.cpu().numpy(), length.cpu().numpy(), coupling.mT.cpu().numpy(), reconstruction)
+        found = self.kind.outputs(self.net, self._pixels(torch.tensor(images, device=self.device)))
+        return Outputs(*(None if tensor is None else tensor.cpu().numpy() for tensor in found))
 
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
     ) -> tuple[Loss, Weights]:
         pixels = self._pixels(torch.tensor(images, device=self.device))
         classes = torch.tensor(labels, dtype=torch.int64, device=self.device)
-        v, _ = self.net(pixels)
-        means = losses(self.net, v, pixels, classes, classes).mean(1)
+        top, *_ = self.net(pixels)
+        means = self.kind.losses(self.net, top, pixels, classes, classes).mean(1)
         self.adam.zero_grad()
         means[0].backward()
         grads = {name: parameter.grad for name, parameter in self._parameters().items()}
         return Loss(*means.tolist()), self._numpy(grads)
 
     def _losses(
-        self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"], weight: Float[Tensor, " B"]
-    ) -> Float[Tensor, "4"]:
+        self,
+        order: Int[Tensor, " B"],
+        shifts: Int8[Tensor, "B 2"],
+        weight: Float[Tensor, " B"],
+        *kept: UInt8[Tensor, "B U"],
+    ) -> Float[Tensor, " values"]:
         """Training losses of one step, means over the images of weight 1, and how many of them are right."""
         pixels, labels = self.moved_pixels(order, shifts), self.labels[order]
-        v, _ = self.net(pixels)
-        means = losses(self.net, v, pixels, labels, labels) @ weight / weight.sum()
-        correct = ((lengths(v).argmax(1) == labels) * weight).sum()
+        top, *_ = self.net(pixels, *kept)
+        means = self.kind.losses(self.net, top, pixels, labels, labels) @ weight / weight.sum()
+        correct = ((self.kind.scores(top).argmax(1) == labels) * weight).sum()
         return torch.cat([means, correct[None]])
 
     def _evaluate(
@@ -164,44 +169,43 @@ class TorchCapsNet:
         images: UInt8[Tensor, "B H W C"],
         labels: Int[Tensor, " B"],
         weight: Float[Tensor, " B"],
-        spectrum: Tensor | None,
-    ) -> tuple[Float[Tensor, "3"], Int[Tensor, " B"]]:
+        *once: Tensor | None,
+    ) -> tuple[Float[Tensor, " T"], Int[Tensor, " B"]]:
         """Losses summed over the images of weight 1, and every image's predicted class."""
         pixels = self._pixels(images)
-        v, _ = self.net(pixels, spectrum)
-        predicted = lengths(v).argmax(1)
+        top, *_ = self.net(pixels, *once)
+        predicted = self.kind.scores(top).argmax(1)
         mask = labels if self.model.evaluation_mask == "label" else predicted
-        return losses(self.net, v, pixels, labels, mask) @ weight, predicted
+        return self.kind.losses(self.net, top, pixels, labels, mask) @ weight, predicted
 
     def compile(self, batch: int) -> None:
         self.batch = batch
-        plan = EpochPlan(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch)
-        self._gradients(*(part[0] for part in self._steps(plan)))
+        self._gradients(*(part[0] for part in self._steps(EpochPlan.blank(self.model, batch))))
         self.evaluate(self.images[:1].cpu().numpy(), self.labels[:1].cpu().numpy())
 
-    def _steps(self, plan: EpochPlan) -> tuple[Int[Tensor, "S B"], Int8[Tensor, "S B 2"], Float[Tensor, "S B"]]:
+    def _steps(self, plan: EpochPlan) -> tuple[Tensor, ...]:
+        """Order, shifts and weights of the steps, and the masks of dropout where the model has any."""
         order, shifts, weight = (torch.tensor(part, device=self.device) for part in plan.steps())
-        return order.long(), shifts, weight.to(self.dtype)
+        masks = (torch.tensor(part, device=self.device) for part in plan.masks(self.model))
+        return order.long(), shifts, weight.to(self.dtype), *masks
 
-    def _gradients(
-        self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"], weight: Float[Tensor, " B"]
-    ) -> Float[Tensor, "4"]:
+    def _gradients(self, *step: Tensor) -> Float[Tensor, " values"]:
         """The losses of a step, and their gradients where Adam finds them."""
         self.adam.zero_grad()
-        values = self._train_losses(order, shifts, weight)
+        values = self._train_losses(*step)
         values[0].backward()
         return values.detach()
 
     def train(self, plan: EpochPlan) -> TrainTotals:
-        total = torch.zeros(4, dtype=torch.float64, device=self.device)
-        for chosen, moved, real in zip(*self._steps(plan), strict=True):
-            values = self._gradients(chosen, moved, real)
+        total = torch.zeros(1, dtype=torch.float64, device=self.device)
+        for chosen, moved, real, *kept in zip(*self._steps(plan), strict=True):
+            values = self._gradients(chosen, moved, real, *kept)
             for group in self.adam.param_groups:
                 group["lr"] = self.optim.lr_at(self.step) * group["scale"]
             self.adam.step()
             self.step += 1
-            count = real.sum()
-            total += values * torch.stack([count, count, count, torch.ones_like(count)])
+            values[:-1] *= real.sum()
+            total = total + values
         *sums, correct = total.tolist()
         count = len(plan.order)
         return TrainTotals(count, Loss(*(value / count for value in sums)), round(correct))
@@ -210,12 +214,12 @@ class TorchCapsNet:
     def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
         parts = (images, labels.astype(np.int64), np.ones(len(labels)))
         pixels, classes, weight = (torch.tensor(batched(part, self.batch), device=self.device) for part in parts)
-        total = torch.zeros(3, dtype=torch.float64, device=self.device)
+        total = torch.zeros(1, dtype=torch.float64, device=self.device)
         predicted: list[Tensor] = []
-        spectrum = self.net.primary.spectrum()
+        once = self.net.once()
         for batch in zip(pixels, classes, weight.to(self.dtype), strict=True):
-            values, winners = self._eval_losses(*batch, spectrum)
-            total += values
+            values, winners = self._eval_losses(*batch, *once)
+            total = total + values
             predicted.append(winners)
         classes_seen = torch.cat(predicted).cpu().numpy()[: len(labels)]
         return EvalTotals(Loss(*(value / len(labels) for value in total.tolist())), classes_seen)

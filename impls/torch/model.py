@@ -56,6 +56,10 @@ class CapsNet(nn.Module):
         """
         return self.digit_capsules(self.primary_capsules(images, spectrum))
 
+    def once(self) -> tuple[Tensor | None]:
+        """What stays the same over the batches of an evaluation: what `forward` takes besides the images."""
+        return (self.primary.spectrum(),)
+
     def primary_capsules(
         self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
     ) -> Float[Tensor, "B I d"]:
@@ -85,6 +89,23 @@ class CapsNet(nn.Module):
 
     def _dense(self, layer: nn.Linear, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, layer.weight, layer.bias, self.precision)
+
+
+Network = CapsNet
+
+
+def scores(v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:
+    """The lengths of the output capsules: the probabilities of the classes (section 2)."""
+    return lengths(v)
+
+
+def outputs(net: CapsNet, images: Float[Tensor, "B y x c"]) -> tuple[Tensor | None, ...]:
+    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsule."""
+    v, coupling = net(images)
+    length, reconstruction = scores(v), None
+    if net.model.decoder:
+        reconstruction = net.decode(v, length.argmax(1)).reshape(images.shape)
+    return v, length, coupling.mT, reconstruction
 
 
 def one_hot(classes: Int[Tensor, " B"], v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:

@@ -98,9 +98,9 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "pixels-transposed": (
         in_model("images.reshape(reconstruction.shape)", "images.transpose(0, 2, 1, 3).reshape(reconstruction.shape)"),
-        in_impl(
-            "np.array(pixels).reshape(images.shape)",
-            "np.array(pixels).reshape(len(images), images.shape[2], images.shape[1], -1).transpose(0, 2, 1, 3)",
+        in_model(
+            "products).reshape(images.shape)",
+            "products).reshape(images.transpose(0, 2, 1, 3).shape).transpose(0, 2, 1, 3)",
         ),
     ),
     "sigmoid-missing": (in_model("return jax.nn.sigmoid(", "return ("),),

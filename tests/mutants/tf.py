@@ -112,13 +112,14 @@ EDITS: dict[str, tuple[Edit, ...]] = {
             "tf.reshape(images, reconstruction.shape)",
             "tf.reshape(tf.transpose(images, (0, 2, 1, 3)), reconstruction.shape)",
         ),
-        in_impl(
-            ".numpy().reshape(images.shape)",
-            ".numpy().reshape(len(images), images.shape[2], images.shape[1], -1).transpose(0, 2, 1, 3)",
+        in_model(
+            "tf.reshape(net.decode(v, tf.argmax(length, 1)), images.shape)",
+            "tf.transpose(tf.reshape(net.decode(v, tf.argmax(length, 1)), tf.transpose(images, (0, 2, 1, 3)).shape),"
+            " (0, 2, 1, 3))",
         ),
     ),
     "sigmoid-missing": (in_model("return tf.sigmoid(", "return ("),),
-    "sum-over-images": (in_impl("tf.reduce_mean(losses(", "tf.reduce_sum(losses("),),
+    "sum-over-images": (in_impl("tf.reduce_mean(self.kind.losses(", "tf.reduce_sum(self.kind.losses("),),
     "margin-scale-forgotten": (
         in_model(
             "scaled(margin_loss(lengths(v), one_hot(labels, v)), net.model.margin_scale)",

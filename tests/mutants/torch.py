@@ -97,10 +97,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "pixels-transposed": (
         in_model("images.flatten(1)) ** 2", "images.transpose(1, 2).flatten(1)) ** 2"),
-        in_impl(
-            ".reshape(images.shape).cpu()",
-            ".reshape(len(v), images.shape[2], images.shape[1], -1).transpose(1, 2).cpu()",
-        ),
+        in_model(".reshape(images.shape)", ".reshape(len(v), images.shape[2], images.shape[1], -1).transpose(1, 2)"),
     ),
     "sigmoid-missing": (in_model("return torch.sigmoid(", "return ("),),
     "sum-over-images": (in_impl("classes, classes).mean(1)", "classes, classes).sum(1)"),),
@@ -152,8 +149,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "last-batch-dropped": (
         in_impl(
-            "values = self._gradients(chosen, moved, real)",
-            "if not real.all():\n                continue\n            values = self._gradients(chosen, moved, real)",
+            "values = self._gradients(chosen, moved, real, *kept)",
+            "if not real.all():\n                continue\n            values = self._gradients(chosen, moved, real, *kept)",
         ),
     ),
     "last-batch-mean-over-full-size": (in_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),

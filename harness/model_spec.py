@@ -1,0 +1,152 @@
+"""The architecture, as a suite states it and bound to a data set's images; a part of `harness.spec`, the border.
+
+Sections and equations are those of Sabour, Frosst, Hinton, *Dynamic Routing Between Capsules*, NIPS 2017 (arXiv 1710.09829v2).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of every configuration section: immutable, unknown keys and lossy conversions refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+KIND_KEYS: dict[str, frozenset[str]] = {
+    "capsnet": frozenset(
+        {"profile", "routing", "decoder", "conv_channels", "primary_types", "primary_dim", "digit_dim", "decoder_units"}
+        | {"kernel"}
+    ),
+    "cnn": frozenset({"cnn_channels", "cnn_kernel", "cnn_units", "dropout"}),
+}
+"""Model kind -> the keys of `ModelConfig` that mean something to it alone."""
+
+
+class ModelConfig(Section):
+    """The architecture as a suite states it; the defaults are the paper's MNIST CapsNet (section 4) and baseline CNN.
+
+    A setting of another kind than the model's (`KIND_KEYS`) changes nothing.
+    """
+
+    kind: Literal["capsnet", "cnn"] = "capsnet"
+    profile: Literal["paper", "official"] = "paper"  # the text, or the authors' released code where it differs
+    routing: Annotated[int, Field(ge=1, le=10)] = 3  # r of Procedure 1: r softmaxes and r squashes
+    decoder: bool = True
+    conv_channels: Count = 256
+    primary_types: Count = 32
+    primary_dim: Count = 8
+    digit_dim: Count = 16
+    decoder_units: tuple[Count, Count] = Field(default=(512, 1024), strict=False)
+    kernel: Count = 9  # of both convolutions; VALID padding, strides 1 and 2
+    # The baseline (section 4.1): ReLU convolutions, stride 1, SAME padding; two ReLU layers; dropout; softmax.
+    cnn_channels: tuple[Count, Count, Count] = Field(default=(256, 256, 128), strict=False)
+    cnn_kernel: Count = 5
+    cnn_units: tuple[Count, Count] = Field(default=(328, 192), strict=False)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of the last hidden layer; the paper gives no rate
+
+
+class ModelSpec(ModelConfig):
+    """A `ModelConfig` bound to the images and classes of one data set.
+
+    Settings of other kinds are dropped: they keep their defaults here, and stay out of every record. A CNN has no decoder.
+    Raises `ValueError` (pydantic's `ValidationError`) if the image is too small for a CapsNet's two convolutions.
+    """
+
+    image: tuple[Count, Count, Count] = Field(strict=False)  # height, width, channels
+    classes: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_settings(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        kind = given.get("kind", "capsnet")
+        own = {key: value for key, value in given.items() if key not in foreign_keys(kind)}
+        return own | {"decoder": False} if kind == "cnn" else own
+
+    @model_serializer(mode="wrap")
+    def _own_record(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key not in foreign_keys(self.kind)}
+
+    def model_post_init(self, _context: object) -> None:
+        smallest = 2 * self.kernel - 1
+        if self.kind == "capsnet" and min(self.image[:2]) < smallest:
+            height, width = self.image[:2]
+            raise ValueError(
+                f"images of {height}x{width} are too small for two {self.kernel}x{self.kernel} convolutions: "
+                f"at least {smallest}x{smallest} pixels, or a smaller model.kernel"
+            )
+
+    @property
+    def conv_grid(self) -> tuple[int, int]:
+        """Height and width after conv1 (stride 1, VALID)."""
+        height, width, _ = self.image
+        return height - self.kernel + 1, width - self.kernel + 1
+
+    @property
+    def primary_grid(self) -> tuple[int, int]:
+        """Height and width after the primary convolution (stride 2, VALID)."""
+        height, width = self.conv_grid
+        return (height - self.kernel) // 2 + 1, (width - self.kernel) // 2 + 1
+
+    @property
+    def primary_capsules(self) -> int:
+        """Number of primary capsules I; capsule i = (h * grid_width + w) * types + type."""
+        height, width = self.primary_grid
+        return height * width * self.primary_types
+
+    @property
+    def primary_scale(self) -> float:
+        """What the primary convolution is multiplied by before its bias: in the released code, one over the types."""
+        return 1 / self.primary_types if self.profile == "official" else 1.0
+
+    @property
+    def digit_bias(self) -> bool:
+        """Whether the output capsules have a bias, added to s_j in every routing iteration (released code)."""
+        return self.profile == "official"
+
+    @property
+    def margin_scale(self) -> float:
+        """What Eq. 4's sum over the classes is multiplied by: the released code halves it and takes the classes' mean."""
+        return 0.5 / self.classes if self.profile == "official" else 1.0
+
+    @property
+    def evaluation_mask(self) -> Literal["longest", "label"]:
+        """The capsule that the decoder sees in evaluation: the longest (section 4.1), or the label's (released code)."""
+        return "label" if self.profile == "official" else "longest"
+
+    @property
+    def variant(self) -> str:
+        """What records call the model: a CapsNet's profile, or its kind."""
+        return self.profile if self.kind == "capsnet" else self.kind
+
+    @property
+    def loss_terms(self) -> tuple[str, ...]:
+        """The fields of `Loss` that there are for this kind, in their order."""
+        return ("total", "margin", "reconstruction") if self.kind == "capsnet" else ("total",)
+
+    @property
+    def dropped_units(self) -> int:
+        """Width U of the layer that training drops units of; 0 where none are."""
+        return self.cnn_units[1] if self.kind == "cnn" and self.dropout else 0
+
+    @property
+    def pixels(self) -> int:
+        """Number of values the decoder reconstructs: H * W * C."""
+        height, width, channels = self.image
+        return height * width * channels
+
+
+def foreign_keys(kind: object) -> frozenset[str]:
+    """The model keys that mean nothing to `kind`; none of a kind that there is not, which is refused elsewhere."""
+    if kind not in KIND_KEYS:
+        return frozenset()
+    return frozenset[str]().union(*(keys for other, keys in KIND_KEYS.items() if other != kind))
