@@ -128,7 +128,7 @@ def fit(cells: Sequence[Cell]) -> CostModel | None:
     def best(known: np.ndarray) -> _Form:
         return min(_FORMS, key=lambda form: float(np.square(errors(form, known)).sum()))
 
-    def predicted(index: np.int_) -> float:
+    def predicted(index: int) -> float:
         """From the others, relative to what was measured."""
         others = everything[everything != index]
         form = best(others)
