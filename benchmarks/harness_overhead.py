@@ -4,7 +4,7 @@
 take an epoch's time in two ways, and both are measured in the epoch itself, so that a noisy machine blurs neither:
 
 - the clock: what is between the harness's reading and one taken around the implementation's own loop;
-- the cores: what share of the trial's cores other processes had meanwhile (everything on the machine, not the harness alone).
+- the cores: what share of the trial's cores the harness's other processes had meanwhile (the command itself, Ray's, MLflow).
 
 Besides, after each epoch the same object in the same process runs the same plan in a bare loop, where the harness's clock
 does not run: the two alternate, so that a drift of the machine meets both.
@@ -21,13 +21,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import psutil
 
 from harness import registry
 from harness.journal import Journal
 from harness.spec import EpochPlan, Moments, TrainTotals
-from harness.stability import between, machine
 from harness.stats import median_interval
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,11 +47,9 @@ class Bare:
         if len(plan.order) <= plan.batch:  # the single step of `compile`
             return super().train(plan)
         self.plan = plan
-        cores = os.sched_getaffinity(0)
-        before, start = machine(cores), time.perf_counter()
+        start = time.perf_counter()
         totals = super().train(plan)
-        seconds = time.perf_counter() - start
-        print(f"own {seconds} {between(before, machine(cores), len(cores)).others}")
+        print(f"own {time.perf_counter() - start}")
         return totals
 
     def dump_moments(self: Any) -> Moments:
@@ -66,43 +68,64 @@ def __getattr__(name: str) -> type:
     return type(name, (Bare, registry.load(registry.resolve(name.lower()))), {})
 
 
-def measured(epochs: int, impls: list[str], folder: Path) -> dict[str, tuple[list[float], str]]:
-    """Implementation -> seconds of each epoch by the harness's clock, and what its process printed."""
+def watched(command: list[str], **options: Any) -> tuple[str, Callable[[float, float], float]]:
+    """What the command prints; and the cores that its processes other than trials had on average between two moments."""
+    times: list[float] = []
+    totals: list[float] = []
+    seconds: dict[int, float] = {}
+    with tempfile.TemporaryFile("w+") as printed, subprocess.Popen(command, stdout=printed, **options) as process:
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            for each in [root, *root.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    if "harness.worker" not in each.cmdline():
+                        spent = each.cpu_times()
+                        seconds[each.pid] = spent.user + spent.system
+            times.append(time.time())
+            totals.append(sum(seconds.values()))
+            time.sleep(0.5)
+        if process.returncode:
+            raise SystemExit(process.returncode)
+        printed.seek(0)
+        return printed.read(), lambda start, end: float(
+            np.diff(np.interp([start, end], times, totals))[0] / (end - start)
+        )
+
+
+def measured(epochs: int, impls: list[str], folder: Path) -> dict[str, tuple[list[float], str, float]]:
+    """Implementation -> seconds of each epoch by the harness's clock, what its process printed, cores of the harness."""
     names = ",".join(f"harness_overhead:{impl.capitalize()}" for impl in impls)
     settings = [f"impl={names}", f"train.epochs={epochs}", "parity.gate=false"]
     command = [sys.executable, "-m", "harness", "run", str(ROOT / "suites" / "quickstart.yaml"), "--json"]
     command += [*(part for setting in settings for part in ("-s", setting)), "--out", str(folder)]
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, check=True)
-    found: dict[str, tuple[list[float], str]] = {}
-    document = json.loads(done.stdout)
+    printed, cores = watched(command, env={**os.environ, "PYTHONPATH": path})
+    found: dict[str, tuple[list[float], str, float]] = {}
+    document = json.loads(printed)
+    run_dir = Path(document["run_dir"])
     for trial in document["trials"]:
-        events = Journal(Path(document["run_dir"])).events(trial["id"])
-        seconds = [float(event["epoch_s"]) for event in events if event["kind"] == "epoch"]
-        found[trial["impl"].rpartition(":")[2].lower()] = (
-            seconds,
-            (Path(document["run_dir"]) / trial["log"]).read_text(),
-        )
+        told = [event for event in Journal(run_dir).events(trial["id"]) if event["kind"] == "epoch"]
+        seconds = [float(event["epoch_s"]) for event in told]
+        log = (run_dir / trial["log"]).read_text()
+        found[trial["impl"].rpartition(":")[2].lower()] = seconds, log, cores(told[0]["time"], told[-1]["time"])
     return found
 
 
 def main(epochs: int, impls: list[str]) -> None:
-    print(
-        f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}; {epochs - 1} epochs each"
-    )
+    count = len(os.sched_getaffinity(0))
+    print(f"{platform.platform()}, {count} cores, Python {platform.python_version()}; {epochs - 1} epochs each")
     with tempfile.TemporaryDirectory() as folder:
-        for impl, (told, log) in measured(epochs, impls, Path(folder)).items():
-            own = [(float(s), float(o)) for s, o in re.findall(r"^own (\S+) ([\d.]+)", log, re.MULTILINE)]
+        for impl, (told, log, cores) in measured(epochs, impls, Path(folder)).items():
+            own = [float(value) for value in re.findall(r"^own (\S+)$", log, re.MULTILINE)]
             bare = [float(value) for value in re.findall(r"^bare (\S+)$", log, re.MULTILINE)]
             # the first epoch is warm-up
-            clock = [100 * (seconds / inner - 1) for seconds, (inner, _) in zip(told, own, strict=True)][1:]
-            others = [100 * share for _, share in own][1:]
+            clock = [100 * (seconds / inner - 1) for seconds, inner in zip(told, own, strict=True)][1:]
             ratios = [100 * (seconds / loop - 1) for seconds, loop in zip(told, bare, strict=True)][1:]
             interval = median_interval(ratios)
             shown = f" (95% interval {interval[0]:+.1f} to {interval[1]:+.1f}%)" if interval else ""
             print(
-                f"{impl}: clock {statistics.median(clock):+.3f}%, other processes {statistics.median(others):.2f}% of the "
-                f"cores; {statistics.median(told[1:]):.4f} s an epoch, bare {statistics.median(bare[1:]):.4f} s: "
+                f"{impl}: clock {statistics.median(clock):+.3f}%, processes {100 * cores / count:.2f}% of the cores; "
+                f"{statistics.median(told[1:]):.4f} s an epoch, bare {statistics.median(bare[1:]):.4f} s: "
                 f"{statistics.median(ratios):+.1f}%{shown}"
             )
 

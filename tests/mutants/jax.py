@@ -12,7 +12,7 @@ RATE = "lr_at(optim, state.count, dtype)"
 EPSILON = "(root + ADAM_EPSILON)"
 STEP = "step.astype(dtype)"
 SCALED = "scaled(conv1, model.primary_scale)"
-PRIMARY = f'convolution({SCALED}, w["primary.w"], 2, products)'
+PRIMARY = f'convolution({SCALED}, w["primary.w"], 2, products, spectrum)'
 
 
 def _convolution(before: str) -> tuple[Edit, ...]:
@@ -35,7 +35,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "one-iteration-more": (in_layers(ITERATIONS, f"iterations += 1\n    {ITERATIONS}"),),
     "one-iteration-fewer": (in_layers(ITERATIONS, f"iterations = max(1, iterations - 1)\n    {ITERATIONS}"),),
     "early-return": (
-        in_layers("states.append((coupling, s, v))\n", "states.append((coupling, s, v))\n        break\n"),
+        in_layers("history.append((coupling, s, v))\n", "history.append((coupling, s, v))\n        break\n"),
     ),
     "logits-replaced": (in_layers("logits = logits + v @", "logits = v @"),),
     "agreement-with-input": (in_layers("logits + v @", "logits + s @"),),
@@ -111,9 +111,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
             "margin_loss(lengths(v), one_hot(labels, v))",
         ),
     ),
-    "detached-iterations": (
-        in_layers("for iteration in reversed(range(iterations)):", "for iteration in [iterations - 1]:"),
-    ),
+    "detached-iterations": (in_layers("grad_logits + softmax_vjp(", "grad_logits + 0 * softmax_vjp("),),
     "reconstruction-detached": (
         in_model("decode(w, v, mask, products), images", "decode(w, lax.stop_gradient(v), mask, products), images"),
         in_model("from jax import Array", "from jax import Array, lax"),
