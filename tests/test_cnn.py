@@ -261,7 +261,7 @@ def test_the_specification_needs_only_the_array_api() -> None:
 @pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_every_framework_climbs_to_the_top(name: str, precision: str) -> None:
-    report = climb(name, (), SMALL, OPTIM, "L6", precision)  # JAX compiled in float32
+    report = climb(name, (), SMALL, OPTIM, "L6", precision)  # JAX compiled, other than in float64
     assert report.ok, report.worst
     assert report.profile == "cnn"
     assert report.level_errors().keys() == {"L1", "L3", "L4", "L5", "L6"}
