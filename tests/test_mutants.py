@@ -51,8 +51,8 @@ def climb(
     entry = registry.resolve(name)
     copy = mutant(entry.module, edits)
     # Eager: JAX has compiled its primitives after the first mutant. What cannot be computed at all is told by tracing.
-    # One climb alone, in float32, is sooner compiled.
-    compiled = level == "L1" or (name, precision) == ("jax", "fp32")
+    # One climb alone, in another precision, is sooner compiled.
+    compiled = level == "L1" or (name == "jax" and precision != "fp64")
     runtime = Runtime.model_validate({"precision": precision, "compile": compiled, "threads": 2})
     ladder = Ladder(
         getattr(copy, entry.class_name)(model, optim, runtime),
