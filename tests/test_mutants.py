@@ -118,5 +118,5 @@ def test_every_fault_is_written_in_every_framework(name: str) -> None:
 def test_an_edit_that_does_not_fit_the_source_is_refused() -> None:
     with pytest.raises(ValueError, match=r"occurs 0 times in layers\.py, expected once"):
         mutant("impls.numpy", (Edit("layers.py", "no such text", ""),))
-    with pytest.raises(ValueError, match=r'no file "nowhere\.py" to edit: it has __init__\.py, impl\.py'):
+    with pytest.raises(ValueError, match=r'no file "nowhere\.py" to edit: it has __init__\.py, .*impl\.py'):
         mutant("impls.numpy", (Edit("nowhere.py", "", ""),))

@@ -197,7 +197,7 @@ class TorchCapsNet:
         return values.detach()
 
     def train(self, plan: EpochPlan) -> TrainTotals:
-        total = torch.zeros(1, dtype=torch.float64, device=self.device)
+        total = torch.zeros(len(self.model.loss_terms) + 1, dtype=torch.float64, device=self.device)
         for chosen, moved, real, *kept in zip(*self._steps(plan), strict=True):
             values = self._gradients(chosen, moved, real, *kept)
             for group in self.adam.param_groups:
@@ -205,7 +205,7 @@ class TorchCapsNet:
             self.adam.step()
             self.step += 1
             values[:-1] *= real.sum()
-            total = total + values
+            total += values
         *sums, correct = total.tolist()
         count = len(plan.order)
         return TrainTotals(count, Loss(*(value / count for value in sums)), round(correct))
@@ -214,12 +214,12 @@ class TorchCapsNet:
     def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
         parts = (images, labels.astype(np.int64), np.ones(len(labels)))
         pixels, classes, weight = (torch.tensor(batched(part, self.batch), device=self.device) for part in parts)
-        total = torch.zeros(1, dtype=torch.float64, device=self.device)
+        total = torch.zeros(len(self.model.loss_terms), dtype=torch.float64, device=self.device)
         predicted: list[Tensor] = []
         once = self.net.once()
         for batch in zip(pixels, classes, weight.to(self.dtype), strict=True):
             values, winners = self._eval_losses(*batch, *once)
-            total = total + values
+            total += values
             predicted.append(winners)
         classes_seen = torch.cat(predicted).cpu().numpy()[: len(labels)]
         return EvalTotals(Loss(*(value / len(labels) for value in total.tolist())), classes_seen)
