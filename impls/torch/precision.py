@@ -65,6 +65,7 @@ def configure(precision: str) -> None:
     Operands that are rounded to bfloat16 already lose nothing more in the hardware's own bfloat16 or TF32.
     """
     reduced = "ieee" if precision in ("fp32", "fp64") else "tf32"
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = reduced
+    torch.backends.cuda.matmul.fp32_precision = reduced
+    torch.backends.cudnn.allow_tf32 = reduced == "tf32"  # convolutions; set by this name, or `torch.export` cannot read it
     # of convolutions alone: on a CPU, routing is matrix products
     torch.backends.mkldnn.conv.fp32_precision = "bf16" if precision == "bf16" else "ieee"
