@@ -66,6 +66,7 @@ def configure(precision: str) -> None:
     """
     reduced = "ieee" if precision in ("fp32", "fp64") else "tf32"
     torch.backends.cuda.matmul.fp32_precision = reduced
-    torch.backends.cudnn.allow_tf32 = reduced == "tf32"  # convolutions; set by this name, or `torch.export` cannot read it
+    # convolutions; set by this name, or `torch.export` cannot read it
+    torch.backends.cudnn.allow_tf32 = reduced == "tf32"
     # of convolutions alone: on a CPU, routing is matrix products
     torch.backends.mkldnn.conv.fp32_precision = "bf16" if precision == "bf16" else "ieee"
