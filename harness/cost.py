@@ -39,26 +39,24 @@ def products(model: ModelSpec) -> dict[str, int]:
     }
     if model.decoder:
         first, second = model.decoder_units
-        counted["decoder"] = model.classes * model.digit_dim * first + first * second + second * model.pixels
+        once = model.classes * model.digit_dim * first + first * second + second * model.pixels
+        counted["decoder"] = model.overlaid * once  # for each digit that the image shows
     return counted
 
 
 def _cnn_products(model: ModelSpec) -> dict[str, int]:
     """As `products`: a window for each pixel, SAME padding or not."""
-    height, width, channels = model.image
-    taps = height * width * model.cnn_kernel**2
-    counted = {
-        f"conv{layer}": taps * fan_in * fan_out
-        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise((channels, *model.cnn_channels)), start=1)
-    }
-    widths = (height * width * model.cnn_channels[-1], *model.cnn_units, model.classes)
-    return {**counted, "dense": sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths))}
+    channels = itertools.pairwise((model.image[2], *model.cnn_channels))
+    layers = zip(model.cnn_convolutions, model.cnn_grids[:-1], model.cnn_kernels, channels, strict=True)
+    counted = {name: math.prod(grid) * kernel**2 * fan_in * fan_out for name, grid, kernel, (fan_in, fan_out) in layers}
+    return {**counted, "dense": sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(model.cnn_widths))}
 
 
 def convolution_outputs(model: ModelSpec) -> int:
     """Numbers that the convolutions put out for one image."""
     if model.kind == "cnn":
-        return math.prod(model.image[:2]) * sum(model.cnn_channels)
+        grids = zip(model.cnn_grids[:-1], model.cnn_channels, strict=True)
+        return sum(math.prod(grid) * channels for grid, channels in grids)
     return math.prod(model.conv_grid) * model.conv_channels + model.primary_capsules * model.primary_dim
 
 

@@ -5,12 +5,14 @@ Sections and equations are those of Sabour, Frosst, Hinton, *Dynamic Routing Bet
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+Several = Annotated[tuple[Count, ...], Field(min_length=1, max_length=9)]
 
 
 class Section(BaseModel):
@@ -24,7 +26,7 @@ KIND_KEYS: dict[str, frozenset[str]] = {
         {"profile", "routing", "decoder", "conv_channels", "primary_types", "primary_dim", "digit_dim", "decoder_units"}
         | {"kernel"}
     ),
-    "cnn": frozenset({"cnn_channels", "cnn_kernel", "cnn_units", "dropout"}),
+    "cnn": frozenset({"cnn_channels", "cnn_kernel", "cnn_pool", "cnn_units", "dropout"}),
 }
 """Model kind -> the keys of `ModelConfig` that mean something to it alone."""
 
@@ -45,10 +47,12 @@ class ModelConfig(Section):
     digit_dim: Count = 16
     decoder_units: tuple[Count, Count] = Field(default=(512, 1024), strict=False)
     kernel: Count = 9  # of both convolutions; VALID padding, strides 1 and 2
-    # The baseline (section 4.1): ReLU convolutions, stride 1, SAME padding; two ReLU layers; dropout; softmax.
-    cnn_channels: tuple[Count, Count, Count] = Field(default=(256, 256, 128), strict=False)
-    cnn_kernel: Count = 5
-    cnn_units: tuple[Count, Count] = Field(default=(328, 192), strict=False)
+    # The baseline (section 4.1): ReLU convolutions, stride 1, SAME padding, each followed by a maximum over cnn_pool x cnn_pool
+    # pixels; ReLU layers; dropout; a softmax, or of images that show several digits, sigmoids.
+    cnn_channels: Several = Field(default=(256, 256, 128), strict=False)
+    cnn_kernel: Count | Annotated[Several, Field(strict=False)] = 5  # of all convolutions, or one of each
+    cnn_pool: Count = 1
+    cnn_units: Several = Field(default=(328, 192), strict=False)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of the last hidden layer; the paper gives no rate
 
 
@@ -56,11 +60,14 @@ class ModelSpec(ModelConfig):
     """A `ModelConfig` bound to the images and classes of one data set.
 
     Settings of other kinds are dropped: they keep their defaults here, and stay out of every record. A CNN has no decoder.
-    Raises `ValueError` (pydantic's `ValidationError`) if the image is too small for a CapsNet's two convolutions.
+    Raises `ValueError` (pydantic's `ValidationError`) if the image is too small for a CapsNet's two convolutions or for a
+    CNN's pooling, if a CNN's kernels are not as many as its convolutions, or if an image shows more digits than there are
+    classes.
     """
 
     image: tuple[Count, Count, Count] = Field(strict=False)  # height, width, channels
     classes: Annotated[int, Field(ge=2)]
+    overlaid: Count = 1  # K: how many digits, of different classes, an image shows one over the other (section 6: two)
 
     @model_validator(mode="before")
     @classmethod
@@ -78,11 +85,25 @@ class ModelSpec(ModelConfig):
 
     def model_post_init(self, _context: object) -> None:
         smallest = 2 * self.kernel - 1
-        if self.kind == "capsnet" and min(self.image[:2]) < smallest:
-            height, width = self.image[:2]
+        height, width = self.image[:2]
+        if self.kind == "capsnet" and min(height, width) < smallest:
             raise ValueError(
                 f"images of {height}x{width} are too small for two {self.kernel}x{self.kernel} convolutions: "
                 f"at least {smallest}x{smallest} pixels, or a smaller model.kernel"
+            )
+        if self.kind == "cnn" and len(self.cnn_kernels) != len(self.cnn_channels):
+            raise ValueError(
+                f"model.cnn_kernel has {len(self.cnn_kernels)} kernels, but model.cnn_channels {len(self.cnn_channels)} "
+                "convolutions: give one kernel for each, or a single number for all"
+            )
+        if self.kind == "cnn" and min(self.cnn_grids[-1]) < 1:
+            raise ValueError(
+                f"images of {height}x{width} are too small to be pooled {len(self.cnn_channels)} times by {self.cnn_pool}: "
+                "take a smaller model.cnn_pool"
+            )
+        if self.overlaid > self.classes:
+            raise ValueError(
+                f"an image cannot show {self.overlaid} digits of different classes: there are {self.classes}"
             )
 
     @property
@@ -120,8 +141,11 @@ class ModelSpec(ModelConfig):
 
     @property
     def evaluation_mask(self) -> Literal["longest", "label"]:
-        """The capsule that the decoder sees in evaluation: the longest (section 4.1), or the label's (released code)."""
-        return "label" if self.profile == "official" else "longest"
+        """The capsule that the decoder sees in evaluation: the longest (section 4.1), or the label's (released code).
+
+        Where an image shows several digits it is each label's too: nothing else says which digit a reconstruction is of.
+        """
+        return "label" if self.profile == "official" or self.overlaid > 1 else "longest"
 
     @property
     def variant(self) -> str:
@@ -136,7 +160,39 @@ class ModelSpec(ModelConfig):
     @property
     def dropped_units(self) -> int:
         """Width U of the layer that training drops units of; 0 where none are."""
-        return self.cnn_units[1] if self.kind == "cnn" and self.dropout else 0
+        return self.cnn_units[-1] if self.kind == "cnn" and self.dropout else 0
+
+    @property
+    def cnn_kernels(self) -> tuple[int, ...]:
+        """Side of each convolution's kernel."""
+        return (self.cnn_kernel,) * len(self.cnn_channels) if isinstance(self.cnn_kernel, int) else self.cnn_kernel
+
+    @property
+    def cnn_grids(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the image and after each convolution with its pooling, which leaves out incomplete windows."""
+        height, width, _ = self.image
+        pooled = (self.cnn_pool**layer for layer in range(len(self.cnn_channels) + 1))
+        return tuple((height // by, width // by) for by in pooled)
+
+    @property
+    def cnn_convolutions(self) -> tuple[str, ...]:
+        """Names of the convolutions."""
+        return tuple(f"conv{layer}" for layer in range(1, len(self.cnn_channels) + 1))
+
+    @property
+    def cnn_dense(self) -> tuple[str, ...]:
+        """Names of the layers after the convolutions, the last of which gives a number for each class."""
+        return tuple(f"fc{layer}" for layer in range(1, len(self.cnn_units) + 2))
+
+    @property
+    def cnn_widths(self) -> tuple[int, ...]:
+        """Inputs of each of those layers, and the outputs of the last; the first sees the grid flattened (y, x, channel)."""
+        return (math.prod(self.cnn_grids[-1]) * self.cnn_channels[-1], *self.cnn_units, self.classes)
+
+    @property
+    def several(self) -> tuple[int, ...]:
+        """The axis that images, labels and predictions have besides, where an image shows several digits."""
+        return (self.overlaid,) if self.overlaid > 1 else ()
 
     @property
     def pixels(self) -> int:

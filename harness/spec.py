@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, Int8, Int32, UInt8
+from jaxtyping import Bool, Float, Int, Int8, Int32, UInt8
 from pydantic import Field
 
 from harness.model_spec import Count, ModelSpec, Positive, Section
@@ -115,14 +115,17 @@ def batched(array: np.ndarray, batch: int) -> np.ndarray:
 class Outputs:
     """The forward pass on B images without labels: the decoder sees the longest capsule (section 4.1).
 
+    Where images show K > 1 digits it sees the K longest, one at a time, and the reconstructions are in the order of the
+    lengths, longest first.
+
     Of a CNN, the probabilities of the classes stand in the place of lengths, which they mean as well (section 2); there is
     nothing else, and no unit is dropped.
     """
 
     digit: Float[np.ndarray, "B J D"] | None  # output capsules v_j
-    lengths: Float[np.ndarray, "B J"]  # |v_j|; of a CNN the softmax's output
+    lengths: Float[np.ndarray, "B J"]  # |v_j|; of a CNN the softmax's or the sigmoids' output
     coupling: Float[np.ndarray, "B I J"] | None  # c_ij of the last routing iteration; sums to 1 over j
-    reconstruction: Float[np.ndarray, "B H W C"] | None  # None without a decoder
+    reconstruction: Float[np.ndarray, "B *K H W C"] | None  # None without a decoder
 
     @property
     def probabilities(self) -> Float[np.ndarray, "B J"]:
@@ -134,7 +137,9 @@ class Outputs:
 class Loss:
     """Means over the images. `total` = margin (Eq. 4 * margin_scale) + 0.0005 * reconstruction (sum of squares per image).
 
-    Of a CNN, `total` is the cross-entropy in nats, and there is nothing else: see `ModelSpec.loss_terms`.
+    Where an image shows K > 1 digits, the sum of squares is over all K, each against what its own class's capsule makes.
+    Of a CNN, `total` is the cross-entropy in nats, of sigmoids the sum over the classes, and there is nothing else: see
+    `ModelSpec.loss_terms`.
     """
 
     total: float
@@ -153,10 +158,13 @@ class Moments:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """One epoch, drawn outside the frameworks. A last batch smaller than `batch` is kept; its mean is over its own images."""
+    """One epoch, drawn outside the frameworks. A last batch smaller than `batch` is kept; its mean is over its own images.
 
-    order: Int32[np.ndarray, " N"]  # indices into the staged images
-    shifts: Int8[np.ndarray, "N 2"]  # (down, right) in pixels, zero filled: out[y, x] = image[y - down, x - right]
+    Where an image shows K > 1 digits, it is made of K staged ones, each shifted by itself.
+    """
+
+    order: Int32[np.ndarray, " N *K"]  # indices into the staged images
+    shifts: Int8[np.ndarray, "N *K 2"]  # (down, right) in pixels, zero filled: out[y, x] = image[y - down, x - right]
     batch: int
     kept: UInt8[np.ndarray, "N U"] | None = None  # 1 where dropout keeps a unit, else 0; None for models without
 
@@ -164,9 +172,10 @@ class EpochPlan:
     def blank(cls, model: ModelSpec, batch: int) -> EpochPlan:
         """One step of image 0 over and over, unmoved, every unit kept: to compile with."""
         kept = np.ones((batch, model.dropped_units), np.uint8) if model.dropped_units else None
-        return cls(np.zeros(batch, np.int32), np.zeros((batch, 2), np.int8), batch, kept)
+        shape = (batch, *model.several)
+        return cls(np.zeros(shape, np.int32), np.zeros((*shape, 2), np.int8), batch, kept)
 
-    def steps(self) -> tuple[Int32[np.ndarray, "S B"], Int8[np.ndarray, "S B 2"], Float[np.ndarray, "S B"]]:
+    def steps(self) -> tuple[Int32[np.ndarray, "S B *K"], Int8[np.ndarray, "S B *K 2"], Float[np.ndarray, "S B"]]:
         """Order, shifts and weights of the S steps, each of full size: the last batch is filled up with image 0 at weight 0.
 
         So one compiled shape serves every step; a step's loss is sum(weight * loss) / sum(weight) over its B images.
@@ -193,15 +202,25 @@ class TrainTotals:
 
     count: int
     loss: Loss
-    correct: int  # longest capsule (or most probable class) is the label's, before the step's update
+    correct: int  # longest capsule (or most probable class) is the label's, all K are, before the step's update
 
 
 @dataclass(frozen=True)
 class EvalTotals:
-    """Evaluation of N images: mean loss (decoder masked by `ModelSpec.evaluation_mask`) and each one's predicted class."""
+    """Evaluation of N images: mean loss (decoder masked by `ModelSpec.evaluation_mask`) and each one's predicted class.
+
+    Where images show K > 1 digits, the K longest capsules' classes, longest first. Of equally long ones the first comes first.
+    """
 
     loss: Loss
-    predicted: Int[np.ndarray, " N"]
+    predicted: Int[np.ndarray, " N *K"]
+
+
+def is_right(predicted: Int[np.ndarray, " N *K"], labels: Int[np.ndarray, " N *K"]) -> Bool[np.ndarray, " N"]:
+    """Whether all that an image shows was predicted, in whatever order (section 6 for two digits)."""
+    if labels.ndim == 1:
+        return predicted == labels
+    return (np.sort(predicted, axis=1) == np.sort(labels, axis=1)).all(1)
 
 
 @runtime_checkable
@@ -210,8 +229,10 @@ class Impl(Protocol):
 
     Construction allocates nothing that depends on data; `load` comes first.
 
-    Images are uint8 (N, H, W, C), labels int (N,); pixels are divided by 255 on the device. Calls block until the device
-    is done, so that the caller's clock is right.
+    Images are uint8 (N, H, W, C), labels int (N,); pixels are divided by 255 on the device. Where `ModelSpec.overlaid` is
+    K > 1, images are K digits (N, K, H, W, C) and labels (N, K): the network sees the digits' sum, clipped at 255, and the
+    decoder has to make each. Only what is staged is single digits. Calls block until the device is done, so that the
+    caller's clock is right.
     """
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None: ...
@@ -225,13 +246,13 @@ class Impl(Protocol):
     def dump_moments(self) -> Moments: ...
 
     def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
-        """Moves the training images to the device once."""
+        """Moves the training images to the device once; single digits, which an epoch's plan overlays."""
         ...
 
-    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs: ...
+    def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs: ...
 
     def loss_and_grads(
-        self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
+        self, images: UInt8[np.ndarray, "B *K H W C"], labels: Int[np.ndarray, " B *K"]
     ) -> tuple[Loss, Weights]:
         """Training-mode loss (decoder masked by the label; no unit dropped) and its gradient for every weight."""
         ...
@@ -244,7 +265,7 @@ class Impl(Protocol):
         """Runs the plan's steps on the staged images; nothing is read back from the device before the end."""
         ...
 
-    def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals: ...
+    def evaluate(self, images: UInt8[np.ndarray, "N *K H W C"], labels: Int[np.ndarray, " N *K"]) -> EvalTotals: ...
 
     def peak_bytes(self) -> int | None:
         """Peak device memory of this process; None on the CPU, where the bench reads the process's own peak."""

@@ -166,8 +166,7 @@ class _Cell:
 
     def model(self) -> ModelSpec:
         """The model bound to its data set. Raises `ValidationError` if they do not fit, `UserError` for the canvas."""
-        shape, classes = datasets.shape(self.sections.data), datasets.info(self.sections.data.name).classes
-        return ModelSpec(**self.sections.model.model_dump(), image=shape, classes=classes)
+        return datasets.model(self.sections.data, self.sections.model)
 
     def trial(self, gpus: int) -> Trial:
         """The trial, still without its id."""

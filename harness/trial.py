@@ -22,7 +22,7 @@ from harness.insight import routing_logit_change
 from harness.parity import Ladder, Report, image_count
 from harness.plans import plan_digest, plan_epoch
 from harness.progress import Progress
-from harness.spec import EvalTotals, Impl, Loss
+from harness.spec import EvalTotals, Impl, Loss, is_right
 from harness.stability import Observation, doubts
 from harness.start import starting_weights
 from harness.timing import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
@@ -182,7 +182,8 @@ def _train_epoch(
 ) -> tuple[Sample, dict[str, Any], Progress]:
     """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
     train, batch, epoch = trial.train, trial.train.batch, progress.epoch + 1
-    plan = plan_epoch(trial.seed, epoch, len(dataset.train.labels), batch, data.shift(trial.data), trial.model)
+    labels, shift = dataset.train.labels, data.shift(trial.data)
+    plan = plan_epoch(trial.seed, epoch, len(labels), batch, shift, trial.model, labels)
     phases = Phases()
     sample, totals = clock(lambda: impl.train(plan))
     if not math.isfinite(totals.loss.total):
@@ -205,7 +206,7 @@ def _train_epoch(
         save_weights(scratch / kept, weights, trial.facts() | {"epoch": epoch, "val_err_pct": val_err_pct})
     measured: dict[str, Any] = {}
     if count := trial.measure.routing_logits:
-        seen = dataset.validation if len(dataset.validation) else dataset.train
+        seen = dataset.validation if len(dataset.validation) else data.shown(trial.data, dataset.train)
         precision = trial.runtime.precision
         measured["routing_logit_change"] = routing_logit_change(trial.model, weights, seen.images[:count], precision)
     event = {
@@ -254,4 +255,4 @@ def _losses(trial: Trial, loss: Loss) -> dict[str, float | None]:
 
 
 def _error_pct(totals: EvalTotals, labels: Any) -> float:
-    return 100 * float((totals.predicted != labels).mean())
+    return 100 * float((~is_right(totals.predicted, labels)).mean())

@@ -29,8 +29,8 @@ def weight_table(model: ModelSpec) -> tuple[WeightRow, ...]:
     """The weights of `model`, in canonical order: 6,804,224 parameters for the paper's MNIST model, 8,215,568 with decoder.
 
     Profile `official` has 160 more, the output capsules' biases. Sigmas are the released code's (0.05 for conv1, 0.1
-    elsewhere), as are the capsules' biases of 0.1 in that profile; the paper gives none. Its baseline CNN has 35,445,522
-    parameters: see `_cnn_table`.
+    elsewhere), as are the capsules' biases of 0.1 in that profile; the paper gives none. Its baseline CNNs have 35,445,522
+    parameters on MNIST and 24,563,978 on MultiMNIST: see `_cnn_table`.
     """
     if model.kind == "cnn":
         return _cnn_table(model)
@@ -61,22 +61,20 @@ _TRUNCATED_SD = 0.87962566  # standard deviation of a normal truncated at two si
 
 
 def _cnn_table(model: ModelSpec) -> tuple[WeightRow, ...]:
-    """Three convolutions, two ReLU layers and the layer before the softmax; fc1 sees the grid flattened (y, x, filter).
+    """The convolutions, the ReLU layers, and the layer before the softmax or the sigmoids.
 
-    The paper does not say how they start. Here: variance 2 / fan-in before a ReLU (He et al. 2015), 1 / fan-in before the
-    softmax, biases zero.
+    The paper does not say how they start. Here: variance 2 / fan-in before a ReLU (He et al. 2015), 1 / fan-in in the last
+    layer, biases zero.
     """
-    height, width, channels = model.image
-    k = model.cnn_kernel
     shapes: dict[str, tuple[tuple[int, ...], str]] = {}
-    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise((channels, *model.cnn_channels)), start=1):
-        shapes[f"conv{layer}"] = (k, k, fan_in, fan_out), "y x channel filter"
-    widths = (height * width * model.cnn_channels[-1], *model.cnn_units, model.classes)
-    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), start=1):
-        shapes[f"fc{layer}"] = (fan_in, fan_out), "in out"
+    channels = itertools.pairwise((model.image[2], *model.cnn_channels))
+    for name, k, (fan_in, fan_out) in zip(model.cnn_convolutions, model.cnn_kernels, channels, strict=True):
+        shapes[name] = (k, k, fan_in, fan_out), "y x channel filter"
+    for name, widths in zip(model.cnn_dense, itertools.pairwise(model.cnn_widths), strict=True):
+        shapes[name] = widths, "in out"
     rows: list[WeightRow] = []
     for name, (shape, layout) in shapes.items():
-        variance = (1 if name == "fc3" else 2) / math.prod(shape[:-1])
+        variance = (1 if name == model.cnn_dense[-1] else 2) / math.prod(shape[:-1])
         rows.append(WeightRow(f"{name}.w", shape, layout, math.sqrt(variance) / _TRUNCATED_SD))
         rows.append(WeightRow(f"{name}.b", shape[-1:], layout.split()[-1], 0.0))
     return tuple(rows)

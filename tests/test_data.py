@@ -22,7 +22,8 @@ from filelock import FileLock
 from harness import data
 from harness.config import DataConfig
 from harness.data import digits, download, idx, mnist
-from harness.data.base import Dataset, Info, Split, select
+from harness.data.base import Dataset, Info, Split
+from harness.data.divide import select
 from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
 from harness.errors import UserError
 

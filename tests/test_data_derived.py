@@ -17,7 +17,8 @@ import scipy.stats
 from harness import data, trial
 from harness.config import Augment, DataConfig
 from harness.data import affine, affnist_gen, mnist_expanded
-from harness.data.base import Info, Split, select, uniform
+from harness.data.base import Info, Split, uniform
+from harness.data.divide import select
 from harness.data.files import CorruptFile, MissingFiles
 from harness.data.packed import Pack
 from harness.errors import UserError

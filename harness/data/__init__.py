@@ -13,16 +13,20 @@ from typing import Any
 import platformdirs
 
 from harness.config import DataConfig
-from harness.data.base import Dataset, Info, PartialSource, Source, Split, image_shape, release, select, split_sizes
+from harness.data.base import Dataset, Info, PartialSource, Source, Split, release
+from harness.data.divide import image_shape, select, split_sizes
 from harness.data.files import MissingFiles
+from harness.data.overlay import overlaid
 from harness.errors import UserError, nearest
+from harness.model_spec import ModelConfig, ModelSpec
 
 _MODULES = {
     "digits": "harness.data.digits", "mnist": "harness.data.mnist", "fashion-mnist": "harness.data.fashion_mnist",
     "kmnist": "harness.data.kmnist", "svhn": "harness.data.svhn", "mnist-expanded": "harness.data.mnist_expanded",
-    "affnist": "harness.data.affnist", "affnist-gen": "harness.data.affnist_gen",
+    "affnist": "harness.data.affnist", "affnist-gen": "harness.data.affnist_gen", "multimnist": "harness.data.multimnist",
 }  # fmt: skip
 NAMES = tuple(_MODULES)
+_SHOWN = 2  # which overlays are drawn: not those of validation and test
 
 
 def source(name: str, key: str = "data.name") -> Source:
@@ -55,6 +59,15 @@ def shape(config: DataConfig) -> tuple[int, int, int]:
     return image_shape(info(config.name), config)
 
 
+def model(config: DataConfig, model: ModelConfig) -> ModelSpec:
+    """The architecture bound to the data set's images and classes, without touching a file.
+
+    Raises `UserError` for the canvas, `ValueError` (pydantic's `ValidationError`) if model and images do not fit.
+    """
+    found = info(config.name)
+    return ModelSpec(**model.model_dump(), image=shape(config), classes=found.classes, overlaid=found.overlaid)
+
+
 def data_dir(config_dir: str | None) -> Path:
     """Where data files are kept: `data.dir`, else the environment's `CAPSBENCH_DATA`, else the platform's cache."""
     chosen = config_dir or os.environ.get("CAPSBENCH_DATA")
@@ -85,8 +98,15 @@ def load(config: DataConfig) -> Dataset:
     return select(found.info, config, training_part, test_part, _tested(config))
 
 
+def shown(config: DataConfig, split: Split) -> Split:
+    """Images to train on as the network is shown them: overlaid, where each is to show several digits."""
+    about = info(config.name)
+    return overlaid(about, split, _SHOWN) if about.overlaid > 1 else split
+
+
 def list_datasets(directory: str | None = None) -> list[dict[str, Any]]:
-    """One JSON-able row a data set: name, image, classes, split sizes, embedded, state, path, detail, source.
+    """One JSON-able row a data set: name, image, classes, overlaid (digits an image shows), split sizes, embedded,
+    state, path, detail, source.
 
     `state` is "embedded", "cached" (verified), "test only", "absent" or "corrupt"; `detail` says what is wrong, else None.
     """
@@ -127,6 +147,7 @@ def _row(name: str, directory: Path) -> dict[str, Any]:
         "name": name,
         "image": list(found.info.image),
         "classes": found.info.classes,
+        "overlaid": found.info.overlaid,
         "train": found.info.train,
         "validation": found.info.validation,
         "test": found.info.test,
@@ -140,6 +161,6 @@ def _row(name: str, directory: Path) -> dict[str, Any]:
 
 __all__ = [
     "NAMES", "Dataset", "Info", "PartialSource", "Source", "Split",
-    "data_dir", "ensure", "fetch", "info", "list_datasets", "load", "release", "select", "shape", "shift", "sizes",
-    "source",
+    "data_dir", "ensure", "fetch", "info", "list_datasets", "load", "model", "release", "select", "shape", "shift",
+    "shown", "sizes", "source",
 ]  # fmt: skip

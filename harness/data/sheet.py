@@ -13,6 +13,7 @@ from harness.config import DataConfig
 from harness.data import PartialSource, data_dir, info, load, source
 from harness.data.base import Info, Split
 from harness.data.files import MissingFiles
+from harness.data.overlay import composite
 from harness.errors import UserError
 
 COLUMNS = 12
@@ -20,7 +21,8 @@ _SIDE_INCHES = 0.55
 
 
 def show(name: str, directory: str | None, out: Path) -> dict[str, Any]:
-    """Draws `<out stem>-train.png`, `-validation.png` and `-test.png`, the first images of each class.
+    """Draws `<out stem>-train.png`, `-validation.png` and `-test.png`, the first images of each class (of the first digit's,
+    where an image shows several; those to train on are single digits, which every epoch overlays anew).
 
     Of a set whose test part alone is there, only that. Returns the name, the provenance, and for each split its size, its
     images of each class and its sheet, JSON-able.
@@ -35,7 +37,7 @@ def show(name: str, directory: str | None, out: Path) -> dict[str, Any]:
         for part, split in parts.items():
             path = out.with_name(f"{out.stem}-{part}.png")
             _draw(split, about, f"{name}, {part}: {len(split):,} images", path)
-            counts = np.bincount(split.labels, minlength=about.classes).tolist()
+            counts = np.bincount(split.labels.ravel(), minlength=about.classes).tolist()
             per_class = dict(zip(about.class_names, counts, strict=True))
             splits[part] = {"images": len(split), "per_class": per_class, "sheet": str(path)}
     except OSError as error:
@@ -62,8 +64,11 @@ def _draw(split: Split, about: Info, title: str, path: Path) -> None:
     figure: Any = importlib.import_module("matplotlib.figure").Figure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots(about.classes, 1)
     for label, (axis, name) in enumerate(zip(axes, about.class_names, strict=True)):
-        chosen = np.flatnonzero(split.labels == label)[:COLUMNS]
-        axis.imshow(_row(split.images[chosen], about.image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        firsts = split.labels.reshape(len(split), -1)[:, 0]  # of several digits
+        chosen = np.flatnonzero(firsts == label)[:COLUMNS]
+        axis.imshow(
+            _row(composite(split.images[chosen]), about.image), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+        )
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
         axis.set_xticks([])
         axis.set_yticks([])

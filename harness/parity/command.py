@@ -98,7 +98,7 @@ def parity(request: Request, tell: Tell) -> Outcome:
         suite = suite_or_built_in(request.suite, _COMPACT, request.overrides)
         chosen = list(dict.fromkeys(request.impls or suite.grid["impl"]))
         impls, warnings = installed(chosen, named=bool(request.impls))
-        model = _model(suite)
+        model = data.model(suite.data, suite.model)
         images = image_count(model, suite.train.batch)
         data.ensure(suite.data, progress=True)
         precisions = (request.precision,) if request.precision else PRECISIONS
@@ -114,11 +114,6 @@ def parity(request: Request, tell: Tell) -> Outcome:
         uri, problem = record(reports, trials, request.out, request.mlflow_uri)
         warnings += [problem] if problem else []
     return Outcome(reports, [c.log_path for c in climbs], request.level, images, uri and redact(uri), warnings)
-
-
-def _model(suite: Suite) -> ModelSpec:
-    classes = data.info(suite.data.name).classes
-    return ModelSpec(**suite.model.model_dump(), image=data.shape(suite.data), classes=classes)
 
 
 def _refuse(trials: Sequence[Trial]) -> None:

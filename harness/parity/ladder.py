@@ -55,6 +55,7 @@ class Ladder:
     ) -> None:
         """`images` uint8 (B, H, W, C) and `labels` (B,) are what everything is computed on.
 
+        Where the model's images show several digits, single ones, which are overlaid here.
         `batch` is what `impl` is compiled for already, and the images are then the first B of what is staged; without it,
         the ladder stages and compiles. Numbers of iterations in `routing` other than the model's own are checked on
         implementations from `make`. `impl` is left with other weights than it had.
@@ -128,7 +129,7 @@ class Ladder:
 
     def _names(self) -> Iterator[Check]:
         """L1: every weight there under its name, in its shape, as it was loaded; outputs in their shapes and precision."""
-        model, probe, images = self.at.model, self.at.probe, self.at.images
+        model, probe, images = self.at.model, self.at.probe, self.at.shown
         self.impl.load(probe)
         if callable(getattr(self.impl, "dump", None)):
             dumped = self.impl.dump()
@@ -188,7 +189,7 @@ def _output_shapes(model: ModelSpec, count: int) -> dict[str, tuple[int, ...] | 
         "digit": (count, model.classes, model.digit_dim),
         "lengths": (count, model.classes),
         "coupling": (count, model.primary_capsules, model.classes),
-        "reconstruction": (count, *model.image) if model.decoder else None,
+        "reconstruction": (count, *model.several, *model.image) if model.decoder else None,
     }
 
 

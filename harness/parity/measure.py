@@ -8,12 +8,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from harness.parity.probe import adam_update, probe_moments
-from harness.plans import kept_units
+from harness.plans import kept_units, overlays
 from harness.spec import EpochPlan, Impl, ModelSpec, Moments, OptimSpec, Weights
 
 CAPSULES = ("digit", "lengths", "coupling")
@@ -28,7 +29,8 @@ LATE = 999  # completed steps before the thousandth
 class Setting:
     """Where everyone is compared: `images` uint8 (B, H, W, C) and `labels` (B,), weights, and `steps` of a trajectory.
 
-    `batch` is what everyone is compiled for; the images are the first B of what is staged.
+    `batch` is what everyone is compiled for; the images are the first B of what is staged. Where the model's images show
+    several digits, these are the single ones, and `shown` what is made of them.
     """
 
     model: ModelSpec
@@ -45,10 +47,36 @@ class Setting:
 
         Where the model has dropout, each time with other units dropped.
         """
-        order = np.arange(examples, dtype=np.int32)
-        shifts = np.stack([order % 3 - 1, order % 5 - 2], axis=1).astype(np.int8)
+        order = self.shown_indices[np.arange(examples) % len(self.labels)]
+        turns = np.arange(examples)[:, None] + 7 * np.arange(
+            self.model.overlaid
+        )  # of several digits, each in its own way
+        turns = turns.reshape(order.shape)
+        shifts = np.stack([turns % 3 - 1, turns % 5 - 2], axis=-1).astype(np.int8)
         generator = np.random.Generator(np.random.Philox(key=[examples, zlib.crc32(b"dropout")]))
-        return EpochPlan(order % len(self.labels), shifts, self.batch, kept_units(generator, self.model, examples))
+        return EpochPlan(order.astype(np.int32), shifts, self.batch, kept_units(generator, self.model, examples))
+
+    @cached_property
+    def shown_indices(self) -> np.ndarray:
+        """(B,) or (B, K): which of the images each image of a batch is made of."""
+        count, digits = len(self.labels), self.model.overlaid
+        if digits == 1:
+            return np.arange(count)
+        draws = np.arange(1, count * (digits - 1) + 1) * 0.618034 % 1
+        try:
+            return overlays(self.labels, draws.reshape(count, digits - 1))
+        except ValueError:  # all of one class: of several in one image there is one then
+            return (np.arange(count)[:, None] + np.arange(digits)) % count
+
+    @property
+    def shown(self) -> np.ndarray:
+        """(B, H, W, C) or (B, K, H, W, C): what is put in."""
+        return self.images[self.shown_indices]
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(B,) or (B, K): the labels of `shown`."""
+        return self.labels[self.shown_indices]
 
 
 class Value(NamedTuple):
@@ -80,20 +108,20 @@ def capsules(impl: Impl, at: Setting) -> Values:
     for label, factor in PRIMARY_SCALES.items():
         scale = np.float32(factor)
         impl.load({name: scale * w if name.startswith("primary") else w for name, w in at.probe.items()})
-        yield from _named("L2", "forward", f"squash_{label}", impl.forward(at.images), CAPSULES)
+        yield from _named("L2", "forward", f"squash_{label}", impl.forward(at.shown), CAPSULES)
 
 
 def routed(impl: Impl, at: Setting) -> Values:
     """L2: the state after the model's routing iterations."""
     impl.load(at.probe)
-    yield from _named("L2", "forward", f"r{at.model.routing}", impl.forward(at.images), ("digit", "coupling"))
+    yield from _named("L2", "forward", f"r{at.model.routing}", impl.forward(at.shown), ("digit", "coupling"))
 
 
 def one_batch(impl: Impl, at: Setting) -> Values:
     """L3: outputs and each term of the loss. L4: the gradient of every weight, by name."""
     impl.load(at.probe)
-    yield from _named("L3", "forward", "forward", impl.forward(at.images), OUTPUTS[at.model.kind])
-    loss, grads = impl.loss_and_grads(at.images, at.labels)
+    yield from _named("L3", "forward", "forward", impl.forward(at.shown), OUTPUTS[at.model.kind])
+    loss, grads = impl.loss_and_grads(at.shown, at.classes)
     yield from _named("L3", "loss", "loss", loss, at.model.loss_terms)
     for name in at.probe:
         yield Value("L4", "grad", f"grad.{name}", grads.get(name))
@@ -138,7 +166,7 @@ def trajectory(impl: Impl, at: Setting) -> Values:
     Where the batch is larger than the images, that epoch is left out: it would be of many images.
     """
     impl.load(at.probe)
-    yield from _named("L6", "trajectory", "evaluation", impl.evaluate(at.images, at.labels).loss, at.model.loss_terms)
+    yield from _named("L6", "trajectory", "evaluation", impl.evaluate(at.shown, at.classes).loss, at.model.loss_terms)
     if not at.steps:
         return
     impl.load(at.initial)
@@ -147,7 +175,7 @@ def trajectory(impl: Impl, at: Setting) -> Values:
         yield from _epoch(impl, at, f"step{step}", count if step % 2 else max(1, count // 2))
     if at.batch == count:
         yield from _epoch(impl, at, "epoch", 2 * count + (count + 1) // 2)
-    yield from _named("L6", "trajectory", "trained", impl.evaluate(at.images, at.labels).loss, at.model.loss_terms)
+    yield from _named("L6", "trajectory", "trained", impl.evaluate(at.shown, at.classes).loss, at.model.loss_terms)
 
 
 def _epoch(impl: Impl, at: Setting, name: str, examples: int) -> Values:

@@ -113,8 +113,9 @@ class Cell:
             self.impl.load(initial_weights(trial.model, _SEED))
             self.impl.stage(train.images, train.labels)
         reset_peak_rss()
-        self._staged = len(train)
-        self._evaluated = train.take(np.arange(EVALUATED * self.steps * trial.train.batch) % self._staged)
+        self._labels = train.labels
+        self._first = train.take(np.arange(EVALUATED * self.steps * trial.train.batch) % len(train))
+        self._evaluated = data.shown(trial.data, self._first)
         del train  # the rest is with the implementation
         reset_peak_rss()
         with phases("compile_s"):
@@ -147,7 +148,7 @@ class Cell:
         from harness.parity.show import sentence
 
         trial = self.trial
-        some = self._evaluated.take(np.arange(image_count(trial.model, trial.train.batch)))
+        some = self._first.take(np.arange(image_count(trial.model, trial.train.batch)))
         ladder = Ladder(
             self.impl, trial.model, trial.train.optim, trial.runtime_spec(), some.images, some.labels, seed=_SEED,
             batch=trial.train.batch,
@@ -212,12 +213,16 @@ class Cell:
     @cached_property
     def _plan(self) -> EpochPlan:
         """`steps` full batches of the training images in random order, over and over where there are not enough."""
+        import numpy as np
+
         from harness import data
         from harness.plans import plan_epoch
 
-        batch = self.trial.train.batch
-        plan = plan_epoch(_SEED, 1, self.steps * batch, batch, data.shift(self.trial.data), self.trial.model)
-        return replace(plan, order=plan.order % self._staged)
+        model, batch = self.trial.model, self.trial.train.batch
+        images, staged = self.steps * batch, len(self._labels)
+        labels = self._labels[np.arange(images) % staged]
+        plan = plan_epoch(_SEED, 1, images, batch, data.shift(self.trial.data), model, labels)
+        return replace(plan, order=plan.order % staged)
 
     def _train(self) -> Any:
         sample, totals = self._clock(lambda: self.impl.train(self._plan))

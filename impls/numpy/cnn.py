@@ -13,9 +13,7 @@ from jaxtyping import Float, Int
 
 from harness.spec import Loss, ModelSpec, Weights
 from impls.numpy import layers as F
-from impls.numpy.layers import Array, exact, one_hot
-
-CONVOLUTIONS, DENSE = ("conv1", "conv2", "conv3"), ("fc1", "fc2", "fc3")
+from impls.numpy.layers import Array, exact
 
 
 @dataclass(frozen=True)
@@ -23,8 +21,9 @@ class Activations:
     """Everything computed on the way from B images to the logits."""
 
     inputs: dict[str, Array]  # of each layer, by its name
+    unpooled: dict[str, Float[Array, "B y x f"]]  # each convolution's output, after ReLU
     logits: Float[Array, "B J"]
-    factor: Float[Array, "B U"] | None  # what dropout multiplied fc2's units by
+    factor: Float[Array, "B U"] | None  # what dropout multiplied the last hidden layer's units by
     operand: Callable[[Array], Array]
 
 
@@ -55,81 +54,116 @@ def _inside(x: Float[Array, "B y x c"], kernel: int) -> tuple[slice, ...]:
     return slice(None), slice(before, before + x.shape[1]), slice(before, before + x.shape[2]), slice(None)
 
 
+def max_pool(x: Float[Array, "B y x f"], side: int) -> Float[Array, "B h w f"]:
+    """The largest of each side x side pixels; incomplete ones at the end are left out."""
+    xp = array_namespace(x)
+    return xp.max(_windows(x, side), axis=-1)
+
+
+def max_pool_vjp(x: Float[Array, "B y x f"], side: int, grad: Float[Array, "B h w f"]) -> Float[Array, "B y x f"]:
+    """From max_pool's input: the gradient goes to the largest, of equal ones to the first, row by row."""
+    xp = array_namespace(x)
+    count, height, width, filters = grad.shape
+    windows = _windows(x, side)
+    places = xp.astype(xp.argmax(windows, axis=-1)[..., None] == xp.arange(side * side, device=device(x)), x.dtype)
+    spread = xp.reshape(places * grad[..., None], (count, height, width, filters, side, side))
+    grad_x = xp.zeros_like(x)
+    inside = xp.reshape(xp.permute_dims(spread, (0, 1, 4, 2, 5, 3)), (count, height * side, width * side, filters))
+    grad_x[:, : height * side, : width * side, :] = inside
+    return grad_x
+
+
+def _windows(x: Float[Array, "B y x f"], side: int) -> Float[Array, "B h w f taps"]:
+    xp = array_namespace(x)
+    count, height, width, filters = x.shape[0], x.shape[1] // side, x.shape[2] // side, x.shape[3]
+    inside = x[:, : height * side, : width * side, :]
+    split = xp.permute_dims(xp.reshape(inside, (count, height, side, width, side, filters)), (0, 1, 3, 5, 2, 4))
+    return xp.reshape(split, (count, height, width, filters, side * side))
+
+
 def forward(
     model: ModelSpec,
     w: Weights,
-    images: Float[Array, "B y x c"],
+    digits: Float[Array, "B K y x c"],
     operand: Callable[[Array], Array] = exact,
     kept: Float[Array, "B U"] | None = None,
 ) -> Activations:
-    """Pixels in 0..1 to logits: ReLU convolutions, two ReLU layers, dropout, a linear layer.
+    """Pixels in 0..1, overlaid where there are several digits, to logits.
+
+    ReLU convolutions, each with max pooling, ReLU layers, dropout, a linear layer.
 
     In training `kept` is 1 where dropout keeps a unit and 0 where not; in evaluation there is none. `operand` is what the
     precision makes of an operand of a layer's product, here and in the backward pass; weights come as operands already.
     """
-    xp = array_namespace(images)
+    xp = array_namespace(digits)
     inputs: dict[str, Array] = {}
-    x = images
-    for layer in CONVOLUTIONS:
+    unpooled: dict[str, Array] = {}
+    x = F.overlay(digits)
+    for layer in model.cnn_convolutions:
         inputs[layer] = x
-        x = F.relu(same_convolution(operand(x), w[f"{layer}.w"]) + w[f"{layer}.b"])
+        unpooled[layer] = F.relu(same_convolution(operand(x), w[f"{layer}.w"]) + w[f"{layer}.b"])
+        x = max_pool(unpooled[layer], model.cnn_pool)
     x = xp.reshape(x, (x.shape[0], -1))  # rows, columns, channels
-    for layer in ("fc1", "fc2"):
+    *hidden, last = model.cnn_dense
+    for layer in hidden:
         inputs[layer] = x
         x = F.relu(operand(x) @ w[f"{layer}.w"] + w[f"{layer}.b"])
     factor = None if kept is None else kept / (1 - model.dropout)  # so that evaluation need not scale
-    inputs["fc3"] = x if factor is None else x * factor
-    logits = operand(inputs["fc3"]) @ w["fc3.w"] + w["fc3.b"]
-    return Activations(inputs, logits, factor, operand)
+    inputs[last] = x if factor is None else x * factor
+    logits = operand(inputs[last]) @ w[f"{last}.w"] + w[f"{last}.b"]
+    return Activations(inputs, unpooled, logits, factor, operand)
 
 
-def scores(acts: Activations) -> Float[Array, "B J"]:
-    """The probabilities of the classes."""
-    return F.softmax(acts.logits)
+def scores(model: ModelSpec, acts: Activations) -> Float[Array, "B J"]:
+    """The probabilities of the classes; of several digits, each by itself."""
+    return F.softmax(acts.logits) if model.overlaid == 1 else F.sigmoid(acts.logits)
 
 
 def outputs(model: ModelSpec, w: Weights, acts: Activations) -> tuple[Array | None, ...]:
     """The fields of `harness.spec.Outputs`."""
-    return None, scores(acts), None, None
+    return None, scores(model, acts), None, None
 
 
-def cross_entropy(logits: Float[Array, "B J"], present: Float[Array, "B J"]) -> Float[Array, " B"]:
-    """-log of the softmax at the label, in nats."""
+def cross_entropy(model: ModelSpec, logits: Float[Array, "B J"], present: Float[Array, "B J"]) -> Float[Array, " B"]:
+    """-log of the softmax at the label, in nats; of several digits, of each class's sigmoid, summed over the classes."""
     xp = array_namespace(logits)
+    if model.overlaid > 1:  # no exponential of a large number
+        soft = F.relu(logits) + xp.log1p(xp.exp(-xp.abs(logits)))
+        return xp.sum(soft - present * logits, axis=1)
     above = logits - xp.max(logits, axis=1, keepdims=True)
     return xp.log(xp.sum(xp.exp(above), axis=1)) - xp.sum(present * above, axis=1)
 
 
 def mean_losses(
-    model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]
+    model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"], mask: Int[Array, "B K"]
 ) -> Float[Array, "1"]:
     """The total alone, a mean over the images; there is no decoder that `mask` could mean anything to."""
     xp = array_namespace(acts.logits)
-    return xp.stack([xp.mean(cross_entropy(acts.logits, one_hot(labels, acts.logits)))])
+    return xp.stack([xp.mean(cross_entropy(model, acts.logits, F.present(labels, acts.logits)))])
 
 
-def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]) -> Loss:
+def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"], mask: Int[Array, "B K"]) -> Loss:
     """`mean_losses`, read back from where they were computed."""
     return Loss(float(mean_losses(model, w, acts, labels, mask)[0]))
 
 
-def backward(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"]) -> Weights:
+def backward(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"]) -> Weights:
     """The gradient of the mean training loss for every weight."""
     xp, operand = array_namespace(acts.logits), acts.operand
     count = acts.logits.shape[0]
     grads: Weights = {}
-    grad = (scores(acts) - one_hot(labels, acts.logits)) / count
-    for layer in reversed(DENSE):
+    grad = (scores(model, acts) - F.present(labels, acts.logits)) / count  # of softmax and sigmoids alike
+    for layer in reversed(model.cnn_dense):
         x = acts.inputs[layer]
         grads[f"{layer}.w"], grads[f"{layer}.b"] = operand(x).T @ operand(grad), xp.sum(grad, axis=0)
         grad = operand(grad) @ w[f"{layer}.w"].T
-        if layer == "fc3" and acts.factor is not None:
+        if layer == model.cnn_dense[-1] and acts.factor is not None:
             grad = grad * acts.factor
         grad = F.relu_vjp(x, grad)  # a dropped unit is zero like one that ReLU stopped
-    grad = xp.reshape(grad, (count, *model.image[:2], model.cnn_channels[-1]))
-    for layer in reversed(CONVOLUTIONS):
-        x = acts.inputs[layer]
+    grad = xp.reshape(grad, (count, *model.cnn_grids[-1], model.cnn_channels[-1]))
+    for layer in reversed(model.cnn_convolutions):
+        x, y = acts.inputs[layer], acts.unpooled[layer]
+        grad = F.relu_vjp(y, max_pool_vjp(y, model.cnn_pool, grad))
         grads[f"{layer}.b"] = xp.sum(grad, axis=(0, 1, 2))
         grad, grads[f"{layer}.w"] = same_convolution_vjp(operand(x), w[f"{layer}.w"], operand(grad))
-        grad = F.relu_vjp(x, grad)
     return {name: grads[name] for name in w}

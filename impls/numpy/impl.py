@@ -117,8 +117,9 @@ class NumpyCapsNet:
     def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
         self.images, self.labels = images, labels
 
-    def _classes(self, labels: Int[np.ndarray, " B"]) -> Int[Array, " B"]:
-        return self.xp.asarray(labels, dtype=self.xp.int64)
+    def _classes(self, labels: Int[np.ndarray, " B *K"]) -> Int[Array, "B K"]:
+        """With an axis for the digits of an image, one or more."""
+        return self.xp.reshape(self.xp.asarray(labels, dtype=self.xp.int64), (-1, self.model.overlaid))
 
     def _operand(self, x: Array) -> Array:
         return F.rounded(x, self._digits) if self._digits else x
@@ -127,22 +128,23 @@ class NumpyCapsNet:
         """The weights; biases are added, not multiplied."""
         return {name: w if name.endswith(".b") else self._operand(w) for name, w in self.weights.items()}
 
-    def _forward(self, images: UInt8[np.ndarray, "B H W C"], *kept: UInt8[np.ndarray, "B U"]) -> Any:
+    def _forward(self, images: UInt8[np.ndarray, "B *K H W C"], *kept: UInt8[np.ndarray, "B U"]) -> Any:
         """The activations, in training with the masks of dropout where the model has any."""
-        pixels = self.xp.astype(self.xp.asarray(images), self.dtype) / 255
+        digits = self.xp.reshape(self.xp.asarray(images), (-1, self.model.overlaid, *self.model.image))
+        pixels = self.xp.astype(digits, self.dtype) / 255
         masks = [self.xp.astype(self.xp.asarray(mask), self.dtype) for mask in kept]
         return self.net.forward(self.model, self._operands(), pixels, self._operand, *masks)
 
-    def _predicted(self, acts: Any) -> Int[Array, " B"]:
+    def _predicted(self, acts: Any) -> Int[Array, "B K"]:
         """The longest capsules, or the most probable classes."""
-        return self.xp.argmax(self.net.scores(acts), axis=1)
+        return F.winners(self.net.scores(self.model, acts), self.model.overlaid)
 
-    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
+    def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs:
         found = self.net.outputs(self.model, self._operands(), self._forward(images))
         return Outputs(*(None if array is None else to_numpy(array) for array in found))
 
     def routing_steps(
-        self, images: UInt8[np.ndarray, "B H W C"]
+        self, images: UInt8[np.ndarray, "B *K H W C"]
     ) -> list[tuple[Float[np.ndarray, "B I J"], Float[np.ndarray, "B J D"], Float[np.ndarray, "B I J"]]]:
         """Of each iteration of Procedure 1: coupling c, output capsules v, and the agreement u_hat . v added to the logits."""
         acts = self._forward(images)
@@ -155,11 +157,12 @@ class NumpyCapsNet:
     def decode(self, digit: Float[np.ndarray, "B J D"], classes: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B H W C"]:
         """Section 4.1: what the decoder makes of each row's capsule of its class."""
         v = self.xp.asarray(digit, dtype=self.dtype)
-        _, pixels = capsnet.decode(self._operands(), v, one_hot(self._classes(classes), v), self._operand)
+        mask = one_hot(self.xp.asarray(classes, dtype=self.xp.int64), v)
+        _, pixels = capsnet.decode(self._operands(), v, mask[:, None, :], self._operand)
         return to_numpy(pixels).reshape(len(digit), *self.model.image)
 
     def loss_and_grads(
-        self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
+        self, images: UInt8[np.ndarray, "B *K H W C"], labels: Int[np.ndarray, " B *K"]
     ) -> tuple[Loss, Weights]:
         acts, classes = self._forward(images), self._classes(labels)
         loss = self.net.losses(self.model, self._operands(), acts, classes, classes)
@@ -168,7 +171,7 @@ class NumpyCapsNet:
     def compile(self, batch: int) -> None:
         self.batch = batch
 
-    def _sums(self, acts: Any, labels: Int[Array, " B"], mask: Int[Array, " B"]) -> Float[Array, " T"]:
+    def _sums(self, acts: Any, labels: Int[Array, "B K"], mask: Int[Array, "B K"]) -> Float[Array, " T"]:
         """Losses summed over the images, in float64: as many as `ModelSpec.loss_terms`."""
         means = self.net.mean_losses(self.model, self._operands(), acts, labels, mask)
         return labels.shape[0] * self.xp.astype(means, self.xp.float64)
@@ -181,11 +184,12 @@ class NumpyCapsNet:
         masks = plan.masks(self.model)
         for step, start in enumerate(range(0, len(plan.order), plan.batch)):
             chosen = plan.order[start : start + plan.batch]
-            moved = shift_images(self.images[chosen], plan.shifts[start : start + plan.batch])
+            shifts = plan.shifts[start : start + plan.batch]
+            moved = shift_images(self.images[chosen.ravel()], shifts.reshape(-1, 2))
             acts = self._forward(moved, *(mask[step, : len(chosen)] for mask in masks))
             labels = self._classes(self.labels[chosen])
             total += self._sums(acts, labels, labels)
-            correct += self.xp.sum(self.xp.astype(self._predicted(acts) == labels, self.xp.int64))
+            correct += self.xp.sum(self.xp.astype(F.is_right(self._predicted(acts), labels), self.xp.int64))
             self._step(self.net.backward(self.model, self._operands(), acts, labels))
         count = len(plan.order)
         return TrainTotals(count, Loss(*(to_numpy(total) / count).tolist()), int(correct))
@@ -198,7 +202,7 @@ class NumpyCapsNet:
             self.weights[name], first[name], second[name] = adam(w, grad, first[name], second[name], step, own_lr)
         self.moments = Moments(step, first, second)
 
-    def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
+    def evaluate(self, images: UInt8[np.ndarray, "N *K H W C"], labels: Int[np.ndarray, " N *K"]) -> EvalTotals:
         total, predicted = self._no_losses(), []
         for start in range(0, len(labels), self.batch):
             acts = self._forward(images[start : start + self.batch])
@@ -206,7 +210,8 @@ class NumpyCapsNet:
             predicted.append(self._predicted(acts))
             by_label = self.model.evaluation_mask == "label"
             total += self._sums(acts, classes, classes if by_label else predicted[-1])
-        return EvalTotals(Loss(*(to_numpy(total) / len(labels)).tolist()), to_numpy(self.xp.concat(predicted)))
+        found = to_numpy(self.xp.concat(predicted)).reshape(-1, *self.model.several)
+        return EvalTotals(Loss(*(to_numpy(total) / len(labels)).tolist()), found)
 
     def peak_bytes(self) -> int | None:
         """What CuPy has taken of the GPU: its pool keeps all it ever took."""

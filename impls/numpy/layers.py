@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from array_api_compat import array_namespace, device
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from harness.spec import SQUASH_EPSILON
 
@@ -30,10 +30,33 @@ def exact(x: Array) -> Array:
     return x
 
 
-def one_hot(classes: Int[Array, " B"], like: Float[Array, "B J ..."]) -> Float[Array, "B J"]:
-    """1 at each image's class, as the array `like` is: its width, its precision, its device."""
+def one_hot(classes: Int[Array, "*n"], like: Float[Array, "B J ..."]) -> Float[Array, "*n J"]:
+    """1 at each class, as the array `like` is: its width, its precision, its device."""
     xp = array_namespace(like)
-    return xp.take(xp.eye(like.shape[1], dtype=like.dtype, device=device(like)), classes, axis=0)
+    flat = xp.take(xp.eye(like.shape[1], dtype=like.dtype, device=device(like)), xp.reshape(classes, (-1,)), axis=0)
+    return xp.reshape(flat, (*classes.shape, -1))
+
+
+def present(labels: Int[Array, "B K"], like: Float[Array, "B J ..."]) -> Float[Array, "B J"]:
+    """1 at the classes of all K digits that an image shows."""
+    return array_namespace(like).max(one_hot(labels, like), axis=1)
+
+
+def winners(scores: Float[Array, "B J"], count: int) -> Int[Array, "B K"]:
+    """The classes of the `count` highest scores, highest first; of equal ones the first comes first."""
+    return array_namespace(scores).argsort(scores, axis=1, descending=True, stable=True)[:, :count]
+
+
+def is_right(predicted: Int[Array, "B K"], labels: Int[Array, "B K"]) -> Bool[Array, " B"]:
+    """Whether all K are the labels', in whatever order."""
+    xp = array_namespace(labels)
+    return xp.all(xp.any(labels[:, :, None] == predicted[:, None, :], axis=2), axis=1)
+
+
+def overlay(pixels: Float[Array, "B K y x c"]) -> Float[Array, "B y x c"]:
+    """What the network sees of K digits: their sum, clipped at white (section 6.1)."""
+    xp = array_namespace(pixels)
+    return xp.minimum(xp.sum(pixels, axis=1), 1.0)
 
 
 def relu(x: Array) -> Array:

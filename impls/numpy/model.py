@@ -18,8 +18,9 @@ from impls.numpy.layers import Array, exact, one_hot
 
 @dataclass(frozen=True)
 class Activations:
-    """Everything computed on the way from B images to the output capsules."""
+    """Everything computed on the way from B images of K digits each to the output capsules."""
 
+    digits: Float[Array, "B K y x c"]  # one by one: what the decoder is to make
     images: Float[Array, "B y x c"]
     conv1: Float[Array, "B h w f"]  # after ReLU
     primary: Float[Array, "B I d"]  # before squash
@@ -34,14 +35,16 @@ class Activations:
 
 
 def forward(
-    model: ModelSpec, w: Weights, images: Float[Array, "B y x c"], operand: Callable[[Array], Array] = exact
+    model: ModelSpec, w: Weights, digits: Float[Array, "B K y x c"], operand: Callable[[Array], Array] = exact
 ) -> Activations:
-    """Pixels in 0..1 to output capsules: ReLU convolution, primary capsules (no ReLU), votes, routing.
+    """Pixels in 0..1, overlaid where there are several digits, to output capsules.
 
+    ReLU convolution, primary capsules (no ReLU), votes, routing.
     `operand` is what the precision makes of an operand of the convolutions, the votes and the decoder, here and in the
     backward pass; weights come as operands already.
     """
-    xp = array_namespace(images)
+    xp = array_namespace(digits)
+    images = F.overlay(digits)
     conv1 = F.relu(F.convolution(operand(images), w["conv1.w"], 1) + w["conv1.b"])
     grid = F.convolution(operand(conv1), w["primary.w"], 2) * model.primary_scale + w["primary.b"]
     # channel = type * dim + d, so capsule i = (row * width + column) * types + type
@@ -49,31 +52,35 @@ def forward(
     u = F.squash(primary)
     u_hat = F.votes(operand(u), w["digit.w"])
     bias = w["digit.b"] if model.digit_bias else None
-    return Activations(images, conv1, primary, u, u_hat, F.route(u_hat, model.routing, bias), operand)
+    return Activations(digits, images, conv1, primary, u, u_hat, F.route(u_hat, model.routing, bias), operand)
 
 
 def decode(
-    w: Weights, v: Float[Array, "B J e"], mask: Float[Array, "B J"], operand: Callable[[Array], Array] = exact
-) -> tuple[list[Float[Array, "B n"]], Float[Array, "B p"]]:
-    """Section 4.1: all but the masked-in capsule zeroed, two ReLU layers, a sigmoid layer; and each layer's input."""
-    inputs = [array_namespace(v).reshape(v * mask[..., None], (v.shape[0], -1))]
+    w: Weights, v: Float[Array, "B J e"], mask: Float[Array, "B K J"], operand: Callable[[Array], Array] = exact
+) -> tuple[list[Float[Array, "BK n"]], Float[Array, "BK p"]]:
+    """Section 4.1: all but the masked-in capsule zeroed, two ReLU layers, a sigmoid layer; and each layer's input.
+
+    K digits of an image one after the other, each from its own capsule alone (section 6.2).
+    """
+    masked = v[:, None, :, :] * mask[..., None]
+    inputs = [array_namespace(v).reshape(masked, (v.shape[0] * mask.shape[1], -1))]
     for layer in ("dec1", "dec2"):
         inputs.append(F.relu(operand(inputs[-1]) @ w[f"{layer}.w"] + w[f"{layer}.b"]))
     return inputs, F.sigmoid(operand(inputs[-1]) @ w["dec3.w"] + w["dec3.b"])
 
 
-def scores(acts: Activations) -> Float[Array, "B J"]:
+def scores(model: ModelSpec, acts: Activations) -> Float[Array, "B J"]:
     """The lengths of the output capsules: the probabilities of the classes (section 2)."""
     return F.lengths(acts.v)
 
 
 def outputs(model: ModelSpec, w: Weights, acts: Activations) -> tuple[Array | None, ...]:
-    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsule."""
+    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsules."""
     xp = array_namespace(acts.v)
-    lengths, reconstruction = scores(acts), None
+    lengths, reconstruction = scores(model, acts), None
     if model.decoder:
-        _, pixels = decode(w, acts.v, one_hot(xp.argmax(lengths, axis=1), acts.v), acts.operand)
-        reconstruction = xp.reshape(pixels, acts.images.shape)
+        _, pixels = decode(w, acts.v, one_hot(F.winners(lengths, model.overlaid), acts.v), acts.operand)
+        reconstruction = xp.reshape(pixels, (-1, *model.several, *model.image))
     return acts.v, lengths, xp.permute_dims(acts.routing[-1][0], (0, 2, 1)), reconstruction
 
 
@@ -84,50 +91,53 @@ def margin_loss(lengths: Float[Array, "B J"], present: Float[Array, "B J"]) -> F
     return xp.sum(present * missed + MARGIN_LAMBDA * (1 - present) * imagined, axis=1)
 
 
-def reconstruction_loss(reconstruction: Float[Array, "B p"], images: Float[Array, "B y x c"]) -> Float[Array, " B"]:
-    """Section 4.1: the sum of squared differences of an image's pixels, not yet scaled down by 0.0005."""
-    xp = array_namespace(images)
-    return xp.sum((reconstruction - xp.reshape(images, reconstruction.shape)) ** 2, axis=1)
+def reconstruction_loss(reconstruction: Float[Array, "BK p"], digits: Float[Array, "B K y x c"]) -> Float[Array, " B"]:
+    """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
+    xp = array_namespace(digits)
+    return xp.sum(
+        xp.reshape((reconstruction - xp.reshape(digits, reconstruction.shape)) ** 2, (len(digits), -1)), axis=1
+    )
 
 
 def mean_losses(
-    model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]
+    model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"], mask: Int[Array, "B K"]
 ) -> Float[Array, "3"]:
-    """Total, margin and reconstruction, means over the images; the decoder sees the capsule of class `mask`."""
+    """Total, margin and reconstruction, means over the images; the decoder sees the capsules of the classes `mask`."""
     xp = array_namespace(acts.v)
-    margin = model.margin_scale * xp.mean(margin_loss(F.lengths(acts.v), one_hot(labels, acts.v)))
+    margin = model.margin_scale * xp.mean(margin_loss(F.lengths(acts.v), F.present(labels, acts.v)))
     reconstruction = xp.zeros_like(margin)
     if model.decoder:
         _, pixels = decode(w, acts.v, one_hot(mask, acts.v), acts.operand)
-        reconstruction = xp.mean(reconstruction_loss(pixels, acts.images))
+        reconstruction = xp.mean(reconstruction_loss(pixels, acts.digits))
     return xp.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
 
 
-def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"], mask: Int[Array, " B"]) -> Loss:
+def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"], mask: Int[Array, "B K"]) -> Loss:
     """`mean_losses`, read back from where they were computed."""
     means = mean_losses(model, w, acts, labels, mask)
     return Loss(float(means[0]), float(means[1]), float(means[2]))
 
 
-def backward(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, " B"]) -> Weights:
-    """The gradient of the mean training loss (decoder masked by the label) for every weight."""
+def backward(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"]) -> Weights:
+    """The gradient of the mean training loss (decoder masked by the labels) for every weight."""
     xp, operand = array_namespace(acts.v), acts.operand
     count = acts.v.shape[0]
     grads: Weights = {}
-    present, length = one_hot(labels, acts.v), F.lengths(acts.v)
+    present, length = F.present(labels, acts.v), F.lengths(acts.v)
     missed, imagined = F.relu(MARGIN_PLUS - length), F.relu(length - MARGIN_MINUS)
     grad_length = model.margin_scale / count * 2 * (MARGIN_LAMBDA * (1 - present) * imagined - present * missed)
     grad_v = (grad_length / length)[..., None] * acts.v
     if model.decoder:
-        inputs, pixels = decode(w, acts.v, present, operand)
-        grad = 2 * RECONSTRUCTION_WEIGHT / count * (pixels - xp.reshape(acts.images, pixels.shape))
+        mask = one_hot(labels, acts.v)
+        inputs, pixels = decode(w, acts.v, mask, operand)
+        grad = 2 * RECONSTRUCTION_WEIGHT / count * (pixels - xp.reshape(acts.digits, pixels.shape))
         grad = grad * pixels * (1 - pixels)  # through the sigmoid
         for layer, x in zip(("dec3", "dec2", "dec1"), reversed(inputs), strict=True):
             grads[f"{layer}.w"], grads[f"{layer}.b"] = operand(x).T @ operand(grad), xp.sum(grad, axis=0)
             grad = operand(grad) @ w[f"{layer}.w"].T
             if layer != "dec1":
                 grad = F.relu_vjp(x, grad)
-        grad_v = grad_v + xp.reshape(grad, grad_v.shape) * present[..., None]
+        grad_v = grad_v + xp.sum(xp.reshape(grad, (*mask.shape, -1)) * mask[..., None], axis=1)
     grad_u_hat, grad_bias = F.route_vjp(acts.u_hat, acts.routing, grad_v)
     if model.digit_bias:
         grads["digit.b"] = grad_bias

@@ -1,0 +1,43 @@
+"""Digits one over the other: what an image of several digits is made of, drawn once for validation and test."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from harness.data.base import Info, Split, uniform
+from harness.errors import UserError
+from harness.plans import overlays
+
+_STREAM = 0x6F7665726C6179  # "overlay"
+
+
+def overlaid(info: Info, split: Split, part: int) -> Split:
+    """Each of N single digits with others of the same split, of other classes, all shifted by up to `info.shift`.
+
+    Which and by how much is drawn once for each `part`. Raises `UserError` if the split has too few classes for it.
+    """
+    draws = uniform(_STREAM, part, (len(split), 3 * info.overlaid - 1))
+    try:
+        chosen = overlays(split.labels, draws[:, : info.overlaid - 1])
+    except ValueError as error:
+        raise UserError(f"{info.name}: {error}; ask for more images.") from error
+    shifts = (draws[:, info.overlaid - 1 :] * (2 * info.shift + 1)).astype(np.int64) - info.shift
+    moved = shifted(split.images[chosen.ravel()], shifts.reshape(-1, 2), info.shift)
+    return Split(moved.reshape(*chosen.shape, *moved.shape[1:]), split.labels[chosen])
+
+
+def composite(images: UInt8[np.ndarray, "N *K H W C"]) -> UInt8[np.ndarray, "N H W C"]:
+    """What the network sees of each: the digits added, clipped at 255 (section 6.1)."""
+    return images if images.ndim == 4 else images.sum(1, dtype=np.uint16).clip(max=255).astype(np.uint8)
+
+
+def shifted(
+    images: UInt8[np.ndarray, "N H W C"], shifts: Int[np.ndarray, "N 2"], most: int
+) -> UInt8[np.ndarray, "N H W C"]:
+    """Each image moved (down, right) by its own whole pixels, at most `most`; what comes in is zero."""
+    _, height, width, _ = images.shape
+    padded = np.pad(images, [(0, 0), (most, most), (most, most), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    moved = windows[np.arange(len(images)), most - shifts[:, 0], most - shifts[:, 1]]
+    return np.ascontiguousarray(np.moveaxis(moved, 1, -1))
