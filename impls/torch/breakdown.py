@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from impls.torch import cnn
 from impls.torch.cnn import Cnn
 from impls.torch.layers import CHUNK, route, route_vjp, votes, votes_vjp
 from impls.torch.model import CapsNet, losses
+from impls.torch.overlay import overlay
 from impls.torch.precision import operand
 
 if TYPE_CHECKING:
@@ -22,22 +24,24 @@ if TYPE_CHECKING:
 
 def parts(impl: TorchCapsNet) -> dict[str, Callable[[], None]]:
     """The parts of a training step of `impl.batch` images, on its weights and images; see `harness.spec.Profiled`."""
-    order = torch.arange(impl.batch, device=impl.device) % len(impl.labels)
-    shifts = torch.ones((impl.batch, 2), dtype=torch.int8, device=impl.device)
+    shape = (impl.batch, impl.model.overlaid)
+    order = torch.arange(math.prod(shape), device=impl.device).view(shape) % len(impl.labels)
+    shifts = torch.ones((*shape, 2), dtype=torch.int8, device=impl.device)
     copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in impl.net.parameters()]
     for copy in copies:
         copy.grad = copy.detach()
     adam = torch.optim.Adam(copies, fused=True)
     layers = _cnn_layers if impl.model.kind == "cnn" else _capsnet_layers
     found: dict[str, Callable[[], object]] = {
-        "data": lambda: impl.moved_pixels(order, shifts),
-        **layers(impl.net, impl.moved_pixels(order, shifts), impl.labels[order]),
+        "data": lambda: overlay(impl.moved_digits(order, shifts)),
+        **layers(impl.net, impl.moved_digits(order, shifts), impl.labels[order]),
         "optimiser": adam.step,
     }
     return {name: _blocking(part, impl.device) for name, part in found.items()}
 
 
-def _capsnet_layers(net: CapsNet, pixels: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+def _capsnet_layers(net: CapsNet, digits: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+    pixels = overlay(digits)
     with torch.no_grad():
         u = net.primary_capsules(pixels)
         v, _ = net.digit_capsules(u)
@@ -65,21 +69,22 @@ def _capsnet_layers(net: CapsNet, pixels: Tensor, labels: Tensor) -> dict[str, C
         "conv": lambda: _there_and_back(net.primary_capsules(pixels), convolutions),
         "votes": predict,
         "routing": routing,
-        "decoder": lambda: _there_and_back(losses(net, v, pixels, labels, labels).mean(1)[0], [v, *net.dense()]),
+        "decoder": lambda: _there_and_back(losses(net, v, digits, labels, labels).mean(1)[0], [v, *net.dense()]),
     }
     if not net.model.decoder:
         del found["decoder"]
     return found
 
 
-def _cnn_layers(net: Cnn, pixels: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+def _cnn_layers(net: Cnn, digits: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
+    pixels = overlay(digits)
     features = net.features(pixels).detach().requires_grad_()
     kept = [torch.ones((len(pixels), net.model.dropped_units), device=pixels.device)] * bool(net.model.dropped_units)
-    convolutions = [p for layer in (net.conv1, net.conv2, net.conv3) for p in layer.parameters()]
-    dense = [p for layer in (net.fc1, net.fc2, net.fc3) for p in layer.parameters()]
+    convolutions = [parameter for name, parameter in net.named_parameters() if name.startswith("conv")]
+    dense = [parameter for name, parameter in net.named_parameters() if name.startswith("fc")]
 
     def loss() -> Tensor:
-        return cnn.losses(net, net.logits(features, *kept), pixels, labels, labels).mean()
+        return cnn.losses(net, net.logits(features, *kept), digits, labels, labels).mean()
 
     return {
         "conv": lambda: _there_and_back(net.features(pixels), convolutions),

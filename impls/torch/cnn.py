@@ -1,6 +1,10 @@
-"""The paper's baseline CNN (section 4.1) as a module, and its loss."""
+"""The paper's baseline CNNs (sections 4.1 and 6.1) as a module, and its loss."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -8,14 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.spec import ModelSpec
+from impls.torch.overlay import present
 from impls.torch.precision import linear, operand, result
 
-CONVOLUTIONS, DENSE = ("conv1", "conv2", "conv3"), ("fc1", "fc2", "fc3")
 
-# canonical name -> parameter of the module, and the permutation that takes it to the canonical layout
-CANONICAL = {f"{name}.w": (f"{name}.weight", (2, 3, 1, 0)) for name in CONVOLUTIONS}
-CANONICAL |= {f"{name}.w": (f"{name}.weight", (1, 0)) for name in DENSE}
-CANONICAL |= {f"{name}.b": (f"{name}.bias", (0,)) for name in (*CONVOLUTIONS, *DENSE)}
+def canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Canonical name -> parameter of the module, and the permutation that takes it to the canonical layout."""
+    kernels = {f"{name}.w": (f"{name}.weight", (2, 3, 1, 0)) for name in model.cnn_convolutions}
+    matrices = {f"{name}.w": (f"{name}.weight", (1, 0)) for name in model.cnn_dense}
+    biases = {f"{name}.b": (f"{name}.bias", (0,)) for name in (*model.cnn_convolutions, *model.cnn_dense)}
+    return kernels | matrices | biases
 
 
 class Cnn(nn.Module):
@@ -24,19 +30,16 @@ class Cnn(nn.Module):
     def __init__(self, model: ModelSpec, precision: str) -> None:
         super().__init__()
         self.model, self.precision = model, precision
-        height, width, channels = model.image
-        first, second, third = model.cnn_channels
-        self.conv1 = nn.Conv2d(channels, first, model.cnn_kernel, padding="same")
-        self.conv2 = nn.Conv2d(first, second, model.cnn_kernel, padding="same")
-        self.conv3 = nn.Conv2d(second, third, model.cnn_kernel, padding="same")
-        self.fc1 = nn.Linear(height * width * third, model.cnn_units[0])
-        self.fc2 = nn.Linear(*model.cnn_units)
-        self.fc3 = nn.Linear(model.cnn_units[1], model.classes)
+        channels = itertools.pairwise((model.image[2], *model.cnn_channels))
+        for name, kernel, (fan_in, fan_out) in zip(model.cnn_convolutions, model.cnn_kernels, channels, strict=True):
+            self.add_module(name, nn.Conv2d(fan_in, fan_out, kernel, padding="same"))
+        for name, (fan_in, fan_out) in zip(model.cnn_dense, itertools.pairwise(model.cnn_widths), strict=True):
+            self.add_module(name, nn.Linear(fan_in, fan_out))
 
     def forward(
         self, images: Float[Tensor, "B y x c"], kept: UInt8[Tensor, "B U"] | None = None
     ) -> tuple[Float[Tensor, "B J"]]:
-        """Pixels in 0..1 to logits; in training `kept` is 1 where dropout keeps a unit of fc2, and 0 where not."""
+        """Pixels in 0..1 to logits; in training `kept` is 1 where dropout keeps a unit, and 0 where not."""
         return (self.logits(self.features(images), kept),)
 
     def once(self) -> tuple[()]:
@@ -44,23 +47,30 @@ class Cnn(nn.Module):
         return ()
 
     def features(self, images: Float[Tensor, "B y x c"]) -> Float[Tensor, "B yxf"]:
-        """Three ReLU convolutions, stride 1, SAME padding, flattened: rows, columns, channels."""
+        """ReLU convolutions, stride 1, SAME padding, each with max pooling, flattened: rows, columns, channels."""
         x = images.permute(0, 3, 1, 2)
-        for layer in (self.conv1, self.conv2, self.conv3):
+        for layer in self._layers(self.model.cnn_convolutions):
             weight = operand(layer.weight, self.precision)
             product = F.conv2d(operand(x, self.precision), weight, padding="same")
             x = F.relu(result(product, self.precision) + layer.bias[:, None, None])
+            if self.model.cnn_pool > 1:
+                x = F.max_pool2d(x, self.model.cnn_pool)
         return x.permute(0, 2, 3, 1).flatten(1)
 
     def logits(
         self, features: Float[Tensor, "B yxf"], kept: UInt8[Tensor, "B U"] | None = None
     ) -> Float[Tensor, "B J"]:
-        """Two ReLU layers, dropout, a linear layer."""
-        hidden1 = F.relu(self._dense(self.fc1, features))
-        hidden2 = F.relu(self._dense(self.fc2, hidden1))
+        """ReLU layers, dropout, a linear layer."""
+        *hidden, last = self._layers(self.model.cnn_dense)
+        x = features
+        for layer in hidden:
+            x = F.relu(self._dense(layer, x))
         if kept is not None:
-            hidden2 = hidden2 * (kept.to(hidden2.dtype) / (1 - self.model.dropout))  # so that evaluation need not scale
-        return self._dense(self.fc3, hidden2)
+            x = x * (kept.to(x.dtype) / (1 - self.model.dropout))  # so that evaluation need not scale
+        return self._dense(last, x)
+
+    def _layers(self, names: Sequence[str]) -> list[Any]:
+        return [getattr(self, name) for name in names]
 
     def _dense(self, layer: nn.Linear, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, layer.weight, layer.bias, self.precision)
@@ -69,23 +79,25 @@ class Cnn(nn.Module):
 Network = Cnn
 
 
-def scores(logits: Float[Tensor, "B J"]) -> Float[Tensor, "B J"]:
-    """The probabilities of the classes."""
-    return torch.softmax(logits, dim=1)
+def scores(model: ModelSpec, logits: Float[Tensor, "B J"]) -> Float[Tensor, "B J"]:
+    """The probabilities of the classes; of several digits, each by itself."""
+    return torch.softmax(logits, dim=1) if model.overlaid == 1 else torch.sigmoid(logits)
 
 
 def outputs(net: Cnn, images: Float[Tensor, "B y x c"]) -> tuple[Tensor | None, ...]:
     """The fields of `harness.spec.Outputs`."""
     (logits,) = net(images)
-    return None, scores(logits), None, None
+    return None, scores(net.model, logits), None, None
 
 
 def losses(
     net: Cnn,
     logits: Float[Tensor, "B J"],
-    images: Float[Tensor, "B y x c"],
-    labels: Int[Tensor, " B"],
-    mask: Int[Tensor, " B"],
+    digits: Float[Tensor, "B K y x c"],
+    labels: Int[Tensor, "B K"],
+    mask: Int[Tensor, "B K"],
 ) -> Float[Tensor, "1 B"]:
-    """Each image's cross-entropy; there is no decoder that `images` and `mask` could mean anything to."""
-    return F.cross_entropy(logits, labels, reduction="none")[None]
+    """Each image's cross-entropy; there is no decoder that `digits` and `mask` could mean anything to."""
+    if net.model.overlaid == 1:
+        return F.cross_entropy(logits, labels[:, 0], reduction="none")[None]
+    return F.binary_cross_entropy_with_logits(logits, present(labels, logits), reduction="none").sum(1)[None]

@@ -29,10 +29,11 @@ from harness.spec import (
 )
 from impls.torch import breakdown, cnn
 from impls.torch import model as capsnet
+from impls.torch.overlay import is_right, overlay, winners
 from impls.torch.precision import configure
 
 ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
-"""Model kind -> the module with its `Network`, `CANONICAL`, `scores`, `outputs` and `losses`."""
+"""Model kind -> the module with its `Network`, `canonical`, `scores`, `outputs` and `losses`."""
 
 
 def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
@@ -59,6 +60,7 @@ class TorchCapsNet:
         # of low accuracy (1e-4) for that call: pytorch/pytorch#188792. One element is one thread's work.
         torch.sqrt(torch.ones(1, dtype=self.dtype))
         self.kind = ARCHITECTURES[model.kind]
+        self._layouts = self.kind.canonical(model)
         self.net = self.kind.Network(model, runtime.precision).to(self.device, self.dtype)
         # the optimiser's own learning rate is replaced before every step
         self.adam = torch.optim.Adam(
@@ -83,9 +85,7 @@ class TorchCapsNet:
 
     def _canonical(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The module's tensors under canonical names, as views in the canonical layout."""
-        return {
-            name: tensors[own].permute(order) for name, (own, order) in self.kind.CANONICAL.items() if own in tensors
-        }
+        return {name: tensors[own].permute(order) for name, (own, order) in self._layouts.items() if own in tensors}
 
     def _parameters(self) -> dict[str, Tensor]:
         return dict(self.net.named_parameters())
@@ -126,25 +126,29 @@ class TorchCapsNet:
         self.images = torch.tensor(images, device=self.device)
         self.labels = torch.tensor(labels, dtype=torch.int64, device=self.device)
 
-    def _pixels(self, images: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
-        return images.to(self.dtype) / 255
+    def _digits(self, images: UInt8[Tensor, "*n H W C"]) -> Float[Tensor, "B K H W C"]:
+        """Pixels in 0..1, with an axis for the digits of an image, one or more."""
+        return images.view(-1, self.model.overlaid, *self.model.image).to(self.dtype) / 255
 
-    def moved_pixels(self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"]) -> Float[Tensor, "B H W C"]:
+    def _classes(self, labels: Int[Tensor, " B *K"]) -> Int[Tensor, "B K"]:
+        return labels.view(-1, self.model.overlaid)
+
+    def moved_digits(self, order: Int[Tensor, " B *K"], shifts: Int8[Tensor, "B *K 2"]) -> Float[Tensor, "B K H W C"]:
         """Of staged images."""
-        return self._pixels(shift_images(self.images[order], shifts))
+        return self._digits(shift_images(self.images[order.flatten()], shifts.view(-1, 2)))
 
     @torch.no_grad()
-    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
-        found = self.kind.outputs(self.net, self._pixels(torch.tensor(images, device=self.device)))
+    def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs:
+        found = self.kind.outputs(self.net, overlay(self._digits(torch.tensor(images, device=self.device))))
         return Outputs(*(None if tensor is None else tensor.cpu().numpy() for tensor in found))
 
     def loss_and_grads(
-        self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
+        self, images: UInt8[np.ndarray, "B *K H W C"], labels: Int[np.ndarray, " B *K"]
     ) -> tuple[Loss, Weights]:
-        pixels = self._pixels(torch.tensor(images, device=self.device))
-        classes = torch.tensor(labels, dtype=torch.int64, device=self.device)
-        top, *_ = self.net(pixels)
-        means = self.kind.losses(self.net, top, pixels, classes, classes).mean(1)
+        digits = self._digits(torch.tensor(images, device=self.device))
+        classes = self._classes(torch.tensor(labels, dtype=torch.int64, device=self.device))
+        top, *_ = self.net(overlay(digits))
+        means = self.kind.losses(self.net, top, digits, classes, classes).mean(1)
         self.adam.zero_grad()
         means[0].backward()
         grads = {name: parameter.grad for name, parameter in self._parameters().items()}
@@ -152,36 +156,40 @@ class TorchCapsNet:
 
     def _losses(
         self,
-        order: Int[Tensor, " B"],
-        shifts: Int8[Tensor, "B 2"],
+        order: Int[Tensor, " B *K"],
+        shifts: Int8[Tensor, "B *K 2"],
         weight: Float[Tensor, " B"],
         *kept: UInt8[Tensor, "B U"],
     ) -> Float[Tensor, " values"]:
         """Training losses of one step, means over the images of weight 1, and how many of them are right."""
-        pixels, labels = self.moved_pixels(order, shifts), self.labels[order]
-        top, *_ = self.net(pixels, *kept)
-        means = self.kind.losses(self.net, top, pixels, labels, labels) @ weight / weight.sum()
-        correct = ((self.kind.scores(top).argmax(1) == labels) * weight).sum()
+        digits, labels = self.moved_digits(order, shifts), self._classes(self.labels[order])
+        top, *_ = self.net(overlay(digits), *kept)
+        means = self.kind.losses(self.net, top, digits, labels, labels) @ weight / weight.sum()
+        correct = (is_right(self._predicted(top), labels) * weight).sum()
         return torch.cat([means, correct[None]])
+
+    def _predicted(self, top: Tensor) -> Int[Tensor, "B K"]:
+        return winners(self.kind.scores(self.model, top), self.model.overlaid)
 
     def _evaluate(
         self,
-        images: UInt8[Tensor, "B H W C"],
-        labels: Int[Tensor, " B"],
+        images: UInt8[Tensor, "B *K H W C"],
+        labels: Int[Tensor, " B *K"],
         weight: Float[Tensor, " B"],
         *once: Tensor | None,
-    ) -> tuple[Float[Tensor, " T"], Int[Tensor, " B"]]:
-        """Losses summed over the images of weight 1, and every image's predicted class."""
-        pixels = self._pixels(images)
-        top, *_ = self.net(pixels, *once)
-        predicted = self.kind.scores(top).argmax(1)
-        mask = labels if self.model.evaluation_mask == "label" else predicted
-        return self.kind.losses(self.net, top, pixels, labels, mask) @ weight, predicted
+    ) -> tuple[Float[Tensor, " T"], Int[Tensor, "B K"]]:
+        """Losses summed over the images of weight 1, and every image's predicted classes."""
+        digits, classes = self._digits(images), self._classes(labels)
+        top, *_ = self.net(overlay(digits), *once)
+        predicted = self._predicted(top)
+        mask = classes if self.model.evaluation_mask == "label" else predicted
+        return self.kind.losses(self.net, top, digits, classes, mask) @ weight, predicted
 
     def compile(self, batch: int) -> None:
         self.batch = batch
         self._gradients(*(part[0] for part in self._steps(EpochPlan.blank(self.model, batch))))
-        self.evaluate(self.images[:1].cpu().numpy(), self.labels[:1].cpu().numpy())
+        blank = np.zeros((1, *self.model.several, *self.model.image), np.uint8)
+        self.evaluate(blank, np.zeros((1, *self.model.several), np.int64))
 
     def _steps(self, plan: EpochPlan) -> tuple[Tensor, ...]:
         """Order, shifts and weights of the steps, and the masks of dropout where the model has any."""
@@ -211,7 +219,7 @@ class TorchCapsNet:
         return TrainTotals(count, Loss(*(value / count for value in sums)), round(correct))
 
     @torch.no_grad()
-    def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
+    def evaluate(self, images: UInt8[np.ndarray, "N *K H W C"], labels: Int[np.ndarray, " N *K"]) -> EvalTotals:
         parts = (images, labels.astype(np.int64), np.ones(len(labels)))
         pixels, classes, weight = (torch.tensor(batched(part, self.batch), device=self.device) for part in parts)
         total = torch.zeros(len(self.model.loss_terms), dtype=torch.float64, device=self.device)
@@ -221,8 +229,9 @@ class TorchCapsNet:
             values, winners = self._eval_losses(*batch, *once)
             total += values
             predicted.append(winners)
-        classes_seen = torch.cat(predicted).cpu().numpy()[: len(labels)]
-        return EvalTotals(Loss(*(value / len(labels) for value in total.tolist())), classes_seen)
+        found = torch.cat(predicted).cpu().numpy()[: len(labels)]
+        loss = Loss(*(value / len(labels) for value in total.tolist()))
+        return EvalTotals(loss, found.reshape(-1, *self.model.several))
 
     def parts(self) -> dict[str, Callable[[], None]]:
         return breakdown.parts(self)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
 from impls.torch.convolution import PrimaryConv2d
 from impls.torch.layers import digit_capsules, lengths, scaled, squash
+from impls.torch.overlay import one_hot, present, winners
 from impls.torch.precision import linear
 
 # canonical name -> parameter of the module, and the permutation that takes it to the canonical layout
@@ -27,6 +28,11 @@ CANONICAL = {
     "dec3.w": ("dec3.weight", (1, 0)),
     "dec3.b": ("dec3.bias", (0,)),
 }
+
+
+def canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """`CANONICAL`, whether the model has all of them or not."""
+    return CANONICAL
 
 
 class CapsNet(nn.Module):
@@ -76,9 +82,13 @@ class CapsNet(nn.Module):
     def digit_capsules(self, u: Float[Tensor, "B I d"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
         return digit_capsules(u, self.digit, self.digit_bias, self.model.routing, self.precision)
 
-    def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, " B"]) -> Float[Tensor, "B p"]:
-        """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer."""
-        hidden1 = F.relu(self._dense(self.dec1, (v * one_hot(mask, v)[..., None]).flatten(1)))
+    def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, "B K"]) -> Float[Tensor, "BK p"]:
+        """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
+
+        K digits of an image one after the other, each from its own capsule alone (section 6.2).
+        """
+        masked = v[:, None] * one_hot(mask, v)[..., None]
+        hidden1 = F.relu(self._dense(self.dec1, masked.flatten(2).flatten(0, 1)))
         hidden2 = F.relu(self._dense(self.dec2, hidden1))
         return torch.sigmoid(self._dense(self.dec3, hidden2))
 
@@ -94,23 +104,19 @@ class CapsNet(nn.Module):
 Network = CapsNet
 
 
-def scores(v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:
+def scores(model: ModelSpec, v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:
     """The lengths of the output capsules: the probabilities of the classes (section 2)."""
     return lengths(v)
 
 
 def outputs(net: CapsNet, images: Float[Tensor, "B y x c"]) -> tuple[Tensor | None, ...]:
-    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsule."""
+    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsules."""
+    model = net.model
     v, coupling = net(images)
-    length, reconstruction = scores(v), None
-    if net.model.decoder:
-        reconstruction = net.decode(v, length.argmax(1)).reshape(images.shape)
+    length, reconstruction = scores(model, v), None
+    if model.decoder:
+        reconstruction = net.decode(v, winners(length, model.overlaid)).reshape(-1, *model.several, *model.image)
     return v, length, coupling.mT, reconstruction
-
-
-def one_hot(classes: Int[Tensor, " B"], v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:
-    """Masks for the capsules `v`, in their precision."""
-    return F.one_hot(classes, v.shape[1]).to(v.dtype)
 
 
 def margin_loss(length: Float[Tensor, "B J"], present: Float[Tensor, "B J"]) -> Float[Tensor, " B"]:
@@ -120,21 +126,23 @@ def margin_loss(length: Float[Tensor, "B J"], present: Float[Tensor, "B J"]) -> 
     return (present * missed + MARGIN_LAMBDA * (1 - present) * imagined).sum(1)
 
 
-def reconstruction_loss(reconstruction: Float[Tensor, "B p"], images: Float[Tensor, "B y x c"]) -> Float[Tensor, " B"]:
-    """Section 4.1: the sum of squared differences of an image's pixels, not yet scaled down by 0.0005."""
-    return ((reconstruction - images.flatten(1)) ** 2).sum(1)
+def reconstruction_loss(
+    reconstruction: Float[Tensor, "BK p"], digits: Float[Tensor, "B K y x c"]
+) -> Float[Tensor, " B"]:
+    """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
+    return ((reconstruction.view(len(digits), -1) - digits.flatten(1)) ** 2).sum(1)
 
 
 def losses(
     net: CapsNet,
     v: Float[Tensor, "B J e"],
-    images: Float[Tensor, "B y x c"],
-    labels: Int[Tensor, " B"],
-    mask: Int[Tensor, " B"],
+    digits: Float[Tensor, "B K y x c"],
+    labels: Int[Tensor, "B K"],
+    mask: Int[Tensor, "B K"],
 ) -> Float[Tensor, "3 B"]:
-    """Each image's total, margin and reconstruction loss; the decoder sees the capsule of class `mask`."""
-    margin = scaled(margin_loss(lengths(v), one_hot(labels, v)), net.model.margin_scale)
+    """Each image's total, margin and reconstruction loss; the decoder sees the capsules of the classes `mask`."""
+    margin = scaled(margin_loss(lengths(v), present(labels, v)), net.model.margin_scale)
     if not net.model.decoder:
         return torch.stack([margin, margin, torch.zeros_like(margin)])
-    reconstruction = reconstruction_loss(net.decode(v, mask), images)
+    reconstruction = reconstruction_loss(net.decode(v, mask), digits)
     return torch.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
