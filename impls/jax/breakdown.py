@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from impls.jax import cnn
 from impls.jax.layers import routed, votes
 from impls.jax.model import Params, losses, primary_capsules
 from impls.jax.optim import add_decayed_weights
+from impls.jax.overlay import overlay
 
 if TYPE_CHECKING:
     from impls.jax.impl import JaxCapsNet
@@ -30,18 +32,20 @@ def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
     Each is compiled as the training step is, at its first call. Together they take longer than the step, which takes its
     memory from the system once and hands on in fused loops what the parts write out and read again.
     """
-    order = jax.device_put(np.arange(impl.batch, dtype=np.int32) % len(impl.labels), impl.device)
-    shifts = jax.device_put(np.ones((impl.batch, 2), np.int8), impl.device)
+    shape = (impl.batch, impl.model.overlaid)
+    order = jax.device_put(np.arange(math.prod(shape), dtype=np.int32).reshape(shape) % len(impl.labels), impl.device)
+    shifts = jax.device_put(np.ones((*shape, 2), np.int8), impl.device)
 
     def data(images: Array, order: Array, shifts: Array) -> Array:
-        return impl.moved_pixels(images, order, shifts)
+        return overlay(impl.moved_digits(images, order, shifts))
 
     def optimiser(state: Any, grads: Params) -> Any:
         updates, moments = impl.adam.update(add_decayed_weights(impl.optim, grads, state[0]), state[1])
         return optax.apply_updates(state[0], updates), moments
 
     layers = _cnn_layers if impl.model.kind == "cnn" else _capsnet_layers
-    between = layers(impl, dict(impl.state[0]), impl.jit(data)(impl.images, order, shifts), impl.labels[order])
+    digits = impl.jit(impl.moved_digits)(impl.images, order, shifts)
+    between = layers(impl, dict(impl.state[0]), digits, impl.labels[order])
     params, state = dict(impl.state[0]), jax.tree.map(jnp.copy, impl.state)
     update = impl.jit(optimiser, donate_argnums=0)
 
@@ -52,8 +56,8 @@ def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
     return {"data": _blocking(impl.jit(data), impl.images, order, shifts), **between, "optimiser": optimise}
 
 
-def _capsnet_layers(impl: JaxCapsNet, params: Params, pixels: Array, labels: Array) -> dict[str, Callable[[], None]]:
-    model, products = impl.model, impl.products
+def _capsnet_layers(impl: JaxCapsNet, params: Params, digits: Array, labels: Array) -> dict[str, Callable[[], None]]:
+    model, products, pixels = impl.model, impl.products, overlay(digits)
 
     def conv(weights: Params, pixels: Array) -> Array:
         return primary_capsules(model, weights, pixels, products)
@@ -64,8 +68,8 @@ def _capsnet_layers(impl: JaxCapsNet, params: Params, pixels: Array, labels: Arr
     def routing(u_hat: Array, bias: Array | None) -> Array:
         return routed(u_hat, model.routing, bias)[0]
 
-    def decoder(weights: Params, v: Array, pixels: Array) -> Array:
-        return losses(model, weights, v, pixels, labels, labels, products).mean(1)[0]
+    def decoder(weights: Params, v: Array) -> Array:
+        return losses(model, weights, v, digits, labels, labels, products).mean(1)[0]
 
     convolutions = {name: w for name, w in params.items() if name.startswith(("conv1", "primary"))}
     dense = {name: w for name, w in params.items() if name.startswith("dec")}
@@ -76,22 +80,22 @@ def _capsnet_layers(impl: JaxCapsNet, params: Params, pixels: Array, labels: Arr
         "conv": _there_and_back(impl, lambda weights: conv(weights, pixels), convolutions),
         "votes": _there_and_back(impl, predict, u, params["digit.w"]),
         "routing": _there_and_back(impl, routing, u_hat, params.get("digit.b")),
-        "decoder": _there_and_back(impl, lambda weights, v: decoder(weights, v, pixels), dense, v),
+        "decoder": _there_and_back(impl, decoder, dense, v),
     }
     if not model.decoder:
         del found["decoder"]
     return found
 
 
-def _cnn_layers(impl: JaxCapsNet, params: Params, pixels: Array, labels: Array) -> dict[str, Callable[[], None]]:
-    model, products = impl.model, impl.products
+def _cnn_layers(impl: JaxCapsNet, params: Params, digits: Array, labels: Array) -> dict[str, Callable[[], None]]:
+    model, products, pixels = impl.model, impl.products, overlay(digits)
 
     def conv(weights: Params) -> Array:
-        return cnn.features(weights, pixels, products)
+        return cnn.features(model, weights, pixels, products)
 
     def loss(weights: Params, features: Array) -> Array:
         logits = cnn.logits(model, weights, features, products, *kept)
-        return cnn.losses(model, weights, logits, pixels, labels, labels, products).mean()
+        return cnn.losses(model, weights, logits, digits, labels, labels, products).mean()
 
     kept = [jnp.ones((len(pixels), model.dropped_units), jnp.uint8)] if model.dropped_units else []
     convolutions = {name: w for name, w in params.items() if name.startswith("conv")}

@@ -1,4 +1,4 @@
-"""The paper's baseline CNN (section 4.1) as functions over canonical weights, and its loss."""
+"""The paper's baseline CNNs (sections 4.1 and 6.1) as functions over canonical weights, and its loss."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from jaxtyping import Float, Int, UInt8
 
 from harness.spec import ModelSpec
 from impls.jax.convolution import same_convolution
+from impls.jax.overlay import present
 from impls.jax.precision import Products
-
-CONVOLUTIONS, DENSE = ("conv1", "conv2", "conv3"), ("fc1", "fc2", "fc3")
 
 Params = dict[str, Array]
 """Canonical names and layouts."""
@@ -23,8 +22,8 @@ def network(
     products: Products,
     kept: UInt8[Array, "B U"] | None = None,
 ) -> tuple[Float[Array, "B J"]]:
-    """Pixels in 0..1 to logits; in training `kept` is 1 where dropout keeps a unit of fc2, and 0 where not."""
-    return (logits(model, w, features(w, images, products), products, kept),)
+    """Pixels in 0..1 to logits; in training `kept` is 1 where dropout keeps a unit, and 0 where not."""
+    return (logits(model, w, features(model, w, images, products), products, kept),)
 
 
 def once(model: ModelSpec, w: Params, products: Products) -> tuple[()]:
@@ -32,12 +31,21 @@ def once(model: ModelSpec, w: Params, products: Products) -> tuple[()]:
     return ()
 
 
-def features(w: Params, images: Float[Array, "B y x c"], products: Products) -> Float[Array, "B yxf"]:
-    """Three ReLU convolutions, stride 1, SAME padding, flattened: rows, columns, channels."""
+def features(model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products) -> Float[Array, "B yxf"]:
+    """ReLU convolutions, stride 1, SAME padding, each with max pooling, flattened: rows, columns, channels."""
     x = images
-    for layer in CONVOLUTIONS:
+    for layer in model.cnn_convolutions:
         x = jax.nn.relu(same_convolution(x, w[f"{layer}.w"], products) + w[f"{layer}.b"])
+        if model.cnn_pool > 1:
+            x = max_pool(x, model.cnn_pool)
     return x.reshape(len(x), -1)
+
+
+def max_pool(x: Float[Array, "B y x f"], side: int) -> Float[Array, "B h w f"]:
+    """The largest of each side x side pixels; incomplete ones at the end are left out."""
+    count, height, width, filters = x.shape
+    inside = x[:, : height // side * side, : width // side * side]
+    return inside.reshape(count, height // side, side, width // side, side, filters).max((2, 4))
 
 
 def logits(
@@ -47,17 +55,19 @@ def logits(
     products: Products,
     kept: UInt8[Array, "B U"] | None = None,
 ) -> Float[Array, "B J"]:
-    """Two ReLU layers, dropout, a linear layer."""
-    hidden1 = jax.nn.relu(products.matmul(features, w["fc1.w"]) + w["fc1.b"])
-    hidden2 = jax.nn.relu(products.matmul(hidden1, w["fc2.w"]) + w["fc2.b"])
+    """ReLU layers, dropout, a linear layer."""
+    *hidden, last = model.cnn_dense
+    x = features
+    for layer in hidden:
+        x = jax.nn.relu(products.matmul(x, w[f"{layer}.w"]) + w[f"{layer}.b"])
     if kept is not None:
-        hidden2 = hidden2 * (kept.astype(hidden2.dtype) / (1 - model.dropout))  # so that evaluation need not scale
-    return products.matmul(hidden2, w["fc3.w"]) + w["fc3.b"]
+        x = x * (kept.astype(x.dtype) / (1 - model.dropout))  # so that evaluation need not scale
+    return products.matmul(x, w[f"{last}.w"]) + w[f"{last}.b"]
 
 
-def scores(logits: Float[Array, "B J"]) -> Float[Array, "B J"]:
-    """The probabilities of the classes."""
-    return jax.nn.softmax(logits, axis=1)
+def scores(model: ModelSpec, logits: Float[Array, "B J"]) -> Float[Array, "B J"]:
+    """The probabilities of the classes; of several digits, each by itself."""
+    return jax.nn.softmax(logits, axis=1) if model.overlaid == 1 else jax.nn.sigmoid(logits)
 
 
 def outputs(
@@ -65,18 +75,20 @@ def outputs(
 ) -> tuple[Array | None, ...]:
     """The fields of `harness.spec.Outputs`."""
     (found,) = network(model, w, images, products)
-    return None, scores(found), None, None
+    return None, scores(model, found), None, None
 
 
 def losses(
     model: ModelSpec,
     w: Params,
     logits: Float[Array, "B J"],
-    images: Float[Array, "B y x c"],
-    labels: Int[Array, " B"],
-    mask: Int[Array, " B"],
+    digits: Float[Array, "B K y x c"],
+    labels: Int[Array, "B K"],
+    mask: Int[Array, "B K"],
     products: Products,
 ) -> Float[Array, "1 B"]:
-    """Each image's cross-entropy; there is no decoder that `images` and `mask` could mean anything to."""
-    present = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
-    return -(present * jax.nn.log_softmax(logits, axis=1)).sum(1)[None]
+    """Each image's cross-entropy; there is no decoder that `digits` and `mask` could mean anything to."""
+    target = present(labels, logits)
+    if model.overlaid == 1:
+        return -(target * jax.nn.log_softmax(logits, axis=1)).sum(1)[None]
+    return (jax.nn.softplus(logits) - target * logits).sum(1)[None]

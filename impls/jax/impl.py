@@ -31,6 +31,7 @@ from impls.jax import breakdown, cnn
 from impls.jax import model as capsnet
 from impls.jax.model import Params
 from impls.jax.optim import adam, add_decayed_weights
+from impls.jax.overlay import is_right, overlay, winners
 from impls.jax.precision import Products
 
 ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
@@ -122,36 +123,40 @@ class JaxCapsNet:
     def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
         self.images, self.labels = self._device(images), self._device(labels, np.int32)
 
-    def _pixels(self, images: UInt8[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        return images.astype(self.dtype) / 255
+    def _digits(self, images: UInt8[Array, "*n H W C"]) -> Float[Array, "B K H W C"]:
+        """Pixels in 0..1, with an axis for the digits of an image, one or more."""
+        return images.reshape(-1, self.model.overlaid, *self.model.image).astype(self.dtype) / 255
 
-    def moved_pixels(
-        self, images: UInt8[Array, "N H W C"], order: Int[Array, " B"], shifts: Int8[Array, "B 2"]
-    ) -> Float[Array, "B H W C"]:
+    def _classes(self, labels: Int[Array, " B *K"]) -> Int[Array, "B K"]:
+        return labels.reshape(-1, self.model.overlaid)
+
+    def moved_digits(
+        self, images: UInt8[Array, "N H W C"], order: Int[Array, " B *K"], shifts: Int8[Array, "B *K 2"]
+    ) -> Float[Array, "B K H W C"]:
         """A batch of the staged images, gathered and shifted."""
-        return self._pixels(shift_images(images[order], shifts))
+        return self._digits(shift_images(images[order.ravel()], shifts.reshape(-1, 2)))
 
-    def _forward(self, params: Params, images: UInt8[Array, "B H W C"]) -> tuple[Array | None, ...]:
-        return self.kind.outputs(self.model, params, self._pixels(images), self.products)
+    def _forward(self, params: Params, images: UInt8[Array, "B *K H W C"]) -> tuple[Array | None, ...]:
+        return self.kind.outputs(self.model, params, overlay(self._digits(images)), self.products)
 
-    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
+    def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs:
         found = self._outputs(self.state[0], self._device(images))
         return Outputs(*(None if array is None else np.array(array) for array in found))
 
     def _loss_and_grads(
-        self, params: Params, images: UInt8[Array, "B H W C"], labels: Int[Array, " B"]
+        self, params: Params, images: UInt8[Array, "B *K H W C"], labels: Int[Array, " B *K"]
     ) -> tuple[Params, Float[Array, " T"]]:
-        pixels = self._pixels(images)
+        digits, classes = self._digits(images), self._classes(labels)
 
         def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, " T"]]:
-            top, *_ = self.kind.network(self.model, params, pixels, self.products)
-            means = self.kind.losses(self.model, params, top, pixels, labels, labels, self.products).mean(1)
+            top, *_ = self.kind.network(self.model, params, overlay(digits), self.products)
+            means = self.kind.losses(self.model, params, top, digits, classes, classes, self.products).mean(1)
             return means[0], means
 
         return jax.grad(mean_losses, has_aux=True)(params)
 
     def loss_and_grads(
-        self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
+        self, images: UInt8[np.ndarray, "B *K H W C"], labels: Int[np.ndarray, " B *K"]
     ) -> tuple[Loss, Weights]:
         grads, means = self._grads(self.state[0], self._device(images), self._device(labels, np.int32))
         return Loss(*means.tolist()), self._numpy(grads)
@@ -160,21 +165,21 @@ class JaxCapsNet:
         self,
         state: State,
         data: tuple[UInt8[Array, "N H W C"], Int[Array, " N"]],
-        order: Int[Array, " B"],
-        shifts: Int8[Array, "B 2"],
+        order: Int[Array, " B *K"],
+        shifts: Int8[Array, "B *K 2"],
         weight: Float[Array, " B"],
         *kept: UInt8[Array, "B U"],
     ) -> tuple[State, Float[Array, " values"]]:
         """One step. Losses are means over the images of weight 1; the last value is how many of them are right."""
         params, optimiser = state
-        pixels = self.moved_pixels(data[0], order, shifts)
-        labels = data[1][order]
+        digits = self.moved_digits(data[0], order, shifts)
+        labels = self._classes(data[1][order])
 
         def mean_losses(params: Params) -> tuple[Float[Array, ""], Float[Array, " values"]]:
-            top, *_ = self.kind.network(self.model, params, pixels, self.products, *kept)
-            values = self.kind.losses(self.model, params, top, pixels, labels, labels, self.products)
+            top, *_ = self.kind.network(self.model, params, overlay(digits), self.products, *kept)
+            values = self.kind.losses(self.model, params, top, digits, labels, labels, self.products)
             means = values @ weight / weight.sum()
-            correct = ((self.kind.scores(top).argmax(1) == labels) * weight).sum()
+            correct = (is_right(self._predicted(top), labels) * weight).sum()
             return means[0], jnp.append(means, correct)
 
         grads, values = jax.grad(mean_losses, has_aux=True)(params)
@@ -202,45 +207,49 @@ class JaxCapsNet:
 
         return self._loop(count, step, (state, jnp.zeros((BLOCK, len(self.model.loss_terms) + 1), self.dtype)))
 
+    def _predicted(self, top: Array) -> Int[Array, "B K"]:
+        return winners(self.kind.scores(self.model, top), self.model.overlaid)
+
     def _evaluate(
         self,
         params: Params,
         once: tuple[Array | None, ...],
-        images: UInt8[Array, "B H W C"],
-        labels: Int[Array, " B"],
+        images: UInt8[Array, "B *K H W C"],
+        labels: Int[Array, " B *K"],
         weight: Float[Array, " B"],
-    ) -> tuple[Float[Array, " T"], Int[Array, " B"]]:
-        """Losses summed over the images of weight 1, and every image's predicted class."""
-        pixels = self._pixels(images)
-        top, *_ = self.kind.network(self.model, params, pixels, self.products, *once)
-        predicted = self.kind.scores(top).argmax(1)
-        mask = labels if self.model.evaluation_mask == "label" else predicted
-        return self.kind.losses(self.model, params, top, pixels, labels, mask, self.products) @ weight, predicted
+    ) -> tuple[Float[Array, " T"], Int[Array, "B K"]]:
+        """Losses summed over the images of weight 1, and every image's predicted classes."""
+        digits, classes = self._digits(images), self._classes(labels)
+        top, *_ = self.kind.network(self.model, params, overlay(digits), self.products, *once)
+        predicted = self._predicted(top)
+        mask = classes if self.model.evaluation_mask == "label" else predicted
+        return self.kind.losses(self.model, params, top, digits, classes, mask, self.products) @ weight, predicted
 
     def _evaluate_steps(
         self,
         params: Params,
-        steps: tuple[UInt8[Array, "S B H W C"], Int[Array, "S B"], Float[Array, "S B"]],
+        steps: tuple[UInt8[Array, "S B *K H W C"], Int[Array, "S B *K"], Float[Array, "S B"]],
         count: int | Int[Array, ""],
-    ) -> tuple[Float[Array, "S T"], Int[Array, "S B"]]:
+    ) -> tuple[Float[Array, "S T"], Int[Array, "S B K"]]:
         """The first `count` steps of a block, as `_train_steps`."""
         once = self.kind.once(self.model, params, self.products)
 
         def step(
-            index: Int[Array, ""], found: tuple[Float[Array, "S T"], Int[Array, "S B"]]
-        ) -> tuple[Float[Array, "S T"], Int[Array, "S B"]]:
+            index: Int[Array, ""], found: tuple[Float[Array, "S T"], Int[Array, "S B K"]]
+        ) -> tuple[Float[Array, "S T"], Int[Array, "S B K"]]:
             sums, predicted = self._evaluate(params, once, *(part[index] for part in steps))
             return found[0].at[index].set(sums), found[1].at[index].set(predicted.astype(jnp.int32))
 
         sums = jnp.zeros((BLOCK, len(self.model.loss_terms)), self.dtype)
-        return self._loop(count, step, (sums, jnp.zeros(steps[1].shape, jnp.int32)))
+        return self._loop(count, step, (sums, jnp.zeros((*steps[2].shape, self.model.overlaid), jnp.int32)))
 
     def compile(self, batch: int) -> None:
         self.batch = batch
         weights = self.dump()
         moments = self.dump_moments() if int(self.state[1].count) else None  # `load` makes fresh ones
         self.train(EpochPlan.blank(self.model, batch))
-        self.evaluate(np.array(self.images[:1]), np.array(self.labels[:1]))
+        blank = np.zeros((1, *self.model.several, *self.model.image), np.uint8)
+        self.evaluate(blank, np.zeros((1, *self.model.several), np.int32))
         self.load(weights, moments)
 
     def train(self, plan: EpochPlan) -> TrainTotals:
@@ -254,13 +263,13 @@ class JaxCapsNet:
         means = weight.sum(1) @ totals[:, :-1] / count
         return TrainTotals(count, Loss(*means.tolist()), round(totals[:, -1].sum()))
 
-    def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
+    def evaluate(self, images: UInt8[np.ndarray, "N *K H W C"], labels: Int[np.ndarray, " N *K"]) -> EvalTotals:
         parts = (images, labels.astype(np.int32), np.ones(len(labels), self.dtype))
         total, predicted = np.zeros(len(self.model.loss_terms)), []
         for steps, count in _blocks(tuple(batched(part, self.batch) for part in parts)):
-            sums, winners = self._eval_block(self.state[0], steps, count)
+            sums, found = self._eval_block(self.state[0], steps, count)
             total += np.array(sums, np.float64).sum(0)
-            predicted.append(np.array(winners, np.int64).ravel())
+            predicted.append(np.array(found, np.int64).reshape(-1, *self.model.several))
         return EvalTotals(Loss(*(total / len(labels)).tolist()), np.concatenate(predicted)[: len(labels)])
 
     def parts(self) -> dict[str, Callable[[], None]]:

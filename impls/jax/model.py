@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
 from impls.jax.convolution import convolution, kernel_spectrum
 from impls.jax.layers import lengths, routed, scaled, squash, votes
+from impls.jax.overlay import one_hot, present, winners
 from impls.jax.precision import Products
 
 Params = dict[str, Array]
@@ -44,15 +45,18 @@ def network(
     return routed(u_hat, model.routing, w["digit.b"] if model.digit_bias else None)
 
 
-def decode(w: Params, v: Float[Array, "B J e"], mask: Int[Array, " B"], products: Products) -> Float[Array, "B p"]:
-    """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer."""
-    masked = (v * one_hot(mask, v)[..., None]).reshape(len(v), -1)
+def decode(w: Params, v: Float[Array, "B J e"], mask: Int[Array, "B K"], products: Products) -> Float[Array, "BK p"]:
+    """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
+
+    K digits of an image one after the other, each from its own capsule alone (section 6.2).
+    """
+    masked = (v[:, None] * one_hot(mask, v)[..., None]).reshape(mask.size, -1)
     hidden1 = jax.nn.relu(products.matmul(masked, w["dec1.w"]) + w["dec1.b"])
     hidden2 = jax.nn.relu(products.matmul(hidden1, w["dec2.w"]) + w["dec2.b"])
     return jax.nn.sigmoid(products.matmul(hidden2, w["dec3.w"]) + w["dec3.b"])
 
 
-def scores(v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
+def scores(model: ModelSpec, v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
     """The lengths of the output capsules: the probabilities of the classes (section 2)."""
     return lengths(v)
 
@@ -60,17 +64,13 @@ def scores(v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
 def outputs(
     model: ModelSpec, w: Params, images: Float[Array, "B y x c"], products: Products
 ) -> tuple[Array | None, ...]:
-    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsule."""
+    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsules."""
     v, coupling = network(model, w, images, products)
-    length, reconstruction = scores(v), None
+    length, reconstruction = scores(model, v), None
     if model.decoder:
-        reconstruction = decode(w, v, length.argmax(1), products).reshape(images.shape)
+        found = decode(w, v, winners(length, model.overlaid), products)
+        reconstruction = found.reshape(-1, *model.several, *model.image)
     return v, length, coupling.mT, reconstruction
-
-
-def one_hot(classes: Int[Array, " B"], v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
-    """Masks for the capsules `v`, in their precision."""
-    return jax.nn.one_hot(classes, v.shape[1], dtype=v.dtype)
 
 
 def margin_loss(length: Float[Array, "B J"], present: Float[Array, "B J"]) -> Float[Array, " B"]:
@@ -80,23 +80,23 @@ def margin_loss(length: Float[Array, "B J"], present: Float[Array, "B J"]) -> Fl
     return (present * missed + MARGIN_LAMBDA * (1 - present) * imagined).sum(1)
 
 
-def reconstruction_loss(reconstruction: Float[Array, "B p"], images: Float[Array, "B y x c"]) -> Float[Array, " B"]:
-    """Section 4.1: the sum of squared differences of an image's pixels, not yet scaled down by 0.0005."""
-    return ((reconstruction - images.reshape(reconstruction.shape)) ** 2).sum(1)
+def reconstruction_loss(reconstruction: Float[Array, "BK p"], digits: Float[Array, "B K y x c"]) -> Float[Array, " B"]:
+    """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
+    return ((reconstruction.reshape(len(digits), -1) - digits.reshape(len(digits), -1)) ** 2).sum(1)
 
 
 def losses(
     model: ModelSpec,
     w: Params,
     v: Float[Array, "B J e"],
-    images: Float[Array, "B y x c"],
-    labels: Int[Array, " B"],
-    mask: Int[Array, " B"],
+    digits: Float[Array, "B K y x c"],
+    labels: Int[Array, "B K"],
+    mask: Int[Array, "B K"],
     products: Products,
 ) -> Float[Array, "3 B"]:
-    """Each image's total, margin and reconstruction loss; the decoder sees the capsule of class `mask`."""
-    margin = scaled(margin_loss(lengths(v), one_hot(labels, v)), model.margin_scale)
+    """Each image's total, margin and reconstruction loss; the decoder sees the capsules of the classes `mask`."""
+    margin = scaled(margin_loss(lengths(v), present(labels, v)), model.margin_scale)
     if not model.decoder:
         return jnp.stack([margin, margin, jnp.zeros_like(margin)])
-    reconstruction = reconstruction_loss(decode(w, v, mask, products), images)
+    reconstruction = reconstruction_loss(decode(w, v, mask, products), digits)
     return jnp.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])

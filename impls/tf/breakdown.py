@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from impls.tf.cnn import Cnn
 from impls.tf.layers import routed
 from impls.tf.model import CapsNet, losses
 from impls.tf.optim import Adam
+from impls.tf.overlay import overlay
 
 if TYPE_CHECKING:
     from impls.tf.impl import TfCapsNet
@@ -30,8 +32,9 @@ def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
     """The parts of a training step of `impl.batch` images, on its weights and images; see `harness.spec.Profiled`."""
     net = impl.net
     compiled: Callable[..., Any] = tf.function(autograph=False) if impl.compiled else lambda function: function
-    order = tf.range(impl.batch) % len(impl.images)
-    shifts = tf.zeros((impl.batch, 2), tf.int8)
+    shape = (impl.batch, impl.model.overlaid)
+    order = tf.reshape(tf.range(math.prod(shape)) % len(impl.images), shape)
+    shifts = tf.zeros((*shape, 2), tf.int8)
     layers = _cnn_layers if net.model.kind == "cnn" else _capsnet_layers
     with tf.device(impl.device):
         between = layers(net, *impl.batch_of(order, shifts))
@@ -48,7 +51,7 @@ def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
         update = tf.function(update, jit_compile=True, autograph=False)  # as `impl.update` is
 
     steps = {
-        "data": (compiled(lambda: impl.batch_of(order, shifts)), ()),
+        "data": (compiled(lambda: overlay(impl.batch_of(order, shifts)[0])), ()),
         **{name: (compiled(function), inputs) for name, (function, inputs) in between.items()},
         "optimiser": (update, (grads,)),
     }
@@ -68,7 +71,8 @@ Layers = dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]]
 """Name of a part -> what does it once, forward and backward, and what that is called with."""
 
 
-def _capsnet_layers(net: CapsNet, pixels: Tensor, labels: Tensor) -> Layers:
+def _capsnet_layers(net: CapsNet, digits: Tensor, labels: Tensor) -> Layers:
+    pixels = overlay(digits)
     u = net.primary_capsules(pixels)
     u_hat = net.votes(u)
     bias = [] if net.digit_bias is None else [net.digit_bias]
@@ -80,7 +84,7 @@ def _capsnet_layers(net: CapsNet, pixels: Tensor, labels: Tensor) -> Layers:
         return routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))[0]
 
     def decoding(v: Tensor) -> Tensor:
-        return losses(net, v, pixels, labels, labels)[0]
+        return losses(net, v, digits, labels, labels)[0]
 
     found: Layers = {
         "conv": (lambda: _there_and_back(lambda: net.primary_capsules(pixels), (), convolutions), ()),
@@ -93,14 +97,15 @@ def _capsnet_layers(net: CapsNet, pixels: Tensor, labels: Tensor) -> Layers:
     return found
 
 
-def _cnn_layers(net: Cnn, pixels: Tensor, labels: Tensor) -> Layers:
+def _cnn_layers(net: Cnn, digits: Tensor, labels: Tensor) -> Layers:
+    pixels = overlay(digits)
     features = net.features(pixels)
     kept = [tf.ones((len(pixels), net.model.dropped_units), tf.uint8)] if net.model.dropped_units else []
     convolutions = [weight for name, weight in net.canonical().items() if name.startswith("conv")]
     dense = [weight for name, weight in net.canonical().items() if name.startswith("fc")]
 
     def loss(features: Tensor) -> Tensor:
-        return cnn.losses(net, net.logits(features, *kept), pixels, labels, labels)[0]
+        return cnn.losses(net, net.logits(features, *kept), digits, labels, labels)[0]
 
     return {
         "conv": (lambda: _there_and_back(lambda: net.features(pixels), (), convolutions), ()),

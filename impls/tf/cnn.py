@@ -1,6 +1,10 @@
-"""The paper's baseline CNN (section 4.1) as a Keras model, and its loss."""
+"""The paper's baseline CNNs (sections 4.1 and 6.1) as a Keras model, and its loss."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,11 +12,10 @@ import tensorflow as tf
 from jaxtyping import Float, Int, UInt8
 
 from harness.spec import ModelSpec, Runtime
+from impls.tf.overlay import present
 from impls.tf.precision import linear, operand, result
 
 Tensor = tf.Tensor
-
-CONVOLUTIONS, DENSE = ("conv1", "conv2", "conv3"), ("fc1", "fc2", "fc3")
 
 
 class Cnn(keras.Model):
@@ -22,26 +25,22 @@ class Cnn(keras.Model):
         dtype = np.dtype(runtime.dtype).name
         super().__init__(dtype=dtype)
         self.model, self.precision = model, runtime.precision
-        height, width, channels = model.image
-        first, second, third = model.cnn_channels
-        self.conv1 = keras.layers.Conv2D(first, model.cnn_kernel, padding="same", dtype=dtype)
-        self.conv2 = keras.layers.Conv2D(second, model.cnn_kernel, padding="same", dtype=dtype)
-        self.conv3 = keras.layers.Conv2D(third, model.cnn_kernel, padding="same", dtype=dtype)
-        self.fc1 = keras.layers.Dense(model.cnn_units[0], dtype=dtype)
-        self.fc2 = keras.layers.Dense(model.cnn_units[1], dtype=dtype)
-        self.fc3 = keras.layers.Dense(model.classes, dtype=dtype)
-        self.conv1.build((None, height, width, channels))
-        self.conv2.build((None, height, width, first))
-        self.conv3.build((None, height, width, second))
-        self.fc1.build((None, height * width * third))
-        self.fc2.build((None, model.cnn_units[0]))
-        self.fc3.build((None, model.cnn_units[1]))
+        channels = itertools.pairwise((model.image[2], *model.cnn_channels))
+        layers = zip(model.cnn_convolutions, model.cnn_grids[:-1], model.cnn_kernels, channels, strict=True)
+        for name, grid, kernel, (fan_in, fan_out) in layers:
+            layer = keras.layers.Conv2D(fan_out, kernel, padding="same", dtype=dtype)
+            layer.build((None, *grid, fan_in))
+            setattr(self, name, layer)
+        for name, (fan_in, fan_out) in zip(model.cnn_dense, itertools.pairwise(model.cnn_widths), strict=True):
+            layer = keras.layers.Dense(fan_out, dtype=dtype)
+            layer.build((None, fan_in))
+            setattr(self, name, layer)
         self.built = True
 
     def call(
         self, images: Float[Tensor, "B y x c"], kept: UInt8[Tensor, "B U"] | None = None
     ) -> tuple[Float[Tensor, "B J"]]:
-        """Pixels in 0..1 to logits; in training `kept` is 1 where dropout keeps a unit of fc2, and 0 where not."""
+        """Pixels in 0..1 to logits; in training `kept` is 1 where dropout keeps a unit, and 0 where not."""
         return (self.logits(self.features(images), kept),)
 
     def once(self) -> tuple[()]:
@@ -49,23 +48,30 @@ class Cnn(keras.Model):
         return ()
 
     def features(self, images: Float[Tensor, "B y x c"]) -> Float[Tensor, "B yxf"]:
-        """Three ReLU convolutions, stride 1, SAME padding, flattened: rows, columns, channels."""
+        """ReLU convolutions, stride 1, SAME padding, each with max pooling, flattened: rows, columns, channels."""
         x = images
-        for layer in (self.conv1, self.conv2, self.conv3):
+        for layer in self._named(self.model.cnn_convolutions):
             weight = operand(tf.convert_to_tensor(layer.kernel), self.precision)
             product = tf.nn.conv2d(operand(x, self.precision), weight, 1, "SAME")
             x = tf.nn.relu(tf.nn.bias_add(result(product, self.precision), layer.bias))
+            if self.model.cnn_pool > 1:
+                x = tf.nn.max_pool2d(x, self.model.cnn_pool, self.model.cnn_pool, "VALID")
         return tf.reshape(x, (x.shape[0], -1))
 
     def logits(
         self, features: Float[Tensor, "B yxf"], kept: UInt8[Tensor, "B U"] | None = None
     ) -> Float[Tensor, "B J"]:
-        """Two ReLU layers, dropout, a linear layer."""
-        hidden1 = tf.nn.relu(self._dense(self.fc1, features))
-        hidden2 = tf.nn.relu(self._dense(self.fc2, hidden1))
+        """ReLU layers, dropout, a linear layer."""
+        *hidden, last = self._named(self.model.cnn_dense)
+        x = features
+        for layer in hidden:
+            x = tf.nn.relu(self._dense(layer, x))
         if kept is not None:
-            hidden2 = hidden2 * (tf.cast(kept, hidden2.dtype) / (1 - self.model.dropout))  # evaluation need not scale
-        return self._dense(self.fc3, hidden2)
+            x = x * (tf.cast(kept, x.dtype) / (1 - self.model.dropout))  # so that evaluation need not scale
+        return self._dense(last, x)
+
+    def _named(self, names: Sequence[str]) -> list[Any]:
+        return [getattr(self, name) for name in names]
 
     def _dense(self, layer: keras.layers.Dense, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, tf.convert_to_tensor(layer.kernel), layer.bias, self.precision)
@@ -73,7 +79,7 @@ class Cnn(keras.Model):
     def canonical(self) -> dict[str, keras.Variable]:
         """The variables under canonical names: Keras's layouts are the canonical ones."""
         named: dict[str, keras.Variable] = {}
-        for name in (*CONVOLUTIONS, *DENSE):
+        for name in (*self.model.cnn_convolutions, *self.model.cnn_dense):
             layer = getattr(self, name)
             named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
         return named
@@ -82,23 +88,25 @@ class Cnn(keras.Model):
 Network = Cnn
 
 
-def scores(logits: Float[Tensor, "B J"]) -> Float[Tensor, "B J"]:
-    """The probabilities of the classes."""
-    return tf.nn.softmax(logits, axis=1)
+def scores(model: ModelSpec, logits: Float[Tensor, "B J"]) -> Float[Tensor, "B J"]:
+    """The probabilities of the classes; of several digits, each by itself."""
+    return tf.nn.softmax(logits, axis=1) if model.overlaid == 1 else tf.sigmoid(logits)
 
 
 def outputs(net: Cnn, images: Float[Tensor, "B y x c"]) -> tuple[Tensor | None, ...]:
     """The fields of `harness.spec.Outputs`."""
     (logits,) = net(images)
-    return None, scores(logits), None, None
+    return None, scores(net.model, logits), None, None
 
 
 def losses(
     net: Cnn,
     logits: Float[Tensor, "B J"],
-    images: Float[Tensor, "B y x c"],
-    labels: Int[Tensor, " B"],
-    mask: Int[Tensor, " B"],
+    digits: Float[Tensor, "B K y x c"],
+    labels: Int[Tensor, "B K"],
+    mask: Int[Tensor, "B K"],
 ) -> Float[Tensor, "1 B"]:
-    """Each image's cross-entropy; there is no decoder that `images` and `mask` could mean anything to."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)[None]
+    """Each image's cross-entropy; there is no decoder that `digits` and `mask` could mean anything to."""
+    if net.model.overlaid == 1:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels[:, 0], logits)[None]
+    return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(present(labels, logits), logits), 1)[None]

@@ -27,6 +27,7 @@ from harness.spec import (
 from impls.tf import breakdown, cnn
 from impls.tf import model as capsnet
 from impls.tf.optim import Adam
+from impls.tf.overlay import is_right, overlay, winners
 
 ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
 """Model kind -> the module with its `Network`, `scores`, `outputs` and `losses`."""
@@ -103,49 +104,59 @@ class TfCapsNet:
         with tf.device(self.device):
             self.images, self.labels = tf.constant(images), tf.constant(labels, tf.int32)
 
-    def _pixels(self, images: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
-        return tf.cast(images, self.dtype) / 255
+    def _digits(self, images: UInt8[Tensor, "*n H W C"]) -> Float[Tensor, "B K H W C"]:
+        """Pixels in 0..1, with an axis for the digits of an image, one or more."""
+        digits = tf.reshape(images, (-1, self.model.overlaid, *self.model.image))
+        return tf.cast(digits, self.dtype) / 255
 
-    def forward(self, images: UInt8[np.ndarray, "B H W C"]) -> Outputs:
-        found = self.kind.outputs(self.net, self._pixels(tf.constant(images)))
+    def _classes(self, labels: Int[Tensor, " B *K"]) -> Int[Tensor, "B K"]:
+        return tf.reshape(labels, (-1, self.model.overlaid))
+
+    def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs:
+        found = self.kind.outputs(self.net, overlay(self._digits(tf.constant(images))))
         return Outputs(*(None if tensor is None else tensor.numpy() for tensor in found))
 
     def loss_and_grads(
-        self, images: UInt8[np.ndarray, "B H W C"], labels: Int[np.ndarray, " B"]
+        self, images: UInt8[np.ndarray, "B *K H W C"], labels: Int[np.ndarray, " B *K"]
     ) -> tuple[Loss, Weights]:
-        pixels, classes = self._pixels(tf.constant(images)), tf.constant(labels, tf.int32)
+        digits, classes = self._digits(tf.constant(images)), self._classes(tf.constant(labels, tf.int32))
         canonical = self.net.canonical()
         with tf.GradientTape() as tape:
-            top, *_ = self.net(pixels)
-            means = tf.reduce_mean(self.kind.losses(self.net, top, pixels, classes, classes), 1)
+            top, *_ = self.net(overlay(digits))
+            means = tf.reduce_mean(self.kind.losses(self.net, top, digits, classes, classes), 1)
             total = means[0]
         grads = tape.gradient(total, {name: variable.value for name, variable in canonical.items()})
         return Loss(*means.numpy().tolist()), {name: grad.numpy() for name, grad in grads.items()}
 
     def batch_of(
-        self, order: Int[Tensor, " B"], shifts: Int8[Tensor, "B 2"]
-    ) -> tuple[Float[Tensor, "B H W C"], Int[Tensor, " B"]]:
-        """Pixels and labels of staged images."""
-        return self._pixels(shift_images(tf.gather(self.images, order), shifts)), tf.gather(self.labels, order)
+        self, order: Int[Tensor, " B *K"], shifts: Int8[Tensor, "B *K 2"]
+    ) -> tuple[Float[Tensor, "B K H W C"], Int[Tensor, "B K"]]:
+        """Digits and labels of staged images."""
+        each = tf.reshape(order, (-1,))
+        moved = shift_images(tf.gather(self.images, each), tf.reshape(shifts, (-1, 2)))
+        return self._digits(moved), self._classes(tf.gather(self.labels, each))
 
     def _train(
         self,
-        order: Int[Tensor, " B"],
-        shifts: Int8[Tensor, "B 2"],
+        order: Int[Tensor, " B *K"],
+        shifts: Int8[Tensor, "B *K 2"],
         weight: Float[Tensor, " B"],
         *kept: UInt8[Tensor, "B U"],
     ) -> Float[Tensor, " values"]:
         """One step. Losses are means over the images of weight 1; the last value is how many of them are right."""
-        pixels, labels = self.batch_of(order, shifts)
+        digits, labels = self.batch_of(order, shifts)
         with tf.GradientTape() as tape:
-            top, *_ = self.net(pixels, *kept)
-            values = self.kind.losses(self.net, top, pixels, labels, labels)
+            top, *_ = self.net(overlay(digits), *kept)
+            values = self.kind.losses(self.net, top, digits, labels, labels)
             means = tf.reduce_sum(values * weight, 1) / tf.reduce_sum(weight)
             total = means[0]
         self.update(tape.gradient(total, [variable.value for variable in self.net.trainable_variables]))
-        right = tf.argmax(self.kind.scores(top), 1, tf.int32) == labels
+        right = is_right(self._predicted(top), labels)
         correct = tf.reduce_sum(tf.cast(right, weight.dtype) * weight)
         return tf.concat([means, correct[None]], 0)
+
+    def _predicted(self, top: Tensor) -> Int[Tensor, "B K"]:
+        return winners(self.kind.scores(self.model, top), self.model.overlaid)
 
     def update(self, grads: list[Tensor]) -> None:
         """Adam's step, from gradients in the order of the network's variables."""
@@ -153,24 +164,25 @@ class TfCapsNet:
 
     def _evaluate(
         self,
-        images: UInt8[Tensor, "B H W C"],
-        labels: Int[Tensor, " B"],
+        images: UInt8[Tensor, "B *K H W C"],
+        labels: Int[Tensor, " B *K"],
         weight: Float[Tensor, " B"],
         *once: Tensor | None,
-    ) -> tuple[Float[Tensor, " T"], Int[Tensor, " B"]]:
-        """Losses summed over the images of weight 1, and every image's predicted class."""
-        pixels = self._pixels(images)
-        top, *_ = self.net(pixels, *once)
-        predicted = tf.argmax(self.kind.scores(top), 1)
-        mask = labels if self.model.evaluation_mask == "label" else predicted
-        return tf.reduce_sum(self.kind.losses(self.net, top, pixels, labels, mask) * weight, 1), predicted
+    ) -> tuple[Float[Tensor, " T"], Int[Tensor, "B K"]]:
+        """Losses summed over the images of weight 1, and every image's predicted classes."""
+        digits, classes = self._digits(images), self._classes(labels)
+        top, *_ = self.net(overlay(digits), *once)
+        predicted = self._predicted(top)
+        mask = classes if self.model.evaluation_mask == "label" else predicted
+        return tf.reduce_sum(self.kind.losses(self.net, top, digits, classes, mask) * weight, 1), predicted
 
     def compile(self, batch: int) -> None:
         self.batch = batch
         weights = self.dump()
         moments = self.dump_moments() if int(self.adam.iterations) else None  # `load` makes fresh ones
         self.train(EpochPlan.blank(self.model, batch))
-        self.evaluate(self.images[:1].numpy(), self.labels[:1].numpy())
+        blank = np.zeros((1, *self.model.several, *self.model.image), np.uint8)
+        self.evaluate(blank, np.zeros((1, *self.model.several), np.int32))
         self.load(weights, moments)
 
     def train(self, plan: EpochPlan) -> TrainTotals:
@@ -184,7 +196,7 @@ class TfCapsNet:
         means = weight.sum(1) @ totals[:, :-1] / count
         return TrainTotals(count, Loss(*means.tolist()), round(totals[:, -1].sum()))
 
-    def evaluate(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> EvalTotals:
+    def evaluate(self, images: UInt8[np.ndarray, "N *K H W C"], labels: Int[np.ndarray, " N *K"]) -> EvalTotals:
         parts = (images, labels.astype(np.int32), np.ones(len(labels), self.dtype))
         with tf.device(self.device):
             once = self._once()
@@ -193,8 +205,8 @@ class TfCapsNet:
                 for batch in zip(*(batched(part, self.batch) for part in parts), strict=True)
             ]
         total = np.sum([values.numpy().astype(np.float64) for values, _ in results], axis=0)
-        predicted = np.concatenate([winners.numpy() for _, winners in results])
-        return EvalTotals(Loss(*(total / len(labels)).tolist()), predicted[: len(labels)])
+        found = np.concatenate([predicted.numpy() for _, predicted in results])[: len(labels)]
+        return EvalTotals(Loss(*(total / len(labels)).tolist()), found.reshape(-1, *self.model.several))
 
     def parts(self) -> dict[str, Callable[[], None]]:
         """See `impls.tf.breakdown`."""

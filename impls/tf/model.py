@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec, Runtime
 from impls.tf.convolution import PrimaryConv2D
 from impls.tf.layers import lengths, routed, scaled, squash, votes
+from impls.tf.overlay import one_hot, present, winners
 from impls.tf.precision import linear, operand, result
 
 Tensor = tf.Tensor
@@ -74,9 +75,13 @@ class CapsNet(keras.Model):
         u, w = operand(u, self.precision), operand(tf.convert_to_tensor(self.digit), self.precision)
         return result(votes(u, w), self.precision)
 
-    def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, " B"]) -> Float[Tensor, "B p"]:
-        """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer."""
-        hidden1 = tf.nn.relu(self._dense(self.dec1, tf.reshape(v * one_hot(mask, v)[..., None], (v.shape[0], -1))))
+    def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, "B K"]) -> Float[Tensor, "BK p"]:
+        """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
+
+        K digits of an image one after the other, each from its own capsule alone (section 6.2).
+        """
+        masked = v[:, None] * one_hot(mask, v)[..., None]
+        hidden1 = tf.nn.relu(self._dense(self.dec1, tf.reshape(masked, (-1, v.shape[1] * v.shape[2]))))
         hidden2 = tf.nn.relu(self._dense(self.dec2, hidden1))
         return tf.sigmoid(self._dense(self.dec3, hidden2))
 
@@ -97,23 +102,20 @@ class CapsNet(keras.Model):
 Network = CapsNet
 
 
-def scores(v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:
+def scores(model: ModelSpec, v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:
     """The lengths of the output capsules: the probabilities of the classes (section 2)."""
     return lengths(v)
 
 
 def outputs(net: CapsNet, images: Float[Tensor, "B y x c"]) -> tuple[Tensor | None, ...]:
-    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsule."""
+    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsules."""
+    model = net.model
     v, coupling = net(images)
-    length, reconstruction = scores(v), None
-    if net.model.decoder:
-        reconstruction = tf.reshape(net.decode(v, tf.argmax(length, 1)), images.shape)
+    length, reconstruction = scores(model, v), None
+    if model.decoder:
+        found = net.decode(v, winners(length, model.overlaid))
+        reconstruction = tf.reshape(found, (-1, *model.several, *model.image))
     return v, length, tf.transpose(coupling, (0, 2, 1)), reconstruction
-
-
-def one_hot(classes: Int[Tensor, " B"], v: Float[Tensor, "B J e"]) -> Float[Tensor, "B J"]:
-    """Masks for the capsules `v`, in their precision."""
-    return tf.one_hot(classes, v.shape[1], dtype=v.dtype)
 
 
 def margin_loss(length: Float[Tensor, "B J"], present: Float[Tensor, "B J"]) -> Float[Tensor, " B"]:
@@ -123,21 +125,24 @@ def margin_loss(length: Float[Tensor, "B J"], present: Float[Tensor, "B J"]) -> 
     return tf.reduce_sum(present * missed + MARGIN_LAMBDA * (1 - present) * imagined, 1)
 
 
-def reconstruction_loss(reconstruction: Float[Tensor, "B p"], images: Float[Tensor, "B y x c"]) -> Float[Tensor, " B"]:
-    """Section 4.1: the sum of squared differences of an image's pixels, not yet scaled down by 0.0005."""
-    return tf.reduce_sum((reconstruction - tf.reshape(images, reconstruction.shape)) ** 2, 1)
+def reconstruction_loss(
+    reconstruction: Float[Tensor, "BK p"], digits: Float[Tensor, "B K y x c"]
+) -> Float[Tensor, " B"]:
+    """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
+    squares = (reconstruction - tf.reshape(digits, reconstruction.shape)) ** 2
+    return tf.reduce_sum(tf.reshape(squares, (digits.shape[0], -1)), 1)
 
 
 def losses(
     net: CapsNet,
     v: Float[Tensor, "B J e"],
-    images: Float[Tensor, "B y x c"],
-    labels: Int[Tensor, " B"],
-    mask: Int[Tensor, " B"],
+    digits: Float[Tensor, "B K y x c"],
+    labels: Int[Tensor, "B K"],
+    mask: Int[Tensor, "B K"],
 ) -> Float[Tensor, "3 B"]:
-    """Each image's total, margin and reconstruction loss; the decoder sees the capsule of class `mask`."""
-    margin = scaled(margin_loss(lengths(v), one_hot(labels, v)), net.model.margin_scale)
+    """Each image's total, margin and reconstruction loss; the decoder sees the capsules of the classes `mask`."""
+    margin = scaled(margin_loss(lengths(v), present(labels, v)), net.model.margin_scale)
     if not net.model.decoder:
         return tf.stack([margin, margin, tf.zeros_like(margin)])
-    reconstruction = reconstruction_loss(net.decode(v, mask), images)
+    reconstruction = reconstruction_loss(net.decode(v, mask), digits)
     return tf.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])

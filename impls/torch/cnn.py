@@ -49,7 +49,7 @@ class Cnn(nn.Module):
     def features(self, images: Float[Tensor, "B y x c"]) -> Float[Tensor, "B yxf"]:
         """ReLU convolutions, stride 1, SAME padding, each with max pooling, flattened: rows, columns, channels."""
         x = images.permute(0, 3, 1, 2)
-        for layer in self._layers(self.model.cnn_convolutions):
+        for layer in self._named(self.model.cnn_convolutions):
             weight = operand(layer.weight, self.precision)
             product = F.conv2d(operand(x, self.precision), weight, padding="same")
             x = F.relu(result(product, self.precision) + layer.bias[:, None, None])
@@ -61,7 +61,7 @@ class Cnn(nn.Module):
         self, features: Float[Tensor, "B yxf"], kept: UInt8[Tensor, "B U"] | None = None
     ) -> Float[Tensor, "B J"]:
         """ReLU layers, dropout, a linear layer."""
-        *hidden, last = self._layers(self.model.cnn_dense)
+        *hidden, last = self._named(self.model.cnn_dense)
         x = features
         for layer in hidden:
             x = F.relu(self._dense(layer, x))
@@ -69,7 +69,7 @@ class Cnn(nn.Module):
             x = x * (kept.to(x.dtype) / (1 - self.model.dropout))  # so that evaluation need not scale
         return self._dense(last, x)
 
-    def _layers(self, names: Sequence[str]) -> list[Any]:
+    def _named(self, names: Sequence[str]) -> list[Any]:
         return [getattr(self, name) for name in names]
 
     def _dense(self, layer: nn.Linear, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
