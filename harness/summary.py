@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -87,18 +88,19 @@ def _counts(model: ModelSpec) -> dict[str, int]:
 
 def _cnn_layers(model: ModelSpec) -> list[Layer]:
     """With multiplications in the place of operations, as `_capsnet_layers`."""
-    counts, multiplied, k = _counts(model), products(model), model.cnn_kernel
+    counts, multiplied, pool = _counts(model), products(model), model.cnn_pool
+    pooled = f", max {pool}x{pool}" if pool > 1 else ""
+    convolutions = zip(model.cnn_convolutions, model.cnn_kernels, model.cnn_grids[1:], model.cnn_channels, strict=True)
     found = [
-        Layer(
-            f"conv{n}", f"{k}x{k} SAME, ReLU", (*model.image[:2], channels), counts[f"conv{n}"], multiplied[f"conv{n}"]
-        )
-        for n, channels in enumerate(model.cnn_channels, start=1)
+        Layer(name, f"{k}x{k} SAME, ReLU{pooled}", (*grid, channels), counts[name], multiplied[name])
+        for name, k, grid, channels in convolutions
     ]
-    widths = (math.prod(found[-1].output), *model.cnn_units, model.classes)
-    kinds = ("dense, ReLU", f"dense, ReLU, dropout {model.dropout:g}", "dense, softmax")
-    for n, what in enumerate(kinds, start=1):
-        fan_in, fan_out = widths[n - 1 : n + 1]
-        found.append(Layer(f"fc{n}", what, (fan_out,), counts[f"fc{n}"], fan_in * fan_out))
+    kinds = ["dense, ReLU"] * len(model.cnn_units)
+    kinds[-1] += f", dropout {model.dropout:g}" if model.dropout else ""
+    kinds.append("dense, softmax" if model.overlaid == 1 else "dense, sigmoid")
+    widths = itertools.pairwise(model.cnn_widths)
+    for name, what, (fan_in, fan_out) in zip(model.cnn_dense, kinds, widths, strict=True):
+        found.append(Layer(name, what, (fan_out,), counts[name], fan_in * fan_out))
     return found
 
 
@@ -119,8 +121,9 @@ def _capsnet_layers(model: ModelSpec) -> list[Layer]:
         widths = (model.classes * model.digit_dim, *model.decoder_units, model.pixels)
         for number, what in enumerate(("one capsule, dense, ReLU", "dense, ReLU", "dense, sigmoid"), start=1):
             fan_in, fan_out = widths[number - 1 : number + 1]
-            output = model.image if number == 3 else (fan_out,)
-            found.append(Layer(f"dec{number}", what, output, counts[f"dec{number}"], fan_in * fan_out))
+            output = (*model.several, *(model.image if number == 3 else (fan_out,)))
+            multiplications = model.overlaid * fan_in * fan_out  # for each digit that the image shows
+            found.append(Layer(f"dec{number}", what, output, counts[f"dec{number}"], multiplications))
     return found
 
 
@@ -133,7 +136,8 @@ def table(summary: Summary) -> Table:
     shown.add_column("what", no_wrap=True)
     for name in ("output", "parameters", "MFLOP/image"):
         shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_row("image", "pixels in 0..1", _by(summary.model.image), "", "")
+    several = f", of {summary.model.overlaid} digits" if summary.model.overlaid > 1 else ""
+    shown.add_row("image", f"pixels in 0..1{several}", _by(summary.model.image), "", "")
     for layer in summary.layers:
         megaflops = f"{layer.flops / 1e6:,.2f}"
         shown.add_row(layer.name, layer.what, _by(layer.output), f"{layer.parameters:,}", megaflops)

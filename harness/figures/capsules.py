@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.figures.material import Examples, LeftOut, Material
+from harness.figures.overlaid import draw_overlaid
 from harness.figures.style import TEST, TRAIN, VALIDATION, new_figure, plain, save, show_mosaic
 from harness.insight import Inspectable
 from harness.spec import MARGIN_MINUS, MARGIN_PLUS
@@ -33,7 +34,8 @@ def draw_perturbations(material: Material, folder: Path) -> list[Path]:
     net, shown = material.decoding, material.right
     if not len(shown):
         raise LeftOut("no test image is rightly classified")
-    grids = [perturbed(net, digit, label) for digit, label in zip(shown.digit, shown.labels.tolist(), strict=True)]
+    labels = shown.labels.reshape(len(shown), -1)[:, 0].tolist()  # of several digits, the first
+    grids = [perturbed(net, digit, label) for digit, label in zip(shown.digit, labels, strict=True)]
     across = min(5, len(grids))
     down = math.ceil(len(grids) / across)
     dims, _, height, width, _ = grids[0].shape
@@ -49,7 +51,7 @@ def draw_perturbations(material: Material, folder: Path) -> list[Path]:
             axis.axis("off")
             continue
         show_mosaic(axis, grids[index], [str(dim + 1) for dim in range(dims)], columns)
-        axis.set_title(f"class {shown.labels[index]}", fontsize=10)
+        axis.set_title(f"class {labels[index]}", fontsize=10)
     for axis in axes[:, 0]:
         axis.set_ylabel("dimension")
     return [save(figure, folder / "perturbations.png")]
@@ -60,6 +62,8 @@ def draw_reconstructions(material: Material, folder: Path) -> list[Path]:
 
     The decoder sees the capsule of the predicted class; of wrong ones, in a line of its own, that of the true class too.
     """
+    if material.trial.model.overlaid > 1:
+        return draw_overlaid(material, folder)
     net, right, wrong = material.decoding, material.right, material.wrong
     blocks = [(right, ["image", "reconstructed"], "rightly classified")] if len(right) else []
     if len(wrong):
@@ -94,11 +98,13 @@ def _captions(shown: Examples) -> list[str]:
 def draw_lengths(material: Material, folder: Path) -> list[Path]:
     """lengths.png: how long the output capsules are, of the true class and of all others."""
     sample = material.sample
-    is_true: np.ndarray = np.eye(sample.lengths.shape[1], dtype=bool)[sample.labels]
+    is_true = np.zeros(sample.lengths.shape, bool)
+    np.put_along_axis(is_true, sample.labels.reshape(len(sample.labels), -1), True, axis=1)
     figure = new_figure(material, f"lengths of the output capsules of {len(sample.labels):,} test images", (8, 4.4))
     axis = plain(figure.subplots())
     bins = np.linspace(0, 1, 41)
-    for chosen, label, color in ((~is_true, "the other classes", VALIDATION), (is_true, "the true class", TRAIN)):
+    true = "the true class" if material.trial.model.overlaid == 1 else "the true classes"
+    for chosen, label, color in ((~is_true, "the other classes", VALIDATION), (is_true, true, TRAIN)):
         lengths = sample.lengths[chosen]
         share = np.full(len(lengths), 100 / max(1, len(lengths)))
         axis.hist(lengths, bins, weights=share, color=color, alpha=0.6, label=f"{label}: mean {lengths.mean():.3f}")

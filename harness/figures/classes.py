@@ -14,6 +14,7 @@ from jaxtyping import Int
 
 from harness.figures.material import Material
 from harness.figures.style import colormap, new_figure, save
+from harness.spec import is_right
 
 _MOST_NUMBERS = 20  # classes for which every cell has its number
 
@@ -29,10 +30,23 @@ class ClassRow:
     support: int  # test images of the class
 
 
-def confusion(labels: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], classes: int) -> Int[np.ndarray, "J J"]:
-    """How many images of class (row) were said to be of class (column)."""
+def confusion(
+    labels: Int[np.ndarray, " N *K"], predicted: Int[np.ndarray, " N *K"], classes: int
+) -> Int[np.ndarray, "J J"]:
+    """How many images of class (row) were said to be of class (column).
+
+    Of images that show K > 1 digits, how many digits. One that was found is its own; one that was missed is counted as taken
+    for one that was imagined, the first of the labels for the longest.
+    """
     matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (labels, predicted), 1)
+    if labels.ndim == 1:
+        np.add.at(matrix, (labels, predicted), 1)
+        return matrix
+    for true, said in zip(labels.tolist(), predicted.tolist(), strict=True):
+        found = [(each, each) for each in true if each in said]
+        missed, imagined = [each for each in true if each not in said], [each for each in said if each not in true]
+        for row, column in [*found, *zip(missed, imagined, strict=True)]:
+            matrix[row, column] += 1
     return matrix
 
 
@@ -53,8 +67,8 @@ def draw_classes(material: Material, folder: Path) -> list[Path]:
     matrix = confusion(labels, predicted, material.trial.model.classes)
     rows = class_rows(matrix)
     document = {
-        "images": int(matrix.sum()),
-        "right": int(np.trace(matrix)),
+        "images": len(labels),
+        "right": int(is_right(predicted, labels).sum()),
         "classes": [asdict(row) for row in rows],
         "confusion": matrix.tolist(),  # rows: true class; columns: predicted class
     }
@@ -63,12 +77,18 @@ def draw_classes(material: Material, folder: Path) -> list[Path]:
         writer = csv.DictWriter(file, list(asdict(rows[0])))
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-    return [_figure(material, matrix, rows, folder / "confusion.png"), folder / "classes.csv", folder / "classes.json"]
+    wrong = len(labels) - document["right"]
+    title = f"confusion of {len(labels):,} test images: {wrong:,} wrong ({100 * wrong / len(labels):.2f}%)"
+    if labels.ndim > 1:
+        title += f", {int(matrix.sum()):,} digits: {int(matrix.sum() - np.trace(matrix)):,} wrong"
+    return [
+        _figure(material, title, matrix, rows, folder / "confusion.png"),
+        folder / "classes.csv",
+        folder / "classes.json",
+    ]
 
 
-def _figure(material: Material, matrix: np.ndarray, rows: Sequence[ClassRow], path: Path) -> Path:
-    images, wrong = int(matrix.sum()), int(matrix.sum() - np.trace(matrix))
-    title = f"confusion of {images:,} test images: {wrong:,} wrong ({100 * wrong / images:.2f}%)"
+def _figure(material: Material, title: str, matrix: np.ndarray, rows: Sequence[ClassRow], path: Path) -> Path:
     figure = new_figure(material, title, (10.5, 6.4))
     axis = figure.subplots()
     classes, told = len(matrix), len(matrix) <= _MOST_NUMBERS

@@ -16,6 +16,7 @@ from harness.errors import UserError
 from harness.insight import CHUNK, Inspectable, has_capsules, specification
 from harness.journal import Journal
 from harness.results import summarise
+from harness.spec import is_right
 from harness.weights import weight_table
 
 SAMPLE = 256  # test images looked into: seconds for the paper's model
@@ -34,7 +35,7 @@ class LeftOut(Exception):
 class Sample:
     """N test images as the specification sees them, over r routing iterations."""
 
-    labels: Int[np.ndarray, " N"]
+    labels: Int[np.ndarray, " N *K"]
     lengths: Float[np.ndarray, "N J"]
     entropies: Float[np.ndarray, "r N I"]
     """-sum_j c_ij ln c_ij of each primary capsule's coupling coefficients, in nats: ln J where they are even."""
@@ -44,9 +45,9 @@ class Sample:
 class Examples:
     """Images to show, with the classes said of them and their output capsules."""
 
-    images: UInt8[np.ndarray, "N H W C"]
-    labels: Int[np.ndarray, " N"]
-    predicted: Int[np.ndarray, " N"]
+    images: UInt8[np.ndarray, "N *K H W C"]
+    labels: Int[np.ndarray, " N *K"]
+    predicted: Int[np.ndarray, " N *K"]
     digit: Float[np.ndarray, "N J D"]
 
     def __len__(self) -> int:
@@ -68,18 +69,17 @@ class Material:
 
     @cached_property
     def test(self) -> Split:
-        """The test images, one class each."""
+        """The test images."""
         try:
             dataset = self._dataset(self.trial.data)
         except UserError as error:
             raise LeftOut(str(error)) from error
         if self.result.data_sha256 not in (None, dataset.sha256):
             raise LeftOut(f"the images of {self.trial.data.name} are not those that the trial had (another SHA-256)")
-        _one_class(dataset.test.labels)
         return dataset.test
 
     @cached_property
-    def predictions(self) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+    def predictions(self) -> tuple[Int[np.ndarray, " N *K"], Int[np.ndarray, " N *K"]]:
         """What the trained model said of all N test images, and their labels."""
         path = self._folder / "predictions.safetensors"
         if not path.exists():
@@ -90,7 +90,6 @@ class Material:
             predicted, labels = load_predictions(path)
         except Exception as error:  # what a damaged file raises is the library's own
             raise LeftOut(f"{path} cannot be read: {error}") from error
-        _one_class(labels)
         return predicted, labels
 
     @cached_property
@@ -135,19 +134,20 @@ class Material:
 
     @cached_property
     def right(self) -> Examples:
-        """The first rightly classified test image of each of the first `EXAMPLES` classes."""
+        """The first rightly classified test image of each of the first `EXAMPLES` classes (of the first digit's)."""
         labels, predicted = self._said
-        firsts = [np.flatnonzero((labels == each) & (predicted == each))[:1] for each in np.unique(labels)[:EXAMPLES]]
-        return self._examples(np.concatenate(firsts))
+        right, firsts = is_right(predicted, labels), labels.reshape(len(labels), -1)[:, 0]
+        shown = [np.flatnonzero(right & (firsts == each))[:1] for each in np.unique(firsts)[:EXAMPLES]]
+        return self._examples(np.concatenate(shown))
 
     @cached_property
     def wrong(self) -> Examples:
         """The first `EXAMPLES` wrongly classified test images; maybe fewer, or none."""
         labels, predicted = self._said
-        return self._examples(np.flatnonzero(labels != predicted)[:EXAMPLES])
+        return self._examples(np.flatnonzero(~is_right(predicted, labels))[:EXAMPLES])
 
     @cached_property
-    def _said(self) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+    def _said(self) -> tuple[Int[np.ndarray, " N *K"], Int[np.ndarray, " N *K"]]:
         """Labels and predictions of the first N test images: all, or where none were recorded, `SAMPLE` seen now."""
         try:
             predicted, labels = self.predictions
@@ -156,13 +156,14 @@ class Material:
             seen = self.test.take(np.arange(min(SAMPLE, len(self.test))))
             return seen.labels, self._digit(seen.images)[1]
 
-    def _digit(self, images: np.ndarray) -> tuple[Float[np.ndarray, "N J D"], Int[np.ndarray, " N"]]:
-        """Output capsules, and which is the longest."""
+    def _digit(self, images: np.ndarray) -> tuple[Float[np.ndarray, "N J D"], Int[np.ndarray, " N *K"]]:
+        """Output capsules, and which are the longest."""
         net, model = self.net, self.trial.model
         chunks = [np.zeros((0, model.classes, model.digit_dim))]
         chunks += [net.routing_steps(images[start : start + CHUNK])[-1][1] for start in range(0, len(images), CHUNK)]
         digit = np.concatenate(chunks)
-        return digit, np.linalg.norm(digit, axis=-1).argmax(1)
+        longest = np.argsort(-np.linalg.norm(digit, axis=-1), axis=1, kind="stable")[:, : model.overlaid]
+        return digit, longest.reshape(-1, *model.several)
 
     def _examples(self, indices: Int[np.ndarray, " N"]) -> Examples:
         labels, predicted = self._said
@@ -174,8 +175,3 @@ def _entropy(coupling: Float[np.ndarray, "B I J"]) -> Float[np.ndarray, "B I"]:
     """In nats; a coefficient of zero adds nothing."""
     c = coupling.astype(np.float64)
     return -(c * np.log(np.where(c > 0, c, 1.0))).sum(-1)
-
-
-def _one_class(labels: np.ndarray) -> None:
-    if labels.ndim != 1:
-        raise LeftOut("its images have several classes each", lacking=False)
