@@ -6,11 +6,16 @@ from dataclasses import replace
 
 from harness.parity.faults import FAULTS, Fault
 from harness.parity.mutate import Edit
+from harness.parity.overlay_faults import OVERLAY_FAULTS
 from harness.spec import ModelSpec
 
 
 def in_cnn(old: str, new: str) -> Edit:
     return Edit("cnn.py", old, new)
+
+
+def _one_digit(model: ModelSpec) -> bool:
+    return model.overlaid == 1
 
 
 def _with_dropout(model: ModelSpec) -> bool:
@@ -60,23 +65,30 @@ _OWN = (
         (in_cnn(_FLATTENED, _FLATTENED.replace("reshape(x,", "reshape(xp.permute_dims(x, (0, 2, 1, 3)),")),),
     ),
     Fault(
-        "fc2-without-relu",
+        "last-hidden-layer-without-relu",
         "no ReLU before the dropout",
         "L3",
-        (in_cnn(_DENSE, _DENSE.replace("F.relu(", '(F.relu if layer == "fc1" else exact)(')),),
+        (in_cnn(_DENSE, _DENSE.replace("F.relu(", "(F.relu if layer != hidden[-1] else exact)(")),),
     ),
-    Fault("softmax-missing", "logits in the place of probabilities", "L3", (in_cnn(_SCORES, "return acts.logits"),)),
+    Fault(
+        "softmax-missing",
+        "logits in the place of probabilities",
+        "L3",
+        (in_cnn(_SCORES, "return acts.logits"),),
+        _one_digit,
+    ),
     Fault(
         "softmax-over-images",
         "the softmax over the images",
         "L3",
         (in_cnn(_SCORES, "return F.softmax(acts.logits.T).T"),),
+        _one_digit,
     ),
     Fault(
         "softmax-twice",
         "a cross-entropy that takes the softmax of probabilities",
         "L3",
-        (in_cnn("cross_entropy(acts.logits,", "cross_entropy(scores(acts),"),),
+        (in_cnn("cross_entropy(model, acts.logits,", "cross_entropy(model, scores(model, acts),"),),
     ),
     Fault(
         "sum-over-images",
@@ -107,7 +119,7 @@ _OWN = (
         "features-detached",
         "a gradient that stops before the convolutions",
         "L4",
-        (in_cnn("grad = xp.reshape(grad, (count, *model.image[:2]", "grad = xp.reshape(0 * grad, (count, *model.image[:2]"),),
+        (in_cnn("grad = xp.reshape(grad, (count, *model.cnn_grids", "grad = xp.reshape(0 * grad, (count, *model.cnn_grids"),),
     ),
     Fault("dropout-missing", "no dropout", "L5", (in_cnn(_FACTOR, "factor = None"),), _with_dropout),
     Fault(
@@ -145,4 +157,5 @@ CNN_FAULTS = (*_OWN, *_shared())
 
 def faults_of(model: ModelSpec) -> tuple[Fault, ...]:
     """The known faults of the model's kind that make a difference to it."""
-    return tuple(fault for fault in (CNN_FAULTS if model.kind == "cnn" else FAULTS) if fault.applies(model))
+    known = CNN_FAULTS if model.kind == "cnn" else FAULTS
+    return tuple(fault for fault in (*known, *OVERLAY_FAULTS) if fault.applies(model))

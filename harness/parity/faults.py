@@ -240,11 +240,7 @@ _CAPSULES = (
         "pixels-0-to-255",
         "pixels not divided by 255",
         "L2",
-        (
-            in_impl(
-                "self.xp.astype(self.xp.asarray(images), self.dtype) / 255", "self.xp.asarray(images, dtype=self.dtype)"
-            ),
-        ),
+        (in_impl("self.xp.astype(digits, self.dtype) / 255", "self.xp.astype(digits, self.dtype)"),),
     ),
     Fault(
         "primary-scale-forgotten",
@@ -304,7 +300,7 @@ _LOSSES = (
         "reconstruction-mean",
         "a reconstruction loss averaged over the pixels",
         "L3",
-        (in_model("xp.sum((reconstruction", "xp.mean((reconstruction"),),
+        (in_model("xp.sum(xp.reshape(squares", "xp.mean(xp.reshape(squares"),),
         _with_decoder,
     ),
     Fault(
@@ -321,7 +317,7 @@ _LOSSES = (
         (
             in_model(
                 "decode(w, acts.v, one_hot(mask, acts.v), acts.operand)",
-                "decode(w, acts.v, one_hot(xp.argmax(F.lengths(acts.v), axis=1), acts.v))",
+                "decode(w, acts.v, one_hot(F.winners(F.lengths(acts.v), model.overlaid), acts.v))",
             ),
         ),
         _with_decoder,
@@ -330,14 +326,14 @@ _LOSSES = (
         "mask-missing",
         "a decoder that sees every capsule",
         "L3",
-        (in_model("reshape(v * mask[..., None],", "reshape(v,"),),
+        (in_model("v[:, None, :, :] * mask[..., None]", "v[:, None, :, :] + 0 * mask[..., None]"),),
         _with_decoder,
     ),
     Fault(
         "decoder-input-transposed",
         "a decoder whose input is flattened dimensions first",
         "L3",
-        (in_model("reshape(v * mask[..., None],", "reshape((v * mask[..., None]).transpose(0, 2, 1),"),),
+        (in_model("reshape(masked,", "reshape(masked.swapaxes(2, 3),"),),
         _with_decoder,
     ),
     Fault(
@@ -346,11 +342,12 @@ _LOSSES = (
         "L3",
         (
             in_model(
-                "xp.reshape(images, reconstruction.shape)", "xp.reshape(images.swapaxes(1, 2), reconstruction.shape)"
+                "xp.reshape(digits, reconstruction.shape)", "xp.reshape(digits.swapaxes(2, 3), reconstruction.shape)"
             ),
             in_model(
-                "xp.reshape(pixels, acts.images.shape)",
-                "xp.reshape(pixels, acts.images.swapaxes(1, 2).shape).swapaxes(1, 2)",
+                "xp.reshape(pixels, (-1, *model.several, *model.image))",
+                "xp.reshape(xp.reshape(pixels, (-1, *acts.images.swapaxes(1, 2).shape[1:])).swapaxes(1, 2),"
+                " (-1, *model.several, *model.image))",
             ),
         ),
         _with_decoder,
@@ -399,7 +396,7 @@ _GRADIENTS = (
         "reconstruction-detached",
         "a reconstruction loss whose gradient stops at the decoder",
         "L4",
-        (in_model("grad_v = grad_v + xp.reshape(grad,", "grad_v = grad_v + 0 * xp.reshape(grad,"),),
+        (in_model("grad_v = grad_v + xp.sum(", "grad_v = grad_v + 0 * xp.sum("),),
         _with_decoder,
     ),
 )

@@ -16,6 +16,9 @@ from jaxtyping import Float
 from impls.jax.precision import Products
 from impls.spectral import Spectral, spectral
 
+_SMALL_WINDOW = 128
+"""Numbers in a window up to which windows are written out, which takes less than a product for each of the kernel's elements."""
+
 
 def convolution(
     x: Float[Array, "B y x c"],
@@ -41,7 +44,19 @@ def same_convolution(
     x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], products: Products
 ) -> Float[Array, "B y x f"]:
     """Cross-correlation with stride 1 and SAME padding: zeros around, of an even kernel one more after than before."""
-    return products(_direct if products.on_cpu else partial(_xla_same, precision=products.convolution), x, w)
+    if not products.on_cpu:
+        return products(partial(_xla_same, precision=products.convolution), x, w)
+    return products(_same_windows if w[..., 0].size <= _SMALL_WINDOW else _direct, x, w)
+
+
+def _around(kernel: int) -> tuple[int, int]:
+    """How many zeros SAME padding has before and after."""
+    return (kernel - 1) // 2, kernel // 2
+
+
+def _same_windows(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"]) -> Float[Array, "B y x f"]:
+    around = _around(w.shape[0])
+    return _window_convolution(jnp.pad(x, ((0, 0), around, around, (0, 0))), w)
 
 
 def _xla_same(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], precision: lax.Precision) -> Array:
@@ -59,14 +74,13 @@ def _direct_vjp(saved: tuple[Array, Array], grad: Float[Array, "B y x f"]) -> tu
     """The input's gradient is a convolution with the kernel turned around, the kernel's a matrix product for each element."""
     x, w = saved
     kernel, (height, width) = w.shape[0], x.shape[1:3]
-    before = (kernel - 1) // 2
-    around = (kernel - 1 - before, before)  # the other way round than in the forward pass
+    around = _around(kernel)
     turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
     grad_x = lax.conv_general_dilated(
-        grad, turned, (1, 1), (around, around), dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        grad, turned, (1, 1), (around[::-1], around[::-1]), dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=lax.Precision.HIGHEST,
     )  # fmt: skip
-    padded = jnp.pad(x, ((0, 0), around[::-1], around[::-1], (0, 0)))
+    padded = jnp.pad(x, ((0, 0), around, around, (0, 0)))
     flat = grad.reshape(-1, w.shape[3])
     taps = [padded[:, i : i + height, j : j + width] for i in range(kernel) for j in range(kernel)]
     grad_w = jnp.stack([tap.reshape(-1, w.shape[2]).T @ flat for tap in taps])

@@ -94,9 +94,8 @@ def margin_loss(lengths: Float[Array, "B J"], present: Float[Array, "B J"]) -> F
 def reconstruction_loss(reconstruction: Float[Array, "BK p"], digits: Float[Array, "B K y x c"]) -> Float[Array, " B"]:
     """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
     xp = array_namespace(digits)
-    return xp.sum(
-        xp.reshape((reconstruction - xp.reshape(digits, reconstruction.shape)) ** 2, (len(digits), -1)), axis=1
-    )
+    squares = (reconstruction - xp.reshape(digits, reconstruction.shape)) ** 2
+    return xp.sum(xp.reshape(squares, (digits.shape[0], -1)), axis=1)
 
 
 def mean_losses(

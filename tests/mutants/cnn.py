@@ -13,8 +13,8 @@ OWN = tuple(fault for fault in CNN_FAULTS if fault.edits[0].file == "cnn.py")
 NOT_DROPPED = "if kept is not None:"
 
 _TORCH_CONVOLUTION = 'F.conv2d(operand(x, self.precision), weight, padding="same")'
-_TORCH_SCALED = "(kept.to(hidden2.dtype) / (1 - self.model.dropout))"
-_TORCH_UNSCALED = in_cnn(_TORCH_SCALED, "kept.to(hidden2.dtype)")
+_TORCH_SCALED = "(kept.to(x.dtype) / (1 - self.model.dropout))"
+_TORCH_UNSCALED = in_cnn(_TORCH_SCALED, "kept.to(x.dtype)")
 TORCH: dict[str, tuple[Edit, ...]] = {
     "valid-padding": (in_cnn(_TORCH_CONVOLUTION, _TORCH_CONVOLUTION.replace(', padding="same"', "")),),
     "padding-on-one-side": (
@@ -28,21 +28,24 @@ TORCH: dict[str, tuple[Edit, ...]] = {
     ),
     "flattened-channels-first": (in_cnn("x.permute(0, 2, 3, 1).flatten(1)", "x.flatten(1)"),),
     "flattened-columns-first": (in_cnn("x.permute(0, 2, 3, 1)", "x.permute(0, 3, 2, 1)"),),
-    "fc2-without-relu": (in_cnn("F.relu(self._dense(self.fc2, hidden1))", "self._dense(self.fc2, hidden1)"),),
+    "last-hidden-layer-without-relu": (
+        in_cnn(
+            "F.relu(self._dense(layer, x))",
+            "(F.relu if layer is not hidden[-1] else torch.clone)(self._dense(layer, x))",
+        ),
+    ),
     "softmax-missing": (in_cnn("return torch.softmax(logits, dim=1)", "return logits"),),
     "softmax-over-images": (in_cnn("torch.softmax(logits, dim=1)", "torch.softmax(logits, dim=0)"),),
-    "softmax-twice": (in_cnn("F.cross_entropy(logits,", "F.cross_entropy(scores(logits),"),),
+    "softmax-twice": (in_cnn("F.cross_entropy(logits,", "F.cross_entropy(scores(net.model, logits),"),),
     "sum-over-images": torch.EDITS["sum-over-images"],
     "units-dropped-in-evaluation": (
         in_cnn(
             NOT_DROPPED,
-            "if kept is None:\n            hidden2 = F.dropout(hidden2, self.model.dropout)\n        else:",
+            "if kept is None:\n            x = F.dropout(x, self.model.dropout)\n        else:",
         ),
     ),
     "scaled-in-evaluation": (
-        in_cnn(
-            NOT_DROPPED, "if kept is None:\n            hidden2 = hidden2 * (1 - self.model.dropout)\n        else:"
-        ),
+        in_cnn(NOT_DROPPED, "if kept is None:\n            x = x * (1 - self.model.dropout)\n        else:"),
         _TORCH_UNSCALED,
     ),
     "features-detached": (
@@ -56,8 +59,8 @@ TORCH: dict[str, tuple[Edit, ...]] = {
 
 _TF_CONVOLUTION = 'tf.nn.conv2d(operand(x, self.precision), weight, 1, "SAME")'
 _TF_FLATTENED = "tf.reshape(x, (x.shape[0], -1))"
-_TF_SCALED = "(tf.cast(kept, hidden2.dtype) / (1 - self.model.dropout))"
-_TF_UNSCALED = in_cnn(_TF_SCALED, "tf.cast(kept, hidden2.dtype)")
+_TF_SCALED = "(tf.cast(kept, x.dtype) / (1 - self.model.dropout))"
+_TF_UNSCALED = in_cnn(_TF_SCALED, "tf.cast(kept, x.dtype)")
 TF: dict[str, tuple[Edit, ...]] = {
     "valid-padding": (in_cnn(_TF_CONVOLUTION, _TF_CONVOLUTION.replace("SAME", "VALID")),),
     "padding-on-one-side": (
@@ -74,21 +77,24 @@ TF: dict[str, tuple[Edit, ...]] = {
     "flattened-columns-first": (
         in_cnn(_TF_FLATTENED, _TF_FLATTENED.replace("(x,", "(tf.transpose(x, (0, 2, 1, 3)),")),
     ),
-    "fc2-without-relu": (in_cnn("tf.nn.relu(self._dense(self.fc2, hidden1))", "self._dense(self.fc2, hidden1)"),),
+    "last-hidden-layer-without-relu": (
+        in_cnn(
+            "tf.nn.relu(self._dense(layer, x))",
+            "(tf.nn.relu if layer is not hidden[-1] else tf.identity)(self._dense(layer, x))",
+        ),
+    ),
     "softmax-missing": (in_cnn("return tf.nn.softmax(logits, axis=1)", "return logits"),),
     "softmax-over-images": (in_cnn("tf.nn.softmax(logits, axis=1)", "tf.nn.softmax(logits, axis=0)"),),
-    "softmax-twice": (in_cnn("with_logits(labels, logits)", "with_logits(labels, scores(logits))"),),
+    "softmax-twice": (in_cnn("(labels[:, 0], logits)", "(labels[:, 0], scores(net.model, logits))"),),
     "sum-over-images": tf.EDITS["sum-over-images"],
     "units-dropped-in-evaluation": (
         in_cnn(
             NOT_DROPPED,
-            "if kept is None:\n            hidden2 = tf.nn.dropout(hidden2, self.model.dropout)\n        else:",
+            "if kept is None:\n            x = tf.nn.dropout(x, self.model.dropout)\n        else:",
         ),
     ),
     "scaled-in-evaluation": (
-        in_cnn(
-            NOT_DROPPED, "if kept is None:\n            hidden2 = hidden2 * (1 - self.model.dropout)\n        else:"
-        ),
+        in_cnn(NOT_DROPPED, "if kept is None:\n            x = x * (1 - self.model.dropout)\n        else:"),
         _TF_UNSCALED,
     ),
     "features-detached": (
@@ -104,10 +110,17 @@ TF: dict[str, tuple[Edit, ...]] = {
 }
 
 _JAX_CONVOLUTION = 'same_convolution(x, w[f"{layer}.w"], products)'
-_JAX_SCALED = "(kept.astype(hidden2.dtype) / (1 - model.dropout))"
-_JAX_UNSCALED = in_cnn(_JAX_SCALED, "kept.astype(hidden2.dtype)")
+_JAX_SCALED = "(kept.astype(x.dtype) / (1 - model.dropout))"
+_JAX_UNSCALED = in_cnn(_JAX_SCALED, "kept.astype(x.dtype)")
 JAX: dict[str, tuple[Edit, ...]] = {
-    "valid-padding": (Edit("convolution.py", '"SAME"', '"VALID"'),),
+    "valid-padding": (
+        Edit("convolution.py", '"SAME"', '"VALID"'),
+        Edit(
+            "convolution.py",
+            "return _window_convolution(jnp.pad(x, ((0, 0), around, around, (0, 0))), w)",
+            "return _window_convolution(x, w)",
+        ),
+    ),
     "padding-on-one-side": (
         in_cnn("from impls.jax.convolution import same_convolution", "from impls.jax.convolution import convolution"),
         in_cnn(
@@ -119,25 +132,31 @@ JAX: dict[str, tuple[Edit, ...]] = {
     "kernel-flipped": (in_cnn(_JAX_CONVOLUTION, _JAX_CONVOLUTION.replace('.w"]', '.w"][::-1, ::-1]')),),
     "flattened-channels-first": (in_cnn("x.reshape(len(x), -1)", "x.transpose(0, 3, 1, 2).reshape(len(x), -1)"),),
     "flattened-columns-first": (in_cnn("x.reshape(len(x), -1)", "x.transpose(0, 2, 1, 3).reshape(len(x), -1)"),),
-    "fc2-without-relu": (in_cnn("hidden2 = jax.nn.relu(", "hidden2 = ("),),
+    "last-hidden-layer-without-relu": (
+        in_cnn(
+            "x = jax.nn.relu(products.matmul(",
+            "x = (jax.nn.relu if layer != hidden[-1] else jax.numpy.array)(products.matmul(",
+        ),
+    ),
     "softmax-missing": (in_cnn("return jax.nn.softmax(logits, axis=1)", "return logits"),),
     "softmax-over-images": (in_cnn("jax.nn.softmax(logits, axis=1)", "jax.nn.softmax(logits, axis=0)"),),
-    "softmax-twice": (in_cnn("log_softmax(logits,", "log_softmax(scores(logits),"),),
+    "softmax-twice": (in_cnn("log_softmax(logits,", "log_softmax(scores(model, logits),"),),
     "sum-over-images": jax.EDITS["sum-over-images"],
     "units-dropped-in-evaluation": (
         in_cnn(
             NOT_DROPPED,
-            "if kept is None:\n        kept = jax.random.bernoulli(jax.random.key(0), 0.5, hidden2.shape)\n"
+            "if kept is None:\n        kept = jax.random.bernoulli(jax.random.key(0), 0.5, x.shape)\n"
             "    if kept is not None:",
         ),
     ),
     "scaled-in-evaluation": (
-        in_cnn(NOT_DROPPED, "if kept is None:\n        hidden2 = hidden2 * (1 - model.dropout)\n    else:"),
+        in_cnn(NOT_DROPPED, "if kept is None:\n        x = x * (1 - model.dropout)\n    else:"),
         _JAX_UNSCALED,
     ),
     "features-detached": (
         in_cnn(
-            "features(w, images, products), products", "jax.lax.stop_gradient(features(w, images, products)), products"
+            "features(model, w, images, products), products",
+            "jax.lax.stop_gradient(features(model, w, images, products)), products",
         ),
     ),
     "dropout-missing": (in_cnn(NOT_DROPPED, "if False:"),),

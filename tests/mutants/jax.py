@@ -64,7 +64,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "windows-off-by-one": _convolution("x = jnp.roll(x, (1, 1), (1, 2))"),
     "kernel-flipped": _convolution("w = w[::-1, ::-1]"),
     "kernel-transposed": _convolution("w = w.transpose(1, 0, 2, 3)"),
-    "pixels-0-to-255": (in_impl("images.astype(self.dtype) / 255", "images.astype(self.dtype)"),),
+    "pixels-0-to-255": (in_impl(".astype(self.dtype) / 255", ".astype(self.dtype)"),),
     "primary-scale-forgotten": (in_model(SCALED, "conv1"),),
     "primary-scale-over-bias": (
         in_model(
@@ -85,35 +85,41 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         in_model("(MARGIN_PLUS - length) ** 2", "(MARGIN_PLUS - length)"),
         in_model("(length - MARGIN_MINUS) ** 2", "(length - MARGIN_MINUS)"),
     ),
-    "reconstruction-mean": (in_model("(reconstruction.shape)) ** 2).sum(1)", "(reconstruction.shape)) ** 2).mean(1)"),),
+    "reconstruction-mean": (in_model("-1)) ** 2).sum(1)", "-1)) ** 2).mean(1)"),),
     "reconstruction-weight-dropped": (
         in_model("margin + RECONSTRUCTION_WEIGHT * reconstruction", "margin + reconstruction"),
     ),
     "mask-by-longest-in-training": (
-        in_model("decode(w, v, mask, products), images", "decode(w, v, lengths(v).argmax(1), products), images"),
+        in_model(
+            "decode(w, v, mask, products), digits",
+            "decode(w, v, winners(lengths(v), model.overlaid), products), digits",
+        ),
     ),
-    "mask-missing": (in_model("(v * one_hot(mask, v)[..., None]).reshape", "v.reshape"),),
+    "mask-missing": (in_model("(v[:, None] * one_hot", "(v[:, None] + 0 * one_hot"),),
     "decoder-input-transposed": (
-        in_model("(v * one_hot(mask, v)[..., None]).reshape", "(v * one_hot(mask, v)[..., None]).mT.reshape"),
+        in_model("one_hot(mask, v)[..., None]).reshape", "one_hot(mask, v)[..., None]).mT.reshape"),
     ),
     "pixels-transposed": (
-        in_model("images.reshape(reconstruction.shape)", "images.transpose(0, 2, 1, 3).reshape(reconstruction.shape)"),
+        in_model("digits.reshape(len(digits), -1)", "digits.swapaxes(2, 3).reshape(len(digits), -1)"),
         in_model(
-            "products).reshape(images.shape)",
-            "products).reshape(images.transpose(0, 2, 1, 3).shape).transpose(0, 2, 1, 3)",
+            "found.reshape(-1, *model.several, *model.image)",
+            "found.reshape(-1, model.image[1], model.image[0], model.image[2]).swapaxes(1, 2)"
+            ".reshape(-1, *model.several, *model.image)",
         ),
     ),
     "sigmoid-missing": (in_model("return jax.nn.sigmoid(", "return ("),),
-    "sum-over-images": (in_impl("labels, labels, self.products).mean(1)", "labels, labels, self.products).sum(1)"),),
+    "sum-over-images": (
+        in_impl("classes, classes, self.products).mean(1)", "classes, classes, self.products).sum(1)"),
+    ),
     "margin-scale-forgotten": (
         in_model(
-            "scaled(margin_loss(lengths(v), one_hot(labels, v)), model.margin_scale)",
-            "margin_loss(lengths(v), one_hot(labels, v))",
+            "scaled(margin_loss(lengths(v), present(labels, v)), model.margin_scale)",
+            "margin_loss(lengths(v), present(labels, v))",
         ),
     ),
     "detached-iterations": (in_layers("grad_logits + softmax_vjp(", "grad_logits + 0 * softmax_vjp("),),
     "reconstruction-detached": (
-        in_model("decode(w, v, mask, products), images", "decode(w, lax.stop_gradient(v), mask, products), images"),
+        in_model("decode(w, v, mask, products), digits", "decode(w, lax.stop_gradient(v), mask, products), digits"),
         in_model("from jax import Array", "from jax import Array, lax"),
     ),
     "epsilon-hat": (_optim(EPSILON, "(root + ADAM_EPSILON / jnp.sqrt(1 - ADAM_BETA2**step))"),),
@@ -152,9 +158,9 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "last-batch-mean-over-full-size": (in_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),
     "evaluation-mask-by-label": (
-        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = labels"),
+        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = classes"),
     ),
     "evaluation-mask-by-longest": (
-        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
+        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
     ),
 }

@@ -82,7 +82,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "kernel-flipped": _kernels("{}[::-1, ::-1]"),
     "kernel-transposed": _kernels("tf.transpose({}, (1, 0, 2, 3))"),
-    "pixels-0-to-255": (in_impl("tf.cast(images, self.dtype) / 255", "tf.cast(images, self.dtype)"),),
+    "pixels-0-to-255": (in_impl("tf.cast(digits, self.dtype) / 255", "tf.cast(digits, self.dtype)"),),
     "primary-scale-forgotten": (in_model(SCALED, "conv1"),),
     "primary-scale-over-bias": (in_model(PRIMARY, "scaled(self.primary(conv1, spectrum), self.model.primary_scale)"),),
     "digit-bias-last-iteration": (
@@ -98,32 +98,34 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         in_model("(MARGIN_PLUS - length) ** 2", "(MARGIN_PLUS - length)"),
         in_model("(length - MARGIN_MINUS) ** 2", "(length - MARGIN_MINUS)"),
     ),
-    "reconstruction-mean": (in_model("tf.reduce_sum((reconstruction", "tf.reduce_mean((reconstruction"),),
+    "reconstruction-mean": (in_model("tf.reduce_sum(tf.reshape(squares", "tf.reduce_mean(tf.reshape(squares"),),
     "reconstruction-weight-dropped": (
         in_model("margin + RECONSTRUCTION_WEIGHT * reconstruction", "margin + reconstruction"),
     ),
-    "mask-by-longest-in-training": (in_model("net.decode(v, mask)", "net.decode(v, tf.argmax(lengths(v), 1))"),),
-    "mask-missing": (in_model("tf.reshape(v * one_hot(mask, v)[..., None],", "tf.reshape(v,"),),
-    "decoder-input-transposed": (
-        in_model("v * one_hot(mask, v)[..., None],", "tf.transpose(v * one_hot(mask, v)[..., None], (0, 2, 1)),"),
+    "mask-by-longest-in-training": (
+        in_model("net.decode(v, mask)", "net.decode(v, winners(lengths(v), net.model.overlaid))"),
     ),
+    "mask-missing": (
+        in_model("v[:, None] * one_hot(mask, v)[..., None]", "v[:, None] + 0 * one_hot(mask, v)[..., None]"),
+    ),
+    "decoder-input-transposed": (in_model("tf.reshape(masked,", "tf.reshape(tf.transpose(masked, (0, 1, 3, 2)),"),),
     "pixels-transposed": (
         in_model(
-            "tf.reshape(images, reconstruction.shape)",
-            "tf.reshape(tf.transpose(images, (0, 2, 1, 3)), reconstruction.shape)",
+            "tf.reshape(digits, reconstruction.shape)",
+            "tf.reshape(tf.transpose(digits, (0, 1, 3, 2, 4)), reconstruction.shape)",
         ),
         in_model(
-            "tf.reshape(net.decode(v, tf.argmax(length, 1)), images.shape)",
-            "tf.transpose(tf.reshape(net.decode(v, tf.argmax(length, 1)), tf.transpose(images, (0, 2, 1, 3)).shape),"
-            " (0, 2, 1, 3))",
+            "tf.reshape(found, (-1, *model.several, *model.image))",
+            "tf.reshape(tf.transpose(tf.reshape(found, (-1, model.image[1], model.image[0], model.image[2])), (0, 2, 1, 3)),"
+            " (-1, *model.several, *model.image))",
         ),
     ),
     "sigmoid-missing": (in_model("return tf.sigmoid(", "return ("),),
     "sum-over-images": (in_impl("tf.reduce_mean(self.kind.losses(", "tf.reduce_sum(self.kind.losses("),),
     "margin-scale-forgotten": (
         in_model(
-            "scaled(margin_loss(lengths(v), one_hot(labels, v)), net.model.margin_scale)",
-            "margin_loss(lengths(v), one_hot(labels, v))",
+            "scaled(margin_loss(lengths(v), present(labels, v)), net.model.margin_scale)",
+            "margin_loss(lengths(v), present(labels, v))",
         ),
     ),
     "detached-iterations": (in_layers("grad_logits + softmax_vjp(", "grad_logits + 0 * softmax_vjp("),),
@@ -168,9 +170,9 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "last-batch-mean-over-full-size": (in_impl("/ tf.reduce_sum(weight)", "/ weight.shape[0]"),),
     "evaluation-mask-by-label": (
-        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = labels"),
+        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = classes"),
     ),
     "evaluation-mask-by-longest": (
-        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
+        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
     ),
 }

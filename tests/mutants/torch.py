@@ -70,7 +70,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         in_model('("conv1.weight", (2, 3, 1, 0))', '("conv1.weight", (3, 2, 1, 0))'),
         in_model('("primary.weight", (2, 3, 1, 0))', '("primary.weight", (3, 2, 1, 0))'),
     ),
-    "pixels-0-to-255": (in_impl("images.to(self.dtype) / 255", "images.to(self.dtype)"),),
+    "pixels-0-to-255": (in_impl(".to(self.dtype) / 255", ".to(self.dtype)"),),
     "primary-scale-forgotten": (in_model(SCALED, "conv1"),),
     "primary-scale-over-bias": (in_model(PRIMARY, "scaled(self.primary(conv1, spectrum), self.model.primary_scale)"),),
     "digit-bias-last-iteration": (
@@ -86,25 +86,31 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         in_model("(MARGIN_PLUS - length) ** 2", "(MARGIN_PLUS - length)"),
         in_model("(length - MARGIN_MINUS) ** 2", "(length - MARGIN_MINUS)"),
     ),
-    "reconstruction-mean": (in_model("images.flatten(1)) ** 2).sum(1)", "images.flatten(1)) ** 2).mean(1)"),),
+    "reconstruction-mean": (in_model("digits.flatten(1)) ** 2).sum(1)", "digits.flatten(1)) ** 2).mean(1)"),),
     "reconstruction-weight-dropped": (
         in_model("margin + RECONSTRUCTION_WEIGHT * reconstruction", "margin + reconstruction"),
     ),
-    "mask-by-longest-in-training": (in_model("net.decode(v, mask)", "net.decode(v, lengths(v).argmax(1))"),),
-    "mask-missing": (in_model("(v * one_hot(mask, v)[..., None]).flatten(1)", "v.flatten(1)"),),
-    "decoder-input-transposed": (
-        in_model("one_hot(mask, v)[..., None]).flatten", "one_hot(mask, v)[..., None]).mT.flatten"),
+    "mask-by-longest-in-training": (
+        in_model("net.decode(v, mask)", "net.decode(v, winners(lengths(v), net.model.overlaid))"),
     ),
+    "mask-missing": (
+        in_model("v[:, None] * one_hot(mask, v)[..., None]", "v[:, None] + 0 * one_hot(mask, v)[..., None]"),
+    ),
+    "decoder-input-transposed": (in_model("masked.flatten(2)", "masked.mT.flatten(2)"),),
     "pixels-transposed": (
-        in_model("images.flatten(1)) ** 2", "images.transpose(1, 2).flatten(1)) ** 2"),
-        in_model(".reshape(images.shape)", ".reshape(len(v), images.shape[2], images.shape[1], -1).transpose(1, 2)"),
+        in_model("digits.flatten(1)) ** 2", "digits.transpose(2, 3).flatten(1)) ** 2"),
+        in_model(
+            ".reshape(-1, *model.several, *model.image)",
+            ".reshape(-1, model.image[1], model.image[0], model.image[2]).transpose(1, 2)"
+            ".reshape(-1, *model.several, *model.image)",
+        ),
     ),
     "sigmoid-missing": (in_model("return torch.sigmoid(", "return ("),),
     "sum-over-images": (in_impl("classes, classes).mean(1)", "classes, classes).sum(1)"),),
     "margin-scale-forgotten": (
         in_model(
-            "scaled(margin_loss(lengths(v), one_hot(labels, v)), net.model.margin_scale)",
-            "margin_loss(lengths(v), one_hot(labels, v))",
+            "scaled(margin_loss(lengths(v), present(labels, v)), net.model.margin_scale)",
+            "margin_loss(lengths(v), present(labels, v))",
         ),
     ),
     "detached-iterations": (in_layers("grad_logits + softmax_vjp(", "grad_logits + 0 * softmax_vjp("),),
@@ -155,9 +161,9 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "last-batch-mean-over-full-size": (in_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),
     "evaluation-mask-by-label": (
-        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = labels"),
+        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = classes"),
     ),
     "evaluation-mask-by-longest": (
-        in_impl('mask = labels if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
+        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
     ),
 }
