@@ -144,8 +144,10 @@ def _in_words(schema: dict[str, Any]) -> str:
         case "string":
             return "text"
         case "array":
-            items = schema["prefixItems"]
-            return f"a list of {len(items)}, each {_in_words(items[0])}"
+            if items := schema.get("prefixItems"):
+                return f"a list of {len(items)}, each {_in_words(items[0])}"
+            sizes = f"{schema['minItems']} to {schema['maxItems']}"
+            return f"a list of {sizes}, each {_in_words(schema['items'])}"
         case kind:
             return str(kind)
 

@@ -17,7 +17,7 @@ from impls.jax.precision import Products
 from impls.spectral import Spectral, spectral
 
 _SMALL_WINDOW = 128
-"""Numbers in a window up to which windows are written out, which takes less than a product for each of the kernel's elements."""
+"""Numbers in a window up to which windows are written out: sooner done than a product for each element of the kernel."""
 
 
 def convolution(
