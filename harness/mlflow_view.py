@@ -1,6 +1,6 @@
 """What a run looks like in MLflow: names, colours, tags, metric rows, and the saved view that its pages open with.
 
-Pure functions of the journal's content; `harness.tracking` sends what they return. The saved view's format is
+Pure functions of the journal's content; `harness.mlflow_sink` sends what they return. The saved view's format is
 MLflow's own and undocumented: it holds for MLflow 3.17, and `tests/test_browser.py` opens it in a real browser.
 """
 

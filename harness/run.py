@@ -16,10 +16,11 @@ from harness.equivalence import Pair, caveat, compare
 from harness.errors import UserError
 from harness.executor import Executor, InlineExecutor, Job
 from harness.journal import Event, Journal
+from harness.mlflow_sink import redact
 from harness.results import Result, summarise
 from harness.screen import Screen
 from harness.suite import Suite, load_suite
-from harness.tracking import Tracker, redact
+from harness.tracking import Tracker
 from harness.verdict import Verdict, refusal
 
 ExecutorName = Literal["auto", "ray", "inline"]

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.journal import read_json
+from harness.mlflow_sink import quiet_environment, redact
 from harness.mlflow_view import view_url
 from harness.parity.record import CURSOR
-from harness.tracking import default_uri, quiet_environment, redact
+from harness.tracking import default_uri
 
 _HOST = "127.0.0.1"
 # Browsers take every name under localhost for this machine (RFC 6761), only Safari asks elsewhere. On the plain names
