@@ -8,31 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness import mlflow_cells as cells
 from harness import mlflow_view as view
 from harness.equivalence import Pair, of_journal
-from harness.errors import UserError
 from harness.journal import Event, Journal, file_lock, finite, read_json, write_atomic
+from harness.mlflow_client import PARENT, Runs, connect, redact
 from harness.results import Result, parity_of, summarise
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _STALE = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}  # the cursor's fault, maybe
-_QUIET = {  # only our own text may reach the screen; a dead server is found out in seconds, not minutes
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 
 
 class Sink:
@@ -75,20 +65,27 @@ class Sink:
             return True
         if not live and cursor["suite"].get("equivalence") != self._equivalence()[1]:
             return True
+        if not live and self._cells_sent(cursor) != {
+            key: each.digest(live) for key, each in cells.parents_of(self._journal).items()
+        }:
+            return True
         sent = cursor["trials"]
         return any(
             sent.get(trial_id, {}).get("events") != len(events)
             or sent[trial_id]["status"] != self._trial_status(self._summary(trial_id, events), live)
+            or sent[trial_id].get("parent") != self._parent(cursor, trial_id)
             for trial_id, events in work
         )
 
     def _send(self, cursor: dict[str, Any], work: Sequence[tuple[str, list[Event]]], live: bool) -> int:
         cursor.setdefault("uri", redact(self._uri))
         cursor.setdefault("trials", {})
+        cursor.setdefault("cells", {})
         self._send_experiment(cursor)
         self._send_suite(cursor, "RUNNING" if live else self._suite_status(live))
         if not live:
             self._send_equivalence(cursor["suite"])
+        self._send_cells(cursor, live)
         count = 0
         for trial_id, events in work:
             count += self._send_trial(cursor, trial_id, events, live)
@@ -99,7 +96,7 @@ class Sink:
         write_atomic(self._cursor_path, json.dumps(cursor, indent=2) + "\n")
 
     def _send_experiment(self, cursor: dict[str, Any]) -> None:
-        """Finds or creates the experiment, and gives it the view its page opens with."""
+        """Finds or creates the experiment, and gives it the views its pages open with."""
         client, name = self._client, view.experiment_name(self._journal.plan())
         if "experiment_id" not in cursor:
             found = client.get_experiment_by_name(name)
@@ -111,28 +108,30 @@ class Sink:
                 cursor["experiment_id"] = found.experiment_id
                 if found.lifecycle_stage == "deleted":  # the name stays taken, so nothing else would help
                     client.restore_experiment(found.experiment_id)
-        fingerprint = hashlib.sha256(view.saved_view(0).encode()).hexdigest()
+        views = {view.VIEW_TAG: view.saved_view, cells.VIEW_TAG: cells.saved_view}
+        fingerprint = hashlib.sha256("".join(made(0) for made in views.values()).encode()).hexdigest()
         if cursor.get("view") != fingerprint:
             experiment_id = cursor["experiment_id"]
             client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
-            client.set_experiment_tag(experiment_id, view.VIEW_TAG, view.saved_view(round(time.time() * 1000)))
+            for tag, made in views.items():
+                client.set_experiment_tag(experiment_id, tag, made(round(time.time() * 1000)))
             cursor["view"] = fingerprint
 
     def _send_suite(self, cursor: dict[str, Any], status: str) -> None:
-        client, journal = self._client, self._journal
+        journal, runs = self._journal, self._runs(cursor)
         suite = cursor.setdefault("suite", {"status": None, "files": {}})
         if "run_id" not in suite:
-            found = self._find(cursor, "suite")
-            suite["run_id"] = found.info.run_id if found else self._create(cursor, journal.run_dir.name, "suite", None)
+            found = runs.find("suite")
+            suite["run_id"] = found.info.run_id if found else runs.create("suite", journal.run_dir.name)
         tags = view.suite_tags(journal.plan(), journal.environment())
         files = {path: _digest(path) for name in ("suite.yaml", "environment.json", "plan.json")
                  if (path := journal.run_dir / name).exists()}  # fmt: skip
         for path, digest in files.items():
             if suite["files"].get(path.name) != digest:
-                self._log(suite["run_id"], tags=tags)
-                client.log_artifact(suite["run_id"], str(path))
+                runs.log(suite["run_id"], tags=tags)
+                self._client.log_artifact(suite["run_id"], str(path))
                 suite["files"][path.name] = digest
-        self._set_status(suite, status, round(time.time() * 1000))
+        runs.set_status(suite, status, round(time.time() * 1000))
         self._save(cursor)
 
     def _send_equivalence(self, suite: dict[str, Any]) -> None:
@@ -153,32 +152,70 @@ class Sink:
 
     def _send_trial(self, cursor: dict[str, Any], trial_id: str, events: list[Event], live: bool) -> int:
         """Brings one trial's run up to date; returns how many events were new."""
-        journal = self._journal
+        journal, runs = self._journal, self._runs(cursor)
         trial, summary = journal.trial(trial_id), self._summary(trial_id, events)
         sent: dict[str, Any] = cursor["trials"].setdefault(trial_id, {"run_id": None, "events": 0, "status": None})
         status = self._trial_status(summary, live)
+        parent = self._parent(cursor, trial_id)
         if sent["events"] == len(events) and sent["status"] == status:
+            if sent.get("parent") != parent:  # its cell came, or went, with another plan
+                self._client.set_tag(sent["run_id"], PARENT, parent)
+                sent["parent"] = parent
             return 0
         rows, known = view.metric_rows(trial, events), set(view.metric_rows(trial, events[: sent["events"]]))
-        if sent["run_id"] is None and (found := self._find(cursor, trial_id)):
+        if sent["run_id"] is None and (found := runs.find(trial_id)):
             sent["run_id"] = found.info.run_id
             if set(found.data.metrics) - {row.key for row in rows}:
-                self._discard(sent)
+                runs.discard(sent)
         elif sent["events"] > len(events) or not known <= set(rows):
-            self._discard(sent)
+            runs.discard(sent)
         if sent["run_id"] is None:
             known = set[view.Row]()
-            started = view.time_ms(events[0])
-            sent["run_id"] = self._create(cursor, view.run_name(trial), trial_id, started)
-            self._log(sent["run_id"], params=view.params(trial))
+            sent["run_id"] = runs.create(trial_id, view.run_name(trial), parent, view.time_ms(events[0]))
+            runs.log(sent["run_id"], params=view.params(trial))
         fresh = len(events) - sent["events"]
         tags = view.trial_tags(trial, summary, events, journal.environment())
-        self._log(sent["run_id"], tags=tags, rows=[row for row in rows if row not in known])
+        runs.log(sent["run_id"], tags={**tags, PARENT: parent}, rows=[row for row in rows if row not in known])
         if status != "RUNNING":
             self._log_files(sent["run_id"], summary, events)
-        self._set_status(sent, status, view.time_ms(events[-1]))
-        sent["events"] = len(events)
+        runs.set_status(sent, status, view.time_ms(events[-1]))
+        sent.update(events=len(events), parent=parent)
         return fresh
+
+    def _send_cells(self, cursor: dict[str, Any], live: bool) -> None:
+        """Brings the cells' runs up to date, which are the parents of their trials'; those of earlier plans go."""
+        runs, current = self._runs(cursor), cells.parents_of(self._journal)
+        for key, each in current.items():
+            sent = cursor["cells"].setdefault(key, {"run_id": None, "status": None, "steps": {}, "digest": None})
+            if sent["digest"] == each.digest(live):
+                continue
+            if sent["run_id"] is None and (found := runs.find(key)):
+                sent["run_id"] = found.info.run_id
+                if not set(found.data.metrics.items()) <= {(row.key, row.value) for row in each.rows}:
+                    runs.discard(sent)
+            elif sent["run_id"] and not sent["steps"].items() <= each.steps.items():
+                runs.discard(sent)
+            if sent["run_id"] is None:
+                sent["run_id"] = runs.create(key, each.run_name, cursor["suite"]["run_id"])
+                runs.log(sent["run_id"], params=each.params)
+            runs.log(sent["run_id"], tags=each.tags, rows=each.rows)
+            runs.set_status(sent, each.status(live), each.ended_ms)
+            sent.update(steps=each.steps, digest=each.digest(live), trials=each.trial_ids)
+            self._save(cursor)
+        for key in cursor["cells"].keys() - current.keys():
+            self._client.delete_run(cursor["cells"].pop(key)["run_id"])
+        self._save(cursor)
+
+    def _cells_sent(self, cursor: Mapping[str, Any]) -> dict[str, str | None]:
+        return {key: sent["digest"] for key, sent in cursor.get("cells", {}).items()}
+
+    def _parent(self, cursor: Mapping[str, Any], trial_id: str) -> str:
+        """The id of the run that the trial's is shown under: its cell's, or the suite's where one seed is planned."""
+        cell = next((sent for sent in cursor.get("cells", {}).values() if trial_id in sent.get("trials", ())), None)
+        return (cell or cursor["suite"])["run_id"]
+
+    def _runs(self, cursor: Mapping[str, Any]) -> Runs:
+        return Runs(self._client, cursor["experiment_id"], self._journal)
 
     def _log_files(self, run_id: str, summary: Result, events: Sequence[Event]) -> None:
         self._client.log_dict(run_id, summary.to_json(), "result.json")
@@ -186,48 +223,6 @@ class Sink:
             self._client.log_dict(run_id, finite(asdict(parity)), "parity.json")
         for log in sorted(self._journal.trial_dir(summary.id).glob("attempt-*.log")):
             self._client.log_artifact(run_id, str(log))
-
-    def _create(self, cursor: Mapping[str, Any], name: str, key: str, started_ms: int | None) -> str:
-        folder = str(self._journal.run_dir.resolve())
-        tags = {**self._key(key), "capsbench.run_dir": folder, "mlflow.source.name": "capsbench"}
-        if key != "suite":
-            tags["mlflow.parentRunId"] = cursor["suite"]["run_id"]
-        return self._client.create_run(cursor["experiment_id"], started_ms, tags, name).info.run_id
-
-    def _key(self, key: str) -> dict[str, str]:
-        """The tags a run is known by wherever it is: the run directory's own random name, and the trial's id."""
-        return {"capsbench.run_id": str(self._journal.plan().get("run_id")), "capsbench.trial": key}
-
-    def _find(self, cursor: Mapping[str, Any], key: str) -> Any:
-        wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in self._key(key).items())
-        return next(iter(self._client.search_runs([cursor["experiment_id"]], wanted, max_results=1)), None)
-
-    def _discard(self, sent: dict[str, Any]) -> None:
-        """MLflow keeps every value for ever: where a later attempt made some void, the trial gets a new run."""
-        self._client.delete_run(sent["run_id"])
-        sent.update(run_id=None, events=0, status=None)
-
-    def _set_status(self, sent: dict[str, Any], status: str, ended_ms: int) -> None:
-        if sent["status"] != status:
-            if status == "RUNNING":
-                self._client.update_run(sent["run_id"], status)
-            else:
-                self._client.set_terminated(sent["run_id"], status, ended_ms)
-            sent["status"] = status
-
-    def _log(
-        self, run_id: str, tags: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None,
-        rows: Sequence[view.Row] = (),
-    ) -> None:  # fmt: skip
-        """One call for what fits: MLflow takes 100 tags, 100 params and 1000 metrics at a time, 1000 together."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        metrics = [Metric(row.key, row.value, row.time_ms, row.step) for row in rows]
-        described = [RunTag(key, value) for key, value in (tags or {}).items()]
-        configured = [Param(key, value) for key, value in (params or {}).items()]
-        for start in range(0, max(len(metrics), 1), 800):
-            self._client.log_batch(run_id, metrics[start : start + 800], configured, described, synchronous=True)
-            described, configured = [], []
 
     def _summary(self, trial_id: str, events: Sequence[Event]) -> Result:
         return summarise(self._journal.trial(trial_id), events)
@@ -243,28 +238,6 @@ class Sink:
         planned = [str(trial["id"]) for trial in self._journal.plan()["trials"]]
         states = {summarise(self._journal.trial(key), self._journal.events(key)).status for key in planned}
         return "FAILED" if "failed" in states else "FINISHED" if states <= {"finished"} else "KILLED"
-
-
-def redact(uri: str) -> str:
-    """`uri` without its password, fit for screens and files."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
-
-
-def quiet_environment() -> dict[str, str]:
-    """MLflow's settings under the bench; what the user set already stays."""
-    return {key: os.environ.get(key, value) for key, value in _QUIET.items()}
-
-
-def connect(uri: str) -> Any:
-    """An MLflow client that prints nothing. Raises `UserError` if MLflow is not installed."""
-    os.environ.update(quiet_environment())
-    try:
-        from mlflow.tracking import MlflowClient
-    except ImportError as error:
-        raise UserError(f"MLflow is not installed here ({error}); `pip install mlflow`") from error
-    for name in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MlflowClient(uri)
 
 
 def _digest(path: Path) -> str:

@@ -16,7 +16,7 @@ from harness.equivalence import Pair, caveat, compare
 from harness.errors import UserError
 from harness.executor import Executor, InlineExecutor, Job
 from harness.journal import Event, Journal
-from harness.mlflow_sink import redact
+from harness.mlflow_client import redact
 from harness.results import Result, summarise
 from harness.screen import Screen
 from harness.suite import Suite, load_suite

@@ -15,7 +15,8 @@ from pathlib import Path
 from harness import mlflow_view as view
 from harness.errors import UserError
 from harness.journal import Journal
-from harness.mlflow_sink import Sink, redact
+from harness.mlflow_client import redact
+from harness.mlflow_sink import Sink
 
 _FLUSH_S = 10.0  # while trials run: rare enough to take nothing from them
 

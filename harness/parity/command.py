@@ -15,7 +15,7 @@ from harness.config import RuntimeConfig, Trial
 from harness.environment import cpu_model, gpus, memory_bytes
 from harness.errors import UserError
 from harness.journal import finite
-from harness.mlflow_sink import redact
+from harness.mlflow_client import redact
 from harness.parity.check import Report
 from harness.parity.probe import image_count
 from harness.parity.process import Climb, Tell, run_climbs
