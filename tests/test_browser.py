@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from harness.results import summarise
 from harness.spec import ModelSpec
 from harness.tracking import default_uri, sync
 from harness.ui import free_port, newest_experiment, serve
+from tests import seeds_helpers
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -82,8 +84,27 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder with one synced run of three seeds in two settings."""
+    folder = tmp_path_factory.mktemp("seeds")
+    errors = {1: (0.36, 0.33, 0.30), 3: (0.25, 0.24, 0.26)}
+    trials = [seeds_helpers.make_trial(seed=seed, routing=routing) for routing in errors for seed in range(3)]
+    runs = [(trial, seeds_helpers.events_of(errors[trial.model.routing][trial.seed])) for trial in trials]
+    sync(seeds_helpers.write_run(folder / "seeds", runs))
+    return folder
+
+
+@pytest.fixture(scope="module")
 def pages(out: Path) -> Iterator[dict[str, str]]:
-    """`serve` in a process of its own, as the command runs it: {"Table": url, "Charts": url}."""
+    """The pages of a run of one seed: {"Table": url, "Charts": url}."""
+    with served(out) as pages:
+        assert set(pages) == {"Table", "Charts"}
+        yield pages
+
+
+@contextmanager
+def served(out: Path) -> Iterator[dict[str, str]]:
+    """`serve` in a process of its own, as the command runs it: page -> url."""
     # as at a terminal: a job in the background starts with Ctrl-C ignored
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "from harness.ui import serve; serve(sys.argv[1], port=5300, open_browser=False)"
@@ -96,7 +117,7 @@ def pages(out: Path) -> Iterator[dict[str, str]]:
         if line.startswith("Ctrl-C"):
             break
     pages = {line.split()[0]: line.split()[1] for line in printed if "http" in line}
-    assert set(pages) == {"Table", "Charts"}, "".join(printed)
+    assert pages, "".join(printed)
     yield pages
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
@@ -186,6 +207,28 @@ def test_the_charts_page_draws_bars_and_curves(context: BrowserContext, pages: d
     strokes = lines.locator(".scatterlayer path.js-line").evaluate_all("lines => lines.map(line => line.style.stroke)")
     assert len(set(strokes)) == 4
     page.screenshot(path=tmp_path / "charts.png")
+
+
+def test_cells_of_several_seeds_have_a_page_and_do_not_clutter_the_trials(
+    context: BrowserContext, seeds: Path, tmp_path: Path
+) -> None:
+    with served(seeds) as pages:
+        assert set(pages) == {"Table", "Charts", "Cells"}
+        page = open_page(context, pages["Cells"], tmp_path / "cells.png", ".ag-row >> text=torch r3 mean")
+        table = cells(page)
+        assert list(table) == ["torch r3 mean", "torch r1 mean"]  # fewest errors first; no trial, no suite
+        assert {
+            "params.`impl`": "torch", "params.`model.routing`": "3", "metrics.`seeds`": "3",
+            "metrics.`test_err_pct_mean`": "0.25", "metrics.`test_err_pct_sd`": "0.01",
+            "metrics.`test_err_pct_low`": "0.22516", "metrics.`test_err_pct_high`": "0.27484",
+        }.items() <= table["torch r3 mean"].items()  # 0.25 -+ 4.30265 * 0.01 / sqrt(3)  # fmt: skip
+        trials = cells(open_page(context, pages["Table"], tmp_path / "trials.png", ".ag-row >> text=torch r3 s1"))
+        assert list(trials) == [
+            "torch r3 s1",
+            "torch r3 s0",
+            "torch r3 s2",
+            *(f"torch r1 s{seed}" for seed in (2, 1, 0)),
+        ]
 
 
 def test_a_server_takes_a_run_with_its_files(pages: dict[str, str], tmp_path: Path) -> None:
