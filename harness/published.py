@@ -27,6 +27,9 @@ _WORDS = {
     "train.batch": "batch",
     "data.train": "training images",
     "data.augment.shift": "shift",
+    "data.test_from": "tested on",
+    "model.profile": "profile",
+    "model.dropout": "dropout",
 }
 
 
