@@ -141,9 +141,9 @@ class Change:
 
     @property
     def others(self) -> dict[str, Any]:
-        """What both have in common: the rest of their settings, the implementation first."""
-        common = {"impl": self.a.impl, **self.a.params}
-        return {key: value for key, value in common.items() if key != self.key}
+        """The rest of their settings, the implementation first; of two kinds of model, also what one of them alone has."""
+        rest = {"impl": self.a.impl, **self.a.params, **self.b.params}
+        return {key: value for key, value in rest.items() if key != self.key}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -179,8 +179,8 @@ def contrast(a: Cell, b: Cell, metric: str) -> Difference:
 
 
 def _differing(a: Cell, b: Cell) -> Iterator[str]:
-    """The one setting that the two differ in; nothing where there are several."""
+    """The one setting that the two differ in; nothing where there are several. Two kinds of model have keys of their own."""
     of_a, of_b = ({"impl": cell.impl, **cell.params} for cell in (a, b))
-    differing = [key for key in of_a if of_a[key] != of_b.get(key)]
-    if of_a.keys() == of_b.keys() and len(differing) == 1:
+    differing = [key for key in of_a if key in of_b and of_a[key] != of_b[key]]
+    if differing == ["model.kind"] or (len(differing) == 1 and of_a.keys() == of_b.keys()):
         yield differing[0]

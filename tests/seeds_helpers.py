@@ -15,7 +15,7 @@ START = 1_700_000_000.0
 
 def make_trial(impl: str = "torch", seed: int = 0, epochs: int = 30, data: Any = None, **params: Any) -> Trial:
     """A trial of the paper's network on all of MNIST; `params` are settings of its model, by their short names."""
-    model = {"routing": 3, "decoder": True, **params}
+    model = params if params.get("kind") == "cnn" else {"routing": 3, "decoder": True, **params}
     name = "-".join([impl, *(f"{key}{value}" for key, value in params.items()), f"s{seed}"])
     return Trial(
         id=name, suite="seeds", impl=impl, seed=seed, params={f"model.{key}": value for key, value in params.items()},

@@ -67,6 +67,14 @@ def test_only_cells_that_differ_in_one_setting_are_compared() -> None:
     assert {each.others["model.routing"] for each in with_impls if each.key == "impl"} == {1, 3}
 
 
+def test_a_cnn_is_compared_with_each_capsnet() -> None:
+    capsnets = (("torch", {"kind": "capsnet", "routing": r}, [0.3, 0.4]) for r in (1, 3))
+    found = changes(cells(*capsnets, ("torch", {"kind": "cnn"}, [0.5, 0.6])), "test_err_pct", impls=False)
+    assert [(each.key, each.value(each.a), each.value(each.b), each.others.get("model.routing")) for each in found] == [
+        ("model.routing", 1, 3, None), ("model.kind", "capsnet", "cnn", 1), ("model.kind", "capsnet", "cnn", 3),
+    ]  # fmt: skip
+
+
 def test_errors_are_paired_by_seed_and_times_are_not() -> None:
     a, b = cells(("torch", {"routing": 1}, [0.30, 0.41, 0.52]), ("torch", {"routing": 3}, [0.25, 0.34, 0.46]))
     found = contrast(a, b, "test_err_pct")

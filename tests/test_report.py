@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from harness.cost import products
 from harness.cost_model import Cell, counts, fit
 from harness.errors import UserError
 from harness.journal import Journal
-from harness.report import make_report, report, to_json
+from harness.report import Written, make_report, report, to_json
 from harness.report.curves import curves
 from harness.spec import ModelSpec
 from harness.weights import parameter_count
@@ -201,8 +202,13 @@ def seeds_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return seeds_helpers.write_run(tmp_path_factory.mktemp("seeds") / "decoder|s", runs)
 
 
-def test_a_report_over_seeds(seeds_dir: Path, tmp_path: Path) -> None:
-    written = report(seeds_dir, tmp_path / "out")
+@pytest.fixture(scope="module")
+def written(seeds_dir: Path) -> Written:
+    pytest.importorskip("matplotlib")
+    return report(seeds_dir)
+
+
+def test_a_report_over_seeds(written: Written) -> None:
     tables = {section.title: section.table for section in written.sections}
     assert list(tables) == [
         "Cells", "Differences between settings: test error", "Differences between settings: seconds per epoch",
@@ -243,8 +249,7 @@ def test_a_report_over_seeds(seeds_dir: Path, tmp_path: Path) -> None:
     }
 
 
-def test_the_pages_say_what_the_screen_says(seeds_dir: Path, tmp_path: Path) -> None:
-    written = report(seeds_dir, tmp_path / "out")
+def test_the_pages_say_what_the_screen_says(written: Written) -> None:
     markdown, page = (path.read_text() for path in written.pages)
     assert [path.name for path in written.pages] == ["report.md", "report.html"]
     assert "# capsbench: decoder\\|s" in markdown
@@ -258,10 +263,11 @@ def test_the_pages_say_what_the_screen_says(seeds_dir: Path, tmp_path: Path) -> 
     }
     assert len(widths) == 1
     assert "<script" not in page
-    assert "src=" not in page  # no figures here: nothing to load
+    assert re.findall('src="([^"]*)"', page) == ["test_error.png"]  # nothing else to load
+    assert written.figures[0].read_bytes().startswith(b"\x89PNG")
 
 
 def test_pages_are_refused_where_they_cannot_be_written(seeds_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write the report to .*file"):
+    with pytest.raises(UserError, match=r"cannot write figures to .*file"):
         report(seeds_dir, tmp_path / "file")

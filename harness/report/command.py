@@ -62,10 +62,10 @@ def report(run_dir: Path, out: Path | None = None) -> Written:
     if not any(cell.counted for cell in seeds.cells):
         raise UserError(f"{run_dir}: nothing has finished.\n" + "\n".join(left_out(seeds.cells)))
     cost, out = curves.make_report(run_dir), out or run_dir / "report"
-    figures = draw(cost, out) if cost.keys else []
-    sections = list(_sections(cost, seeds, figures))
+    errors, costs = draw(cost, seeds, out)
+    sections = list(_sections(cost, seeds, errors, costs))
     pages = write(f"capsbench: {seeds.suite}", seeds.question, sections, out)
-    return Written(cost, seeds, sections, figures, pages)
+    return Written(cost, seeds, sections, [*errors, *costs], pages)
 
 
 def show(console: Console, written: Written) -> None:
@@ -81,8 +81,8 @@ def show(console: Console, written: Written) -> None:
     console.print(Text(f"Report: {', '.join(map(str, written.pages))}"), soft_wrap=True)
 
 
-def _sections(cost: curves.Report, seeds: OverSeeds, figures: list[Path]) -> Iterator[Section]:
-    yield Section("Cells", _CELLS, cells_table(seeds), left_out(seeds.cells))
+def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: list[Path]) -> Iterator[Section]:
+    yield Section("Cells", _CELLS, cells_table(seeds), left_out(seeds.cells), errors)
     for metric, text in _CHANGES.items():
         title = f"Differences between settings: {'test error' if metric == 'test_err_pct' else 'seconds per epoch'}"
         found = [change for change in seeds.changes if change.metric == metric]
@@ -103,4 +103,4 @@ def _sections(cost: curves.Report, seeds: OverSeeds, figures: list[Path]) -> Ite
         yield Section("Published figures", text, table, notes)
     if cost.points:
         notes = [*curves.sentences(cost), *(f"no timing: {line}" for line in cost.left_out)]
-        yield Section("Cost of a training step", "", curves.table(cost), notes, figures)
+        yield Section("Cost of a training step", "", curves.table(cost), notes, costs)
