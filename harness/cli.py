@@ -67,6 +67,9 @@ def _run(args: argparse.Namespace) -> int:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
         where += f" --mlflow-uri {shlex.quote(args.mlflow_uri)}" if args.mlflow_uri else ""
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
+    if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
+        told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
+        console.print(Text(told), soft_wrap=True)
     if args.json:
         _print_json(outcome.to_json())
     return outcome.exit_code

@@ -108,7 +108,7 @@ def _error(cell: Sequence[Result], name: str) -> str:
     values = [value for result in cell if (value := getattr(result, name)) is not None]
     if not values:
         return UNKNOWN
-    spread = f" (sd {statistics.stdev(values):.2f})" if len(values) > 1 else ""
+    spread = f" sd {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     stopped = " (stopped on test)" if any(result.stopped_on == "test" for result in cell) else ""
     return f"{statistics.fmean(values):.2f}{spread}{stopped}"
 

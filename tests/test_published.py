@@ -97,6 +97,7 @@ def test_every_figure_says_who_and_where_and_knows_the_settings_it_names() -> No
         "model.cnn_channels",
         "model.cnn_kernel",
         "model.cnn_units",
+        "model.dropout",
     }
     assert len(published()) == 29
     for figure, source in published():

@@ -224,10 +224,10 @@ def test_a_report_over_seeds(written: Written) -> None:
         "3",
         "0.33 ± 0.075",
         "0.030",
-        "0.25 (sd 0.005)",
+        "0.25 sd 0.005",
         "0.3, 0.34, 0.35, 0.54, 0.7",
     ]
-    assert rows[2][:6] == ["tf", "decoder True", "2 of 3", "0.32 ± 0.13", "0.014", "0.25 (sd 0.005)"]
+    assert rows[2][:6] == ["tf", "decoder True", "2 of 3", "0.32 ± 0.13", "0.014", "0.25 sd 0.005"]
     notes = written.sections[0].notes
     assert notes[0] == "tf, decoder True, seed 2 does not count: parity failed"
     document = written.to_json()

@@ -100,7 +100,7 @@ def test_table_and_lines(small: tuple[subprocess.CompletedProcess[str], dict[str
     errors = [trial["test_err_pct"] for trial in document["trials"] if trial["impl"] == "torch"]
     mean, spread = sum(errors) / 2, abs(errors[0] - errors[1]) / 2**0.5
     row = row_of(done.stderr, "torch")
-    assert row[:4] == ["torch", f"{mean:.2f}", "(sd", f"{spread:.2f})"]
+    assert row[:4] == ["torch", f"{mean:.2f}", "sd", f"{spread:.2f}"]
     assert row[-1].endswith("x")
     assert row[-3] == "ok"
     assert row_of(done.stderr, "numpy")[-1] == "1.00x"

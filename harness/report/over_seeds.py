@@ -161,7 +161,7 @@ def _theirs(found: Sequence[Beside], cell: Cell, paper: bool) -> str:
     ]  # fmt: skip
     if paper:
         return (
-            ", ".join(f"{e.figure.value:g}" + (f" (sd {e.figure.sd:g})" if e.figure.sd else "") for e in own) or UNKNOWN
+            ", ".join(f"{e.figure.value:g}" + (f" sd {e.figure.sd:g}" if e.figure.sd else "") for e in own) or UNKNOWN
         )
     return ", ".join(f"{value:g}" for value in sorted({each.figure.value for each in own})) or UNKNOWN
 
