@@ -134,7 +134,7 @@ def table(comparison: Comparison) -> Table:
         made.add_column(title, no_wrap=True)
     for title in ("A", "B", "change", "95% interval", "Holm's p", "detectable"):
         made.add_column(title, justify="right", no_wrap=True)
-    made.add_column("", no_wrap=True)
+    made.add_column("verdict", no_wrap=True)
     for row in comparison.rows:
         metric, test = METRICS[row.metric], row.test
         low, high, detectable = (

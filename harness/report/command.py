@@ -23,18 +23,22 @@ from harness.report.over_seeds import (
     published_table,
 )  # fmt: skip
 from harness.report.page import Section, write
-from harness.tables import print_table
+from harness.tables import doubts, print_table
 
-_CELLS = (
-    "Means over seeds, with half their 95% interval (Student's t); sd: of the seeds. "
-    "paper and others: published test errors; what is not alike is listed below."
+_CELLS = "Means over seeds, with half their 95% interval (Student's t); sd: the standard deviation of the seeds' test errors."
+_PUBLISHED = " paper and others: published test errors; what is not alike in them is listed below."
+_TWO_SEEDS = (
+    "two seeds show little: half an interval is then 9 standard deviations, of three seeds 2.5, of five 1.2 "
+    "(-s seed=0,1,2,3,4 adds to what is there)"
 )
 _CHANGES = {
-    "test_err_pct": "Test error, in percentage points: the second setting's less the first's. Holm's p is corrected for all "
-    "rows of this table; detectable is the smallest difference that so many seeds would show in four of five "
-    "repetitions, so that none shown does not mean none.",
-    "epoch_s": "Seconds per epoch, likewise; a trial counts once, however many epochs it has.",
+    "test_err_pct": "In percentage points. ",
+    "epoch_s": "A trial counts once, however many epochs it has. ",
 }
+_TESTS = (
+    "Difference: the second's less the first's. Holm's p is corrected for all rows of this table; detectable is the "
+    "smallest difference that so many seeds would show in four of five repetitions, so that none shown does not mean none."
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def report(run_dir: Path, out: Path | None = None) -> Written:
     cost, out = curves.make_report(run_dir), out or run_dir / "report"
     errors, costs = draw(cost, seeds, out)
     sections = list(_sections(cost, seeds, errors, costs))
-    pages = write(f"capsbench: {seeds.suite}", seeds.question, sections, out)
+    pages = write(f"capsbench: {seeds.suite}", [seeds.question, seeds.machine], sections, out)
     return Written(cost, seeds, sections, [*errors, *costs], pages)
 
 
@@ -82,19 +86,22 @@ def show(console: Console, written: Written) -> None:
 
 
 def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: list[Path]) -> Iterator[Section]:
-    yield Section("Cells", _CELLS, cells_table(seeds), left_out(seeds.cells), errors)
+    notes = left_out(seeds.cells) + [_TWO_SEEDS] * any(len(cell.counted) == 2 for cell in seeds.cells)
+    yield Section("Cells", _CELLS + _PUBLISHED * bool(seeds.beside), cells_table(seeds), notes, errors)
     for metric, text in _CHANGES.items():
         title = f"Differences between settings: {'test error' if metric == 'test_err_pct' else 'seconds per epoch'}"
         found = [change for change in seeds.changes if change.metric == metric]
         if any(change.test.p is not None for change in found):
-            yield Section(title, text, changes_table(found))
+            yield Section(title, text + _TESTS, changes_table(found))
         elif found:
             yield Section(
                 title, "", None, ["No test: that takes at least 2 seeds in both settings (grid.seed: [0, 1, 2])."]
             )
     if seeds.pairs:
         text = "Are two implementations shown to end with the same test error, within the margin? (L7, two one-sided tests)"
-        yield Section("Equivalence of implementations", text, equivalence.table(seeds.pairs))
+        notes = [equivalence.sentence(pair) for pair in seeds.pairs if pair.verdict is None]
+        notes += filter(None, [equivalence.caveat([cell.trial for cell in seeds.cells])])
+        yield Section("Equivalence of implementations", text, equivalence.table(seeds.pairs), notes)
     if seeds.beside:
         table, notes = published_table(seeds)
         text = (
@@ -103,4 +110,5 @@ def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: 
         yield Section("Published figures", text, table, notes)
     if cost.points:
         notes = [*curves.sentences(cost), *(f"no timing: {line}" for line in cost.left_out)]
+        notes += doubts([result for cell in seeds.cells for result in cell.counted])
         yield Section("Cost of a training step", "", curves.table(cost), notes, costs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from harness.published import Beside, beside
 from harness.stats import Difference, Summary
 from harness.tables import UNKNOWN, number, setting
 
+_THEIRS = {"paper": True, "others": False}  # column -> whether the source is the paper
+
 
 @dataclass(frozen=True)
 class OverSeeds:
@@ -23,6 +25,7 @@ class OverSeeds:
 
     suite: str
     question: str
+    machine: str  # what it was measured on, with which libraries
     cells: list[Cell]
     changes: list[Change]
     pairs: list[Pair]  # L7
@@ -44,7 +47,20 @@ def over_seeds(run_dir: Path) -> OverSeeds:
     plan, margin = journal.plan(), cells[0].trial.parity.margin_pct
     pairs = compare([result for cell in cells for result in cell.results], margin)
     found = [*changes(cells, "test_err_pct", impls=False), *changes(cells, "epoch_s", impls=True)]
-    return OverSeeds(str(plan["suite"]), str(plan.get("question") or ""), cells, found, pairs, beside(cells))
+    return OverSeeds(
+        str(plan["suite"]), str(plan.get("question") or ""), _machine(journal.environment()), cells, found, pairs, beside(cells)
+    )  # fmt: skip
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    """ "Measured on: Some CPU, 2 cores; Python 3.11.7, numpy 2.4.6, ...", of what is known."""
+    parts = [environment.get("cpu"), f"{cores} cores" if (cores := environment.get("cores")) else None]
+    gpus: Sequence[Any] = environment.get("gpus") or ()
+    hardware = ", ".join(str(part) for part in (*parts, *gpus) if part)
+    versions: dict[str, Any] = {"Python": environment.get("python"), **(environment.get("versions") or {})}
+    software = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    told = "; ".join(filter(None, (hardware, software)))
+    return f"Measured on: {told}" if told else ""
 
 
 def mean(found: Summary | None, scale: float = 1.0, fixed: int | None = None) -> str:
@@ -67,14 +83,16 @@ def cells_table(report: OverSeeds) -> Table:
     """A row a cell: over seeds the mean and half its 95% interval, beside the paper's and other reproductions'."""
     shown = [name for name in ("best_test_err_pct", "val_err_pct") if _there(report.cells, name)]
     columns = ["test_err_pct", *shown, "epoch_s", "compile_s", "peak_bytes"]
-    table = _table(["impl", "setting"], ["seeds", "test error %", "sd", "paper", "others"])
+    varied = any(cell.params for cell in report.cells)
+    theirs = [title for title, paper in _THEIRS.items() if any(each.source.paper is paper for each in report.beside)]
+    table = _table(["impl", *(["setting"] if varied else [])], ["seeds", "test error %", "sd", *theirs])
     for name in columns[1:]:
         table.add_column(METRICS[name].title, justify="right", no_wrap=True)
     for cell in report.cells:
         error = cell.summary("test_err_pct")
         table.add_row(
-            cell.impl, setting(cell.params), cell.seeds, mean(error, fixed=2), number(error and error.sd, 2),
-            _theirs(report.beside, cell, paper=True), _theirs(report.beside, cell, paper=False),
+            cell.impl, *([setting(cell.params)] if varied else []), cell.seeds, mean(error, fixed=2),
+            number(error and error.sd, 2), *(_theirs(report.beside, cell, _THEIRS[title]) for title in theirs),
             *(mean(cell.summary(name), METRICS[name].scale, 2 if "err_pct" in name else None) for name in columns[1:]),
         )  # fmt: skip
     return table
@@ -82,10 +100,8 @@ def cells_table(report: OverSeeds) -> Table:
 
 def changes_table(found: Sequence[Change]) -> Table:
     """A row for every two cells that differ in one setting; of one metric, which were corrected together."""
-    table = _table(
-        ["impl, setting", "from", "to"], ["difference", "95% interval", "p", "Holm's p", "seeds", "detectable"]
-    )
-    table.add_column("", no_wrap=True)
+    table = _table(["where", "from", "to"], ["difference", "95% interval", "p", "Holm's p", "seeds", "detectable"])
+    table.add_column("finding", no_wrap=True)
     for change in found:
         test = change.test
         interval = (
@@ -94,7 +110,7 @@ def changes_table(found: Sequence[Change]) -> Table:
         impl = change.others.get("impl")
         rest = setting({key: value for key, value in change.others.items() if key != "impl"})
         table.add_row(
-            ", ".join(filter(None, (impl, rest))), setting({change.key: change.value(change.a)}),
+            ", ".join(filter(None, (impl, rest))) or "all", setting({change.key: change.value(change.a)}),
             setting({change.key: change.value(change.b)}), _signed(test.difference), interval, p_value(test.p),
             p_value(test.adjusted_p), _seeds(test), number(test.detectable, 2),
             verdict(change),

@@ -33,13 +33,13 @@ class Section:
     figures: Sequence[Path] = field(default_factory=tuple[Path, ...])
 
 
-def write(title: str, text: str, sections: Sequence[Section], out: Path) -> list[Path]:
+def write(title: str, texts: Sequence[str], sections: Sequence[Section], out: Path) -> list[Path]:
     """Writes report.md and report.html to the folder `out`; returns their paths. Raises `UserError` if it cannot."""
     paths = [out / "report.md", out / "report.html"]
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path, content in zip(paths, (_markdown, _html), strict=True):
-            write_atomic(path, content(title, text, sections, out))
+            write_atomic(path, content(title, [text for text in texts if text], sections, out))
     except OSError as error:
         raise UserError(f"cannot write the report to {out}: {error.strerror}; choose a place with --out DIR") from error
     return paths
@@ -53,8 +53,8 @@ def _rows(table: Table) -> tuple[list[str], list[bool], list[list[str]]]:
     return titles, right, [list(row) for row in zip(*columns, strict=True)]
 
 
-def _markdown(title: str, text: str, sections: Sequence[Section], out: Path) -> str:
-    lines = [f"# {_plain(title)}", "", _plain(text), ""]
+def _markdown(title: str, texts: Sequence[str], sections: Sequence[Section], out: Path) -> str:
+    lines = [f"# {_plain(title)}", "", *(line for text in texts for line in (_plain(text), ""))]
     for section in sections:
         lines += [f"## {_plain(section.title)}", "", _plain(section.text), ""]
         if section.table:
@@ -66,8 +66,8 @@ def _markdown(title: str, text: str, sections: Sequence[Section], out: Path) -> 
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
 
 
-def _html(title: str, text: str, sections: Sequence[Section], out: Path) -> str:
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(text)}</p>" if text else ""]
+def _html(title: str, texts: Sequence[str], sections: Sequence[Section], out: Path) -> str:
+    parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(text)}</p>" for text in texts)]
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
         parts.append(f"<p>{html.escape(section.text)}</p>" if section.text else "")
