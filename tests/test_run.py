@@ -130,7 +130,8 @@ def test_mlflow(small: tuple[Any, dict[str, Any]], home: Path) -> None:
     _, document = small
     assert document["mlflow_uri"] == f"sqlite:///{home / 'runs' / 'mlflow.db'}"
     found = metrics(home)
-    assert set(found) == {"small", "numpy s0", "torch s0", "numpy s1", "torch s1"}
+    assert set(found) == {"small", *(f"{impl} {of}" for impl in ("numpy", "torch") for of in ("mean", "s0", "s1"))}
+    assert found["torch mean"]["seeds"] == 2
     for trial in document["trials"]:
         figures = found[f"{trial['impl']} s{trial['seed']}"]
         assert figures["test_err_pct"] == trial["test_err_pct"]
