@@ -122,6 +122,8 @@ def _warnings(
         a, b = (machine.get(name) for machine in machines)
         if a != b:
             said.append(f"another machine: {name} is {a} in A, {b} in B; time and memory say nothing of the code")
+    if any(row.test.p is not None and row.test.n_a == row.test.n_b == 2 for row in rows):
+        said.append('two seeds show huge differences only (column "detectable"): run both with a third seed, or more')
     if not any(row.test.p is not None for row in rows):
         said.append("nothing could be tested: that takes at least 2 finished seeds in both runs (grid.seed: [0, 1, 2])")
     return list(dict.fromkeys(said))

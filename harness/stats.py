@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+_ROUNDING = 1e-14  # of a difference of two floats, relative to the larger of them
 FEWEST = 6
 """Values that a 95% interval of their median takes: all of five lie on one side of it with probability 2/32."""
 
@@ -214,8 +215,10 @@ def equivalence(
 
 def _paired(a: Sequence[float], b: Sequence[float], least: float = 0.0) -> tuple[float, float]:
     """The standard error of the mean difference of pairs, of a variance of at least `least`; its degrees of freedom."""
-    variance = statistics.variance([x - y for x, y in zip(a, b, strict=True)])
-    return math.sqrt(max(variance, least) / len(a)), len(a) - 1.0
+    spread = statistics.stdev([x - y for x, y in zip(a, b, strict=True)])
+    if spread <= _ROUNDING * max(map(abs, [*a, *b])):  # 0.37 - 0.36 and 0.33 - 0.32 are the same difference
+        spread = 0.0
+    return math.sqrt(max(spread**2, least) / len(a)), len(a) - 1.0
 
 
 def _welch(a: Sequence[float], b: Sequence[float], least: float = 0.0) -> tuple[float, float]:

@@ -97,6 +97,15 @@ def test_one_seed_is_never_tested(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "Nothing is shown to be worse in B (0 tests)." in out
 
 
+def test_two_seeds_show_little_and_that_is_said(tmp_path: Path) -> None:
+    a, b = (
+        run_of(tmp_path / name, errors, [300.0, 303.0], BYTES[:2]) for name, errors in (("a", [2, 3]), ("b", [70, 90]))
+    )
+    comparison = compare(a, b)
+    assert (comparison.ok, verdicts(comparison)["test_err_pct"]) == (True, "none shown")
+    assert [warning for warning in comparison.warnings if warning.startswith("two seeds show huge differences only")]
+
+
 def test_what_is_not_alike_is_said(tmp_path: Path) -> None:
     a = run_of(tmp_path / "a")
     b = run_of(tmp_path / "b", cpu="Another CPU", epochs=10)

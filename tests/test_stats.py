@@ -80,6 +80,12 @@ def test_without_variance_the_difference_decides(paired: bool, a: float, equival
     assert (found.low, found.high, found.p, found.equivalent) == (a, a, p, equivalent)
 
 
+def test_differences_that_vary_by_rounding_alone_do_not_vary() -> None:
+    found = equivalence([0.37, 0.33, 0.41], [0.36, 0.32, 0.40], 0.1)
+    assert len({0.37 - 0.36, 0.33 - 0.32, 0.41 - 0.40}) > 1
+    assert (found.low, found.high, found.p) == (found.difference, found.difference, 0)
+
+
 def test_variances_too_small_to_square_are_no_nan() -> None:
     found = equivalence([0.0, 1e-150, 2e-150], [0.0, 1e-150], margin=0.1, paired=False)
     assert found.p == 0

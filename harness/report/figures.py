@@ -58,7 +58,7 @@ def _figure(report: Report, key: str, path: Path) -> Path:
             _curve(axis, name, points, report.models.get(points[0].line), key, per_image, _MARKERS[index % 8])
         axis.set_xlabel(_LABELS.get(key, key))
         axis.set_ylabel("milliseconds an image" if per_image else _SECONDS)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])  # room above points that are all as high
         axis.set_xticks(sorted({point.trial.params[key] for point in report.points if key in point.trial.params}))
         axis.tick_params(axis="x", labelrotation=45 if by_batch else 0)
         axis.grid(alpha=0.3)
