@@ -108,9 +108,19 @@ def parser() -> argparse.ArgumentParser:
     sync.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
     _mlflow(sync)
 
-    report = command("report", "draw what a run says of cost, and fit a model of the cost to it")
+    report = command(
+        "report", "what a run says over its seeds, beside published figures, and of cost; tables, page, figures"
+    )
     report.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/scaling")
-    report.add_argument("--out", type=Path, metavar="DIR", help="where figures are written; default: RUN/report")
+    report.add_argument("--out", type=Path, metavar="DIR", help="where files are written; default: RUN/report")
+
+    compare = command("compare", "compare two runs cell by cell; exit code 1 if the second is significantly worse")
+    compare.add_argument("run_a", type=Path, metavar="A", help="a run's directory: what to compare with")
+    compare.add_argument("run_b", type=Path, metavar="B", help="a run's directory: what is perhaps worse")
+    compare.add_argument(
+        "--tolerance", type=float, default=1.0, metavar="PCT",
+        help="by how many percent time and memory may rise and still be no regression; default: 1",
+    )  # fmt: skip
 
     export = command("export", "write a trial's weights as a framework's own files, which load without capsbench")
     export.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")

@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 good, 1 a trial or its parity failed, 2 the request was wrong, 130 interrupted."""
+"""The command line. Exit codes: 0 good, 1 a trial, parity or comparison failed, 2 the request was wrong, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -67,6 +67,9 @@ def _run(args: argparse.Namespace) -> int:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
         where += f" --mlflow-uri {shlex.quote(args.mlflow_uri)}" if args.mlflow_uri else ""
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
+    if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
+        told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
+        console.print(Text(told), soft_wrap=True)
     if args.json:
         _print_json(outcome.to_json())
     return outcome.exit_code
@@ -191,19 +194,12 @@ def _sync(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from harness.report import draw, make_report, sentences, table, to_json
-    from harness.tables import print_table
+    from harness.report import report, show
 
-    report = make_report(args.run_dir)
-    paths = draw(report, args.out or args.run_dir / "report") if report.keys else []
-    console = Console(stderr=args.json)
-    print_table(console, table(report))
-    for line in ["", *sentences(report), *(f"no timing: {line}" for line in report.left_out)]:
-        console.print(Text(line), soft_wrap=True)
-    for path in paths:
-        console.print(Text(f"Figure: {path}"), soft_wrap=True)
+    written = report(args.run_dir, args.out)
+    show(Console(stderr=args.json), written)
     if args.json:
-        _print_json({**to_json(report), "figures": [str(path) for path in paths]})
+        _print_json(written.to_json())
     return 0
 
 
@@ -228,6 +224,16 @@ def _figures(args: argparse.Namespace) -> int:
     if args.json:
         _print_json({"run_dir": str(args.run_dir), "trials": [each.to_json() for each in drawn]})
     return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from harness.compare import compare, show
+
+    comparison = compare(args.run_a, args.run_b, args.tolerance)
+    show(Console(stderr=args.json), comparison)
+    if args.json:
+        _print_json(comparison.to_json())
+    return 0 if comparison.ok else 1
 
 
 def _ui(args: argparse.Namespace) -> int:
@@ -272,5 +278,5 @@ def _data(args: argparse.Namespace) -> int:
 
 _COMMANDS = {
     "run": _run, "plan": _plan, "summary": _summary, "parity": _parity, "speed": _speed, "sync": _sync, "report": _report,
-    "figures": _figures, "export": _export, "ui": _ui, "doctor": _doctor, "data": _data,
+    "compare": _compare, "figures": _figures, "export": _export, "ui": _ui, "doctor": _doctor, "data": _data,
 }  # fmt: skip

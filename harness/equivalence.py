@@ -229,7 +229,7 @@ def table(pairs: Sequence[Pair]) -> Table:
         made.add_column(title, no_wrap=True)
     for title in ("difference", f"{_LEVEL} interval", "margin", "p", "seeds"):
         made.add_column(title, justify="right", no_wrap=True)
-    made.add_column("", no_wrap=True)
+    made.add_column("verdict", no_wrap=True)
     for pair in pairs:
         test, verdict = pair.test, pair.verdict
         row = [Text(f"{pair.a} - {pair.b}"), *([Text(setting(pair.params))] if varied else [])]

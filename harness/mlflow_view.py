@@ -1,6 +1,6 @@
 """What a run looks like in MLflow: names, colours, tags, metric rows, and the saved view that its pages open with.
 
-Pure functions of the journal's content; `harness.tracking` sends what they return. The saved view's format is
+Pure functions of the journal's content; `harness.mlflow_sink` sends what they return. The saved view's format is
 MLflow's own and undocumented: it holds for MLflow 3.17, and `tests/test_browser.py` opens it in a real browser.
 """
 
@@ -59,7 +59,7 @@ _MAX_TAGS = 90  # MLflow takes at most 100 in one call
 
 
 class Row(NamedTuple):
-    """One metric value as MLflow stores it; time in milliseconds since 1970, the value to be read: see `_row`."""
+    """One metric value as MLflow stores it; time in milliseconds since 1970, the value to be read: see `row`."""
 
     key: str
     value: float
@@ -74,10 +74,14 @@ def experiment_name(plan: Mapping[str, Any]) -> str:
 
 def run_name(trial: Trial) -> str:
     """At most 20 characters, framework first, seed last: `torch r3 s0`."""
+    return short_name(trial, f" s{trial.seed}")
+
+
+def short_name(trial: Trial, tail: str) -> str:
+    """The implementation and the setting in short, and `tail` whole."""
     impl = trial.impl.rpartition(":")[2]
-    seed = f" s{trial.seed}"
     body = " ".join([impl, *(_short(key, value) for key, value in trial.params.items())])
-    return body[: NAME_LENGTH - len(seed)].rstrip() + seed
+    return body[: NAME_LENGTH - len(tail)].rstrip() + tail
 
 
 def color(impl: str) -> str:
@@ -100,7 +104,7 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
     summary = summarise(trial, events)
     names = _EPOCH_RECORD if summary.timing_withheld else _EPOCH_RECORD + _EPOCH_TIMING
     rows = [
-        _row(f"epoch/{name}", epoch[name], time_ms(epoch), int(epoch["epoch"]))
+        row(f"epoch/{name}", epoch[name], time_ms(epoch), int(epoch["epoch"]))
         for epoch in kept_epochs(events)
         for name in names
         if epoch.get(name) is not None
@@ -109,12 +113,12 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
         for number, change in enumerate(epoch.get("routing_logit_change") or (), start=1):
             if change is not None:
                 name = f"epoch/routing_logit_change_{number}"
-                rows.append(_row(name, change, time_ms(epoch), int(epoch["epoch"])))
+                rows.append(row(name, change, time_ms(epoch), int(epoch["epoch"])))
     for count, event in enumerate(events, start=1):
         if event["kind"] == "parity" and (parity := parity_of(events[:count])):
-            rows.append(_row("parity_ok", parity.ok, time_ms(event)))
+            rows.append(row("parity_ok", parity.ok, time_ms(event)))
             if parity.max_rel_err is not None:
-                rows.append(_row("parity_max_rel_err", parity.max_rel_err, time_ms(event)))
+                rows.append(row("parity_max_rel_err", parity.max_rel_err, time_ms(event)))
     if summary.status == "finished":
         finals = {
             "test_err_pct": summary.test_err_pct,
@@ -131,7 +135,7 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
             "peak_mem_mb": summary.peak_bytes / 1e6 if summary.peak_bytes is not None else None,
         }
         ended = max(time_ms(event) for event in events if event["kind"] == "result")
-        rows += [_row(key, value, ended) for key, value in finals.items() if value is not None]
+        rows += [row(key, value, ended) for key, value in finals.items() if value is not None]
     return rows
 
 
@@ -164,7 +168,7 @@ def trial_tags(
         "data_provenance": summary.data_provenance,
         **environment_tags(environment, attempt),
     }
-    return _tidy(tags)
+    return tidy(tags)
 
 
 def suite_tags(plan: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
@@ -176,7 +180,7 @@ def suite_tags(plan: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[
         "overrides": json.dumps(plan["overrides"]) if plan.get("overrides") else None,
         **environment_tags(environment, {}),
     }
-    return _tidy(tags)
+    return tidy(tags)
 
 
 def equivalence_tag(pairs: Sequence[Pair]) -> str:
@@ -201,21 +205,22 @@ def environment_tags(environment: Mapping[str, Any], attempt: Event) -> dict[str
 
 def saved_view(now_ms: int) -> str:
     """The experiment tag's value: a comparison table of the trials, fewest errors first, and the charts beside it."""
-    return _view(now_ms, "trial", "metrics.`test_err_pct`", _COLUMNS, _CHARTS)
+    return shared_view(now_ms, "trial", "metrics.`test_err_pct`", _COLUMNS, _CHARTS)
 
 
 def parity_view(now_ms: int) -> str:
     """The same for parity reports: the newest first, with the worst error of each level."""
-    return _view(now_ms, "parity", "attributes.start_time", _PARITY_COLUMNS, _PARITY_CHARTS)
+    return shared_view(now_ms, "parity", "attributes.start_time", _PARITY_COLUMNS, _PARITY_CHARTS)
 
 
-def _view(
+def shared_view(
     now_ms: int, kind: str, order: str, columns: Mapping[str, int], charts: Mapping[str, Sequence[tuple[str, str]]]
 ) -> str:
+    """A saved view of the runs of that `capsbench.kind`: their columns with widths in pixels, charts by section."""
     state = {
         "searchFilter": f"tags.`capsbench.kind` = '{kind}'",
         "orderByKey": order,
-        "orderByAsc": kind == "trial",
+        "orderByAsc": kind != "parity",
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
@@ -237,10 +242,10 @@ def _view(
     return json.dumps(view)
 
 
-def view_url(base: str, experiment_id: str, charts: bool = False) -> str:
-    """The page of the saved view, its table or its charts, on the MLflow server at `base`."""
+def view_url(base: str, experiment_id: str, charts: bool = False, key: str = VIEW_KEY) -> str:
+    """The page of a saved view, its table or its charts, on the MLflow server at `base`."""
     page = f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-    return f"{page}&viewStateShareKey={VIEW_KEY}" + ("&compareRunsMode=CHART" if charts else "")
+    return f"{page}&viewStateShareKey={key}" + ("&compareRunsMode=CHART" if charts else "")
 
 
 def time_ms(event: Event) -> int:
@@ -248,8 +253,8 @@ def time_ms(event: Event) -> int:
     return round(float(event["time"]) * 1000)
 
 
-def _row(key: str, value: float, at_ms: int, step: int = 0) -> Row:
-    """Five significant digits, as MLflow's table shows every digit it has; the journal keeps them all."""
+def row(key: str, value: float, at_ms: int, step: int = 0) -> Row:
+    """A value with five significant digits, as MLflow's table shows every digit it has; the journal keeps them all."""
     return Row(key, float(f"{value:.5g}"), at_ms, step)
 
 
@@ -281,6 +286,7 @@ def _note(summary: Result) -> str | None:
     return "\n\n".join(lines) or None
 
 
-def _tidy(tags: Mapping[str, Any]) -> dict[str, str]:
+def tidy(tags: Mapping[str, Any]) -> dict[str, str]:
+    """The tags that say something, as text that MLflow takes."""
     known = [(key, str(value)[:_TAG_LENGTH]) for key, value in tags.items() if value not in (None, "", [])]
     return dict(known[:_MAX_TAGS])

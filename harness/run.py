@@ -17,11 +17,12 @@ from harness.errors import UserError
 from harness.executor import Executor, InlineExecutor, Job
 from harness.figures import draw_missing
 from harness.journal import Event, Journal
+from harness.mlflow_client import redact
 from harness.results import Result, summarise
 from harness.screen import Screen
 from harness.start import weights_file
 from harness.suite import Suite, load_suite
-from harness.tracking import Tracker, redact
+from harness.tracking import Tracker
 from harness.verdict import Verdict, refusal
 
 ExecutorName = Literal["auto", "ray", "inline"]

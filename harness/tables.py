@@ -108,7 +108,7 @@ def _error(cell: Sequence[Result], name: str) -> str:
     values = [value for result in cell if (value := getattr(result, name)) is not None]
     if not values:
         return UNKNOWN
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    spread = f" sd {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     stopped = " (stopped on test)" if any(result.stopped_on == "test" for result in cell) else ""
     return f"{statistics.fmean(values):.2f}{spread}{stopped}"
 
@@ -136,15 +136,18 @@ def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
         elif result.parity_ok is False:
             error = number(result.parity_max_rel_err, 2)
             lines.append(Text(f"{who}: parity failed at {result.parity_worst} (relative error {error})", "red"))
+    return [*lines, *(Text(line, "yellow") for line in doubts(results))]
+
+
+def doubts(results: Sequence[Result]) -> list[str]:
+    """Every warning once, and why there is no timing; headed by the implementations that it is about."""
     notes: dict[str, list[str]] = {}
     for result in results:
         withheld = result.status == "finished" and result.timing_withheld
         reasons = [*result.warnings, *([f"no timing verdict: {withheld}"] if withheld else [])]
         for reason in reasons:
             notes.setdefault(reason, []).append(result.impl)
-    for reason, impls in notes.items():
-        lines.append(Text(f"{', '.join(dict.fromkeys(impls))}: {reason}", "yellow"))
-    return lines
+    return [f"{', '.join(dict.fromkeys(impls))}: {reason}" for reason, impls in notes.items()]
 
 
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -11,15 +11,18 @@ import sys
 import time
 import urllib.request
 import webbrowser
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from harness.errors import UserError
 from harness.journal import read_json
+from harness.mlflow_cells import VIEW_KEY as CELLS
+from harness.mlflow_client import quiet_environment, redact
 from harness.mlflow_view import view_url
 from harness.parity.record import CURSOR
-from harness.tracking import default_uri, quiet_environment, redact
+from harness.tracking import default_uri
 
 _HOST = "127.0.0.1"
 # Browsers take every name under localhost for this machine (RFC 6761), only Safari asks elsewhere. On the plain names
@@ -35,12 +38,12 @@ def serve(out: str | os.PathLike[str], uri: str | None = None, port: int = 5000,
     Raises `UserError` if nothing was run yet, MLflow is not installed, or its server does not start.
     """
     uri = uri or default_uri(out)
-    experiment_id = newest_experiment(Path(out), uri)
+    newest = _newest(Path(out), uri)
     if uri.startswith(("http://", "https://")):
-        _show(uri, experiment_id, open_browser)
+        _show(uri, newest, open_browser)
         return
     with _server(Path(out), uri, port) as (chosen, process):
-        _show(f"http://{_NAME}:{chosen}", experiment_id, open_browser)
+        _show(f"http://{_NAME}:{chosen}", newest, open_browser)
         print("Ctrl-C ends the server.", flush=True)
         with suppress(KeyboardInterrupt):
             process.wait()
@@ -49,11 +52,16 @@ def serve(out: str | os.PathLike[str], uri: str | None = None, port: int = 5000,
 
 def newest_experiment(out: Path, uri: str) -> str:
     """The MLflow experiment of the run or the parity reports last brought into `uri`. Raises `UserError` if there are none."""
+    return str(_newest(out, uri)["experiment_id"])
+
+
+def _newest(out: Path, uri: str) -> dict[str, Any]:
+    """What was last brought into `uri`."""
     found = [*out.glob("*/mlflow.json"), *out.glob(CURSOR)]
     cursors = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     for cursor in map(read_json, cursors):
         if cursor and cursor.get("uri") == redact(uri) and "experiment_id" in cursor:
-            return str(cursor["experiment_id"])
+            return cursor
     untracked = sorted(path.parent for path in out.glob("*/plan.json"))
     if untracked:
         raise UserError(
@@ -80,9 +88,12 @@ def _listens(host: str, port: int) -> bool:
     return False
 
 
-def _show(base: str, experiment_id: str, open_browser: bool) -> None:
+def _show(base: str, newest: Mapping[str, Any], open_browser: bool) -> None:
+    experiment_id = str(newest["experiment_id"])
     table, charts = view_url(base, experiment_id), view_url(base, experiment_id, charts=True)
     print(f"Table   {table}\nCharts  {charts}", flush=True)
+    if newest.get("cells"):
+        print(f"Cells   {view_url(base, experiment_id, key=CELLS)}", flush=True)
     has_desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if open_browser and has_desktop:
         webbrowser.open(table)

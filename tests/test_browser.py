@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -20,10 +22,13 @@ import pytest
 from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.errors import UserError
 from harness.journal import Journal
+from harness.mlflow_cells import VIEW_KEY as CELLS
+from harness.mlflow_view import view_url
 from harness.results import summarise
 from harness.spec import ModelSpec
 from harness.tracking import default_uri, sync
 from harness.ui import free_port, newest_experiment, serve
+from tests import seeds_helpers
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -67,8 +72,12 @@ def write_trial(journal: Journal, trial: Trial, parity_ok: bool = True) -> None:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output folder with one synced run: three good trials, and one whose parity failed."""
+    """Two synced runs: of several seeds, and the newest, of three good trials and one whose parity failed."""
     folder = tmp_path_factory.mktemp("runs with space")
+    errors = {1: (0.36, 0.33, 0.30), 3: (0.25, 0.24, 0.26)}
+    seeds = [seeds_helpers.make_trial(seed=seed, routing=routing) for routing in errors for seed in range(3)]
+    runs = [(trial, seeds_helpers.events_of(errors[trial.model.routing][trial.seed])) for trial in seeds]
+    sync(seeds_helpers.write_run(folder / "seeds", runs))
     trials = [make_trial(impl) for impl in (*FIGURES, "broken")]
     documents = [trial.model_dump(mode="json") for trial in trials]
     plan = {"suite": "quickstart", "question": "Which is faster?", "trials": documents}
@@ -83,7 +92,15 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(out: Path) -> Iterator[dict[str, str]]:
-    """`serve` in a process of its own, as the command runs it: {"Table": url, "Charts": url}."""
+    """The pages of a run of one seed: {"Table": url, "Charts": url}."""
+    with served(out) as pages:
+        assert set(pages) == {"Table", "Charts"}
+        yield pages
+
+
+@contextmanager
+def served(out: Path) -> Iterator[dict[str, str]]:
+    """`serve` in a process of its own, as the command runs it: page -> url."""
     # as at a terminal: a job in the background starts with Ctrl-C ignored
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "from harness.ui import serve; serve(sys.argv[1], port=5300, open_browser=False)"
@@ -96,7 +113,7 @@ def pages(out: Path) -> Iterator[dict[str, str]]:
         if line.startswith("Ctrl-C"):
             break
     pages = {line.split()[0]: line.split()[1] for line in printed if "http" in line}
-    assert set(pages) == {"Table", "Charts"}, "".join(printed)
+    assert pages, "".join(printed)
     yield pages
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
@@ -188,12 +205,30 @@ def test_the_charts_page_draws_bars_and_curves(context: BrowserContext, pages: d
     page.screenshot(path=tmp_path / "charts.png")
 
 
-def test_a_server_takes_a_run_with_its_files(pages: dict[str, str], tmp_path: Path) -> None:
+def test_cells_of_several_seeds_have_a_page(
+    context: BrowserContext, out: Path, pages: dict[str, str], tmp_path: Path
+) -> None:
+    cursor = json.loads((out / "seeds" / "mlflow.json").read_text())
+    url = view_url(pages["Table"].partition("/#/")[0], cursor["experiment_id"], key=CELLS)
+    table = cells(open_page(context, url, tmp_path / "cells.png", ".ag-row >> text=torch r3 mean"))
+    assert list(table) == ["torch r3 mean", "torch r1 mean"]  # fewest errors first; no trial, no suite
+    assert {
+        "params.`impl`": "torch", "params.`model.routing`": "3", "metrics.`seeds`": "3",
+        "metrics.`test_err_pct_mean`": "0.25", "metrics.`test_err_pct_sd`": "0.01",
+        "metrics.`test_err_pct_low`": "0.22516", "metrics.`test_err_pct_high`": "0.27484",
+    }.items() <= table["torch r3 mean"].items()  # 0.25 -+ 4.30265 * 0.01 / sqrt(3)  # fmt: skip
+
+
+def test_a_server_takes_a_run_with_its_files(
+    pages: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from mlflow.tracking import MlflowClient
 
     trial = make_trial("torch")
     with Journal(tmp_path / "remote").open() as journal:
-        journal.write_plan({"suite": "remote", "trials": [trial.model_dump(mode="json")]}, "name: remote\n")
+        planned = [trial, trial.model_copy(update={"id": "torch-r3-s1", "seed": 1})]
+        documents = [each.model_dump(mode="json") for each in planned]
+        journal.write_plan({"suite": "remote", "trials": documents}, "name: remote\n")
         write_trial(journal, trial)
     base = f"http://127.0.0.1:{port_of(pages)}"
     report = sync(tmp_path / "remote", base)
@@ -204,6 +239,8 @@ def test_a_server_takes_a_run_with_its_files(pages: dict[str, str], tmp_path: Pa
     assert len(client.get_metric_history(run.info.run_id, "epoch/train_loss")) == 4
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"parity.json", "result.json"}
     assert newest_experiment(tmp_path, base) == report.experiment_id
+    serve(tmp_path, base, open_browser=False)
+    assert re.findall(r"^(\w+) +http", capsys.readouterr().out, re.MULTILINE) == ["Table", "Charts", "Cells"]
 
 
 def test_the_interface_needs_a_run(out: Path, tmp_path: Path) -> None:

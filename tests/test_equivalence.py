@@ -196,7 +196,7 @@ def test_the_table_and_the_verdict(tmp_path: Path) -> None:
     show(console, judge(journal_of(tmp_path, errors)))
     text = console.export_text()
     rows = [" ".join(row.split()) for row in text.splitlines()]
-    assert rows[0] == "impls difference 90% interval margin p seeds"
+    assert rows[0] == "impls difference 90% interval margin p seeds verdict"
     assert rows[1] == "torch - tf 0 - 0.1 - 3 equivalent"
     assert rows[2] == "torch - jax 0 -0.292 to 0.292 0.1 0.211 3 needs more seeds"
     assert rows[3] == "torch - numpy -1.6 - 0.1 - 3, 1 no verdict"

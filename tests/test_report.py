@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from harness.cost import products
 from harness.cost_model import Cell, counts, fit
 from harness.errors import UserError
 from harness.journal import Journal
-from harness.report import make_report, to_json
+from harness.report import Written, make_report, report, to_json
 from harness.report.curves import curves
 from harness.spec import ModelSpec
 from harness.weights import parameter_count
+from tests import seeds_helpers
 from tests.executor_helpers import tiny_trial
 from tests.run_helpers import capsbench
 
@@ -134,21 +136,21 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_points_and_curves(run_dir: Path) -> None:
-    report = make_report(run_dir)
-    assert report.keys == ["train.batch", "model.routing", "data.canvas"]
-    assert len(report.points) == 2 * len(SETTINGS)
-    first = report.points[0]
+    made = make_report(run_dir)
+    assert made.keys == ["train.batch", "model.routing", "data.canvas"]
+    assert len(made.points) == 2 * len(SETTINGS)
+    first = made.points[0]
     expected = law(first.trial.model, 16)
     assert first.steps == 32
     assert (first.step_s, first.low_s, first.high_s) == pytest.approx((expected, 0.9 * expected, 1.2 * expected))
     assert first.epochs == 6
-    by_routing = curves(report, "model.routing")
+    by_routing = curves(made, "model.routing")
     assert len(by_routing) == 2
     for points in by_routing.values():
         assert [point.trial.model.routing for point in points] == [1, 2, 3, 5, 7, 10]
-    assert [len(points) for points in curves(report, "train.batch").values()] == [5, 5]
-    assert report.left_out[0].endswith("TinyNet batch 64, routing 9, canvas 28: no room")
-    document = to_json(report)
+    assert [len(points) for points in curves(made, "train.batch").values()] == [5, 5]
+    assert made.left_out[0].endswith("TinyNet batch 64, routing 9, canvas 28: no room")
+    document = to_json(made)
     assert all(abs(point["leave_one_out"]) < 1e-6 for point in document["points"])
     constants = [model["constants"] for model in document["models"]]
     assert np.array(constants[1]) == pytest.approx(2 * np.array(constants[0]))
@@ -159,6 +161,7 @@ def test_the_command(run_dir: Path, tmp_path: Path) -> None:
     done = capsbench(tmp_path, "report", run_dir, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    assert '<img src="train.batch.png"' in Path(document["pages"][1]).read_text()
     figures = [Path(path) for path in document["figures"]]
     assert [path.name for path in figures] == ["train.batch.png", "model.routing.png", "data.canvas.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
@@ -175,5 +178,96 @@ def test_no_matplotlib_no_run_no_timing(run_dir: Path, tmp_path: Path) -> None:
         make_report(tmp_path)
     with Journal(tmp_path / "empty").open() as journal:
         journal.write_plan({"suite": "s", "trials": [tiny_trial().model_dump(mode="json")]}, "")
-    with pytest.raises(UserError, match=r"nothing was timed\.\n.*TinyNet: "):
-        make_report(tmp_path / "empty")
+    assert make_report(tmp_path / "empty").points == []
+    with pytest.raises(UserError, match=r"nothing has finished\.\n.*TinyNet, seed 0 does not count: pending"):
+        report(tmp_path / "empty")
+
+
+# Over seeds
+
+
+@pytest.fixture(scope="module")
+def seeds_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two implementations, with and without a decoder, three seeds each; one trial failed its parity."""
+    errors = {
+        ("torch", True): [0.30, 0.33, 0.36], ("torch", False): [0.40, 0.44, 0.45], ("tf", True): [0.31, 0.33, 0.37],
+        ("tf", False): [0.41, 0.43, 0.47],
+    }  # fmt: skip
+    runs: list[tuple[Any, Any]] = []
+    for (impl, decoder), each in errors.items():
+        for seed in range(3):
+            trial = seeds_helpers.make_trial(impl, seed, decoder=decoder)
+            events = seeds_helpers.events_of(each[seed], 300 + seed, parity_ok=seed < 2 or impl == "torch")
+            runs.append((trial, events))
+    return seeds_helpers.write_run(tmp_path_factory.mktemp("seeds") / "decoder|s", runs)
+
+
+@pytest.fixture(scope="module")
+def written(seeds_dir: Path) -> Written:
+    pytest.importorskip("matplotlib")
+    return report(seeds_dir)
+
+
+def test_a_report_over_seeds(written: Written) -> None:
+    tables = {section.title: section.table for section in written.sections}
+    assert list(tables) == [
+        "Cells", "Differences between settings: test error", "Differences between settings: seconds per epoch",
+        "Equivalence of implementations", "Published figures", "Cost of a training step",
+    ]  # fmt: skip
+    cells = tables["Cells"]
+    assert cells is not None
+    rows = [list(row) for row in zip(*(column.cells for column in cells.columns), strict=True)]
+    # half the interval: 4.30265 * 0.03 / sqrt(3) = 0.0745; of two seeds 12.7062 * 0.014142 / sqrt(2) = 0.127
+    assert rows[0][:7] == [
+        "torch",
+        "decoder True",
+        "3",
+        "0.33 ± 0.075",
+        "0.030",
+        "0.25 sd 0.005",
+        "0.3, 0.34, 0.35, 0.54, 0.7",
+    ]
+    assert rows[2][:6] == ["tf", "decoder True", "2 of 3", "0.32 ± 0.13", "0.014", "0.25 sd 0.005"]
+    notes = written.sections[0].notes
+    assert notes[0] == "tf, decoder True, seed 2 does not count: parity failed"
+    document = written.to_json()
+    json.dumps(document, allow_nan=False)
+    changes = [each for each in document["changes"] if each["metric"] == "test_err_pct"]
+    assert [(each["others"]["impl"], each["from"], each["to"], each["n_a"]) for each in changes] == [
+        ("torch", True, False, 3), ("tf", True, False, 2),
+    ]  # fmt: skip
+    # differences 0.10, 0.11, 0.09: mean 0.1, standard error 0.01 / sqrt(3), t = 17.32; p of 2 degrees of freedom, twice
+    t = 0.1 / (0.01 / 3**0.5)
+    p = 1 - t / (2 + t * t) ** 0.5
+    assert changes[0]["difference"] == pytest.approx(0.1)
+    assert changes[0]["p"] == pytest.approx(p, rel=1e-6)
+    assert changes[0]["adjusted_p"] == pytest.approx(2 * p, rel=1e-6)
+    assert changes[0]["significant"] is True
+    assert len(document["equivalence"]) == 2
+    assert {each["source"] for each in document["published"] if each["paper"]} == {
+        "Sabour, Frosst, Hinton: Dynamic Routing Between Capsules, NIPS 2017"
+    }
+
+
+def test_the_pages_say_what_the_screen_says(written: Written) -> None:
+    markdown, page = (path.read_text() for path in written.pages)
+    assert [path.name for path in written.pages] == ["report.md", "report.html"]
+    assert "# capsbench: decoder\\|s" in markdown
+    assert "| torch | decoder True | 3 | 0.33 ± 0.075 | 0.030 |" in markdown
+    assert "- tf, decoder True, seed 2 does not count: parity failed" in markdown
+    assert "<h2>Published figures</h2>" in page
+    assert "<td class=right>0.33 ± 0.075</td>" in page
+    assert "another machine: GTX 1070" in page
+    widths = {
+        line.count("|") for line in markdown.split("## Cells")[1].split("##")[0].splitlines() if line.startswith("|")
+    }
+    assert len(widths) == 1
+    assert "<script" not in page
+    assert re.findall('src="([^"]*)"', page) == ["test_error.png"]  # nothing else to load
+    assert written.figures[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_pages_are_refused_where_they_cannot_be_written(seeds_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write figures to .*file"):
+        report(seeds_dir, tmp_path / "file")

@@ -100,7 +100,7 @@ def test_table_and_lines(small: tuple[subprocess.CompletedProcess[str], dict[str
     errors = [trial["test_err_pct"] for trial in document["trials"] if trial["impl"] == "torch"]
     mean, spread = sum(errors) / 2, abs(errors[0] - errors[1]) / 2**0.5
     row = row_of(done.stderr, "torch")
-    assert row[:4] == ["torch", f"{mean:.2f}", "±", f"{spread:.2f}"]
+    assert row[:4] == ["torch", f"{mean:.2f}", "sd", f"{spread:.2f}"]
     assert row[-1].endswith("x")
     assert row[-3] == "ok"
     assert row_of(done.stderr, "numpy")[-1] == "1.00x"
@@ -130,7 +130,8 @@ def test_mlflow(small: tuple[Any, dict[str, Any]], home: Path) -> None:
     _, document = small
     assert document["mlflow_uri"] == f"sqlite:///{home / 'runs' / 'mlflow.db'}"
     found = metrics(home)
-    assert set(found) == {"small", "numpy s0", "torch s0", "numpy s1", "torch s1"}
+    assert set(found) == {"small", *(f"{impl} {of}" for impl in ("numpy", "torch") for of in ("mean", "s0", "s1"))}
+    assert found["torch mean"]["seeds"] == 2
     for trial in document["trials"]:
         figures = found[f"{trial['impl']} s{trial['seed']}"]
         assert figures["test_err_pct"] == trial["test_err_pct"]

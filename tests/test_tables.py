@@ -104,7 +104,7 @@ def test_seeds_have_a_mean_and_a_spread() -> None:
             ]
         )
     )
-    assert table["torch"][:2] == ["2.00 ± 1.00", "3.00"]
+    assert table["torch"][:2] == ["2.00 sd 1.00", "3.00"]
     assert table["torch"][-2:] == ["ok 4e-06", "1.00x"]  # the worst of them
 
 

@@ -22,6 +22,7 @@ from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig,
 from harness.cost import step_flops
 from harness.errors import UserError
 from harness.journal import Journal
+from harness.mlflow_client import Runs
 from harness.spec import ModelSpec
 from harness.tracking import Tracker, default_uri, redact, sync
 
@@ -212,6 +213,117 @@ def test_the_equivalence_over_seeds_is_the_suite_s_and_follows_the_plan(journal:
     with Journal(journal.run_dir).open() as again:
         plan(again, *trials[:2])
     assert stored() == ("-", [])
+
+
+def finish(journal: Journal, trial: Trial, err_pct: float, **figures: Any) -> None:
+    write(journal, trial, [*FINISHED[:-1], {**RESULT, "test_err_pct": err_pct, **figures}])
+
+
+def test_seeds_have_a_parent_with_their_mean_and_its_interval(journal: Journal) -> None:
+    trials = [make_trial(seed=seed) for seed in range(3)]
+    plan(journal, *trials)
+    for trial, err_pct in zip(trials, (0.30, 0.36, 0.33), strict=True):
+        finish(journal, trial, err_pct)
+    journal.close()
+    sync(journal.run_dir)
+    (cell,), suite = runs_of(journal, "cell").values(), runs_of(journal, "suite")[journal.run_dir.name]
+    assert (cell.info.run_name, cell.info.status) == ("torch r3 mean", "FINISHED")
+    assert cell.data.tags["mlflow.parentRunId"] == suite.info.run_id
+    parents = {name: run.data.tags["mlflow.parentRunId"] for name, run in runs_of(journal).items()}
+    assert parents == {f"torch r3 s{seed}": cell.info.run_id for seed in range(3)}
+    half = 4.302653 * 0.03 / 3**0.5
+    expected = {
+        "seeds": 3, "test_err_pct_mean": 0.33, "test_err_pct_sd": 0.03, "test_err_pct_low": 0.33 - half,
+        "test_err_pct_high": 0.33 + half, "epoch_s_mean": 2.1235, "epoch_s_sd": 0, "peak_mem_mb_mean": 970,
+    }  # fmt: skip
+    assert {key: cell.data.metrics[key] for key in expected} == pytest.approx(expected, rel=1e-4, abs=1e-9)
+    assert "epoch_s_low" not in cell.data.metrics  # every seed took as long
+    assert history(journal, cell, "seeds") == [(1, 1, 6.0), (2, 2, 6.0), (3, 3, 6.0)]
+    assert [(step, value) for step, value, _ in history(journal, cell, "test_err_pct_mean")] == [
+        (1, 0.3), (2, 0.33), (3, 0.33),
+    ]  # fmt: skip
+    assert [step for step, *_ in history(journal, cell, "test_err_pct_sd")] == [2, 3]
+    tags = {"seeds": "0, 1, 2", "test_err_pct": "0.33, 0.25548 to 0.40452", "impl": "torch"}
+    assert tags.items() <= cell.data.tags.items()
+    assert "| test error % | 0.33, 0.25548 to 0.40452 |" in cell.data.tags["mlflow.note.content"]
+    assert cell.data.params["model.routing"] == "3"
+    assert "seed" not in cell.data.params
+
+
+def test_parents_are_stored_once_and_grow_with_their_seeds(journal: Journal) -> None:
+    trials = [make_trial(seed=seed) for seed in range(3)]
+    plan(journal, trials[0])
+    finish(journal, trials[0], 0.3)
+    sync(journal.run_dir)
+    assert runs_of(journal, "cell") == {}  # nothing to aggregate
+    plan(journal, *trials)
+    finish(journal, trials[1], 0.4)
+    sync(journal.run_dir)
+    (before,) = runs_of(journal, "cell").values()
+    assert before.info.status == "RUNNING"  # this process holds the run's lock
+    parents = {run.data.tags["mlflow.parentRunId"] for run in runs_of(journal).values()}
+    assert parents == {before.info.run_id}  # the first seed's run too, which was there before
+    finish(journal, trials[2], 0.5)
+    journal.close()
+    assert sync(journal.run_dir).events == 7
+    (after,) = runs_of(journal, "cell").values()
+    assert (after.info.run_id, after.info.status) == (before.info.run_id, "FINISHED")
+    rows = history(journal, after, "test_err_pct_mean")
+    assert [(step, value) for step, value, _ in rows] == [(1, 0.3), (2, 0.35), (3, 0.4)]
+
+    (journal.run_dir / "mlflow.json").unlink()
+    sync(journal.run_dir)
+    (again,) = runs_of(journal, "cell").values()
+    assert again.info.run_id == after.info.run_id
+    assert history(journal, again, "test_err_pct_mean") == rows
+
+
+def test_a_pass_that_was_cut_short_is_completed(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [make_trial(seed=seed) for seed in range(2)]
+    plan(journal, *trials)
+    for trial in trials:
+        finish(journal, trial, 0.3 + trial.seed)
+    journal.close()
+
+    create = Runs.create
+
+    def killed(self: Runs, key: str, *arguments: Any) -> str:
+        made = create(self, key, *arguments)
+        if key.startswith("cell-"):
+            raise KeyboardInterrupt
+        return made
+
+    with monkeypatch.context() as patch:  # killed when the parent is made, before anything remembers it
+        patch.setattr(Runs, "create", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sync(journal.run_dir)
+    sync(journal.run_dir)
+    (cell,) = runs_of(journal, "cell").values()
+    assert (cell.data.metrics["seeds"], cell.info.status) == (2, "FINISHED")
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs_of(journal).values()} == {cell.info.run_id}
+
+
+def test_a_parent_follows_the_plan_and_what_later_attempts_make_void(journal: Journal) -> None:
+    trials = [make_trial(seed=seed) for seed in range(2)]
+    plan(journal, *trials)
+    for trial in trials:
+        finish(journal, trial, 0.3 + trial.seed)
+    sync(journal.run_dir)
+    (first,) = runs_of(journal, "cell").values()
+    write(journal, trials[0], [attempt(2, resumed=3), parity(ok=False, number=2), RESULT])
+    sync(journal.run_dir)
+    (second,) = runs_of(journal, "cell").values()
+    assert second.info.run_id != first.info.run_id
+    assert second.data.metrics["seeds"] == 1
+    assert second.data.metrics["test_err_pct_mean"] == 1.3
+    assert "test_err_pct_sd" not in second.data.metrics
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs_of(journal).values()} == {second.info.run_id}
+    plan(journal, trials[1])
+    journal.close()
+    sync(journal.run_dir)
+    assert runs_of(journal, "cell") == {}
+    suite = runs_of(journal, "suite")[journal.run_dir.name]
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs_of(journal).values()} == {suite.info.run_id}
 
 
 def test_sending_twice_stores_once_and_a_lost_cursor_duplicates_nothing(journal: Journal) -> None:

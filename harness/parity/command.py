@@ -15,6 +15,7 @@ from harness.config import RuntimeConfig, Trial
 from harness.environment import cpu_model, gpus, memory_bytes
 from harness.errors import UserError
 from harness.journal import finite
+from harness.mlflow_client import redact
 from harness.parity.check import Report
 from harness.parity.probe import image_count
 from harness.parity.process import Climb, Tell, run_climbs
@@ -22,7 +23,6 @@ from harness.parity.record import record
 from harness.request import installed, log_folder, suite_or_built_in
 from harness.spec import ModelSpec
 from harness.suite import Suite
-from harness.tracking import redact
 from harness.verdict import refusal
 
 PRECISIONS = ("fp64", "fp32")

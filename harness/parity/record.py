@@ -15,9 +15,10 @@ from harness import mlflow_view as view
 from harness.config import Trial
 from harness.environment import environment
 from harness.journal import file_lock, finite, write_atomic
+from harness.mlflow_client import quiet_environment, redact
 from harness.parity.check import Report
 from harness.parity.show import sentence
-from harness.tracking import default_uri, quiet_environment, redact
+from harness.tracking import default_uri
 
 CURSOR = ".parity.json"
 """In the output folder: where the last reports were sent to, for `capsbench ui`."""

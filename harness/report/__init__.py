@@ -1,6 +1,6 @@
-"""`capsbench report`: what a run says of cost. Curves over each varied setting, a model of the cost, how far it is off."""
+"""`capsbench report`: what a run says, of accuracy over its seeds and of cost."""
 
-from harness.report.curves import Report, make_report, sentences, table, to_json
-from harness.report.figures import draw
+from harness.report.command import Written, report, show
+from harness.report.curves import Report, make_report, to_json
 
-__all__ = ["Report", "draw", "make_report", "sentences", "table", "to_json"]
+__all__ = ["Report", "Written", "make_report", "report", "show", "to_json"]

@@ -1,4 +1,4 @@
-"""Cost curves as PNG files: seconds against one setting, an interval at every point, the cost model as a thin line."""
+"""A report's PNG files. Cost curves: seconds against one setting, an interval at every point, the cost model as a thin line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from harness.cost_model import CostModel
 from harness.errors import UserError
 from harness.mlflow_view import color
 from harness.report.curves import Point, Report, curves
+from harness.report.errors import draw_errors
+from harness.report.over_seeds import OverSeeds
 from harness.spec import ModelSpec
 
 _LABELS = {
@@ -24,8 +26,8 @@ _NOTE = "points: median of steady epochs, with its 95% interval (or the range of
 _MARKERS = "osD^vPX*"
 
 
-def draw(report: Report, out: Path) -> list[Path]:
-    """Writes one PNG for each numeric setting that the run varies; returns their paths.
+def draw(report: Report, seeds: OverSeeds, out: Path) -> tuple[list[Path], list[Path]]:
+    """Writes a PNG of the test errors, and one of cost for each numeric setting that the run varies; returns the paths of both.
 
     Raises `UserError` where matplotlib is not installed or `out` cannot be written.
     """
@@ -33,14 +35,20 @@ def draw(report: Report, out: Path) -> list[Path]:
         raise UserError('figures need matplotlib, which is not installed: pip install "capsbench[report]"')
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return [_figure(report, key, out / f"{key}.png") for key in report.keys if curves(report, key)]
+        has_errors = any(cell.values("test_err_pct") for cell in seeds.cells)
+        errors = [draw_errors(seeds, _canvas(), out / "test_error.png")] if has_errors else []
+        return errors, [_figure(report, key, out / f"{key}.png") for key in report.keys if curves(report, key)]
     except OSError as error:
         raise UserError(f"cannot write figures to {out}: {error.strerror}; choose a place with --out") from error
 
 
-def _figure(report: Report, key: str, path: Path) -> Path:
+def _canvas() -> Any:
     # Without pyplot: no window, no state that a caller could have set.
-    figure: Any = importlib.import_module("matplotlib.figure").Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
+    return importlib.import_module("matplotlib.figure").Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
+
+
+def _figure(report: Report, key: str, path: Path) -> Path:
+    figure = _canvas()
     by_batch = key == "train.batch"
     if by_batch:
         figure.set_size_inches(11, 4.8)
@@ -50,7 +58,7 @@ def _figure(report: Report, key: str, path: Path) -> Path:
             _curve(axis, name, points, report.models.get(points[0].line), key, per_image, _MARKERS[index % 8])
         axis.set_xlabel(_LABELS.get(key, key))
         axis.set_ylabel("milliseconds an image" if per_image else _SECONDS)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])  # room above points that are all as high
         axis.set_xticks(sorted({point.trial.params[key] for point in report.points if key in point.trial.params}))
         axis.tick_params(axis="x", labelrotation=45 if by_batch else 0)
         axis.grid(alpha=0.3)
