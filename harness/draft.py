@@ -68,6 +68,11 @@ class Draft:
         node = self.grid.get(key) or self.values.get(key)
         return node.place if node else None
 
+    def found(self, key: str) -> str:
+        """What `key` was set to, for a message."""
+        node = self.grid.get(key) or self.values[key]
+        return str(node)
+
     def check(self) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
         """Values and grid in their own types; complete and right only if there are no problems."""
         values = {key: self._checked(key, node) for key, node in self.values.items()}

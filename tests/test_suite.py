@@ -286,6 +286,53 @@ def test_ids_tell_trials_apart_and_nothing_else(folder: Path) -> None:
     assert alone == ids(minimal(train="{batch: 32}", grid="{impl: [torch], model.routing: [3]}"))
 
 
+DECODER = "train: {decoder: {lr: 0.01}}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "grid", "overrides"),
+    [
+        ([DECODER], "model.decoder: [false, true]", []),
+        ([DECODER], "model.kind: [cnn, capsnet]", []),
+        ([DECODER], "model.kind: [capsnet]", ["model.kind=cnn"]),
+        ([DECODER, "model: {kind: capsnet, decoder_units: [8, 8]}"], "seed: [0]", ["model.decoder=no"]),
+        (["train: {lr_decay: {rate: 0.9}}"], "train.lr_decay.kind: [constant, epoch]", []),
+        (["train: {lr_decay: {rate: 0.9, steps: 7, floor: 0}}"], "seed: [0]", ["train.lr_decay.kind=constant"]),
+    ],
+)
+def test_what_one_trial_needs_may_stand_beside_others(
+    folder: Path, lines: list[str], grid: str, overrides: list[str]
+) -> None:
+    """Nor is a file's own setting a mistake where -s asks for what has no use for it. There it is as if never given."""
+    path = write(minimal(*lines, grid=f"{{impl: [torch], {grid}}}"))
+    first = trials(load_suite(path, overrides))[0]
+    bare = minimal(grid=f"{{impl: [torch], {grid}}}")
+    assert first.id == trials(load_suite(write(bare), overrides))[0].id
+    asked = [*overrides, "train.decoder.lr=0.01" if DECODER in lines else "train.lr_decay.rate=0.9"]
+    if overrides:
+        [line] = refusal(bare, asked)
+        assert line.startswith(f"-s {asked[-1]}: ")
+    else:
+        assert trials(load_suite(path, asked))[0].id == first.id
+
+
+def test_settings_without_effect_multiply_no_trials(folder: Path) -> None:
+    grid = (
+        "{impl: [torch], train.lr_decay.kind: [constant, staircase, epoch], train.lr_decay.rate: [0.9, 0.8],"
+        " train.lr_decay.steps: [5, 6]}"
+    )
+    found = trials(load_suite(write(minimal(grid=grid))))
+    decays = [
+        (t.train.lr_decay.kind, *(t.params.get(f"train.lr_decay.{key}") for key in ("rate", "steps"))) for t in found
+    ]
+    assert decays == [
+        ("constant", None, None),
+        *(("staircase", rate, steps) for rate in (0.9, 0.8) for steps in (5, 6)),
+        ("epoch", 0.9, None),
+        ("epoch", 0.8, None),
+    ]
+
+
 RECIPES = [f"recipes/{path.stem}" for path in sorted((SUITES / "recipes").glob("*.yaml"))]
 
 
@@ -503,6 +550,52 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
         minimal("model:", "  kernel: 16"),
         5,
         ("model.kernel: images of 28x28 are too small for two 16x16 convolutions", "at least 31x31 pixels"),
+    ),
+    "decoder's optimiser without a decoder": (
+        minimal("model: {decoder: false}", "train:", "  decoder:", "    lr: 1e-3"),
+        7,
+        ("train.decoder.lr: found 1e-3, but no model here has a decoder; drop it, or set model.decoder to true",),
+    ),
+    "decoder's optimiser of a CNN": (
+        minimal("model: {kind: cnn}", "train: {decoder: {weight_decay: 0.1}}"),
+        5,
+        (
+            'train.decoder.weight_decay: found 0.1, but models of kind "cnn" have no decoder',
+            "set model.kind to capsnet",
+        ),
+    ),
+    "decoder's size without a decoder": (
+        minimal("model: {decoder: false, decoder_units: [8, 8]}"),
+        4,
+        ("model.decoder_units: found [8, 8] (a list), but no model here has a decoder; drop it",),
+    ),
+    "steps of a schedule by epochs": (
+        minimal("train: {lr_decay: {kind: epoch, steps: 2000}}"),
+        4,
+        (
+            'train.lr_decay.steps: found 2000, but kind "epoch" has no such setting; drop it, or set train.lr_decay.kind to ',
+            "to exponential or staircase",
+        ),
+    ),
+    "steps varied of schedules that have none": (
+        minimal(
+            grid="{impl: [torch], train.lr_decay.kind: [epoch, constant], train.lr_decay.steps: [5, 6]}",
+        ),
+        3,
+        ('train.lr_decay.steps: found [5, 6] (a list), but kind "constant or epoch" has no such setting; drop it',),
+    ),
+    "rate of a constant": (
+        minimal("train: {lr_decay: {kind: constant, rate: 0.9}}"),
+        4,
+        (
+            'train.lr_decay.rate: found 0.9, but kind "constant" has no such setting',
+            "epoch or exponential or staircase",
+        ),
+    ),
+    "floor of a constant": (
+        minimal("train: {lr_decay: {kind: constant, floor: 0}}"),
+        4,
+        ('train.lr_decay.floor: found 0, but kind "constant" has no such setting; drop it',),
     ),
     "gpu for a cpu implementation": (
         minimal("resources: {gpus: 1}", grid="{impl: [numpy]}"),
