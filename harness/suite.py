@@ -122,7 +122,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
     cells = list(_cells(suite))
     conflicts = (conflict for cell in cells for conflict in cell.conflicts())
     for key, message in itertools.chain(misplaced(draft, [cell.sections for cell in cells]), conflicts):
-        problems.add(draft.place(key) or str(path), key, message)
+        problems.add(draft.place(key) or str(path), draft.written(key), message)
     problems.raise_any()
     return suite
 

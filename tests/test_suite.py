@@ -463,15 +463,15 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
     "unknown implementation": (
         minimal(grid="{impl: [torhc]}"),
         3,
-        ('impl: unknown implementation "torhc"; did you mean "torch"? Valid: jax, numpy,',),
+        (': grid.impl: unknown implementation "torhc"; did you mean "torch"? Valid: jax, numpy,',),
     ),
     "implementation by its package": (minimal(grid="{impl: [tensorflow]}"), 3, ('did you mean "tf"?',)),
     "implementation's module is not there": (
         minimal(grid="{impl: ['nosuch.place:Caps']}"),
         3,
-        ('impl: implementation "nosuch.place:Caps": no package "nosuch"',),
+        (': grid.impl: implementation "nosuch.place:Caps": no package "nosuch"',),
     ),
-    "empty grid": (minimal(grid="{impl: []}"), 3, ("impl: found an empty list, expected at least one value",)),
+    "empty grid": (minimal(grid="{impl: []}"), 3, (": grid.impl: found an empty list, expected at least one value",)),
     "grid value, not a list": (
         minimal(grid="{impl: torch}"),
         3,
@@ -495,19 +495,23 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
     "value in a grid": (
         minimal(grid="\n  impl: [torch]\n  model.routing:\n    - 1\n    - 30"),
         7,
-        ("model.routing: found 30, expected a whole number from 1 to 10",),
+        (": grid.model.routing: found 30, expected a whole number from 1 to 10",),
     ),
-    "twice in a grid": (minimal(grid="{impl: [torch, jax, torch]}"), 3, ("impl: torch is there twice; drop one",)),
+    "twice in a grid": (
+        minimal(grid="{impl: [torch, jax, torch]}"),
+        3,
+        (": grid.impl: torch is there twice; drop one",),
+    ),
     "twice, spelt differently": (
         minimal(grid="{impl: [torch], train.lr: [1e-3, 0.001]}"),
         3,
-        ("train.lr: 0.001 is there twice; drop one",),
+        (": grid.train.lr: 0.001 is there twice; drop one",),
     ),
     "null twice": (minimal(grid="{impl: [torch], data.test: [~, null]}"), 3, ("data.test: null is there twice",)),
     "negative seed": (
         minimal(grid="{impl: [torch], seed: [-1]}"),
         3,
-        ("seed: found -1, expected a whole number from 0",),
+        (": grid.seed: found -1, expected a whole number from 0",),
     ),
     "seed of more than 63 bits": (
         minimal(grid=f"{{impl: [torch], seed: [{2**63}]}}"),
@@ -582,7 +586,9 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
             grid="{impl: [torch], train.lr_decay.kind: [epoch, constant], train.lr_decay.steps: [5, 6]}",
         ),
         3,
-        ('train.lr_decay.steps: found [5, 6] (a list), but kind "constant or epoch" has no such setting; drop it',),
+        (
+            ': grid.train.lr_decay.steps: found [5, 6] (a list), but kind "constant or epoch" has no such setting; drop it',
+        ),
     ),
     "rate of a constant": (
         minimal("train: {lr_decay: {kind: constant, rate: 0.9}}"),
@@ -714,6 +720,14 @@ def test_bad_override(folder: Path, override: str, parts: tuple[str, ...]) -> No
         assert part in lines[0]
 
 
+@pytest.mark.parametrize("key", ["impl", "grid.impl"])
+def test_a_key_is_named_as_it_was_written(folder: Path, key: str) -> None:
+    [line] = refusal(minimal(), [f"{key}=troch"])
+    assert line.startswith(f"-s {key}=troch: {key}: unknown implementation")
+    [line] = refusal(minimal("quick:", f"  {key}: [troch]"))
+    assert line.startswith(f"x.yaml:5: {key}: unknown implementation")
+
+
 def test_a_grid_that_is_no_mapping(folder: Path) -> None:
     assert refusal(minimal(grid="[torch]")) == [
         "x.yaml:3: grid: found [torch] (a list), expected keys such as model.routing",
@@ -744,9 +758,9 @@ def test_an_impossible_combination_is_only_one_that_is_asked_for(folder: Path) -
 def test_every_combination_of_the_grid_is_checked(folder: Path) -> None:
     text = minimal(grid="\n  impl: [torch]\n  train.batch: [8, 2000]\n  data.train: [4, 1000]")
     assert refusal(text) == [
-        "x.yaml:5: train.batch: found 8, more than the 4 training images",
-        "x.yaml:5: train.batch: found 2000, more than the 4 training images",
-        "x.yaml:5: train.batch: found 2000, more than the 1,000 training images",
+        "x.yaml:5: grid.train.batch: found 8, more than the 4 training images",
+        "x.yaml:5: grid.train.batch: found 2000, more than the 4 training images",
+        "x.yaml:5: grid.train.batch: found 2000, more than the 1,000 training images",
     ]
 
 
