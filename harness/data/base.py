@@ -73,6 +73,7 @@ class Dataset:
     test: Split
     provenance: str
     sha256: str  # over the shapes and bytes of all six arrays
+    own_test: Split | None = None  # the data set's own test images, where `test` is another one's
 
 
 @runtime_checkable
@@ -228,6 +229,12 @@ def select(
     provenance += f"{n_test:,} of {len(test_part):,} test images"
     provenance += f", centred on {shape[0]}x{shape[1]} pixels" if config.canvas else ""
     return Dataset(info.name, parts[0], parts[1], parts[2], provenance=provenance, sha256=_digest(parts))
+
+
+def test_images(info: Info, config: DataConfig, test_part: Split) -> Split:
+    """The test images of `info` on the canvas of `config`: as many as it asks for, or all where there are fewer."""
+    count = min(config.test or len(test_part), len(test_part))
+    return _centred(test_part.take(_subset(np.arange(len(test_part)), count)), image_shape(info, config))
 
 
 def order(count: int) -> Int64[np.ndarray, " N"]:
