@@ -336,7 +336,7 @@ def test_settings_without_effect_multiply_no_trials(folder: Path) -> None:
 RECIPES = [f"recipes/{path.stem}" for path in sorted((SUITES / "recipes").glob("*.yaml"))]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing", "affnist", "paper", *RECIPES])
+@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing", "affnist", "affnist-paper-stop", "paper", *RECIPES])
 def test_shipped_suites(name: str) -> None:
     path = SUITES / f"{name}.yaml"
     full, quick = load_suite(path), load_suite(path, quick=True)
@@ -344,11 +344,22 @@ def test_shipped_suites(name: str) -> None:
     assert full.question.endswith("?")
     assert path.read_text().startswith("# ")
     for suite in (full, quick):
-        in_one = suite is quick and name == "paper"  # five models: in all three they take too long for a quick look
+        # Models that take too long in all three for a quick look.
+        in_one = suite is quick and name in ("paper", "affnist", "affnist-paper-stop")
         assert suite.grid["impl"] == (("torch",) if in_one else ("torch", "tf", "jax"))
         assert {trial.train.batch for trial in trials(suite)} == {suite.train.batch}
     assert quick.grid["seed"] == (0,)
     assert quick.train.epochs < full.train.epochs
+
+
+def test_shipped_affnist_is_the_papers_experiment() -> None:
+    validated, as_paper = (load_suite(SUITES / f"{name}.yaml") for name in ("affnist", "affnist-paper-stop"))
+    assert {trial.model.kind for trial in trials(validated)} == {"capsnet", "cnn"}
+    assert {trial.train.stop.images for trial in trials(validated)} == {"validation"}
+    assert {trial.train.stop.images for trial in trials(as_paper)} == {"test"}
+    of_cnn = load_suite(as_paper.path, ["model.kind=cnn", "train.stop.accuracy_pct=99.22"])
+    for suite in (validated, as_paper, of_cnn):
+        assert {(t.data.name, t.data.test_from) for t in trials(suite)} == {("mnist-expanded", "affnist-gen")}
 
 
 def test_shipped_routing_counts() -> None:
