@@ -36,7 +36,8 @@ class Stop(Section):
 
     patience: Count | None = None  # so many epochs in a row without a new best one on the validation images
     accuracy_pct: Annotated[float, Field(gt=0, le=100)] | None = None  # reached on the images `on`
-    # `test` reproduces the paper's affNIST protocol, and nothing else: its test error is no estimate any more
+    # `test` reproduces the paper's affNIST protocol, and nothing else: its test error is no estimate any more. The images
+    # are those of `data.name`, even where `data.test_from` names others.
     on: Literal["validation", "test"] = "validation"
 
     @property

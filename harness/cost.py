@@ -141,7 +141,8 @@ def estimate_s(trial: Trial, known: Iterable[tuple[Trial, dict[str, Any]]]) -> f
     operations counted and this CPU's matmul rate, which is right within a factor of about two.
     """
     train, validation, test = data.sizes(trial.data)
-    each_epoch = validation + (test if trial.train.stop.images == "test" else 0)
+    own_test = min(test, data.info(trial.data.name).test)  # whatever other data set it is tested on at the end
+    each_epoch = validation + (own_test if trial.train.stop.images == "test" else 0)
     images = trial.train.epochs * (train + _EVAL_COST * each_epoch) + _EVAL_COST * test
     for other, result in known:
         if result["img_per_s"] and _same_work(trial, other):

@@ -23,6 +23,7 @@ class Draft:
     problems: Problems
     values: dict[str, Node] = field(default_factory=dict[str, Node])
     grid: dict[str, Node] = field(default_factory=dict[str, Node])  # each a list
+    names: dict[str, str] = field(default_factory=dict[str, str])  # key -> as it was written, where that differs
 
     @classmethod
     def of_file(cls, root: Node, problems: Problems) -> Draft:
@@ -40,6 +41,7 @@ class Draft:
                     node.place, f"grid.{key}", f"found {node}, expected a list, such as [{node.text or '...'}]"
                 )
             draft.grid[key] = Node([node], "", node.place) if node.items is None else node
+            draft.names[key] = f"grid.{key}"
         return draft
 
     def with_quick(self, root: Node) -> Draft:
@@ -68,20 +70,29 @@ class Draft:
         node = self.grid.get(key) or self.values.get(key)
         return node.place if node else None
 
+    def written(self, key: str) -> str:
+        """`key` as the user wrote it: "grid.impl" where it stands in the grid."""
+        return self.names.get(key, key)
+
+    def found(self, key: str) -> str:
+        """What `key` was set to, for a message."""
+        node = self.grid.get(key) or self.values[key]
+        return str(node)
+
     def check(self) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
         """Values and grid in their own types; complete and right only if there are no problems."""
         values = {key: self._checked(key, node) for key, node in self.values.items()}
         grid: dict[str, tuple[Any, ...]] = {}
         for key, node in self.grid.items():
             if not node.value:
-                self.problems.add(node.place, key, "found an empty list, expected at least one value")
+                self.problems.add(node.place, self.written(key), "found an empty list, expected at least one value")
             chosen: dict[str, Any] = {}
             for item in node.items or ():
                 value = self._checked(key, item)
                 if value is None and (item.refused or item.value is not None):
                     continue  # among the problems already
                 if (canonical := json.dumps(value)) in chosen:
-                    self.problems.add(item.place, key, f"{item.text or item} is there twice; drop one")
+                    self.problems.add(item.place, self.written(key), f"{item.text or item} is there twice; drop one")
                 chosen[canonical] = value
             grid[key] = tuple(chosen.values())
         return values, grid
@@ -109,7 +120,7 @@ class Draft:
         return []
 
     def _with(self, assignments: Sequence[tuple[str, Node]]) -> Draft:
-        draft = Draft(self.problems, dict(self.values), dict(self.grid))
+        draft = Draft(self.problems, dict(self.values), dict(self.grid), dict(self.names))
         seen: dict[str, str] = {}
         for key, node in assignments:
             name = key.removeprefix("grid.")
@@ -120,6 +131,7 @@ class Draft:
                 self.problems.add(node.place, key, f"already given by {seen[name]}; several values take a list")
             else:
                 seen[name] = node.place
+                draft.names[name] = key
                 draft._assign(name, node, varied=name != key or name in AXES or name in self.grid)
         return draft
 
@@ -144,9 +156,10 @@ class Draft:
             elif key in ("data.name", "data.test_from") and value is not None:
                 data.info(value, key)
         except ValueError as error:
-            self.problems.add(node.place, key, str(error))
+            self.problems.add(node.place, self.written(key), str(error))
         except UserError as error:
-            self.problems.add(node.place, *attributed(error, key))
+            named, message = attributed(error, key)
+            self.problems.add(node.place, self.written(named), message)
         else:
             return value
         return None

@@ -28,7 +28,8 @@ _SHORT = {  # grid keys as run names write them; others by the first letters of 
     "model.profile": "", "model.kind": "",
 }  # fmt: skip
 _EPOCH_RECORD = (
-    "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "test_err_pct", "lr",
+    "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "test_err_pct",
+    "own_test_err_pct", "lr",
 )  # fmt: skip
 _EPOCH_TIMING = ("epoch_s", "eval_s", "img_per_s")
 _COLUMNS = {  # of the saved view's table, with their widths in pixels

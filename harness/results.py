@@ -216,7 +216,12 @@ def _said(events: Iterable[Event]) -> list[str]:
 def _stopped(trial: Trial) -> list[str]:
     if trial.train.stop.images != "test":
         return []
-    return ["stopped by its error on the test images (train.stop.on: test), so that error is not one of unseen images"]
+    said = "stopped by its error on the test images"
+    if other := trial.data.test_from:
+        return [
+            f"{said} of {trial.data.name} (train.stop.on: test), so that on those of {other} is not independent of it"
+        ]
+    return [f"{said} (train.stop.on: test), so that error is not one of unseen images"]
 
 
 def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int], result: Event) -> list[str]:

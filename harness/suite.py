@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from harness import identity, registry
 from harness.config import Augment, Stop, TrainConfig, Trial
 from harness.draft import Draft, attributed
 from harness.errors import UserError
+from harness.idle import idle_keys, misplaced, without_idle
 from harness.insight import has_capsules
 from harness.keys import AXES, KEYS, SECTION_KEYS, Sections
-from harness.model_spec import KIND_KEYS, ModelSpec, foreign_keys
+from harness.model_spec import ModelSpec
 from harness.start import start_sha256
 from harness.yamlfile import Problems, parse_mapping, read_text
 
@@ -118,42 +119,12 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
             "quick": quick,
         }
     )
-    for key, message in _misplaced(draft, set(grid.get("model.kind", (suite.model.kind,)))):
-        problems.add(draft.place(key) or str(path), key, message)
-    for cell in _cells(suite):
-        for key, message in cell.conflicts():
-            problems.add(draft.place(key) or str(path), key, message)
+    cells = list(_cells(suite))
+    conflicts = (conflict for cell in cells for conflict in cell.conflicts())
+    for key, message in itertools.chain(misplaced(draft, [cell.sections for cell in cells]), conflicts):
+        problems.add(draft.place(key) or str(path), draft.written(key), message)
     problems.raise_any()
     return suite
-
-
-def _misplaced(draft: Draft, kinds: Collection[str]) -> Iterator[tuple[str, str]]:
-    """(key, message) of each model setting that none of the `kinds` to be run has.
-
-    What the file says of its own model is no mistake where -s asks for another kind, nor where a file that names no kind
-    has settings for either.
-    """
-
-    def is_asked(key: str) -> bool:
-        return (draft.place(key) or "").startswith("-s ")
-
-    given = [key for key in SECTION_KEYS if _is_of_a_kind(key) and draft.place(key)]
-    foreign = [key for key in given if all(_name(key) in foreign_keys(kind) for kind in kinds)]
-    is_for_either = draft.place("model.kind") is None and len(foreign) < len(given)
-    for key in foreign:
-        if is_asked(key) or not (is_asked("model.kind") or is_for_either):
-            own = ", ".join(sorted(frozenset[str]().union(*(KIND_KEYS[kind] for kind in kinds))))
-            kind = next(kind for kind, keys in KIND_KEYS.items() if _name(key) in keys)
-            named = " or ".join(sorted(kinds))
-            yield key, f'kind "{named}" has no such setting; drop it, or set model.kind to {kind}. It has: {own}'
-
-
-def _is_of_a_kind(key: str) -> bool:
-    return key.startswith("model.") and any(_name(key) in keys for keys in KIND_KEYS.values())
-
-
-def _name(key: str) -> str:
-    return key.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
@@ -242,11 +213,9 @@ def _cells(suite: Suite) -> Iterator[_Cell]:
     between = [key for key in suite.grid if key not in AXES]
     fixed = suite.model_dump(include=set(Sections.model_fields))
     entries = {name: registry.resolve(name) for name in suite.grid["impl"]}
-    varied = _own(_points({key: suite.grid[key] for key in between}, suite.vary), suite.model.kind)
-    for seed, point, impl in itertools.product(suite.grid["seed"], varied, suite.grid["impl"]):
-        choice = {"seed": seed, **point, "impl": impl}
-        sections = Sections.model_validate(_nest(point, fixed))
-        yield _Cell(choice, sections, entries[choice["impl"]])
+    varied = _distinct(_points({key: suite.grid[key] for key in between}, suite.vary), fixed)
+    for seed, (point, sections), impl in itertools.product(suite.grid["seed"], varied, suite.grid["impl"]):
+        yield _Cell({"seed": seed, **point, "impl": impl}, sections, entries[impl])
 
 
 def _points(varied: Mapping[str, Sequence[Any]], vary: str) -> Iterator[dict[str, Any]]:
@@ -261,13 +230,14 @@ def _points(varied: Mapping[str, Sequence[Any]], vary: str) -> Iterator[dict[str
         yield from ({**first, key: value} for value in values[1:])
 
 
-def _own(points: Iterable[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Each point without the settings that its kind of model has not; of those that are the same then, one."""
-    found: dict[str, dict[str, Any]] = {}
+def _distinct(points: Iterable[dict[str, Any]], fixed: Mapping[str, Any]) -> list[tuple[dict[str, Any], Sections]]:
+    """Each point without the settings that are idle there, and its configuration; of those that are the same then, one."""
+    found: dict[str, tuple[dict[str, Any], Sections]] = {}
     for point in points:
-        foreign = foreign_keys(point.get("model.kind", kind))
-        own = {key: value for key, value in point.items() if not (_is_of_a_kind(key) and _name(key) in foreign)}
-        found.setdefault(repr(own), own)
+        sections = Sections.model_validate(_nest(point, fixed))
+        idle = idle_keys(sections)
+        own = {key: value for key, value in point.items() if key not in idle}
+        found.setdefault(repr(own), (own, without_idle(sections)))
     return list(found.values())
 
 

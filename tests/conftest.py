@@ -1,4 +1,4 @@
-"""What all tests share: quiet frameworks, MNIST where it is at hand, types checked at the project's borders."""
+"""What all tests share: quiet frameworks, cores of their own, MNIST where it is at hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,27 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
+# Tests that run side by side (pytest-xdist) divide the cores, and so do the processes that they start: trials of two tests do
+# not know of each other, and would both take the first core.
+_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _number, _workers = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    if _share := sorted(_CORES)[_number::_workers]:
+        os.sched_setaffinity(0, _share)
+
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def all_cores() -> Iterator[None]:
+    """All cores of the machine, not this process's share alone: for tests of who gets which."""
+    share = os.sched_getaffinity(0) if _CORES else None
+    if share:
+        os.sched_setaffinity(0, _CORES)
+    yield
+    if share:
+        os.sched_setaffinity(0, share)
 
 
 @pytest.fixture(scope="session")

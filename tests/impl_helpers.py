@@ -10,6 +10,9 @@ from harness import registry
 from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
 
 FRAMEWORKS = ("torch", "tf", "jax")
+# Of every implementation that tests build in their own process. One, since another test runs beside them; and the same for
+# all, since TensorFlow keeps what it starts with.
+THREADS = 1
 
 
 def small_model(image: tuple[int, int, int] = (13, 14, 1), **changes: Any) -> ModelSpec:
@@ -36,8 +39,13 @@ def batch_of(model: ModelSpec, count: int, seed: int = 0) -> tuple[np.ndarray, n
 def build(name: str, model: ModelSpec, precision: str = "fp64", compile: bool | None = None, **optim: Any) -> Impl:
     """An implementation without weights yet; compiled or not, whichever is sooner done with a small model."""
     compile = name == "jax" if compile is None else compile
-    runtime = Runtime.model_validate({"precision": precision, "compile": compile, "threads": 2})
+    runtime = Runtime.model_validate({"precision": precision, "compile": compile, "threads": THREADS})
     return registry.load(registry.resolve(name))(model, OptimSpec(**optim), runtime)
+
+
+def start_tensorflow() -> None:
+    """Starts TensorFlow as `build` does, for a test that uses it by another way: it would take all cores, for good."""
+    build("tf", small_model())
 
 
 def loaded(name: str, model: ModelSpec, weights: dict[str, np.ndarray], **options: Any) -> Impl:

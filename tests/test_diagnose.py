@@ -14,7 +14,7 @@ from harness.parity.diagnose import suspects
 from harness.parity.faults import FAULTS, Fault
 from harness.parity.mutate import Edit, discard, mutant
 from harness.spec import Loss, ModelSpec, OptimSpec, Outputs, Runtime, Weights
-from tests.impl_helpers import batch_of
+from tests.impl_helpers import THREADS, batch_of
 from tests.mutants import EDITS
 from tests.test_mutants import DECAYING, IMAGES, PAPER, STEPS, setting
 
@@ -39,7 +39,7 @@ def climbed(
     entry = registry.resolve(name)
     copy = mutant(entry.module, edits)
     discard(copy)
-    runtime = Runtime.model_validate({"precision": precision, "compile": False, "threads": 2})
+    runtime = Runtime.model_validate({"precision": precision, "compile": False, "threads": THREADS})
     impl = wrap(getattr(copy, entry.class_name)(model, optim, runtime))
     ladder = Ladder(impl, model, optim, runtime, *batch_of(model, IMAGES), steps=STEPS)
     with np.errstate(all="ignore"):  # of what faults compute

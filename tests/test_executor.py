@@ -16,6 +16,8 @@ from harness.leases import local_cores
 from tests.driver_helpers import ROOT, driver
 from tests.executor_helpers import Record, gone, tiny_job, tiny_trial
 
+pytestmark = pytest.mark.usefixtures("all_cores")
+
 
 @pytest.fixture(autouse=True)
 def own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

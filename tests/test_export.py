@@ -18,7 +18,7 @@ from harness.checkpoint import load_weights
 from harness.errors import UserError
 from harness.export import export, find_trial
 from harness.journal import Journal
-from tests.impl_helpers import FRAMEWORKS, build
+from tests.impl_helpers import FRAMEWORKS, build, start_tensorflow
 from tests.run_helpers import capsbench, write_suite
 
 # What a user writes, in a process that cannot import this project: native weights, and the program that needs no code.
@@ -91,6 +91,8 @@ def test_an_export_loads_without_this_project(run_dir: Path, tmp_path: Path, fra
     trials = {id: find_trial(run_dir, id) for id in trial_ids(run_dir)}
     images = data.load(next(iter(trials.values())).data).test.images[:3]
     np.save(tmp_path / "pixels.npy", images.astype(np.float32) / 255)
+    if framework == "tf":
+        start_tensorflow()
     for id in trials:
         exported = export(run_dir, id, framework, out=tmp_path / id)
         assert sorted(exported.files) == sorted(path.name for path in (tmp_path / id).iterdir())

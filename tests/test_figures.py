@@ -39,9 +39,9 @@ PNG = b"\x89PNG"
 
 
 def small_suite(*changes: str) -> Suite:
-    """The suite with SMALL and, over it, `changes`."""
+    """The suite with SMALL and, over it, `changes`; "key=" leaves a setting as the file has it."""
     settings = dict(override.split("=", 1) for override in (*SMALL, *changes))
-    return load_suite(SUITE, [f"{key}={value}" for key, value in settings.items()])
+    return load_suite(SUITE, [f"{key}={value}" for key, value in settings.items() if value])
 
 
 def finished_run(run_dir: Path, *overrides: str) -> Path:
@@ -224,7 +224,13 @@ def test_predictions_are_the_trial_s_own(run_dir: Path, material: Material) -> N
 
 def test_without_decoder_and_measure(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    changes = ("model.decoder=false", "measure.routing_logits=0", "model.routing=1", "train.epochs=1")
+    changes = (
+        "model.decoder=false",
+        "model.decoder_units=",
+        "measure.routing_logits=0",
+        "model.routing=1",
+        "train.epochs=1",
+    )
     found = finished_run(tmp_path / "run", *changes)
     [drawn] = draw_run(found)
     assert drawn.left_out == {

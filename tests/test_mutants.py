@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
-import torch
 
 from harness import registry
 from harness.parity import Check, Ladder, Report
 from harness.parity.faults import FAULTS, Fault
 from harness.parity.mutate import Edit, discard, mutant
 from harness.spec import LrDecay, ModelSpec, OptimSpec, Runtime
-from tests.impl_helpers import batch_of, small_model
+from tests.impl_helpers import THREADS, batch_of, small_model
 from tests.mutants import EDITS, NOT_WRITTEN
 
 # Three images, and about the smallest model at which every fault shows: some capsules of absent classes are longer than m-,
@@ -27,15 +25,6 @@ IMAGES, STEPS = 3, 3
 # At the thousandth step the learning rate has visibly decayed, amid a stair, and not down to its floor; or it has.
 DECAYING = OptimSpec(lr=0.01, lr_decay=LrDecay(rate=0.5, steps=400, floor=1e-6))
 AT_THE_FLOOR = OptimSpec(lr=0.01, lr_decay=LrDecay(rate=0.5, steps=100, floor=1e-3))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """PyTorch's threads would wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def setting(fault: Fault) -> tuple[ModelSpec, OptimSpec]:
@@ -53,7 +42,7 @@ def climb(
     # Eager: JAX has compiled its primitives after the first mutant. What cannot be computed at all is told by tracing.
     # One climb alone, in another precision, is sooner compiled.
     compiled = level == "L1" or (name == "jax" and precision != "fp64")
-    runtime = Runtime.model_validate({"precision": precision, "compile": compiled, "threads": 2})
+    runtime = Runtime.model_validate({"precision": precision, "compile": compiled, "threads": THREADS})
     ladder = Ladder(
         getattr(copy, entry.class_name)(model, optim, runtime),
         model,

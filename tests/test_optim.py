@@ -8,7 +8,7 @@ import pytest
 
 from harness.parity import Ladder, Report
 from harness.spec import DecoderOptim, LrDecay, OptimSpec, Runtime
-from tests.impl_helpers import FRAMEWORKS, batch_of, build, small_model
+from tests.impl_helpers import FRAMEWORKS, THREADS, batch_of, build, small_model
 from tests.test_trial import events_of, make_trial
 
 SCHEDULES = {
@@ -25,7 +25,7 @@ def climbed(name: str, built_with: OptimSpec, held_to: OptimSpec, level: str) ->
     model = small_model()
     images, labels = batch_of(model, 4)
     impl = build(name, model, **dict(built_with))
-    runtime = Runtime(precision="fp64", threads=2)
+    runtime = Runtime(precision="fp64", threads=THREADS)
     ladder = Ladder(impl, model, held_to, runtime, images, labels, steps=4)
     ladder.climb(level)
     return ladder.report(name)

@@ -9,7 +9,7 @@ from harness import registry
 from harness.parity import Ladder, Report
 from harness.spec import OptimSpec, Runtime
 from impls.numpy.layers import rounded
-from tests.impl_helpers import FRAMEWORKS, batch_of, small_model
+from tests.impl_helpers import FRAMEWORKS, THREADS, batch_of, small_model
 
 # A number of types that is a power of two: the released code's division by it commutes with rounding.
 MODEL = small_model(kernel=5, conv_channels=16, primary_types=4, routing=3)
@@ -18,7 +18,7 @@ MODEL = small_model(kernel=5, conv_channels=16, primary_types=4, routing=3)
 def climb(name: str, precision: str) -> Report:
     """An implementation in `precision`, held to bfloat16."""
     compile = name == "jax"  # sooner compiled than run step by step
-    runtime = Runtime.model_validate({"precision": precision, "compile": compile, "threads": 2})
+    runtime = Runtime.model_validate({"precision": precision, "compile": compile, "threads": THREADS})
     impl = registry.load(registry.resolve(name))(MODEL, OptimSpec(), runtime)
     ladder = Ladder(impl, MODEL, OptimSpec(), runtime.model_copy(update={"precision": "bf16"}), *batch_of(MODEL, 7))
     ladder.climb("L4")

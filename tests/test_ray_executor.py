@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,13 +26,14 @@ from tests.driver_helpers import driver
 from tests.executor_helpers import FRAMEWORKS, Record, gone, tiny_job, tiny_trial, trained_epochs
 
 pytest.importorskip("ray")
+pytestmark = pytest.mark.usefixtures("all_cores")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Whatever else this host runs, these trials do not wait for it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("leases")))
+def own_leases() -> Iterator[None]:
+    """Whatever else this host runs, these trials do not wait for it. A short path: Ray's sockets have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="leases-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
         yield
 
 

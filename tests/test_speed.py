@@ -27,6 +27,7 @@ from harness.speed.figures import EPOCH_IMAGES, document
 from harness.speed.process import Failure, Record, Session, Setting, measure
 from harness.speed.show import show
 from harness.suite import load_suite
+from tests.impl_helpers import start_tensorflow
 from tests.run_helpers import TESTS, capsbench, started, wait_for, write_suite
 from tests.test_report import SETTINGS, law, model
 
@@ -309,6 +310,8 @@ def test_tf32_is_no_format_of_a_cpu(alone: Path) -> None:
 @pytest.mark.parametrize("library", rates.LIBRARIES)
 def test_every_library_multiplies_and_waits(library: str) -> None:
     pytest.importorskip(library)
+    if library == "tensorflow":
+        start_tensorflow()
     assert library in rates.installed()
     product = rates.product(library, 128)
     assert 0 < rates.product_rate(product, 128) < 1e15  # an answer that was not waited for would come at once

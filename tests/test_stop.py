@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness import data
 from harness.config import Stop
 from harness.errors import UserError
 from harness.mlflow_view import trial_tags
@@ -70,6 +74,33 @@ def test_the_paper_s_rule_on_the_test_images_is_labelled_wherever_its_error_is(t
     assert any("stopped by its error on the test images" in warning for warning in result.warnings)
     assert trial_tags(trial, result, events, {})["stopped_on"] == "test"
     assert f"{end['test_err_pct']:.2f} (stopped on test)" in list(comparison([result]).columns[1].cells)
+
+
+def test_the_paper_s_rule_looks_at_the_test_images_of_the_set_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on expanded MNIST, to be tested on affNIST; here the other set's labels are all wrong."""
+    digits = data.source("digits")
+    training, test = digits.read(tmp_path)
+    wrong = SimpleNamespace(
+        info=replace(digits.info, name="wrong"), ensure=digits.ensure,
+        read=lambda _: (training, replace(test, labels=(test.labels + 1) % 10)),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "wrong_digits", SimpleNamespace(SOURCE=wrong))
+    monkeypatch.setitem(data._MODULES, "wrong", "wrong_digits")
+    trial = make_trial(
+        "parity.gate=false", "data.test_from=wrong", "train.epochs=4", "train.stop.accuracy_pct=9", "train.stop.on=test"
+    )
+    own = data.load(trial.data).own_test
+    assert own is not None
+    assert own.labels.tolist() == ((data.load(trial.data).test.labels - 1) % 10).tolist()
+    *_, last, end = events = events_of(trial, tmp_path)
+    assert last["own_test_err_pct"] <= 91
+    assert last["own_test_err_pct"] != end["test_err_pct"]
+    assert "test_err_pct" not in last
+    result = summary_of(trial, events)
+    assert result.epochs_trained == last["epoch"] < 4
+    assert any("on the test images of digits (train.stop.on: test)" in warning for warning in result.warnings)
 
 
 @pytest.mark.parametrize("epoch", [1, 2])

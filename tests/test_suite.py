@@ -286,10 +286,57 @@ def test_ids_tell_trials_apart_and_nothing_else(folder: Path) -> None:
     assert alone == ids(minimal(train="{batch: 32}", grid="{impl: [torch], model.routing: [3]}"))
 
 
+DECODER = "train: {decoder: {lr: 0.01}}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "grid", "overrides"),
+    [
+        ([DECODER], "model.decoder: [false, true]", []),
+        ([DECODER], "model.kind: [cnn, capsnet]", []),
+        ([DECODER], "model.kind: [capsnet]", ["model.kind=cnn"]),
+        ([DECODER, "model: {kind: capsnet, decoder_units: [8, 8]}"], "seed: [0]", ["model.decoder=no"]),
+        (["train: {lr_decay: {rate: 0.9}}"], "train.lr_decay.kind: [constant, epoch]", []),
+        (["train: {lr_decay: {rate: 0.9, steps: 7, floor: 0}}"], "seed: [0]", ["train.lr_decay.kind=constant"]),
+    ],
+)
+def test_what_one_trial_needs_may_stand_beside_others(
+    folder: Path, lines: list[str], grid: str, overrides: list[str]
+) -> None:
+    """Nor is a file's own setting a mistake where -s asks for what has no use for it. There it is as if never given."""
+    path = write(minimal(*lines, grid=f"{{impl: [torch], {grid}}}"))
+    first = trials(load_suite(path, overrides))[0]
+    bare = minimal(grid=f"{{impl: [torch], {grid}}}")
+    assert first.id == trials(load_suite(write(bare), overrides))[0].id
+    asked = [*overrides, "train.decoder.lr=0.01" if DECODER in lines else "train.lr_decay.rate=0.9"]
+    if overrides:
+        [line] = refusal(bare, asked)
+        assert line.startswith(f"-s {asked[-1]}: ")
+    else:
+        assert trials(load_suite(path, asked))[0].id == first.id
+
+
+def test_settings_without_effect_multiply_no_trials(folder: Path) -> None:
+    grid = (
+        "{impl: [torch], train.lr_decay.kind: [constant, staircase, epoch], train.lr_decay.rate: [0.9, 0.8],"
+        " train.lr_decay.steps: [5, 6]}"
+    )
+    found = trials(load_suite(write(minimal(grid=grid))))
+    decays = [
+        (t.train.lr_decay.kind, *(t.params.get(f"train.lr_decay.{key}") for key in ("rate", "steps"))) for t in found
+    ]
+    assert decays == [
+        ("constant", None, None),
+        *(("staircase", rate, steps) for rate in (0.9, 0.8) for steps in (5, 6)),
+        ("epoch", 0.9, None),
+        ("epoch", 0.8, None),
+    ]
+
+
 RECIPES = [f"recipes/{path.stem}" for path in sorted((SUITES / "recipes").glob("*.yaml"))]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing", "affnist", "paper", *RECIPES])
+@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing", "affnist", "affnist-paper-stop", "paper", *RECIPES])
 def test_shipped_suites(name: str) -> None:
     path = SUITES / f"{name}.yaml"
     full, quick = load_suite(path), load_suite(path, quick=True)
@@ -297,11 +344,22 @@ def test_shipped_suites(name: str) -> None:
     assert full.question.endswith("?")
     assert path.read_text().startswith("# ")
     for suite in (full, quick):
-        in_one = suite is quick and name == "paper"  # five models: in all three they take too long for a quick look
+        # Models that take too long in all three for a quick look.
+        in_one = suite is quick and name in ("paper", "affnist", "affnist-paper-stop")
         assert suite.grid["impl"] == (("torch",) if in_one else ("torch", "tf", "jax"))
         assert {trial.train.batch for trial in trials(suite)} == {suite.train.batch}
     assert quick.grid["seed"] == (0,)
     assert quick.train.epochs < full.train.epochs
+
+
+def test_shipped_affnist_is_the_papers_experiment() -> None:
+    validated, as_paper = (load_suite(SUITES / f"{name}.yaml") for name in ("affnist", "affnist-paper-stop"))
+    assert {trial.model.kind for trial in trials(validated)} == {"capsnet", "cnn"}
+    assert {trial.train.stop.images for trial in trials(validated)} == {"validation"}
+    assert {trial.train.stop.images for trial in trials(as_paper)} == {"test"}
+    of_cnn = load_suite(as_paper.path, ["model.kind=cnn", "train.stop.accuracy_pct=99.22"])
+    for suite in (validated, as_paper, of_cnn):
+        assert {(t.data.name, t.data.test_from) for t in trials(suite)} == {("mnist-expanded", "affnist-gen")}
 
 
 def test_shipped_routing_counts() -> None:
@@ -416,15 +474,15 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
     "unknown implementation": (
         minimal(grid="{impl: [torhc]}"),
         3,
-        ('impl: unknown implementation "torhc"; did you mean "torch"? Valid: jax, numpy,',),
+        (': grid.impl: unknown implementation "torhc"; did you mean "torch"? Valid: jax, numpy,',),
     ),
     "implementation by its package": (minimal(grid="{impl: [tensorflow]}"), 3, ('did you mean "tf"?',)),
     "implementation's module is not there": (
         minimal(grid="{impl: ['nosuch.place:Caps']}"),
         3,
-        ('impl: implementation "nosuch.place:Caps": no package "nosuch"',),
+        (': grid.impl: implementation "nosuch.place:Caps": no package "nosuch"',),
     ),
-    "empty grid": (minimal(grid="{impl: []}"), 3, ("impl: found an empty list, expected at least one value",)),
+    "empty grid": (minimal(grid="{impl: []}"), 3, (": grid.impl: found an empty list, expected at least one value",)),
     "grid value, not a list": (
         minimal(grid="{impl: torch}"),
         3,
@@ -448,19 +506,23 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
     "value in a grid": (
         minimal(grid="\n  impl: [torch]\n  model.routing:\n    - 1\n    - 30"),
         7,
-        ("model.routing: found 30, expected a whole number from 1 to 10",),
+        (": grid.model.routing: found 30, expected a whole number from 1 to 10",),
     ),
-    "twice in a grid": (minimal(grid="{impl: [torch, jax, torch]}"), 3, ("impl: torch is there twice; drop one",)),
+    "twice in a grid": (
+        minimal(grid="{impl: [torch, jax, torch]}"),
+        3,
+        (": grid.impl: torch is there twice; drop one",),
+    ),
     "twice, spelt differently": (
         minimal(grid="{impl: [torch], train.lr: [1e-3, 0.001]}"),
         3,
-        ("train.lr: 0.001 is there twice; drop one",),
+        (": grid.train.lr: 0.001 is there twice; drop one",),
     ),
     "null twice": (minimal(grid="{impl: [torch], data.test: [~, null]}"), 3, ("data.test: null is there twice",)),
     "negative seed": (
         minimal(grid="{impl: [torch], seed: [-1]}"),
         3,
-        ("seed: found -1, expected a whole number from 0",),
+        (": grid.seed: found -1, expected a whole number from 0",),
     ),
     "seed of more than 63 bits": (
         minimal(grid=f"{{impl: [torch], seed: [{2**63}]}}"),
@@ -503,6 +565,54 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
         minimal("model:", "  kernel: 16"),
         5,
         ("model.kernel: images of 28x28 are too small for two 16x16 convolutions", "at least 31x31 pixels"),
+    ),
+    "decoder's optimiser without a decoder": (
+        minimal("model: {decoder: false}", "train:", "  decoder:", "    lr: 1e-3"),
+        7,
+        ("train.decoder.lr: found 1e-3, but no model here has a decoder; drop it, or set model.decoder to true",),
+    ),
+    "decoder's optimiser of a CNN": (
+        minimal("model: {kind: cnn}", "train: {decoder: {weight_decay: 0.1}}"),
+        5,
+        (
+            'train.decoder.weight_decay: found 0.1, but models of kind "cnn" have no decoder',
+            "set model.kind to capsnet",
+        ),
+    ),
+    "decoder's size without a decoder": (
+        minimal("model: {decoder: false, decoder_units: [8, 8]}"),
+        4,
+        ("model.decoder_units: found [8, 8] (a list), but no model here has a decoder; drop it",),
+    ),
+    "steps of a schedule by epochs": (
+        minimal("train: {lr_decay: {kind: epoch, steps: 2000}}"),
+        4,
+        (
+            'train.lr_decay.steps: found 2000, but kind "epoch" has no such setting; drop it, or set train.lr_decay.kind to ',
+            "to exponential or staircase",
+        ),
+    ),
+    "steps varied of schedules that have none": (
+        minimal(
+            grid="{impl: [torch], train.lr_decay.kind: [epoch, constant], train.lr_decay.steps: [5, 6]}",
+        ),
+        3,
+        (
+            ': grid.train.lr_decay.steps: found [5, 6] (a list), but kind "constant or epoch" has no such setting; drop it',
+        ),
+    ),
+    "rate of a constant": (
+        minimal("train: {lr_decay: {kind: constant, rate: 0.9}}"),
+        4,
+        (
+            'train.lr_decay.rate: found 0.9, but kind "constant" has no such setting',
+            "epoch or exponential or staircase",
+        ),
+    ),
+    "floor of a constant": (
+        minimal("train: {lr_decay: {kind: constant, floor: 0}}"),
+        4,
+        ('train.lr_decay.floor: found 0, but kind "constant" has no such setting; drop it',),
     ),
     "gpu for a cpu implementation": (
         minimal("resources: {gpus: 1}", grid="{impl: [numpy]}"),
@@ -621,6 +731,14 @@ def test_bad_override(folder: Path, override: str, parts: tuple[str, ...]) -> No
         assert part in lines[0]
 
 
+@pytest.mark.parametrize("key", ["impl", "grid.impl"])
+def test_a_key_is_named_as_it_was_written(folder: Path, key: str) -> None:
+    [line] = refusal(minimal(), [f"{key}=troch"])
+    assert line.startswith(f"-s {key}=troch: {key}: unknown implementation")
+    [line] = refusal(minimal("quick:", f"  {key}: [troch]"))
+    assert line.startswith(f"x.yaml:5: {key}: unknown implementation")
+
+
 def test_a_grid_that_is_no_mapping(folder: Path) -> None:
     assert refusal(minimal(grid="[torch]")) == [
         "x.yaml:3: grid: found [torch] (a list), expected keys such as model.routing",
@@ -651,9 +769,9 @@ def test_an_impossible_combination_is_only_one_that_is_asked_for(folder: Path) -
 def test_every_combination_of_the_grid_is_checked(folder: Path) -> None:
     text = minimal(grid="\n  impl: [torch]\n  train.batch: [8, 2000]\n  data.train: [4, 1000]")
     assert refusal(text) == [
-        "x.yaml:5: train.batch: found 8, more than the 4 training images",
-        "x.yaml:5: train.batch: found 2000, more than the 4 training images",
-        "x.yaml:5: train.batch: found 2000, more than the 1,000 training images",
+        "x.yaml:5: grid.train.batch: found 8, more than the 4 training images",
+        "x.yaml:5: grid.train.batch: found 2000, more than the 4 training images",
+        "x.yaml:5: grid.train.batch: found 2000, more than the 1,000 training images",
     ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import platformdirs
 
 from harness.config import DataConfig
 from harness.data.base import Dataset, Info, PartialSource, Source, Split, release
-from harness.data.divide import image_shape, select, split_sizes
+from harness.data.divide import image_shape, select, split_sizes, test_images
 from harness.data.files import MissingFiles
 from harness.data.overlay import overlaid
 from harness.errors import UserError, nearest
@@ -92,10 +93,12 @@ def load(config: DataConfig) -> Dataset:
     sizes(config)
     found, directory = source(config.name), data_dir(config.dir)
     training_part, test_part = found.read(directory)
-    if config.test_from:
-        other = source(config.test_from)
-        test_part = other.read_test(directory) if isinstance(other, PartialSource) else other.read(directory)[1]
-    return select(found.info, config, training_part, test_part, _tested(config))
+    if config.test_from is None:
+        return select(found.info, config, training_part, test_part)
+    other = source(config.test_from)
+    theirs = other.read_test(directory) if isinstance(other, PartialSource) else other.read(directory)[1]
+    dataset = select(found.info, config, training_part, theirs, _tested(config))
+    return replace(dataset, own_test=test_images(found.info, config, test_part))
 
 
 def shown(config: DataConfig, split: Split) -> Split:

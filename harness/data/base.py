@@ -73,6 +73,7 @@ class Dataset:
     test: Split
     provenance: str
     sha256: str  # over the shapes and bytes of all six arrays
+    own_test: Split | None = None  # the data set's own test images, where `test` is another one's
 
 
 @runtime_checkable

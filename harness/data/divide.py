@@ -147,6 +147,14 @@ def select(
     return Dataset(info.name, parts[0], parts[1], parts[2], provenance=provenance, sha256=_digest(parts))
 
 
+def test_images(info: Info, config: DataConfig, test_part: Split) -> Split:
+    """The test images of `info` on the canvas of `config`: as many as it asks for, or all where there are fewer."""
+    if info.overlaid > 1:
+        test_part = overlaid(info, test_part, _TEST)
+    count = min(config.test or len(test_part), len(test_part))
+    return _centred(test_part.take(_subset(np.arange(len(test_part)), count)), image_shape(info, config))
+
+
 def _subset(indices: np.ndarray, count: int) -> np.ndarray:
     return np.sort(indices[order(len(indices))[:count]])
 
