@@ -66,9 +66,10 @@ def draw_classes(material: Material, folder: Path) -> list[Path]:
     predicted, labels = material.predictions
     matrix = confusion(labels, predicted, material.trial.model.classes)
     rows = class_rows(matrix)
+    right = int(is_right(predicted, labels).sum())
     document = {
         "images": len(labels),
-        "right": int(is_right(predicted, labels).sum()),
+        "right": right,
         "classes": [asdict(row) for row in rows],
         "confusion": matrix.tolist(),  # rows: true class; columns: predicted class
     }
@@ -77,7 +78,7 @@ def draw_classes(material: Material, folder: Path) -> list[Path]:
         writer = csv.DictWriter(file, list(asdict(rows[0])))
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-    wrong = len(labels) - document["right"]
+    wrong = len(labels) - right
     title = f"confusion of {len(labels):,} test images: {wrong:,} wrong ({100 * wrong / len(labels):.2f}%)"
     if labels.ndim > 1:
         title += f", {int(matrix.sum()):,} digits: {int(matrix.sum() - np.trace(matrix)):,} wrong"

@@ -67,7 +67,7 @@ def _grey(images: Float[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N H W 3"]:
 
 def _coloured(digits: Float[np.ndarray, "N K H W C"]) -> Float[np.ndarray, "N H W 3"]:
     """The digits in a colour each, added: yellow where the first two overlap."""
-    colours = _COLOURS[np.minimum(np.arange(digits.shape[1]), len(_COLOURS) - 1)]
+    colours = _COLOURS[[min(digit, len(_COLOURS) - 1) for digit in range(digits.shape[1])]]
     return (digits.mean(-1, keepdims=True) * colours[None, :, None, None, :]).sum(1).clip(0, 1)
 
 
