@@ -36,6 +36,11 @@ def batch_of(model: ModelSpec, count: int, seed: int = 0) -> tuple[np.ndarray, n
     return images, generator.integers(0, model.classes, count)
 
 
+def one_digit(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (B, 1, H, W, C) and classes (B, 1), as the specification's functions have them."""
+    return images[:, None] / 255, labels[:, None]
+
+
 def build(name: str, model: ModelSpec, precision: str = "fp64", compile: bool | None = None, **optim: Any) -> Impl:
     """An implementation without weights yet; compiled or not, whichever is sooner done with a small model."""
     compile = name == "jax" if compile is None else compile

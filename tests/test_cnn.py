@@ -24,7 +24,7 @@ from harness.suite import load_suite
 from harness.trial import run_trial
 from harness.weights import initial_weights, parameter_count, weight_table
 from impls.numpy import cnn
-from tests.impl_helpers import FRAMEWORKS, batch_of, loaded
+from tests.impl_helpers import FRAMEWORKS, batch_of, loaded, one_digit
 from tests.mutants.cnn import EDITS, OWN
 from tests.test_diagnose import climbed
 from tests.test_mutants import climb
@@ -40,6 +40,7 @@ def small_cnn(**changes: Any) -> ModelSpec:
 
 
 SMALL = small_cnn()
+POOLED = small_cnn(cnn_channels=(5, 4), cnn_kernel=(3, 2), cnn_pool=2, cnn_units=(12,), overlaid=2)
 
 
 def test_the_papers_baseline_has_its_number_of_parameters() -> None:
@@ -66,7 +67,7 @@ def test_settings_of_a_capsnet_are_no_part_of_a_cnn() -> None:
     assert model == SMALL
     assert not model.decoder
     assert model.model_dump().keys() == {
-        "kind", "image", "classes", "cnn_channels", "cnn_kernel", "cnn_units", "dropout",
+        "kind", "image", "classes", "overlaid", "cnn_channels", "cnn_kernel", "cnn_pool", "cnn_units", "dropout",
     }  # fmt: skip
     assert ModelSpec.model_validate_json(model.model_dump_json()) == model
 
@@ -198,14 +199,14 @@ def test_gradients_agree_with_central_differences(kernel: int) -> None:
     weights: Weights = {
         name: w + 0.1 * generator.standard_normal(w.shape) for name, w in initial_weights(model, 0).items()
     }
-    images, labels = batch_of(model, 3)
+    digits, classes = one_digit(*batch_of(model, 3))
     kept = (generator.random((3, model.dropped_units)) > 0.3).astype(float)
 
     def loss(name: str, step: np.ndarray) -> float:
         moved = {**weights, name: weights[name] + step}
-        return cnn.losses(model, moved, cnn.forward(model, moved, images / 255, kept=kept), labels, labels).total
+        return cnn.losses(model, moved, cnn.forward(model, moved, digits, kept=kept), classes, classes).total
 
-    grads = cnn.backward(model, weights, cnn.forward(model, weights, images / 255, kept=kept), labels)
+    grads = cnn.backward(model, weights, cnn.forward(model, weights, digits, kept=kept), classes)
     assert list(grads) == list(weights)
     for name, w in weights.items():
         assert (norm := np.linalg.norm(grads[name])) > 1e-5, name
@@ -226,30 +227,32 @@ def test_what_the_specification_says_of_one_image_by_hand() -> None:
     ones = {row.name: np.ones(row.shape) * (row.name[-1] == "w") for row in weight_table(model)}
     ones["fc3.w"] = np.array([[2.0, 0.0], [0.0, 1.0]])
     kept = np.array([[1.0, 0.0]])
-    images, labels = np.full((1, 1, 1, 1), 0.6), np.array([1])
+    images, labels = np.full((1, 1, 1, 1, 1), 0.6), np.array([[1]])
     acts = cnn.forward(model, ones, images)
     assert acts.logits.tolist() == [[1.2, 0.6]]
-    assert cnn.scores(acts)[0, 1] == pytest.approx(1 / (1 + np.exp(0.6)))
+    assert cnn.scores(model, acts)[0, 1] == pytest.approx(1 / (1 + np.exp(0.6)))
     acts = cnn.forward(model, ones, images, kept=kept)  # one unit kept, and scaled for the other
     assert acts.logits[0] == pytest.approx([1.2 / 0.7, 0])
     assert cnn.losses(model, ones, acts, labels, labels).total == pytest.approx(np.log(1 + np.exp(1.2 / 0.7)))
 
 
-def test_the_specification_needs_only_the_array_api() -> None:
+@pytest.mark.parametrize("model", [SMALL, POOLED], ids=["plain", "pooled, two digits"])
+def test_the_specification_needs_only_the_array_api(model: ModelSpec) -> None:
     device = array_api_strict.Device("device1")
-    weights, (images, labels) = initial_weights(SMALL, 0), batch_of(SMALL, 3)
+    weights, (digits, labels) = initial_weights(model, 0), one_digit(*batch_of(model, 3))
+    if model.overlaid == 2:
+        digits, labels = (np.concatenate([part, part[::-1]], axis=1) for part in (digits, labels))
     weights = {name: w.astype(np.float64) for name, w in weights.items()}
-    kept = np.ones((3, SMALL.dropped_units))
+    kept = np.ones((3, model.dropped_units))
 
     def there(array: np.ndarray) -> Any:
         return array_api_strict.asarray(array, device=device)
 
     strict = {name: there(w) for name, w in weights.items()}
     acts, found = (
-        cnn.forward(SMALL, w, x, kept=k)
-        for w, x, k in ((weights, images / 255, kept), (strict, there(images / 255), there(kept)))
+        cnn.forward(model, w, x, kept=k) for w, x, k in ((weights, digits, kept), (strict, there(digits), there(kept)))
     )
-    grads, strict_grads = cnn.backward(SMALL, weights, acts, labels), cnn.backward(SMALL, strict, found, there(labels))
+    grads, strict_grads = cnn.backward(model, weights, acts, labels), cnn.backward(model, strict, found, there(labels))
     for name, grad in grads.items():
         back = np.asarray(strict_grads[name].to_device(array_api_strict.Device("CPU_DEVICE")))
         assert back == pytest.approx(grad, rel=1e-12, abs=1e-16), name

@@ -23,7 +23,7 @@ from impls.numpy import impl as numpy_impl
 from impls.numpy import layers as F
 from impls.numpy.impl import adam, shift_images
 from tests.conftest import ROOT
-from tests.impl_helpers import batch_of, build, loaded, small_model
+from tests.impl_helpers import batch_of, build, loaded, one_digit, small_model
 
 PROFILES = ("paper", "official")
 DEVICE = array_api_strict.Device("device1")  # its arrays cannot become NumPy's by accident, as a GPU's cannot
@@ -49,8 +49,7 @@ def test_gradients_agree_with_central_differences(profile: str, decoder: bool, r
     """Along random directions, whose derivative is a sample of standard deviation |gradient|: the scale of the error."""
     spec = small_model(profile=profile, decoder=decoder, routing=routing)
     weights, generator = lively_weights(spec), np.random.default_rng(2)
-    images, labels = batch_of(spec, 3)
-    pixels = images / 255
+    pixels, labels = one_digit(*batch_of(spec, 3))
     grads = model.backward(spec, weights, model.forward(spec, weights, pixels), labels)
     assert list(grads) == list(weights)
 
@@ -168,11 +167,11 @@ def off_device(array: Any) -> np.ndarray:
 def test_model_needs_only_the_array_api(profile: str) -> None:
     """Forward, losses, backward and one step of Adam on the arrays of another library, on another device."""
     spec = small_model(profile=profile)
-    weights, (images, labels) = lively_weights(spec), batch_of(spec, 3)
-    given = on_device({"images": images / 255, "labels": labels})
+    weights, (pixels, labels) = lively_weights(spec), one_digit(*batch_of(spec, 3))
+    given = on_device({"images": pixels, "labels": labels})
     strict_weights = on_device(weights)
 
-    acts = model.forward(spec, weights, images / 255)
+    acts = model.forward(spec, weights, pixels)
     strict_acts = model.forward(spec, strict_weights, given["images"])
     for (coupling, s, v), found in zip(acts.routing, strict_acts.routing, strict=True):
         assert off_device(found[0]) == pytest.approx(coupling, rel=1e-13)

@@ -484,7 +484,9 @@ def test_the_built_in_setting_is_the_quickstart_s_model(tmp_path: Path, monkeypa
     trial = seen[0].trial
     quickstart = load_suite(ROOT / "suites" / "quickstart.yaml")
     of_a_cnn = set(KIND_KEYS["cnn"])
-    assert trial.model.model_dump(exclude={"image", "classes"}) == quickstart.model.model_dump(exclude=of_a_cnn)
+    assert trial.model.model_dump(exclude={"image", "classes", "overlaid"}) == quickstart.model.model_dump(
+        exclude=of_a_cnn
+    )
     assert (trial.data.name, trial.suite, trial.cpus, trial.gpus) == ("digits", "compact", 1, 0)
     assert [climb.who for climb in seen] == ["numpy fp64", "numpy fp32"]
     assert {climb.level for climb in seen} == {"L2"}
