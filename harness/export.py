@@ -47,11 +47,6 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     Raises `UserError` for what is not there, or a framework that is not installed.
     """
     trial = find_trial(run_dir, trial_id)
-    if trial.model.kind != "capsnet":
-        raise UserError(
-            f"trial {trial.id} is of kind {trial.model.kind}, and only capsnet can be exported; its weights are "
-            f"{Journal(run_dir).trial_dir(trial.id) / 'weights.safetensors'}, under canonical names"
-        )
     path = _choose(Journal(run_dir), trial, weights)
     if reason := registry.missing(registry.resolve(to)):
         raise UserError(f"--to {to}: {reason}")
@@ -69,7 +64,7 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     exporter: Any = importlib.import_module(f"impls.{to}.export")
     arrays = {name: array.astype(np.float32) for name, array in _load(path).items()}
     names = exporter.export(trial.model, arrays, folder)
-    shutil.copyfile(Path(exporter.__file__).with_name("standalone.py"), folder / "model.py")
+    shutil.copyfile(exporter.STANDALONE[trial.model.kind].__file__, folder / "model.py")
     return Exported(folder, ["model.py", "config.json", *names], facts)
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import data
-from harness.checkpoint import load_weights
+from harness.checkpoint import load_weights, save_weights
 from harness.errors import UserError
 from harness.export import export, find_trial
 from harness.journal import Journal
-from tests.impl_helpers import FRAMEWORKS, build, start_tensorflow
-from tests.run_helpers import capsbench, write_suite
+from harness.parity import probe_weights
+from harness.spec import ModelSpec
+from tests.impl_helpers import FRAMEWORKS, batch_of, build, small_model, start_tensorflow
+from tests.run_helpers import SMALL, capsbench, write_suite
 
 # What a user writes, in a process that cannot import this project: native weights, and the program that needs no code.
 SCRIPTS = {
@@ -29,40 +30,47 @@ from model import load
 nchw = torch.tensor(pixels).permute(0, 3, 1, 2)
 net = load()
 assert set(net.state_dict()) == set(torch.load("weights.pt", weights_only=True))
-lengths, capsules = net(nchw)
-images = net.reconstruct(capsules, lengths.argmax(1)).permute(0, 2, 3, 1)
+scores, others = net(nchw)  # lengths and capsules, or probabilities and logits
 program = torch.export.load("program.pt2").module()
-arrays = dict(lengths=lengths, images=images, program=program(nchw)[0], one=program(nchw[:1])[0])
+arrays = dict(scores=scores, others=others, program=program(nchw)[0], one=program(nchw[:1])[0])
+for digit in range(digits):
+    predicted = scores.topk(digits).indices[:, digit]
+    arrays[f"image{digit}"] = net.reconstruct(others, predicted).permute(0, 2, 3, 1)
 arrays = {name: tensor.detach().numpy() for name, tensor in arrays.items()}
 """,
     "tf": """
 import tensorflow as tf
 from model import load
 net = load()
-lengths, capsules = net(pixels)
-images = net.reconstruct(capsules, tf.argmax(lengths, 1))
+scores, others = net(pixels)
 program = tf.saved_model.load("saved_model")
-arrays = dict(lengths=lengths, images=images, program=program.serve(pixels)[0], one=program.serve(pixels[:1])[0])
+arrays = dict(scores=scores, others=others, program=program.serve(pixels)[0], one=program.serve(pixels[:1])[0])
+for digit in range(digits):
+    arrays[f"image{digit}"] = net.reconstruct(others, tf.math.top_k(scores, digits).indices[:, digit])
 """,
     "jax": """
 import jax, jax.export
-from model import capsnet, load, reconstruct
-model, params = load()
-lengths, capsules = capsnet(model, params, pixels)
-images = reconstruct(model, params, capsules, lengths.argmax(1))
+import model as standalone
+model, params = standalone.load()
+scores, others = getattr(standalone, model["kind"])(model, params, pixels)  # capsnet or cnn
 program = jax.export.deserialize(open("program.bin", "rb").read())
-arrays = dict(lengths=lengths, images=images, program=program.call(pixels)[0], one=program.call(pixels[:1])[0])
+arrays = dict(scores=scores, others=others, program=program.call(pixels)[0], one=program.call(pixels[:1])[0])
+for digit in range(digits):
+    predicted = jax.lax.top_k(scores, digits)[1][:, digit]
+    arrays[f"image{digit}"] = standalone.reconstruct(model, params, others, predicted)
 """,
 }
 LOAD = """
-import os, sys
+import json, os, sys
 import numpy as np
 sys.modules["harness"] = sys.modules["impls"] = None  # importing them is an error
-pixels = np.load("pixels.npy")
 sys.path.insert(0, "")
 script = sys.argv[1]
 for folder in sys.argv[2:]:
+    pixels = np.load(folder + ".npy")
     os.chdir(folder)
+    model = json.load(open("config.json"))["model"]
+    digits = model["overlaid"] if model["kind"] == "capsnet" else 0  # to reconstruct
     sys.modules.pop("model", None)
     exec(script)
     np.savez(folder + ".npz", **{name: np.asarray(array) for name, array in arrays.items()})
@@ -71,11 +79,12 @@ for folder in sys.argv[2:]:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two small trials, one of each profile, each with the weights of both its epochs."""
+    """A finished run of three small trials, a CapsNet of each profile and a CNN, with the weights of both their epochs."""
     folder = tmp_path_factory.mktemp("run")
     suite = write_suite(
         folder, train={"epochs": 2, "keep_every": 1}, parity={"gate": False},
-        grid={"impl": ["numpy"], "model.profile": ["paper", "official"]},
+        model=SMALL["model"] | {"cnn_channels": [3], "cnn_units": [5, 4]},
+        grid={"impl": ["numpy"], "model.kind": ["capsnet", "cnn"], "model.profile": ["paper", "official"]},
     )  # fmt: skip
     done = capsbench(folder, "run", suite, "--executor", "inline", "--no-mlflow")
     assert done.returncode == 0, done.stderr
@@ -86,15 +95,38 @@ def trial_ids(run_dir: Path) -> list[str]:
     return Journal(run_dir).trial_ids()
 
 
+def with_several_digits(run_dir: Path, folder: Path) -> Path:
+    """That run beside two trials of other images, which show two digits: a CapsNet and a CNN with all that it may have."""
+    shutil.copytree(run_dir, folder)
+    capsnet = small_model((8, 9, 1), kernel=3, overlaid=2)
+    cnn = ModelSpec(
+        kind="cnn", image=(9, 7, 2), classes=4, overlaid=2,
+        cnn_channels=(5, 4), cnn_kernel=(3, 2), cnn_pool=2, cnn_units=(9,),
+    )  # fmt: skip
+    journal, trial = Journal(folder), find_trial(folder, trial_ids(folder)[0])
+    for number, model in enumerate((capsnet, cnn)):
+        other = trial.model_copy(update={"id": f"several{number}", "model": model})
+        journal.trial_dir(other.id).mkdir()
+        (journal.trial_dir(other.id) / "trial.json").write_text(other.model_dump_json())
+        save_weights(journal.trial_dir(other.id) / "weights.safetensors", probe_weights(model, 3), other.facts())
+    return folder
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_an_export_loads_without_this_project(run_dir: Path, tmp_path: Path, framework: str) -> None:
-    trials = {id: find_trial(run_dir, id) for id in trial_ids(run_dir)}
-    images = data.load(next(iter(trials.values())).data).test.images[:3]
-    np.save(tmp_path / "pixels.npy", images.astype(np.float32) / 255)
+    made = with_several_digits(run_dir, tmp_path / "run")
+    trials = {id: find_trial(made, id) for id in trial_ids(made)}
+    assert [(trial.model.kind, trial.model.overlaid) for trial in trials.values()] == [
+        ("capsnet", 1), ("capsnet", 1), ("cnn", 1), ("capsnet", 2), ("cnn", 2)
+    ]  # fmt: skip
     if framework == "tf":
         start_tensorflow()
-    for id in trials:
-        exported = export(run_dir, id, framework, out=tmp_path / id)
+    images: dict[str, np.ndarray] = {}
+    for id, trial in trials.items():
+        digits = np.stack([batch_of(trial.model, 3, seed)[0] for seed in range(trial.model.overlaid)], axis=1)
+        images[id] = digits.reshape(3, *trial.model.several, *trial.model.image)
+        np.save(tmp_path / f"{id}.npy", np.minimum(digits.astype(np.float32).sum(1), 255) / 255)
+        exported = export(made, id, framework, out=tmp_path / id)
         assert sorted(exported.files) == sorted(path.name for path in (tmp_path / id).iterdir())
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -106,13 +138,20 @@ def test_an_export_loads_without_this_project(run_dir: Path, tmp_path: Path, fra
     for id, trial in trials.items():
         found = np.load(tmp_path / f"{id}.npz")
         specification = build("numpy", trial.model)
-        specification.load(load_weights(run_dir / "trials" / id / "weights.safetensors"))
-        outputs = specification.forward(images)
-        for name in ("lengths", "program"):
+        specification.load(load_weights(made / "trials" / id / "weights.safetensors"))
+        outputs = specification.forward(images[id])
+        for name in ("scores", "program"):
             np.testing.assert_allclose(found[name], outputs.lengths, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(found["one"], outputs.lengths[:1], rtol=1e-4, atol=1e-6)
-        assert outputs.reconstruction is not None
-        np.testing.assert_allclose(found["images"], outputs.reconstruction, rtol=1e-4, atol=1e-6)
+        if trial.model.kind == "capsnet":
+            assert outputs.reconstruction is not None
+            drawn = np.stack([found[f"image{digit}"] for digit in range(trial.model.overlaid)], axis=1)
+            expected = outputs.reconstruction.reshape(drawn.shape)
+            np.testing.assert_allclose(drawn, expected, rtol=1e-4, atol=1e-6)
+        else:
+            odds = np.exp(found["others"])
+            expected = odds / (1 + odds if trial.model.overlaid > 1 else odds.sum(1, keepdims=True))
+            np.testing.assert_allclose(expected, outputs.lengths, rtol=1e-4, atol=1e-6)
 
 
 def test_which_weights_are_exported(run_dir: Path, tmp_path: Path) -> None:
@@ -142,7 +181,7 @@ def test_what_cannot_be_exported_is_refused_with_what_can(run_dir: Path, tmp_pat
     assert "is no run's directory; `capsbench run SUITE` makes one" in refused(tmp_path, id, "jax")
     typo = ("0" if id[0] != "0" else "1") + id[1:]
     assert f'has no trial "{typo}"; did you mean "{id}"? Its trials:\n' in refused(run_dir, typo, "jax")
-    assert "numpy, model.profile official, seed 0" in refused(run_dir, "", "jax")
+    assert "numpy, model.kind capsnet, model.profile official, seed 0" in refused(run_dir, "", "jax")
     assert 'has no weights "9": that epoch\'s were not kept (train.keep_every). Valid: 1, 2, best, last.' in refused(
         run_dir, id, "jax", "9"
     )

@@ -8,7 +8,10 @@ from pathlib import Path
 import tensorflow as tf
 
 from harness.spec import ModelSpec, Weights
-from impls.tf import standalone
+from impls.tf import standalone, standalone_cnn
+
+STANDALONE = {"capsnet": standalone, "cnn": standalone_cnn}
+"""Kind of model -> the module that is its model.py."""
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
@@ -16,12 +19,18 @@ def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
 
     config.json lies in the folder already.
     """
-    net = standalone.CapsNet(json.loads((folder / "config.json").read_text())["model"])
-    net.digit.assign(weights["digit.w"])  # Keras's layouts are the canonical ones
-    if model.digit_bias:
-        net.digit_bias.assign(weights["digit.b"])
-    for name in ("conv1", "primary") + (("dec1", "dec2", "dec3") if model.decoder else ()):
-        layer = getattr(net, name)
+    config = json.loads((folder / "config.json").read_text())["model"]
+    if model.kind == "cnn":
+        net = standalone_cnn.Cnn(config)
+        layers = dict(zip((*model.cnn_convolutions, *model.cnn_dense), (*net.conv, *net.fc), strict=True))
+    else:
+        net = standalone.CapsNet(config)
+        names = ("conv1", "primary") + (("dec1", "dec2", "dec3") if model.decoder else ())
+        layers = {name: getattr(net, name) for name in names}
+        net.digit.assign(weights["digit.w"])
+        if model.digit_bias:
+            net.digit_bias.assign(weights["digit.b"])
+    for name, layer in layers.items():  # Keras's layouts are the canonical ones
         layer.kernel.assign(weights[f"{name}.w"])
         layer.bias.assign(weights[f"{name}.b"])
     net.save_weights(folder / "model.weights.h5")

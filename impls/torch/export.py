@@ -8,8 +8,11 @@ import numpy as np
 import torch
 
 from harness.spec import ModelSpec, Weights
-from impls.torch import standalone
+from impls.torch import cnn, standalone, standalone_cnn
 from impls.torch.model import CANONICAL
+
+STANDALONE = {"capsnet": standalone, "cnn": standalone_cnn}
+"""Kind of model -> the module that is its model.py."""
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
@@ -19,13 +22,26 @@ def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
     """
     state = {
         own: torch.tensor(weights[name]).permute(np.argsort(order).tolist()).contiguous()
-        for name, (own, order) in CANONICAL.items()
+        for name, (own, order) in _canonical(model).items()
         if name in weights
     }
     torch.save(state, folder / "weights.pt")
     height, width, channels = model.image
     example = torch.zeros(2, channels, height, width)
     batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(standalone.load(folder), (example,), dynamic_shapes=({0: batch},))
+    program = torch.export.export(STANDALONE[model.kind].load(folder), (example,), dynamic_shapes=({0: batch},))
     torch.export.save(program, folder / "program.pt2")
     return ["weights.pt", "program.pt2"]
+
+
+def _canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Canonical name -> name in the `state_dict`, and the permutation that takes that tensor to the canonical layout."""
+    if model.kind == "capsnet":
+        return CANONICAL
+    lists = {"conv": model.cnn_convolutions, "fc": model.cnn_dense}
+    own = {layer: f"{name}.{place}" for name, layers in lists.items() for place, layer in enumerate(layers)}
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, (parameter, order) in cnn.canonical(model).items():
+        layer, _, tensor = parameter.partition(".")
+        found[name] = (f"{own[layer]}.{tensor}", order)
+    return found
