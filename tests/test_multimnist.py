@@ -111,6 +111,12 @@ def test_validation_and_test_pairs_are_drawn_once_from_digits_of_their_own() -> 
     assert {int(np.count_nonzero(each[0])) for each in whole.validation.images} <= {*sizes, *range(1, max(sizes))}
 
 
+def test_images_to_train_on_of_one_class_are_refused() -> None:
+    training, test = Few().read(Path())
+    with pytest.raises(UserError, match=r"data.train: the 1 images asked for are of too few classes to overlay 2"):
+        select(PAIRS, DataConfig(name="pairs", train=1), training, test)
+
+
 def test_each_digit_is_moved_by_a_shift_of_its_own() -> None:
     images = np.zeros((40, 9, 9, 1), np.uint8)
     images[:, 4, 4] = 200

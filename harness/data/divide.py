@@ -130,6 +130,11 @@ def select(
     train = _subset(others, n_train)
     test = _subset(np.arange(len(test_part)), n_test)
     shape = image_shape(info, config)
+    if info.overlaid > len(np.unique(training_part.labels[train])):
+        raise UserError(
+            f"data.train: the {n_train:,} images asked for are of too few classes to overlay {info.overlaid} of them; "
+            "ask for more."
+        )
     if info.overlaid > 1:  # of all digits of the part, so that fewer overlays are some of them
         from_validation = overlaid(info, training_part.take(held_out), _VALIDATION).take(validation - held_out[:1])
         drawn = training_part.take(train), from_validation, overlaid(info, test_part, _TEST).take(test)
