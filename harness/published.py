@@ -30,6 +30,8 @@ _WORDS = {
     "data.test_from": "tested on",
     "model.profile": "profile",
     "model.dropout": "dropout",
+    "model.routing": "routing",
+    "model.decoder": "decoder",
 }
 
 

@@ -11,6 +11,8 @@ from harness.cells import of_run
 from harness.config import Trial
 from harness.journal import Journal
 from harness.published import Beside, beside, facts_of, meets, published
+from harness.suite import load_suite
+from tests.conftest import ROOT
 from tests.seeds_helpers import events_of, make_trial, write_run
 
 PAPER = {(1, False): (0.34, 0.032), (1, True): (0.29, 0.011), (3, False): (0.35, 0.036), (3, True): (0.25, 0.005)}
@@ -87,8 +89,28 @@ def test_other_data_and_networks_wait_for_theirs() -> None:
     assert values(**{key.replace(".", "__"): value for key, value in affnist.items()}) == {21.0}
     assert values(data__name="multimnist") == {5.2}
     assert values(data__test_from="affnist") == set()
-    cnn = {"model__cnn_channels": [256, 256, 128], "model__cnn_kernel": 5, "model__cnn_units": [328, 192]}
+    cnn: dict[str, Any] = {
+        "model__cnn_pool": 1,
+        "model__cnn_channels": [256, 256, 128],
+        "model__cnn_kernel": 5,
+        "model__cnn_units": [328, 192],
+    }
     assert values(model__kind="cnn", **cnn) == {0.39}
+
+
+@pytest.mark.parametrize(
+    ("suite", "figures"),
+    [("multimnist", {5.2, 7.5, 8.1}), ("svhn", {4.3}), ("mnist", {0.25}), ("paper", {0.39, 0.34, 0.29, 0.35, 0.25})],
+)
+def test_suites_of_the_papers_experiments_have_its_figures_beside_them(suite: str, figures: set[float]) -> None:
+    trials = load_suite(ROOT / "suites" / f"{suite}.yaml").trials(0, lambda _: {})
+    facts = [facts_of(trial) for trial in trials]
+    found = {
+        figure.value
+        for figure, source in published()
+        if source.paper and any(meets(each, figure.conditions) for each in facts)
+    }
+    assert found == figures
 
 
 def test_every_figure_says_who_and_where_and_knows_the_settings_it_names() -> None:
@@ -96,10 +118,11 @@ def test_every_figure_says_who_and_where_and_knows_the_settings_it_names() -> No
         "data.test_from",
         "model.cnn_channels",
         "model.cnn_kernel",
+        "model.cnn_pool",
         "model.cnn_units",
         "model.dropout",
     }
-    assert len(published()) == 29
+    assert len(published()) == 30
     for figure, source in published():
         assert source.title
         assert figure.where
