@@ -18,7 +18,7 @@ from harness.journal import read_json
 from harness.spec import ModelSpec
 from harness.weights import parameter_count
 
-_START_S = 30.0  # interpreter, framework, compilation and parity of one attempt, where nothing is known yet
+_START_S = 30.0  # interpreter, framework, compilation and small tensors of the parity gate, where nothing is known yet
 _OVER_FLOOR = 1.5  # a training step over its matmul floor, where nothing is known yet
 _EVAL_COST = 1 / 3  # forward alone, of forward and backward
 _PROCESS_BYTES = 400e6  # interpreter, framework and compiled code, before the first array
@@ -144,6 +144,8 @@ def estimate_s(trial: Trial, known: Iterable[tuple[Trial, dict[str, Any]]]) -> f
     own_test = min(test, data.info(trial.data.name).test)  # whatever other data set it is tested on at the end
     each_epoch = validation + (own_test if trial.train.stop.images == "test" else 0)
     images = trial.train.epochs * (train + _EVAL_COST * each_epoch) + _EVAL_COST * test
+    if trial.parity.gate:  # two steps and a trajectory of full batches, and the specification, which takes about as long
+        images += 2 * (2 + trial.parity.steps) * trial.train.batch
     for other, result in known:
         if result["img_per_s"] and _same_work(trial, other):
             return result["compile_s"] + _START_S / 2 + images / result["img_per_s"]

@@ -81,6 +81,8 @@ def test_estimate_from_a_trial_like_it() -> None:
     assert estimate_s(changed(trial, data={"validation": 30}), known) == pytest.approx(
         start_s + (10 * (16 + 10) + 16 / 3) / 8
     )
+    gated = changed(trial, parity={"gate": True, "steps": 4})
+    assert estimate_s(gated, known) == pytest.approx(start_s + (10 * 16 + 16 / 3 + 2 * 6 * trial.train.batch) / 8)
 
 
 @pytest.mark.parametrize(
