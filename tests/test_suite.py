@@ -336,7 +336,9 @@ def test_settings_without_effect_multiply_no_trials(folder: Path) -> None:
 RECIPES = [f"recipes/{path.stem}" for path in sorted((SUITES / "recipes").glob("*.yaml"))]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mnist", "routing", "affnist", "affnist-paper-stop", "paper", *RECIPES])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "mnist", "routing", "affnist", "affnist-paper-stop", "paper", "multimnist", "svhn", *RECIPES]
+)
 def test_shipped_suites(name: str) -> None:
     path = SUITES / f"{name}.yaml"
     full, quick = load_suite(path), load_suite(path, quick=True)
@@ -344,8 +346,7 @@ def test_shipped_suites(name: str) -> None:
     assert full.question.endswith("?")
     assert path.read_text().startswith("# ")
     for suite in (full, quick):
-        # Models that take too long in all three for a quick look.
-        in_one = suite is quick and name in ("paper", "affnist", "affnist-paper-stop")
+        in_one = suite is quick and name == "paper"  # too many models for a quick look at all three
         assert suite.grid["impl"] == (("torch",) if in_one else ("torch", "tf", "jax"))
         assert {trial.train.batch for trial in trials(suite)} == {suite.train.batch}
     assert quick.grid["seed"] == (0,)
