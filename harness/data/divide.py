@@ -135,11 +135,11 @@ def select(
             f"data.train: the {n_train:,} images asked for are of too few classes to overlay {info.overlaid} of them; "
             "ask for more."
         )
-    if info.overlaid > 1:  # of all digits of the part, so that fewer overlays are some of them
-        from_validation = overlaid(info, training_part.take(held_out), _VALIDATION).take(validation - held_out[:1])
-        drawn = training_part.take(train), from_validation, overlaid(info, test_part, _TEST).take(test)
-    else:
-        drawn = training_part.take(train), training_part.take(validation), test_part.take(test)
+    drawn = (
+        training_part.take(train),
+        _shown(info, training_part.take(held_out), _VALIDATION).take(validation - held_out[:1]),
+        _shown(info, test_part, _TEST).take(test),
+    )
     parts = tuple(_centred(part, shape) for part in drawn)
     if tested:
         _refuse_overlap(parts, info, tested)
@@ -154,10 +154,15 @@ def select(
 
 def test_images(info: Info, config: DataConfig, test_part: Split) -> Split:
     """The test images of `info` on the canvas of `config`: as many as it asks for, or all where there are fewer."""
-    if info.overlaid > 1:
-        test_part = overlaid(info, test_part, _TEST)
     count = min(config.test or len(test_part), len(test_part))
-    return _centred(test_part.take(_subset(np.arange(len(test_part)), count)), image_shape(info, config))
+    return _centred(
+        _shown(info, test_part, _TEST).take(_subset(np.arange(len(test_part)), count)), image_shape(info, config)
+    )
+
+
+def _shown(info: Info, split: Split, part: int) -> Split:
+    """A part that is not trained on as it is shown: overlaid as a whole, so that a smaller choice lies within a larger one."""
+    return overlaid(info, split, part) if info.overlaid > 1 else split
 
 
 def _subset(indices: np.ndarray, count: int) -> np.ndarray:

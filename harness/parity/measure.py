@@ -48,10 +48,8 @@ class Setting:
         Where the model has dropout, each time with other units dropped.
         """
         order = self.shown_indices[np.arange(examples) % len(self.labels)]
-        turns = np.arange(examples)[:, None] + 7 * np.arange(
-            self.model.overlaid
-        )  # of several digits, each in its own way
-        turns = turns.reshape(order.shape)
+        # of several digits, each in a way of its own
+        turns = (np.arange(examples)[:, None] + 7 * np.arange(self.model.overlaid)).reshape(order.shape)
         shifts = np.stack([turns % 3 - 1, turns % 5 - 2], axis=-1).astype(np.int8)
         generator = np.random.Generator(np.random.Philox(key=[examples, zlib.crc32(b"dropout")]))
         return EpochPlan(order.astype(np.int32), shifts, self.batch, kept_units(generator, self.model, examples))
