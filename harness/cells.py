@@ -22,6 +22,7 @@ from harness.tables import cells as grouped
 from harness.tables import setting
 
 ALPHA = 0.05
+_DECIDING = ("model.kind", "model.decoder", "train.lr_decay.kind")  # on which other settings depend: see harness.idle
 
 
 class Metric(NamedTuple):
@@ -179,8 +180,8 @@ def contrast(a: Cell, b: Cell, metric: str) -> Difference:
 
 
 def _differing(a: Cell, b: Cell) -> Iterator[str]:
-    """The one setting that the two differ in; nothing where there are several. Two kinds of model have keys of their own."""
+    """The one setting that the two differ in; nothing where there are several. Some values have keys of their own."""
     of_a, of_b = ({"impl": cell.impl, **cell.params} for cell in (a, b))
     differing = [key for key in of_a if key in of_b and of_a[key] != of_b[key]]
-    if differing == ["model.kind"] or (len(differing) == 1 and of_a.keys() == of_b.keys()):
+    if len(differing) == 1 and (differing[0] in _DECIDING or of_a.keys() == of_b.keys()):
         yield differing[0]

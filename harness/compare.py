@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from harness.cells import ALPHA, METRICS, Cell, contrast, of_run
 from harness.errors import UserError
 from harness.journal import Journal
 from harness.published import facts_of
-from harness.report.over_seeds import mean, p_value
+from harness.report.over_seeds import left_out, mean, p_value
 from harness.stats import Difference, adjust
 from harness.tables import UNKNOWN, number, print_table, setting
 
@@ -69,18 +70,19 @@ class Comparison:
     run_a: Path
     run_b: Path
     rows: list[Row]
+    broken: list[str]  # trials that count in A and failed, or failed parity, in B
     warnings: list[str]
 
     @property
     def ok(self) -> bool:
-        """That nothing is shown to be worse."""
-        return all(row.verdict != "worse" for row in self.rows)
+        """That nothing is broken, and nothing shown to be worse."""
+        return not self.broken and all(row.verdict != "worse" for row in self.rows)
 
     def to_json(self) -> dict[str, Any]:
         """The document of `compare --json`."""
         return {
             "ok": self.ok, "a": str(self.run_a), "b": str(self.run_b), "rows": [row.to_json() for row in self.rows],
-            "tested": sum(row.test.p is not None for row in self.rows), "warnings": self.warnings,
+            "tested": sum(row.test.p is not None for row in self.rows), "broken": self.broken, "warnings": self.warnings,
         }  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def compare(run_a: Path, run_b: Path, tolerance_pct: float = 1.0) -> Comparison:
     """
     if not (tolerance_pct >= 0 and math.isfinite(tolerance_pct)):
         raise UserError(f"--tolerance {tolerance_pct:g} is no tolerance: give percent, 0 or more")
-    of_a, of_b = ({(cell.impl, repr(cell.params)): cell for cell in of_run(Journal(run))} for run in (run_a, run_b))
+    of_a, of_b = ({_key(cell): cell for cell in of_run(Journal(run))} for run in (run_a, run_b))
     common = [(of_a[key], of_b[key]) for key in of_a if key in of_b]
     if not common:
         a, b = ("; ".join(cell.name for cell in cells.values()) for cells in (of_a, of_b))
@@ -100,7 +102,23 @@ def compare(run_a: Path, run_b: Path, tolerance_pct: float = 1.0) -> Comparison:
     rows = [row for row in rows if row.test.n_a or row.test.n_b]
     corrected = adjust([row.test for row in rows], ALPHA)
     rows = [replace(row, test=test) for row, test in zip(rows, corrected, strict=True)]
-    return Comparison(run_a, run_b, rows, _warnings(run_a, run_b, of_a, of_b, common, rows))
+    broken = [line for a, b in common for line in _broken(a, b)]
+    return Comparison(run_a, run_b, rows, broken, _warnings(run_a, run_b, of_a, of_b, common, rows))
+
+
+def _key(cell: Cell) -> tuple[str, str]:
+    """Its implementation and setting, in whatever order a grid has its keys."""
+    return cell.impl, json.dumps(cell.params, sort_keys=True)
+
+
+def _broken(a: Cell, b: Cell) -> Iterator[str]:
+    counted = {result.seed for result in a.counted}
+    failed = [
+        result
+        for result in b.results
+        if result.seed in counted and (result.status == "failed" or result.parity_ok is False)
+    ]
+    yield from left_out([replace(b, results=tuple(failed))])
 
 
 def _warnings(
@@ -110,6 +128,8 @@ def _warnings(
     """What is not alike in the two runs, and what could not be tested."""
     said = [f"only in {run_a}: {of_a[key].name}" for key in of_a if key not in of_b]
     said += [f"only in {run_b}: {of_b[key].name}" for key in of_b if key not in of_a]
+    for run, cells in ((run_a, [a for a, _ in common]), (run_b, [b for _, b in common])):
+        said += [f"{run}: {line}" for line in left_out(cells)]
     for a, b in common:
         facts_a, facts_b = (
             facts_of(each.trial) | {"cpus": each.trial.cpus, "gpus": each.trial.gpus} for each in (a, b)
@@ -160,7 +180,9 @@ def show(console: Console, comparison: Comparison) -> None:
         console.print(Text(line, "yellow"), soft_wrap=True)
     worse = [row for row in comparison.rows if row.verdict == "worse"]
     tested = sum(row.test.p is not None for row in comparison.rows)
-    if worse:
+    if comparison.broken:
+        verdict = Text(f"B is broken: {'; '.join(comparison.broken)}.", "bold red")
+    elif worse:
         named = "; ".join(f"{METRICS[row.metric].title} of {row.a.name}" for row in worse)
         verdict = Text(f"B is worse: {named}.", "bold red")
     else:

@@ -144,9 +144,8 @@ def estimate_s(trial: Trial, known: Iterable[tuple[Trial, dict[str, Any]]]) -> f
     own_test = min(test, data.info(trial.data.name).test)  # whatever other data set it is tested on at the end
     each_epoch = validation + (own_test if trial.train.stop.images == "test" else 0)
     images = trial.train.epochs * (train + _EVAL_COST * each_epoch) + _EVAL_COST * test
-    if (
-        trial.parity.gate
-    ):  # two steps and a trajectory of full batches, and the specification, which takes about as long
+    # the gate: two steps and a trajectory of full batches, and the specification, which takes about as long
+    if trial.parity.gate:
         images += 2 * (2 + trial.parity.steps) * trial.train.batch
     for other, result in known:
         if result["img_per_s"] and _same_work(trial, other):

@@ -20,7 +20,7 @@ RoutingStep = tuple[Float[np.ndarray, "B I J"], Float[np.ndarray, "B J D"], Floa
 class Inspectable(Protocol):
     """What the specification tells beyond `harness.spec.Impl`."""
 
-    def routing_steps(self, images: UInt8[np.ndarray, "B H W C"]) -> list[RoutingStep]: ...
+    def routing_steps(self, images: UInt8[np.ndarray, "B *K H W C"]) -> list[RoutingStep]: ...
 
     def decode(
         self, digit: Float[np.ndarray, "B J D"], classes: Int[np.ndarray, " B"]
@@ -41,7 +41,7 @@ def specification(model: ModelSpec, weights: Weights, precision: str = "fp32") -
 
 
 def routing_logit_change(
-    model: ModelSpec, weights: Weights, images: UInt8[np.ndarray, "N H W C"], precision: str = "fp32"
+    model: ModelSpec, weights: Weights, images: UInt8[np.ndarray, "N *K H W C"], precision: str = "fp32"
 ) -> list[float]:
     """By how much each routing iteration changes the logits: r values, without unit.
 

@@ -93,13 +93,13 @@ class ModelSpec(ModelConfig):
             )
         if self.kind == "cnn" and len(self.cnn_kernels) != len(self.cnn_channels):
             raise ValueError(
-                f"model.cnn_kernel has {len(self.cnn_kernels)} kernels, but model.cnn_channels {len(self.cnn_channels)} "
-                "convolutions: give one kernel for each, or a single number for all"
+                f"model.cnn_kernel: {len(self.cnn_kernels)} kernels, but model.cnn_channels has {len(self.cnn_channels)} "
+                "convolutions; give one kernel for each, or a single number for all"
             )
         if self.kind == "cnn" and min(self.cnn_grids[-1]) < 1:
             raise ValueError(
-                f"images of {height}x{width} are too small to be pooled {len(self.cnn_channels)} times by {self.cnn_pool}: "
-                "take a smaller model.cnn_pool"
+                f"model.cnn_pool: images of {height}x{width} are too small to be pooled {len(self.cnn_channels)} times by "
+                f"{self.cnn_pool}"
             )
         if self.overlaid > self.classes:
             raise ValueError(

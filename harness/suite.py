@@ -193,7 +193,7 @@ class _Cell:
             yield attributed(error, "data.canvas")
         except ValueError as error:
             for cause in error.errors() if isinstance(error, ValidationError) else ():
-                yield "model.kernel", cause["msg"].removeprefix("Value error, ")
+                yield attributed(UserError(cause["msg"].removeprefix("Value error, ")), "model.kernel")
         if sections.resources.gpus not in ("auto", 0) and "gpu" not in self.entry.devices:
             yield (
                 "resources.gpus",

@@ -197,7 +197,7 @@ def _train_epoch(
     progress = progress.after(epoch, weights, val_err_pct, val_loss)
     test_err_pct = None
     if train.stop.images == "test":  # of the data set trained on: section 5.2 stops on expanded MNIST, tests on affNIST
-        test = dataset.own_test or dataset.test
+        test = dataset.test if dataset.own_test is None else dataset.own_test
         test_err_pct = _error_pct(_evaluate(impl, test, batch), test.labels)
     progress = replace(progress, is_over=progress.ends(train.stop, test_err_pct))
     checkpoint = f"epoch-{epoch:04d}.safetensors"
@@ -227,7 +227,11 @@ def _train_epoch(
         "plan_sha256": plan_digest(plan),
         "checkpoint": checkpoint,
         **({"weights": kept} if kept else {}),
-        **({} if test_err_pct is None else {"own_test_err_pct" if dataset.own_test else "test_err_pct": test_err_pct}),
+        **(
+            {}
+            if test_err_pct is None
+            else {("test_err_pct" if dataset.own_test is None else "own_test_err_pct"): test_err_pct}
+        ),
     }
     return sample, event, progress
 

@@ -106,6 +106,30 @@ def test_two_seeds_show_little_and_that_is_said(tmp_path: Path) -> None:
     assert [warning for warning in comparison.warnings if warning.startswith("two seeds show huge differences only")]
 
 
+def test_what_fails_in_b_alone_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = run_of(tmp_path / "a")
+    trials = [make_trial(seed=seed, routing=3) for seed in range(3)]
+    b = write_run(tmp_path / "b", [(trial, events_of(0.3, parity_ok=trial.seed != 1)) for trial in trials])
+    assert command("compare", a, b) == 1
+    assert "B is broken: torch, routing 3, seed 1 does not count: parity failed." in capsys.readouterr().out
+    assert command("compare", b, a) == 0  # mended
+
+
+def test_a_trial_that_has_not_begun_is_missed_and_no_regression(tmp_path: Path) -> None:
+    a, trials = run_of(tmp_path / "a"), [make_trial(seed=seed, routing=3) for seed in range(3)]
+    b = write_run(tmp_path / "b", [(trials[0], events_of(0.3)), (trials[1], events_of(0.3)), (trials[2], [])])
+    comparison = compare(a, b)
+    assert comparison.ok
+    assert [line for line in comparison.warnings if "seed 2 does not count" in line]
+
+
+def test_cells_meet_in_whatever_order_their_grids_name_the_keys(tmp_path: Path) -> None:
+    a = run_of(tmp_path / "a", routing=3, decoder=True)
+    other = [make_trial(seed=seed, decoder=True, routing=3) for seed in range(3)]
+    b = write_run(tmp_path / "b", [(trial, events_of(0.3)) for trial in other])
+    assert not [line for line in compare(a, b).warnings if line.startswith("only in")]
+
+
 def test_what_is_not_alike_is_said(tmp_path: Path) -> None:
     a = run_of(tmp_path / "a")
     b = run_of(tmp_path / "b", cpu="Another CPU", epochs=10)

@@ -21,6 +21,7 @@ from harness.figures.classes import class_rows, confusion
 from harness.figures.overlaid import aligned
 from harness.parity import probe_weights
 from harness.parity.diagnose import suspects
+from harness.parity.faults import Fault
 from harness.parity.overlay_faults import OVERLAY_FAULTS
 from harness.plans import overlays, plan_digest, plan_epoch
 from harness.spec import EpochPlan, ModelSpec, is_right
@@ -107,8 +108,19 @@ def test_validation_and_test_pairs_are_drawn_once_from_digits_of_their_own() -> 
     rows = [whole.test.images.tolist().index(image) for image in again.test.images.tolist()]
     assert len(set(rows)) == 2  # a smaller set lies within the larger one
     assert (whole.test.labels[rows] == again.test.labels).all()
-    sizes = {int(np.count_nonzero(image)) for image in training.images[-3:]}
-    assert {int(np.count_nonzero(each[0])) for each in whole.validation.images} <= {*sizes, *range(1, max(sizes))}
+
+
+def test_a_part_s_overlays_are_made_of_its_own_digits() -> None:
+    training, test = (multimnist.framed(part) for part in Few().read(Path()))
+    whole = select(replace(PAIRS, image=(36, 36, 1)), DataConfig(name="pairs"), training, test)
+
+    def ink(images: np.ndarray) -> set[tuple[int, ...]]:
+        """Of each digit its grey values: no shift changes them."""
+        return {tuple(sorted(image[image > 0].tolist())) for image in images.reshape(-1, 36, 36)}
+
+    for part, digits in ((whole.validation, training.images[-3:]), (whole.test, test.images)):
+        assert ink(part.images) == ink(digits)
+    assert not ink(whole.train.images) & ink(whole.validation.images)
 
 
 def test_images_to_train_on_of_one_class_are_refused() -> None:
@@ -162,7 +174,7 @@ def test_the_papers_models_have_their_numbers_of_parameters() -> None:
 def test_kernels_are_one_for_all_convolutions_or_one_for_each() -> None:
     assert POOLED.cnn_kernels == (3, 2)
     assert POOLED.cnn_grids == ((9, 7), (4, 3), (2, 1))
-    with pytest.raises(ValueError, match=r"model.cnn_kernel has 3 kernels, but model.cnn_channels 2 convolutions"):
+    with pytest.raises(ValueError, match=r"model.cnn_kernel: 3 kernels, but model.cnn_channels has 2 convolutions"):
         ModelSpec(kind="cnn", image=(9, 9, 1), classes=4, **(CNN | {"cnn_kernel": (3, 2, 3)}))
     with pytest.raises(ValueError, match="too small to be pooled 2 times by 4"):
         ModelSpec(kind="cnn", image=(9, 9, 1), classes=4, **(CNN | {"cnn_pool": 4}))
@@ -170,8 +182,8 @@ def test_kernels_are_one_for_all_convolutions_or_one_for_each() -> None:
 
 def test_a_suite_says_what_is_wrong_with_kernels(tmp_path: Path) -> None:
     for kernel, message in (
-        ("[9]", "cnn_kernel has 1 kernels"),
-        ("x", "cnn_kernel: found"),
+        ("[9]", r"s.yaml:3: model.cnn_kernel: 1 kernels, but"),
+        ("x", r"s.yaml:3: model.cnn_kernel: found"),
         ("[0, 1]", "expected a whole number of at least 1 or a list of 1 to 9"),
     ):
         suite = tmp_path / "s.yaml"
@@ -222,14 +234,18 @@ def test_every_framework_reaches_the_top_with_several_digits(name: str, model: M
 
 @pytest.mark.parametrize("name", EDITS)
 @pytest.mark.parametrize("fault", OVERLAY_FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_of_overlays_is_found(name: str, fault: Any) -> None:
+def test_a_fault_of_overlays_is_found(name: str, fault: Fault) -> None:
     report = climb(name, EDITS[name][fault.name], TWO, DECAYING, fault.level, "fp32")
     assert report.failed_level == fault.level, report.worst
 
 
-@pytest.mark.parametrize("fault", OVERLAY_FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_of_overlays_is_named(fault: Any) -> None:
-    ladder = climbed(fault.edits, TWO, level="L6" if fault.level == "L5" else "L4")
+@pytest.mark.parametrize(
+    ("model", "fault"),
+    [(model, fault) for model in (TWO, POOLED_TWO) for fault in OVERLAY_FAULTS if fault.applies(model)],
+    ids=lambda each: each.name if isinstance(each, Fault) else each.kind,
+)
+def test_a_fault_of_overlays_is_named(model: ModelSpec, fault: Fault) -> None:
+    ladder = climbed(fault.edits, model, level="L6" if fault.level == "L5" else "L4")
     assert fault.says in suspects(ladder)
 
 

@@ -100,7 +100,13 @@ def test_other_data_and_networks_wait_for_theirs() -> None:
 
 @pytest.mark.parametrize(
     ("suite", "figures"),
-    [("multimnist", {5.2, 7.5, 8.1}), ("svhn", {4.3}), ("mnist", {0.25}), ("paper", {0.39, 0.34, 0.29, 0.35, 0.25})],
+    [
+        ("multimnist", {5.2, 7.5, 8.1}),
+        ("svhn", {4.3}),
+        ("affnist", {21.0, 34.0}),
+        ("mnist", {0.25}),
+        ("paper", {0.39, 0.34, 0.29, 0.35, 0.25}),
+    ],
 )
 def test_suites_of_the_papers_experiments_have_its_figures_beside_them(suite: str, figures: set[float]) -> None:
     trials = load_suite(ROOT / "suites" / f"{suite}.yaml").trials(0, lambda _: {})

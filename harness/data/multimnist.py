@@ -31,10 +31,11 @@ class Overlaid:
     def read(self, directory: Path) -> tuple[Split, Split]:
         """The training and the test part. Raises what reading the digits raises."""
         training, test = self.digits.read(directory)
-        return _framed(training), _framed(test)
+        return framed(training), framed(test)
 
 
-def _framed(split: Split) -> Split:
+def framed(split: Split) -> Split:
+    """Each digit in the middle of a larger black image."""
     around = (MARGIN, MARGIN)
     return Split(np.pad(split.images, [(0, 0), around, around, (0, 0)]), split.labels)
 

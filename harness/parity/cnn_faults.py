@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.parity.faults import FAULTS, Fault
@@ -89,6 +90,7 @@ _OWN = (
         "a cross-entropy that takes the softmax of probabilities",
         "L3",
         (in_cnn("cross_entropy(model, acts.logits,", "cross_entropy(model, scores(model, acts),"),),
+        _one_digit,
     ),
     Fault(
         "sum-over-images",
@@ -147,9 +149,13 @@ _OWN = (
 
 
 def _shared() -> tuple[Fault, ...]:
-    """Those outside of the network itself; a CNN has no L2, so what a CapsNet fails there it fails at L3."""
-    outside = [fault for fault in FAULTS if all(edit.file == "impl.py" for edit in fault.edits)]
-    return tuple(replace(fault, level="L3") if fault.level == "L2" else fault for fault in outside)
+    """Those outside of the network itself."""
+    return _without_l2(fault for fault in FAULTS if all(edit.file == "impl.py" for edit in fault.edits))
+
+
+def _without_l2(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """A CNN has no L2, so what a CapsNet fails there it fails at L3."""
+    return tuple(replace(fault, level="L3") if fault.level == "L2" else fault for fault in faults)
 
 
 CNN_FAULTS = (*_OWN, *_shared())
@@ -157,5 +163,5 @@ CNN_FAULTS = (*_OWN, *_shared())
 
 def faults_of(model: ModelSpec) -> tuple[Fault, ...]:
     """The known faults of the model's kind that make a difference to it."""
-    known = CNN_FAULTS if model.kind == "cnn" else FAULTS
-    return tuple(fault for fault in (*known, *OVERLAY_FAULTS) if fault.applies(model))
+    known = (*CNN_FAULTS, *_without_l2(OVERLAY_FAULTS)) if model.kind == "cnn" else (*FAULTS, *OVERLAY_FAULTS)
+    return tuple(fault for fault in known if fault.applies(model))

@@ -60,11 +60,15 @@ class Setting:
         count, digits = len(self.labels), self.model.overlaid
         if digits == 1:
             return np.arange(count)
-        draws = np.arange(1, count * (digits - 1) + 1) * 0.618034 % 1
-        try:
-            return overlays(self.labels, draws.reshape(count, digits - 1))
-        except ValueError:  # all of one class: of several in one image there is one then
+        if self._has_too_few_classes:
             return (np.arange(count)[:, None] + np.arange(digits)) % count
+        draws = np.arange(1, count * (digits - 1) + 1) * 0.618034 % 1
+        return overlays(self.labels, draws.reshape(count, digits - 1))
+
+    @property
+    def _has_too_few_classes(self) -> bool:
+        """Whether no image can be put together of digits of different classes: a few images may be all of one."""
+        return len(np.unique(self.labels)) < self.model.overlaid
 
     @property
     def shown(self) -> np.ndarray:
@@ -73,8 +77,11 @@ class Setting:
 
     @property
     def classes(self) -> np.ndarray:
-        """(B,) or (B, K): the labels of `shown`."""
-        return self.labels[self.shown_indices]
+        """(B,) or (B, K): the labels of `shown`, or others, where those are not of different classes."""
+        found = self.labels[self.shown_indices]
+        return (
+            (found[:, :1] + np.arange(self.model.overlaid)) % self.model.classes if self._has_too_few_classes else found
+        )
 
 
 class Value(NamedTuple):

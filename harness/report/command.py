@@ -76,6 +76,8 @@ def show(console: Console, written: Written) -> None:
     """Prints every section, and where the files are."""
     for section in written.sections:
         console.print(Text(f"{section.title}\n", "bold"), end="")
+        if section.text:
+            console.print(Text(section.text, "dim"), soft_wrap=True)
         if section.table:
             print_table(console, section.table)
         for line in [*section.notes, ""]:
@@ -105,7 +107,8 @@ def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: 
     if seeds.beside:
         table, notes = published_table(seeds)
         text = (
-            "Nothing is shown but what has the same data set, network, routing and decoder; not alike: see the notes."
+            "Nothing is shown but what has the same data set, network, routing and decoder, as far as the source states "
+            "them; not alike: see the notes."
         )
         yield Section("Published figures", text, table, notes)
     if cost.points:

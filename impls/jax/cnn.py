@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import optax
 from jax import Array
 from jaxtyping import Float, Int, UInt8
 
@@ -88,7 +89,6 @@ def losses(
     products: Products,
 ) -> Float[Array, "1 B"]:
     """Each image's cross-entropy; there is no decoder that `digits` and `mask` could mean anything to."""
-    target = present(labels, logits)
     if model.overlaid == 1:
-        return -(target * jax.nn.log_softmax(logits, axis=1)).sum(1)[None]
-    return (jax.nn.softplus(logits) - target * logits).sum(1)[None]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[:, 0])[None]
+    return optax.sigmoid_binary_cross_entropy(logits, present(labels, logits)).sum(1)[None]

@@ -1,4 +1,4 @@
-"""The paper's baseline CNN (section 4.1) as two functions: forward, keeping what the backward pass needs, and backward.
+"""The paper's baseline CNNs (sections 4.1 and 6.1) as two functions: forward, keeping what backward needs, and backward.
 
 Weights, images and labels are arrays of one library (see `layers`), and so is what comes out.
 """
@@ -56,12 +56,15 @@ def _inside(x: Float[Array, "B y x c"], kernel: int) -> tuple[slice, ...]:
 
 def max_pool(x: Float[Array, "B y x f"], side: int) -> Float[Array, "B h w f"]:
     """The largest of each side x side pixels; incomplete ones at the end are left out."""
-    xp = array_namespace(x)
-    return xp.max(_windows(x, side), axis=-1)
+    if side == 1:
+        return x
+    return array_namespace(x).max(_windows(x, side), axis=-1)
 
 
 def max_pool_vjp(x: Float[Array, "B y x f"], side: int, grad: Float[Array, "B h w f"]) -> Float[Array, "B y x f"]:
     """From max_pool's input: the gradient goes to the largest, of equal ones to the first, row by row."""
+    if side == 1:
+        return grad
     xp = array_namespace(x)
     count, height, width, filters = grad.shape
     windows = _windows(x, side)

@@ -79,7 +79,8 @@ def _capsnet_layers(net: CapsNet, digits: Tensor, labels: Tensor) -> dict[str, C
 def _cnn_layers(net: Cnn, digits: Tensor, labels: Tensor) -> dict[str, Callable[[], object]]:
     pixels = overlay(digits)
     features = net.features(pixels).detach().requires_grad_()
-    kept = [torch.ones((len(pixels), net.model.dropped_units), device=pixels.device)] * bool(net.model.dropped_units)
+    shape = (len(pixels), net.model.dropped_units)
+    kept = [torch.ones(shape, dtype=torch.uint8, device=pixels.device)] * bool(net.model.dropped_units)
     convolutions = [parameter for name, parameter in net.named_parameters() if name.startswith("conv")]
     dense = [parameter for name, parameter in net.named_parameters() if name.startswith("fc")]
 

@@ -140,7 +140,7 @@ JAX: dict[str, tuple[Edit, ...]] = {
     ),
     "softmax-missing": (in_cnn("return jax.nn.softmax(logits, axis=1)", "return logits"),),
     "softmax-over-images": (in_cnn("jax.nn.softmax(logits, axis=1)", "jax.nn.softmax(logits, axis=0)"),),
-    "softmax-twice": (in_cnn("log_softmax(logits,", "log_softmax(scores(model, logits),"),),
+    "softmax-twice": (in_cnn("(logits, labels[:, 0])", "(scores(model, logits), labels[:, 0])"),),
     "sum-over-images": jax.EDITS["sum-over-images"],
     "units-dropped-in-evaluation": (
         in_cnn(
