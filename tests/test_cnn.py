@@ -18,6 +18,7 @@ from harness.mlflow_view import params, run_name
 from harness.parity import relative_error
 from harness.parity.cnn_faults import CNN_FAULTS
 from harness.parity.diagnose import suspects
+from harness.parity.mutate import Edit
 from harness.plans import plan_digest, plan_epoch
 from harness.spec import EpochPlan, LrDecay, ModelSpec, OptimSpec, Profiled, Weights
 from harness.suite import load_suite
@@ -272,6 +273,14 @@ def test_every_framework_climbs_to_the_top(name: str, precision: str) -> None:
     names = {check.name for check in report.checks}
     assert {"shape.coupling", "forward.probabilities", "loss.total", "grad.fc1.w", "step3.total"} <= names
     assert not {name for name in names if "margin" in name or "reconstruction" in name} - {"shape.reconstruction"}
+
+
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_jax_s_rule_for_convolutions_of_many_channels(kernel: int) -> None:
+    """Small models here have windows so small that they are written out; this is how large ones compute."""
+    edit = Edit("convolution.py", "_SMALL_WINDOW = 128", "_SMALL_WINDOW = 0")
+    report = climb("jax", (edit,), small_cnn(cnn_kernel=kernel), OPTIM, "L4", "fp32")
+    assert report.ok, report.worst
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
