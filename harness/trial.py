@@ -19,7 +19,9 @@ from harness.data import Dataset, Split
 from harness.environment import gpus, memory_bytes
 from harness.errors import TrialFailed, UserError, starved
 from harness.insight import routing_logit_change
-from harness.parity import Ladder, Report, image_count
+from harness.parity import Report
+from harness.parity.inputs import staged
+from harness.parity.setups import gate_ladder
 from harness.plans import plan_digest, plan_epoch
 from harness.progress import Progress
 from harness.spec import EvalTotals, Impl, Loss, is_right
@@ -84,13 +86,14 @@ def _run_trial(
         if trial.start_sha256 and not resumed_epoch:
             weights = starting_weights(trial, checkpoint)
         impl.load(weights)
-        impl.stage(dataset.train.images, dataset.train.labels)
+        train = dataset.train.images, dataset.train.labels
+        impl.stage(*(staged(trial.model, *train) if trial.parity.gate else train))
     weights_sha256 = trial.start_sha256 if resumed_epoch and trial.start_sha256 else digest(impl.dump())
     with phases("compile_s"):
         impl.compile(trial.train.batch)
     with phases("parity_s"):
         if trial.parity.gate:
-            emit(_parity_event(*_gate(trial, impl, dataset)))
+            emit(_parity_event(_gate(trial, impl, dataset)))
     if checkpoint and resumed_epoch:
         impl.load(*load_checkpoint(checkpoint))
     else:
@@ -153,19 +156,14 @@ def _best(
     return {"best_epoch": best.epoch, "best_test_err_pct": test_err_pct, "best_weights": "best.safetensors"}
 
 
-def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> tuple[Report, int]:
+def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> Report:
     """The ladder on what is timed: the implementation as it is compiled, on the device and in the precision of the trial."""
-    examples = image_count(trial.model, trial.train.batch)
-    train = dataset.train
-    ladder = Ladder(
-        impl, trial.model, trial.train.optim, trial.runtime_spec(), train.images[:examples], train.labels[:examples],
-        seed=trial.seed, steps=trial.parity.steps, batch=trial.train.batch,
-    )  # fmt: skip
+    ladder = gate_ladder(trial, impl, dataset)
     ladder.climb(trial.parity.level)
-    return ladder.report(trial.impl), examples
+    return ladder.report(trial.impl)
 
 
-def _parity_event(report: Report, examples: int) -> dict[str, Any]:
+def _parity_event(report: Report) -> dict[str, Any]:
     worst = report.worst
     return {
         "kind": "parity",
@@ -173,7 +171,7 @@ def _parity_event(report: Report, examples: int) -> dict[str, Any]:
         "max_rel_err": worst.rel_err,
         "worst": f"{worst.level} {worst.name}",
         "tensors": {f"{c.level} {c.name}": {"rel_err": c.rel_err, "tolerance": c.tolerance} for c in report.checks},
-        "examples": examples,
+        "examples": report.images,
     }
 
 

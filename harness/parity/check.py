@@ -47,6 +47,7 @@ class Report:
     checks: tuple[Check, ...]
     skipped: dict[str, str] = field(default_factory=dict[str, str])  # level -> why
     suspects: tuple[str, ...] = ()
+    images: int = 0  # how many different ones were compared
 
     @property
     def ok(self) -> bool:
@@ -117,12 +118,15 @@ def compare(level: str, name: str, found: object, expected: object, tolerance: f
     if a.size == 0:
         return Check(level, name, 0.0, tolerance)
     with np.errstate(invalid="ignore", over="ignore"):  # of what is not finite
-        distance = np.atleast_1d(np.abs(np.subtract(a, b, dtype=np.float64)))
-    note = None
-    if not math.isfinite(distance.max()):
+        distance = np.atleast_1d(np.subtract(a, b, dtype=np.float64))
+        np.abs(distance, out=distance)
+    note, place = None, int(distance.argmax())  # of NaN, if there is any
+    if not math.isfinite(distance.flat[place]):
         distance, note = ~np.isfinite(distance), "not finite"
-    kept = distance.size - 1 - (0 if note else int(spared * distance.size))
-    place = int(np.argpartition(distance, kept, axis=None)[kept])
+        place = int(distance.argmax())
+    elif spared:
+        kept = distance.size - 1 - int(spared * distance.size)
+        place = int(np.argpartition(distance, kept, axis=None)[kept])
     error, scale = (math.inf, 1.0) if note else (float(distance.flat[place]), float(max(b.max(), -b.min())))
     index = np.unravel_index(place, distance.shape)[: a.ndim]
     where = tuple(int(i) for i in index)

@@ -17,7 +17,6 @@ from harness.errors import UserError
 from harness.journal import finite
 from harness.mlflow_client import redact
 from harness.parity.check import Report
-from harness.parity.probe import image_count
 from harness.parity.process import Climb, Tell, run_climbs
 from harness.parity.record import record
 from harness.request import installed, log_folder, suite_or_built_in
@@ -99,16 +98,16 @@ def parity(request: Request, tell: Tell) -> Outcome:
         chosen = list(dict.fromkeys(request.impls or suite.grid["impl"]))
         impls, warnings = installed(chosen, named=bool(request.impls))
         model = data.model(suite.data, suite.model)
-        images = image_count(model, suite.train.batch)
         data.ensure(suite.data, progress=True)
         precisions = (request.precision,) if request.precision else PRECISIONS
         trials = [_trial(suite, model, impl, precision) for impl in impls for precision in precisions]
         _refuse(trials)
     with log_folder(request.out, "parity") as folder:
         climbs = [
-            Climb(trial, images, request.level, request.time_limit_s, folder / _log_name(trial)) for trial in trials
+            Climb(trial, request.level, request.time_limit_s, folder / _log_name(trial)) for trial in trials
         ]
         reports = run_climbs(climbs, tell)
+    images = max(report.images for report in reports)
     uri = None
     if request.track:
         uri, problem = record(reports, trials, request.out, request.mlflow_uri)

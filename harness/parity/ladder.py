@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from harness import registry
 from harness.parity.check import LEVELS, Check, Report, compare
-from harness.parity.measure import (
-    Measure,
-    Moved,
-    Setting,
-    Value,
-    capsules,
-    one_batch,
-    routed,
-    single_steps,
-    trajectory,
-)
-from harness.parity.probe import probe_weights
-from harness.parity.tolerances import bound, spared
-from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
+from harness.parity.inputs import staged
+from harness.parity.judge import judged
+from harness.parity.measure import Measure, capsules, first_step, one_batch, routed, single_steps, trajectory
+from harness.parity.probe import probes
+from harness.parity.relations import TINY, blocks, evaluation, kept, whole_batch
+from harness.parity.setting import Setting
+from harness.parity.tolerances import bound
+from harness.spec import DecoderOptim, Impl, LrDecay, ModelSpec, OptimSpec, Runtime
 from harness.weights import initial_weights, parameter_count, weight_table
 
-Make = Callable[[ModelSpec], Impl]
-"""A fresh implementation of another model: what tells whether every number of routing iterations is right."""
+
+class Make(Protocol):
+    """A fresh implementation: of another number of routing iterations, with another optimiser, in another mode."""
+
+    def __call__(self, model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> Impl: ...
+
 
 TRAINING = ("train", "evaluate", "stage", "compile", "dump", "dump_moments")
 """What L5 and L6 need; an implementation without one of these is an adapter, which can climb up to L4."""
+OPTIMISERS = {
+    "staircase": OptimSpec(
+        lr=3e-3, lr_decay=LrDecay(kind="staircase", rate=0.5, steps=300, floor=1e-6), weight_decay=0.01,
+        decoder=DecoderOptim(lr=1e-3, weight_decay=0.1),
+    ),
+    "epoch": OptimSpec(
+        lr=1e-2, lr_decay=LrDecay(kind="epoch", rate=0.9, steps=70, floor=1e-4), decoder=DecoderOptim(weight_decay=0.05)
+    ),
+    "constant": OptimSpec(lr=2e-3, lr_decay=LrDecay(kind="constant"), weight_decay=0.02, decoder=DecoderOptim(lr=4e-3)),
+    "exponential": OptimSpec(lr=5e-3, lr_decay=LrDecay(rate=0.7, steps=400, floor=1e-5)),
+}  # fmt: skip
+"""What a suite can say of the optimiser, all of it, in settings at which it makes a difference to single steps."""
 
 
 class Ladder:
@@ -50,22 +60,24 @@ class Ladder:
         seed: int = 0,
         steps: int = 10,
         batch: int | None = None,
+        is_staged: bool = False,
         make: Make | None = None,
         routing: Sequence[int] = (),
     ) -> None:
-        """`images` uint8 (B, H, W, C) and `labels` (B,) are what everything is computed on.
+        """`images` uint8 (N, H, W, C) and `labels` (N,) are the trial's own; drawn ones are added (`harness.parity.inputs`).
 
         Where the model's images show several digits, single ones, which are overlaid here.
-        `batch` is what `impl` is compiled for already, and the images are then the first B of what is staged; without it,
-        the ladder stages and compiles. Numbers of iterations in `routing` other than the model's own are checked on
-        implementations from `make`. `impl` is left with other weights than it had.
+        `batch` (default: N) is what is compiled for. With `is_staged`, `impl` is compiled for it already and has staged what
+        `inputs.staged` makes of the images, else the ladder stages and compiles. Numbers of iterations in `routing` other
+        than the model's own, other optimisers, and eager mode are checked on implementations from `make`. `impl` is left with
+        other weights than it had.
         """
-        self.impl, self.precision = impl, runtime.precision
-        self.at = Setting(
-            model, optim, images, labels, probe_weights(model, seed), initial_weights(model, seed), steps,
-            batch or len(labels),
-        )  # fmt: skip
-        self._is_prepared = batch is not None
+        self.impl, self.precision, self.compiles = impl, runtime.precision, runtime.compile
+        batch = batch or len(labels)
+        all_images, all_labels = staged(model, images, labels)
+        self.at = Setting(model, optim, all_images, all_labels, {}, initial_weights(model, seed), steps, batch)
+        self.at.probes.update(probes(model, seed, self.at.shown))
+        self._is_prepared = is_staged
         self._make, self._routing = make, sorted({*routing} - {model.routing}) if make else []
         self.level = LEVELS[0]
         self.checks: list[Check] = []
@@ -97,35 +109,32 @@ class Ladder:
                 return
 
     def report(self, name: str) -> Report:
-        return Report(name, self.precision, self.at.model.variant, tuple(self.checks), self.skipped)
+        count = len(self.at.shown_indices)
+        return Report(
+            name, self.precision, self.at.model.variant, tuple(self.checks), self.skipped, images=count
+        )  # fmt: skip
 
     @cached_property
-    def _everyone(self) -> list[Impl]:
-        return [self.impl, *self._specified(self.at.model)]
+    def _specifications(self) -> list[Impl]:
+        return self._specified(self.at.model, self.at.optim)
 
-    def _specified(self, model: ModelSpec) -> list[Impl]:
+    def _specified(self, model: ModelSpec, optim: OptimSpec) -> list[Impl]:
         """The specification in float64, and its float32 twin, which says what rounding alone does; operands as ours."""
         specification: Any = registry.load(registry.resolve("numpy"))
         precisions = ("fp64",) if self.precision == "fp64" else ("fp64", "fp32")
-        return [
-            specification(model, self.at.optim, Runtime(precision=precision), self.precision)
-            for precision in precisions
-        ]
+        return [specification(model, optim, Runtime(precision=precision), self.precision) for precision in precisions]
 
     def _compared(
-        self, measure: Measure, everyone: Sequence[Impl] | None = None, at: Setting | None = None
-    ) -> Iterator[Check]:
+        self, measure: Measure, impl: Impl | None = None, specifications: Sequence[Impl] = (), at: Setting | None = None,
+        prefix: str = "",
+    ) -> Iterator[Check]:  # fmt: skip
         """A check for each value that `measure` takes of everyone, who compute in turns."""
-        streams = [measure(each, at or self.at) for each in everyone or self._everyone]
+        at = at or self.at
+        streams = [measure(impl or self.impl, replace(at, whole=True))]
+        streams += [measure(each, at) for each in specifications or self._specifications]
         for values in zip(*streams, strict=True):
-            yield self._check(*values)
-
-    def _check(self, found: Value, exact: Value, twin: Value | None = None) -> Check:
-        share = spared(found.kind, self.precision)
-        error = _compare(twin, exact, share).rel_err if twin else 0.0
-        # a twin that overflows allows nothing
-        tolerance = bound(found.kind, self.precision, error if math.isfinite(error) else 0.0)
-        return replace(_compare(found, exact, share), tolerance=tolerance)
+            check = judged(self.precision, *values)
+            yield replace(check, name=prefix + check.name)
 
     def _names(self) -> Iterator[Check]:
         """L1: every weight there under its name, in its shape, as it was loaded; outputs in their shapes and precision."""
@@ -141,6 +150,10 @@ class Ladder:
                 )
             count = sum(array.size for array in dumped.values())
             yield self._exactly("parameters", count, parameter_count(model))
+            if all(check.ok for check in self.checks) and callable(getattr(self.impl, "dump_moments", None)):
+                for name, error in kept(self.impl, list(self.at.probes.values())):
+                    yield self._exactly(name, error, 0.0)
+                self.impl.load(probe)
         outputs = self.impl.forward(images)
         for name, shape in _output_shapes(model, len(images)).items():
             note = _unlike(getattr(outputs, name, None), shape, self.precision)
@@ -154,31 +167,49 @@ class Ladder:
         for iterations in self._routing:
             assert self._make is not None
             other = self.at.model.model_copy(update={"routing": iterations})
-            everyone = [self._make(other), *self._specified(other)]
-            yield from self._compared(routed, everyone, replace(self.at, model=other))
+            specified = self._specified(other, self.at.optim)
+            yield from self._compared(routed, self._make(other), specified, replace(self.at, model=other))
 
     def _one_batch(self) -> Iterator[Check]:
         return self._compared(one_batch)
 
     def _single_steps(self) -> Iterator[Check]:
-        self._prepare()
-        return self._compared(single_steps)
+        if not self._is_prepared:
+            self._prepare(self.impl, self.at)
+        for each in self._specifications:
+            self._prepare(each, self.at)
+        yield from self._compared(single_steps)
+        yield from whole_batch(self.impl, self.at, self.precision, self.checks)
+        if not self._make:
+            return
+        # what an optimiser does to a step does not depend on how large a batch is; eager, since that is sooner done
+        at = replace(self.at, batch=self.at.images_a_step)
+        for name, optim in OPTIMISERS.items():
+            yield from self._of_others(single_steps, replace(at, optim=optim), False, f"{name}.")
+        if self.compiles:
+            yield from self._of_others(first_step, at, False, "eager.")
+
+    def _of_others(self, measure: Measure, at: Setting, compile: bool, prefix: str) -> Iterator[Check]:
+        """Of a fresh implementation, as `at` says."""
+        assert self._make is not None
+        everyone = [self._make(at.model, at.optim, compile), *self._specified(at.model, at.optim)]
+        for each in everyone:
+            self._prepare(each, at)
+        return self._compared(measure, everyone[0], everyone[1:], at, prefix)
 
     def _trajectory(self) -> Iterator[Check]:
-        return self._compared(trajectory)
+        yield from self._compared(trajectory)
+        yield from evaluation(self.impl, self.at, self.precision)
+        if self._make:
+            at = replace(self.at, batch=TINY)
+            impl = self._make(at.model, at.optim, True)
+            self._prepare(impl, at)
+            yield from blocks(impl, at, self.precision)
 
-    def _prepare(self) -> None:
-        """Everyone staged and compiled."""
-        for each in self._everyone[1:] if self._is_prepared else self._everyone:
-            each.load(self.at.probe)
-            each.stage(self.at.images, self.at.labels)
-            each.compile(self.at.batch)
-
-
-def _compare(found: Value, exact: Value, share: float) -> Check:
-    """A movement is held to Adam's rule on the moments that it came with."""
-    a, b = (found.value.found, found.value.rule) if isinstance(found.value, Moved) else (found.value, exact.value)
-    return replace(compare(found.level, found.name, a, b, 1.0, share), kind=found.kind)
+    def _prepare(self, impl: Impl, at: Setting) -> None:
+        impl.load(at.probe)
+        impl.stage(at.images, at.labels)
+        impl.compile(at.batch)
 
 
 def _output_shapes(model: ModelSpec, count: int) -> dict[str, tuple[int, ...] | None]:

@@ -5,83 +5,22 @@ The same for everyone: the implementation, the specification, its float32 twin, 
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from harness.parity.probe import adam_update, probe_moments
-from harness.plans import kept_units, overlays
-from harness.spec import EpochPlan, Impl, ModelSpec, Moments, OptimSpec, Weights
+from harness.parity.setting import Setting
+from harness.spec import EvalTotals, Impl, Moments, OptimSpec, TrainTotals, Weights
 
 CAPSULES = ("digit", "lengths", "coupling")
 OUTPUTS = {"capsnet": (*CAPSULES, "reconstruction"), "cnn": ("probabilities",)}
 """Model kind -> the fields of `Outputs` that there are."""
 PRIMARY_SCALES = {"zero": 0.0, "tiny": 1e-4, "huge": 1e4}
 """What the primary capsules' weights are multiplied by, so that s.s is 0, about epsilon, very large."""
-LATE = 999  # completed steps before the thousandth
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where everyone is compared: `images` uint8 (B, H, W, C) and `labels` (B,), weights, and `steps` of a trajectory.
-
-    `batch` is what everyone is compiled for; the images are the first B of what is staged. Where the model's images show
-    several digits, these are the single ones, and `shown` what is made of them.
-    """
-
-    model: ModelSpec
-    optim: OptimSpec
-    images: np.ndarray
-    labels: np.ndarray
-    probe: Weights
-    initial: Weights
-    steps: int
-    batch: int
-
-    def plan(self, examples: int) -> EpochPlan:
-        """The images one after the other, over and over, each time shifted in another way; the last batch is incomplete.
-
-        Where the model has dropout, each time with other units dropped.
-        """
-        order = self.shown_indices[np.arange(examples) % len(self.labels)]
-        # of several digits, each in a way of its own
-        turns = (np.arange(examples)[:, None] + 7 * np.arange(self.model.overlaid)).reshape(order.shape)
-        shifts = np.stack([turns % 3 - 1, turns % 5 - 2], axis=-1).astype(np.int8)
-        generator = np.random.Generator(np.random.Philox(key=[examples, zlib.crc32(b"dropout")]))
-        return EpochPlan(order.astype(np.int32), shifts, self.batch, kept_units(generator, self.model, examples))
-
-    @cached_property
-    def shown_indices(self) -> np.ndarray:
-        """(B,) or (B, K): which of the images each image of a batch is made of."""
-        count, digits = len(self.labels), self.model.overlaid
-        if digits == 1:
-            return np.arange(count)
-        if self._has_too_few_classes:
-            return (np.arange(count)[:, None] + np.arange(digits)) % count
-        draws = np.arange(1, count * (digits - 1) + 1) * 0.618034 % 1
-        return overlays(self.labels, draws.reshape(count, digits - 1))
-
-    @property
-    def _has_too_few_classes(self) -> bool:
-        """Whether no image can be put together of digits of different classes: a few images may be all of one."""
-        return len(np.unique(self.labels)) < self.model.overlaid
-
-    @property
-    def shown(self) -> np.ndarray:
-        """(B, H, W, C) or (B, K, H, W, C): what is put in."""
-        return self.images[self.shown_indices]
-
-    @property
-    def classes(self) -> np.ndarray:
-        """(B,) or (B, K): the labels of `shown`, or others, where those are not of different classes."""
-        found = self.labels[self.shown_indices]
-        return (
-            (found[:, :1] + np.arange(self.model.overlaid)) % self.model.classes if self._has_too_few_classes else found
-        )
+STEPS = (1, 1_000, 100_000)  # of which each is taken by itself, from drawn moments
+_LATEST = 2**24  # above it, float32 has no longer every whole number
 
 
 class Value(NamedTuple):
@@ -101,6 +40,22 @@ class Moved(NamedTuple):
 
     found: np.ndarray | None
     rule: np.ndarray
+
+
+class Ranked(NamedTuple):
+    """Predicted classes (N,) or (N, K) of so many `images`, and of the specification the scores (N, J) that decided."""
+
+    classes: np.ndarray
+    images: int
+    scores: np.ndarray | None
+
+
+class Counted(NamedTuple):
+    """How many images of a step are right, and of the specification the scores (N, J) that decided, and the labels."""
+
+    correct: float
+    scores: np.ndarray | None
+    labels: np.ndarray
 
 
 Values = Iterator[Value]
@@ -123,38 +78,67 @@ def routed(impl: Impl, at: Setting) -> Values:
 
 
 def one_batch(impl: Impl, at: Setting) -> Values:
-    """L3: outputs and each term of the loss. L4: the gradient of every weight, by name."""
-    impl.load(at.probe)
-    yield from _named("L3", "forward", "forward", impl.forward(at.shown), OUTPUTS[at.model.kind])
-    loss, grads = impl.loss_and_grads(at.shown, at.classes)
-    yield from _named("L3", "loss", "loss", loss, at.model.loss_terms)
-    for name in at.probe:
-        yield Value("L4", "grad", f"grad.{name}", grads.get(name))
+    """L3: outputs and each term of the loss. L4: the gradient of every weight, by name. At every probe."""
+    for probe, weights in at.probes.items():
+        mark = "" if weights is at.probe else f"@{probe}"
+        impl.load(weights)
+        yield from _named("L3", "forward", "forward", impl.forward(at.shown), OUTPUTS[at.model.kind], mark)
+        loss, grads = impl.loss_and_grads(at.shown, at.classes)
+        yield from _named("L3", "loss", "loss", loss, at.model.loss_terms, mark)
+        for name in weights:
+            yield Value("L4", "grad", f"grad.{name}{mark}", grads.get(name))
 
 
 def starts(at: Setting) -> list[tuple[int, Weights, Moments | None]]:
     """Of L5: the number of the step, and the weights and the moments before it.
 
-    Biases are zero before the first: in float32, what a weight near one moves by is little but rounding; what a zero
-    moves by is exact.
+    Beside `STEPS`, the step at which the learning rate has come down to its floor. Biases are zero before the first: in
+    float32, what a weight near one moves by is little but rounding; what a zero moves by is exact.
     """
     from_zero = {name: 0 * w if name.endswith(".b") else w for name, w in at.probe.items()}
-    return [(1, from_zero, None), (LATE + 1, at.probe, probe_moments(at.probe, LATE))]
+    begun: list[tuple[int, Weights, Moments | None]] = [(STEPS[0], from_zero, None)]
+    later = [*STEPS[1:], *floor_step(at.optim)]
+    for index, step in enumerate(later, start=1):
+        weights = list(at.probes.values())[-(index % len(at.probes))]
+        begun.append((step, weights, probe_moments(weights, step - 1)))
+    return begun
+
+
+def floor_step(optim: OptimSpec) -> list[int]:
+    """The step at which the learning rate is the floor's for good, where float32 can count so far; or none."""
+    decay = optim.lr_decay
+    if decay.kind == "constant" or decay.rate == 1 or not 0 < decay.floor < optim.lr:
+        return []
+    step = int((np.log(decay.floor / optim.lr) / np.log(decay.rate) + 1) * decay.steps) + 2
+    return [step] if step <= _LATEST and step not in STEPS else []
 
 
 def single_steps(impl: Impl, at: Setting) -> Values:
-    """L5: the first step and the thousandth: loss, Adam's moments, and how far every weight moved."""
-    for step, weights, moments in starts(at):
-        impl.load(weights, moments)
-        before = impl.dump()
-        yield Value("L5", "loss", f"step{step}.loss", impl.train(at.plan(len(at.labels))).loss.total)
-        after, own = impl.dump(), impl.dump_moments()
-        yield Value("L5", "exact", f"step@{step}", own.step)
-        for name in at.probe:
-            yield Value("L5", "moment", f"first.{name}@{step}", own.first.get(name))
-            yield Value("L5", "moment", f"second.{name}@{step}", own.second.get(name))
-        for name in at.probe:
-            yield Value("L5", "update", f"update.{name}@{step}", moved(name, before, after, own, at.optim))
+    """L5: steps by themselves: what is counted, the losses, Adam's moments, how far every weight moved."""
+    for index, (step, weights, moments) in enumerate(starts(at)):
+        yield from _one_step(impl, at, step, weights, moments, index * at.images_a_step)
+
+
+def first_step(impl: Impl, at: Setting) -> Values:
+    """The first of `single_steps`, and an evaluation: what an implementation gives in another mode."""
+    step, weights, moments = starts(at)[0]
+    yield from _one_step(impl, at, step, weights, moments, 0)
+    yield from _evaluated(impl, at, "evaluation", "L5")
+
+
+def _one_step(
+    impl: Impl, at: Setting, step: int, weights: Weights, moments: Moments | None, offset: int
+) -> Values:
+    impl.load(weights, moments)
+    before = impl.dump()
+    yield from _trained("L5", "loss", impl, at, f"@{step}", at.images_a_step, offset)
+    after, own = impl.dump(), impl.dump_moments()
+    yield Value("L5", "exact", f"step@{step}", own.step)
+    for name in weights:
+        yield Value("L5", "moment", f"first.{name}@{step}", own.first.get(name))
+        yield Value("L5", "moment", f"second.{name}@{step}", own.second.get(name))
+    for name in weights:
+        yield Value("L5", "update", f"update.{name}@{step}", moved(name, before, after, own, at.optim))
 
 
 def moved(name: str, before: Weights, after: Weights, moments: Moments, optim: OptimSpec) -> Moved:
@@ -165,30 +149,77 @@ def moved(name: str, before: Weights, after: Weights, moments: Moments, optim: O
 
 
 def trajectory(impl: Impl, at: Setting) -> Values:
-    """L6: an evaluation; training from the initial weights, the losses of every step, every other batch incomplete; then
-    an epoch of several batches, and an evaluation again.
+    """L6: evaluations of several batches, the last incomplete, which change nothing; training from the initial weights.
 
-    Where the batch is larger than the images, that epoch is left out: it would be of many images.
+    In training every other batch is incomplete; then an epoch of several batches, and an evaluation again. Where a batch
+    is not filled by repeating its images, that epoch is left out: it would be of many different images.
     """
-    impl.load(at.probe)
-    yield from _named("L6", "trajectory", "evaluation", impl.evaluate(at.shown, at.classes).loss, at.model.loss_terms)
+    even = list(at.probes.values())[len(at.probes) // 2]
+    impl.load(even, probe_moments(even, 10))
+    before = impl.dump(), impl.dump_moments()
+    yield from _evaluated(impl, at, "evaluation")
+    yield Value("L6", "exact", "evaluation.weights", apart(before[0], impl.dump()))
+    yield Value("L6", "exact", "evaluation.moments", moments_apart(before[1], impl.dump_moments()))
+    yield from _evaluated(impl, at, "again")
+    yield from _trained("L6", "trajectory", impl, at, "after.", at.images_a_step, 0)
+    yield from _evaluated(impl, at, "stepped")
+    impl.load(_undecided(at))
+    yield Value("L6", "exact", "tie.predicted", impl.evaluate(at.shown[:1], at.classes[:1]).predicted)
     if not at.steps:
         return
     impl.load(at.initial)
-    count = len(at.labels)
     for step in range(1, at.steps + 1):
-        yield from _epoch(impl, at, f"step{step}", count if step % 2 else max(1, count // 2))
-    if at.batch == count:
-        yield from _epoch(impl, at, "epoch", 2 * count + (count + 1) // 2)
-    yield from _named("L6", "trajectory", "trained", impl.evaluate(at.shown, at.classes).loss, at.model.loss_terms)
+        images = at.images_a_step if step % 2 else max(1, at.images_a_step // 2)
+        yield from _trained("L6", "trajectory", impl, at, f"step{step}.", images, (step - 1) * at.images_a_step)
+    if at.fills:
+        images = 2 * at.images_a_step + (at.images_a_step + 1) // 2
+        yield from _trained("L6", "trajectory", impl, at, "epoch.", images, 0)
+    yield from _evaluated(impl, at, "trained")
 
 
-def _epoch(impl: Impl, at: Setting, name: str, examples: int) -> Values:
-    totals = impl.train(at.plan(examples))
-    yield Value("L6", "exact", f"{name}.count", totals.count)
-    yield from _named("L6", "trajectory", name, totals.loss, at.model.loss_terms)
+def _undecided(at: Setting) -> Weights:
+    """The probe's weights with nothing in the layer that tells the classes apart: all scores are equal."""
+    last = "digit" if at.model.kind == "capsnet" else at.model.cnn_dense[-1]
+    return {name: 0 * w if name.startswith(f"{last}.") else w for name, w in at.probe.items()}
 
 
-def _named(level: str, kind: str, prefix: str, values: object, names: Sequence[str]) -> Values:
+def _trained(level: str, kind: str, impl: Impl, at: Setting, mark: str, images: int, offset: int) -> Values:
+    """What `train` tells of an epoch: `mark` is put before the names, or, if it begins with "@", behind them."""
+
+    def name(what: str) -> str:
+        return what + mark if mark.startswith("@") else mark + what
+
+    plan = at.plan(images, offset)
+    totals: TrainTotals = impl.train(plan)
+    yield Value(level, "exact", name("count"), totals.count / at.repeat)
+    for term in at.model.loss_terms:
+        yield Value(level, kind, name(term if level == "L6" else f"loss.{term}"), getattr(totals.loss, term))
+    yield Value(
+        level, "ranked", name("correct"),
+        Counted(totals.correct / at.repeat, getattr(impl, "scores", None), at.labels[plan.order]),
+    )  # fmt: skip
+
+
+def _evaluated(impl: Impl, at: Setting, name: str, level: str = "L6") -> Values:
+    images, labels = at.evaluated()
+    totals: EvalTotals = impl.evaluate(images, labels)
+    yield from _named(level, "trajectory", name, totals.loss, at.model.loss_terms)
+    yield Value(level, "ranked", f"{name}.predicted", Ranked(totals.predicted, len(labels), getattr(impl, "scores", None)))
+
+
+def apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
+    """The largest difference of two dictionaries of arrays, absolute; inf where names or shapes differ, or NaN is there."""
+    if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
+        return np.inf
+    differences = [float(np.abs(one[name] - other[name]).max(initial=0)) for name in one]
+    return max((np.inf if np.isnan(each) else each for each in differences), default=0.0)
+
+
+def moments_apart(one: Moments, other: Moments) -> float:
+    """The same of Adam's state; the number of steps counts like any value."""
+    return max(apart(one.first, other.first), apart(one.second, other.second), float(abs(one.step - other.step)))
+
+
+def _named(level: str, kind: str, prefix: str, values: object, names: Sequence[str], mark: str = "") -> Values:
     for name in names:
-        yield Value(level, kind, f"{prefix}.{name}", getattr(values, name))
+        yield Value(level, kind, f"{prefix}.{name}{mark}", getattr(values, name))

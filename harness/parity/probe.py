@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 
-from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ModelSpec, Moments, OptimSpec, Weights
-from harness.weights import initial_weights, parameter_count
+from harness import registry
+from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ModelSpec, Moments, OptimSpec, Runtime, Weights
+from harness.weights import initial_weights
 
-SMALL_MODEL = 1_000_000  # parameters
+EXAMPLES = 16  # different images in a step, at most
 _CAPSULES = 1152  # of the paper's model
+_STEEP = 2.0**10  # a power of two changes no digit
+_ROUNDS = 4  # of fitting lengths: routing follows what is fitted
 
 
-def image_count(model: ModelSpec, batch: int) -> int:
-    """How many images are compared: 7, for a large model 4, since the specification is slow; at most `batch`."""
-    return min(7 if parameter_count(model) < SMALL_MODEL else 4, batch)
+def image_count(batch: int) -> int:
+    """How many different images a step of `batch` has: so many that they fill it when repeated, if that is possible."""
+    fitting = max(count for count in range(1, min(EXAMPLES, batch) + 1) if batch % count == 0)
+    return fitting if 2 * fitting >= min(EXAMPLES, batch) else min(EXAMPLES, batch)
+
+
+def probes(model: ModelSpec, seed: int, images: np.ndarray) -> dict[str, Weights]:
+    """Weights by the name of the probe, the first of them `probe_weights`; `images` are those to be compared.
+
+    `decided`: routing decides strongly, and all lengths are near one. `even`: all classes' capsules are about as long, so
+    that each image has a winner of its own. `graded`: lengths of the classes from below m- to above m+ (Eq. 4), so that
+    every branch of the margin loss is taken; the layers before it multiplied and divided by a thousand, in turns, which
+    leaves the function as it is and makes some gradients a thousand times larger and others a thousand times smaller.
+    Of a CNN, which has no lengths, `even` is not there.
+    """
+    decided = probe_weights(model, seed)
+    if model.kind != "capsnet":
+        return {"decided": decided, "graded": _steep(decided)}
+    grades = np.linspace(0.03, 0.97, model.classes)
+    graded = _with_lengths(model, decided, images, grades)
+    return {
+        "decided": decided,
+        "even": _with_lengths(model, decided, images, np.full(model.classes, 0.5)),
+        "graded": _steep(graded),
+    }
 
 
 def probe_weights(model: ModelSpec, seed: int) -> Weights:
@@ -32,6 +58,41 @@ def probe_weights(model: ModelSpec, seed: int) -> Weights:
         if name.endswith(".b"):
             w += 0.1 * generator.standard_normal(w.shape).astype(w.dtype)
     return weights
+
+
+def _with_lengths(model: ModelSpec, weights: Weights, images: np.ndarray, lengths: np.ndarray) -> Weights:
+    """`weights` with each class's DigitCaps matrices scaled so that its capsules are about as long as in `lengths`."""
+    specification: Any = registry.load(registry.resolve("numpy"))(model, OptimSpec(), Runtime(precision="fp64"))
+    specification.load(weights)
+    acts: Any = specification._forward(images)
+    wanted = np.sqrt(lengths / (1 - lengths))  # |s|, of a squash to that length
+    scale = np.ones(model.classes)
+    for _ in range(_ROUNDS):
+        bias = scale[:, None] * weights["digit.b"] if model.digit_bias else None
+        _, s, _ = specification.net.F.route(scale[:, None, None] * acts.u_hat, model.routing, bias)[-1]
+        scale *= wanted / np.median(np.sqrt((s * s).sum(-1)), axis=0)
+    scaled = dict(weights)
+    for name, axis in (("digit.w", 1), ("digit.b", 0)):
+        if name in scaled:
+            shape = [-1 if each == axis else 1 for each in range(scaled[name].ndim)]
+            scaled[name] = scaled[name] * scale.astype(np.float32).reshape(shape)
+    return scaled
+
+
+def _steep(weights: Weights) -> Weights:
+    """The same function: what goes into every other layer is a thousand times larger, and its weights that much smaller.
+
+    Between them is a ReLU, which does not mind. The layer's gradient is a thousand times larger, that of the one before
+    smaller.
+    """
+    changed = dict(weights)
+    pairs = [("conv1", "primary"), ("dec1", "dec2")] if "primary.w" in weights else [("conv1", "conv2"), ("fc1", "fc2")]
+    for first, second in pairs:
+        if f"{first}.w" in weights and f"{second}.w" in weights:
+            for part in ("w", "b"):
+                changed[f"{first}.{part}"] = weights[f"{first}.{part}"] * np.float32(_STEEP)
+            changed[f"{second}.w"] = weights[f"{second}.w"] / np.float32(_STEEP)
+    return changed
 
 
 def probe_moments(weights: Weights, step: int) -> Moments:

@@ -34,7 +34,6 @@ class Climb:
     """One implementation in one precision; `trial` has one core, and the GPU if there is to be one."""
 
     trial: Trial
-    images: int
     level: str
     time_limit_s: float
     log_path: Path
@@ -128,7 +127,6 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
 
     document = {
         "trial": climb.trial.model_dump(mode="json"),
-        "images": climb.images,
         "level": climb.level,
         "cores": list(seat.cores),
         "cwd": str(Path.cwd()),
@@ -150,7 +148,9 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
                 case "returned":
                     inside = False
                 case "report":
-                    report = replace(with_checks(report, event["checks"]), skipped=event["skipped"])
+                    report = replace(
+                        with_checks(report, event["checks"]), skipped=event["skipped"], images=event["images"]
+                    )
                     complete = True
                     if not event["suspects_follow"]:
                         return report

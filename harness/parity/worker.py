@@ -20,9 +20,9 @@ from harness.worker import explain
 
 if TYPE_CHECKING:
     from harness.parity import Ladder
+    from harness.spec import Impl
 
 Emit = Callable[[dict[str, Any]], None]
-STEPS = 10  # of the trajectory: from here on rounding grows about as fast as training goes on
 
 
 def main() -> NoReturn:
@@ -33,33 +33,30 @@ def main() -> NoReturn:
 def _climb(job: dict[str, Any], emit: Emit) -> None:
     from harness import data, registry
     from harness.config import Trial
-    from harness.parity import Check, Ladder
-    from harness.spec import Impl, ModelSpec
+    from harness.parity import Check
+    from harness.parity.setups import command_ladder
 
     trial = Trial.model_validate_json(json.dumps(job["trial"]))
-    train, count = data.load(trial.data).train, int(job["images"])
+    dataset = data.load(trial.data)
     implementation = registry.load(registry.resolve(trial.impl), adapter=True)
     calls = Calls(emit)
-
-    def make(model: ModelSpec, compile: bool = False) -> Impl:
-        # compiled is what a run times; other numbers of routing iterations are sooner done without
-        runtime = trial.runtime_spec().model_copy(update={"compile": compile and trial.runtime.compile})
-        return cast(Impl, Watched(calls.call("__init__", implementation, model, trial.train.optim, runtime), calls))
-
     ladder: Ladder | None = None
     raised: list[Check] = []
     try:
-        ladder = calls.ladder = Ladder(
-            make(trial.model, compile=True), trial.model, trial.train.optim, trial.runtime_spec(), train.images[:count],
-            train.labels[:count], seed=trial.seed, steps=STEPS, make=make, routing=range(1, 11),
-        )  # fmt: skip
+        ladder = calls.ladder = command_ladder(
+            trial,
+            functools.partial(calls.call, "__init__", implementation),
+            dataset,
+            lambda impl: cast("Impl", Watched(impl, calls)),
+        )
         ladder.climb(job["level"])
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         raised = [Check(calls.level, "exception", math.inf, 1.0, note=_cause(error, calls))]
     checks = [*calls.news(), *map(asdict, raised)]
     failed = ladder is not None and not all(check.ok for check in ladder.checks)
-    emit({"kind": "report", "checks": checks, "skipped": ladder.skipped if ladder else {}, "suspects_follow": failed})
+    emit({"kind": "report", "checks": checks, "skipped": ladder.skipped if ladder else {},
+          "images": len(ladder.at.shown_indices) if ladder else 0, "suspects_follow": failed})  # fmt: skip
     if ladder is not None and failed:
         emit({"kind": "suspects", "suspects": _suspects(ladder)})
 

@@ -86,8 +86,11 @@ class NumpyCapsNet:
     """See `harness.spec.Impl`. Nothing is compiled, and threads are those of NumPy's BLAS.
 
     Images are shifted in NumPy, and every batch goes to the device as it is used. `operands`, by default the runtime's
-    precision, is that of the operands alone: bf16 in float64 is bf16 without any other rounding.
+    precision, is that of the operands alone: bf16 in float64 is bf16 without any other rounding. `scores` (N, J) are those
+    that decided what was predicted in the last `train` or `evaluate`, each before its step: they tell how near it was.
     """
+
+    scores: Float[np.ndarray, "N J"]
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime, operands: str | None = None) -> None:
         self.model, self.optim, self.device = model, optim, runtime.device
@@ -180,7 +183,7 @@ class NumpyCapsNet:
         return self.xp.zeros(len(self.model.loss_terms), dtype=self.xp.float64)
 
     def train(self, plan: EpochPlan) -> TrainTotals:
-        total, correct = self._no_losses(), self.xp.zeros((), dtype=self.xp.int64)
+        total, correct, scores = self._no_losses(), self.xp.zeros((), dtype=self.xp.int64), []
         masks = plan.masks(self.model)
         for step, start in enumerate(range(0, len(plan.order), plan.batch)):
             chosen = plan.order[start : start + plan.batch]
@@ -190,7 +193,9 @@ class NumpyCapsNet:
             labels = self._classes(self.labels[chosen])
             total += self._sums(acts, labels, labels)
             correct += self.xp.sum(self.xp.astype(F.is_right(self._predicted(acts), labels), self.xp.int64))
+            scores.append(to_numpy(self.net.scores(self.model, acts)))
             self._step(self.net.backward(self.model, self._operands(), acts, labels))
+        self.scores = np.concatenate(scores)
         count = len(plan.order)
         return TrainTotals(count, Loss(*(to_numpy(total) / count).tolist()), int(correct))
 
@@ -203,13 +208,15 @@ class NumpyCapsNet:
         self.moments = Moments(step, first, second)
 
     def evaluate(self, images: UInt8[np.ndarray, "N *K H W C"], labels: Int[np.ndarray, " N *K"]) -> EvalTotals:
-        total, predicted = self._no_losses(), []
+        total, predicted, scores = self._no_losses(), [], []
         for start in range(0, len(labels), self.batch):
             acts = self._forward(images[start : start + self.batch])
             classes = self._classes(labels[start : start + self.batch])
             predicted.append(self._predicted(acts))
+            scores.append(to_numpy(self.net.scores(self.model, acts)))
             by_label = self.model.evaluation_mask == "label"
             total += self._sums(acts, classes, classes if by_label else predicted[-1])
+        self.scores = np.concatenate(scores)
         found = to_numpy(self.xp.concat(predicted)).reshape(-1, *self.model.several)
         return EvalTotals(Loss(*(to_numpy(total) / len(labels)).tolist()), found)
 

@@ -1,0 +1,187 @@
+"""What an implementation owes to itself: a batch to its parts, an epoch to two halves of it, a call to the same call again.
+
+Cheap, since nothing is compared with the specification, and on whole batches of different images: whatever chunks and blocks
+an implementation computes in, its last image is as proven as its first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from harness.parity.check import Check, compare
+from harness.parity.measure import apart, moments_apart
+from harness.parity.probe import probe_moments
+from harness.parity.setting import Setting
+from harness.parity.tolerances import bound, spared
+from harness.plans import kept_units, overlays
+from harness.spec import EpochPlan, Impl, Moments, TrainTotals, Weights
+
+TINY = 2  # images a batch of the epoch that is longer than any block of steps
+STEPS = 130  # of that epoch
+_CUT = 70  # steps before the other way to run it is interrupted
+_LOOSER = 2.0  # two roundings are compared, not one with none
+
+
+def kept(impl: Impl, probes: Sequence[Weights]) -> Iterator[tuple[str, float]]:
+    """L1: names, and how far what is dumped is from what was loaded: all of it, fresh where nothing is given, and copies."""
+    mine = {name: w.copy() for name, w in probes[-1].items()}
+    moments = probe_moments(mine, 7)
+    own = Moments(7, {k: m.copy() for k, m in moments.first.items()}, {k: m.copy() for k, m in moments.second.items()})
+    impl.load(mine, own)
+    for array in (*mine.values(), *own.first.values(), *own.second.values()):
+        array[...] = 3.0
+    yield "loaded.weights", apart(probes[-1], impl.dump())
+    yield "loaded.moments", moments_apart(moments, impl.dump_moments())
+    dumped, state = impl.dump(), impl.dump_moments()
+    for array in (*dumped.values(), *state.first.values(), *state.second.values()):
+        if array.flags.writeable:
+            array[...] = 5.0
+    yield "dumped.weights", apart(probes[-1], impl.dump())
+    yield "dumped.moments", moments_apart(moments, impl.dump_moments())
+    impl.load(probes[0])
+    zeros = {name: np.zeros_like(w) for name, w in probes[0].items()}
+    yield "fresh.weights", apart(probes[0], impl.dump())
+    yield "fresh.moments", moments_apart(Moments(0, zeros, zeros), impl.dump_moments())
+
+
+def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]) -> Iterator[Check]:
+    """L5: a step of a whole batch of different images against two of its halves, their images in the opposite order.
+
+    Losses and the numbers of right images add up, and so do gradients, which Adam's first moment shows. `checks` of L4 say
+    how well a gradient is known at all.
+    """
+    probe = list(at.probes)[len(at.probes) // 2]
+    plan = _drawn_plan(at, at.batch, at.batch)
+    parts = [_some(plan, np.arange(at.batch)[half][::-1]) for half in (slice(at.batch // 2), slice(at.batch // 2, None))]
+    runs = [_step(impl, at.probes[probe], part) for part in (plan, *(part for part in parts if len(part.order)))]
+    (whole, gradient, before), *halves = runs
+    counts = [totals.count for totals, _, _ in halves]
+    yield _check("whole.count", whole.count, float(sum(counts)), bound("exact", precision))
+    yield _check("whole.dump", max(distance for _, _, distance in runs), 0.0, bound("exact", precision))
+    yield from _sums("L5", "whole", at, whole, [totals for totals, _, _ in halves], "loss", precision)
+    known = {check.name: check.tolerance for check in checks if check.level == "L4"}
+    for name, found in gradient.items():
+        expected = sum(count * part[name].astype(np.float64) for count, (_, part, _) in zip(counts, halves, strict=True))
+        mark = "" if at.probes[probe] is at.probe else f"@{probe}"
+        tolerance = _LOOSER * max(known.get(f"grad.{name}{mark}", 0.0), bound("grad", precision))
+        check = compare(
+            "L5", f"whole.{name}", found, expected / at.batch, tolerance, spared("grad", precision)
+        )  # fmt: skip
+        yield replace(check, kind="grad")
+
+
+def _step(impl: Impl, weights: Weights, plan: EpochPlan) -> tuple[TrainTotals, Weights, float]:
+    """A step from a fresh optimiser: totals, the first moment, and how far what was dumped before it has moved with it."""
+    impl.load(weights)
+    dumped = impl.dump()
+    copied = {name: array.copy() for name, array in dumped.items()}
+    totals = impl.train(plan)
+    return totals, impl.dump_moments().first, apart(dumped, copied)
+
+
+def evaluation(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
+    """L6: an evaluation of whole batches of different images, and of the same in another order, beside other images.
+
+    Each image's classes stay the same, and the losses are the mean of those of the parts.
+    """
+    impl.load(list(at.probes.values())[len(at.probes) // 2])
+    indices = _drawn_plan(at, at.batch + max(1, at.batch // 3), at.batch).order
+    images, labels = at.images[indices], at.labels[indices]
+    first = impl.evaluate(images, labels)
+    turned = [*range(len(labels) - 1, at.batch // 2, -1)], [*range(at.batch // 2, -1, -1)]
+    others = [impl.evaluate(images[some], labels[some]) for some in turned if some]
+    turned = [some for some in turned if some]
+    classes = np.asarray(first.predicted)
+    differ = 0
+    for some, other in zip(turned, others, strict=True):
+        if np.shape(other.predicted) != (len(some), *at.model.several):
+            differ = math.inf
+            break
+        differ += int((np.asarray(other.predicted) != classes[some]).reshape(len(some), -1).any(1).sum())
+    # a near tie may be decided otherwise in another place: the specification has excused few, so no more than a hundredth
+    allowed = 0 if precision == "fp64" else max(1, len(labels) // 100)
+    yield replace(_check("order.predicted", float(differ), 0.0, allowed + 0.5), level="L6")
+    for term in at.model.loss_terms:
+        parts = [len(some) * getattr(other.loss, term) for some, other in zip(turned, others, strict=True)]
+        tolerance = _LOOSER * bound("trajectory", precision)
+        check = _check(f"order.{term}", getattr(first.loss, term), sum(parts) / len(labels), tolerance)
+        yield replace(check, level="L6", kind="trajectory")
+
+
+def blocks(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
+    """L6: an epoch of more steps than any block of them, against the same in two, with the state dumped and loaded between.
+
+    `impl` is compiled for tiny batches. Its evaluation has as many batches, against two of a part each.
+    """
+    plan = _drawn_plan(at, STEPS * at.batch - 1, at.batch)
+    impl.load(at.initial)
+    whole, end = impl.train(plan), impl.dump()
+    cut = _CUT * at.batch
+    parts: list[TrainTotals] = []
+    impl.load(at.initial)
+    for part in (_some(plan, np.arange(cut)), _some(plan, np.arange(cut, len(plan.order)))):
+        parts.append(impl.train(part))
+        impl.load(impl.dump(), impl.dump_moments())
+    yield replace(_check("blocks.count", whole.count, len(plan.order), bound("exact", precision)), level="L6")
+    yield from _sums("L6", "blocks", at, whole, parts, "trajectory", precision)
+    again = impl.dump()
+    steps = _check("blocks.step", impl.dump_moments().step, STEPS, bound("exact", precision))
+    yield replace(steps, level="L6")
+    for name, w in end.items():
+        moved = float(np.abs(again[name] - at.initial[name]).max(initial=0))
+        distance = float(np.abs(w.astype(np.float64) - again[name]).max(initial=0))
+        yield replace(
+            _check(f"blocks.{name}", distance / moved if moved else distance, 0.0, _LOOSER * bound("grad", precision)),
+            level="L6", kind="grad",
+        )  # fmt: skip
+    images, labels = at.images[plan.order], at.labels[plan.order]
+    long = impl.evaluate(images, labels)
+    short = [impl.evaluate(images[:cut], labels[:cut]), impl.evaluate(images[cut:], labels[cut:])]
+    joined = np.concatenate([part.predicted for part in short])
+    differ = math.inf if joined.shape != np.shape(long.predicted) else float((joined != long.predicted).sum())
+    yield replace(_check("blocks.predicted", differ, 0.0, bound("exact", precision)), level="L6")
+    counts = (cut, len(labels) - cut)
+    for term in at.model.loss_terms:
+        mean = sum(n * getattr(part.loss, term) for n, part in zip(counts, short, strict=True)) / len(labels)
+        tolerance = bound("trajectory", precision)
+        check = _check(f"blocks.evaluation.{term}", getattr(long.loss, term), mean, tolerance)
+        yield replace(check, level="L6", kind="trajectory")
+
+
+def _sums(
+    level: str, name: str, at: Setting, whole: TrainTotals, parts: Sequence[TrainTotals], kind: str, precision: str
+) -> Iterator[Check]:
+    """Losses are the mean of the parts', numbers of right images their sum; of float32, one near tie may go either way."""
+    count = sum(part.count for part in parts)
+    for term in at.model.loss_terms:
+        mean = sum(part.count * getattr(part.loss, term) for part in parts) / count
+        check = _check(f"{name}.{term}", getattr(whole.loss, term), mean, _LOOSER * bound(kind, precision))
+        yield replace(check, level=level, kind=kind)
+    differ = abs(whole.correct - sum(part.correct for part in parts))
+    allowed = 0 if precision == "fp64" else max(1, count // 100)
+    yield replace(_check(f"{name}.correct", float(differ), 0.0, allowed + 0.5), level=level)
+
+
+def _check(name: str, found: float, expected: float, tolerance: float) -> Check:
+    return compare("L5", name, found, expected, tolerance)
+
+
+def _drawn_plan(at: Setting, images: int, batch: int) -> EpochPlan:
+    """So many staged images, different ones as far as there are, each shifted in another way."""
+    generator = np.random.Generator(np.random.Philox(key=[images, batch]))
+    count, digits = len(at.labels), at.model.overlaid
+    order = generator.permutation(np.resize(generator.permutation(count), images))
+    if digits > 1:
+        order = overlays(at.labels, generator.random((count, digits - 1)))[order]
+    shifts = generator.integers(-2, 2, (*order.shape, 2), endpoint=True).astype(np.int8)
+    return EpochPlan(order.astype(np.int32), shifts, batch, kept_units(generator, at.model, images))
+
+
+def _some(plan: EpochPlan, places: np.ndarray) -> EpochPlan:
+    """The plan of these images alone, in this order."""
+    kept = None if plan.kept is None else plan.kept[places]
+    return EpochPlan(plan.order[places], plan.shifts[places], plan.batch, kept)

@@ -1,0 +1,113 @@
+"""Where everyone is compared: model, weights, images, and the plans and evaluations that are made of them."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from harness.parity.inputs import chosen
+from harness.parity.probe import image_count
+from harness.plans import kept_units, overlays
+from harness.spec import EpochPlan, ModelSpec, OptimSpec, Weights
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where everyone is compared: `images` uint8 (N, H, W, C) and `labels` (N,) as staged, weights, `steps` of a trajectory.
+
+    `batch` is what the implementation is compiled for. A step has `images_a_step` different images. The specification gets
+    each of them once; an implementation, which is given `whole` batches, so often that every place of them is used: the
+    means are the same. Where the model's images show several digits, staged are the single ones, and `shown` is what is made of them.
+    """
+
+    model: ModelSpec
+    optim: OptimSpec
+    images: UInt8[np.ndarray, "N H W C"]
+    labels: Int[np.ndarray, " N"]
+    probes: dict[str, Weights]
+    initial: Weights
+    steps: int
+    batch: int
+    whole: bool = False
+
+    @property
+    def probe(self) -> Weights:
+        return next(iter(self.probes.values()))
+
+    @property
+    def images_a_step(self) -> int:
+        return image_count(self.batch)
+
+    @property
+    def repeat(self) -> int:
+        return self.batch // self.images_a_step if self.whole else 1
+
+    @property
+    def fills(self) -> bool:
+        """Whether a step's images, repeated, are a whole batch."""
+        return self.batch % self.images_a_step == 0
+
+    @cached_property
+    def shown_indices(self) -> Int[np.ndarray, " B *K"]:
+        """Which of the staged images each image that is compared is made of."""
+        indices = chosen(self.model, len(self.labels))
+        count, digits = len(indices), self.model.overlaid
+        if digits == 1:
+            return indices
+        draws = np.arange(1, count * (digits - 1) + 1) * 0.618034 % 1
+        return indices[overlays(self.labels[indices], draws.reshape(count, digits - 1))]
+
+    @property
+    def shown(self) -> UInt8[np.ndarray, "B *K H W C"]:
+        """What is put in."""
+        return self.images[self.shown_indices]
+
+    @property
+    def classes(self) -> Int[np.ndarray, " B *K"]:
+        """The labels of `shown`."""
+        return self.labels[self.shown_indices]
+
+    def plan(self, images: int, offset: int = 0) -> EpochPlan:
+        """`images` of those shown, from the one at `offset` on, over and over, each time shifted in another way.
+
+        A step has `images_a_step` of them, `repeat` times; the last step may have fewer. Where the model has dropout, units
+        are dropped, other ones each time.
+        """
+        numbers = np.arange(offset, offset + images)
+        order = self.shown_indices[numbers % len(self.shown_indices)]
+        # of several digits, each in a way of its own
+        turns = (numbers[:, None] + 7 * np.arange(self.model.overlaid)).reshape(order.shape)
+        shifts = self._shifts[turns % len(self._shifts)]
+        generator = np.random.Generator(np.random.Philox(key=[images + offset, zlib.crc32(b"dropout")]))
+        kept = kept_units(generator, self.model, images)
+        batch = self.images_a_step * self.repeat if self.fills else self.batch
+        kept = None if kept is None else self._whole(kept)
+        return EpochPlan(self._whole(order.astype(np.int32)), self._whole(shifts), batch, kept)
+
+    @cached_property
+    def _shifts(self) -> np.ndarray:
+        """In every direction by little and by half an image, and to the last row and column and beyond."""
+        height, width = (min(side, 127) for side in self.model.image[:2])
+        half_up, half_left = height // 2, width // 2
+        return np.array(
+            [(0, 0), (1, -2), (-1, 2), (half_up, -half_left), (-half_up, half_left), (2, 1), (-2, -1), (height - 1, 0),
+             (1 - height, 1), (0, width - 1), (-1, 1 - width), (0, -width), (height, 0)], np.int8,
+        )  # fmt: skip
+
+    def _whole(self, examples: np.ndarray) -> np.ndarray:
+        """Each step's examples `repeat` times."""
+        step = self.images_a_step
+        parts = [examples[first : first + step] for first in range(0, len(examples), step)]
+        return np.concatenate([np.concatenate([part] * self.repeat) for part in parts])
+
+    def evaluated(self) -> tuple[UInt8[np.ndarray, "N *K H W C"], Int[np.ndarray, " N *K"]]:
+        """Images and labels to evaluate: those shown; of whole batches several, the last incomplete."""
+        count = len(self.shown_indices)
+        count -= count % self.batch == 0  # of which no multiple has an incomplete batch
+        times = self.batch // count + 1 if self.whole else 1
+        times += self.whole and times * count % self.batch == 0
+        return np.concatenate([self.shown[:count]] * times), np.concatenate([self.classes[:count]] * times)

@@ -1,0 +1,45 @@
+"""The two ways in which people climb: `capsbench parity`, and the gate of `capsbench run` on what it is going to time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from harness.config import Trial
+from harness.data import Dataset
+from harness.parity.inputs import repeated
+from harness.parity.ladder import Ladder
+from harness.spec import Impl, ModelSpec, OptimSpec
+
+STEPS = 10  # of the trajectory: from here on rounding grows about as fast as training goes on
+
+
+def command_ladder(
+    trial: Trial, implementation: Callable[..., Any], dataset: Dataset, watched: Callable[[Impl], Impl] = lambda impl: impl
+) -> Ladder:
+    """The ladder as `capsbench parity` climbs it. `watched` gets every implementation that is made.
+
+    Raises what `implementation`, a class or a function like one, raises when it is called.
+    """
+
+    def make(model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> Impl:
+        # compiled is what a run times; other numbers of routing iterations are sooner done without
+        runtime = trial.runtime_spec().model_copy(update={"compile": compile and trial.runtime.compile})
+        return watched(implementation(model, optim or trial.train.optim, runtime))
+
+    images, labels = repeated(dataset.train.images, dataset.train.labels)
+    return Ladder(
+        make(trial.model, None, True), trial.model, trial.train.optim, trial.runtime_spec(), images, labels,
+        seed=trial.seed, steps=STEPS, batch=trial.train.batch, make=make, routing=range(1, 11),
+    )  # fmt: skip
+
+
+def gate_ladder(trial: Trial, impl: Impl, dataset: Dataset) -> Ladder:
+    """The ladder as `capsbench run` climbs it, on what it times: `impl`, compiled, with `inputs.staged` images staged."""
+    train = dataset.train
+    return Ladder(
+        impl, trial.model, trial.train.optim, trial.runtime_spec(), np.asarray(train.images), train.labels,
+        seed=trial.seed, steps=trial.parity.steps, batch=trial.train.batch, is_staged=True,
+    )  # fmt: skip
