@@ -220,6 +220,8 @@ class NumpyCapsNet:
         found = to_numpy(self.xp.concat(predicted)).reshape(-1, *self.model.several)
         return EvalTotals(Loss(*(to_numpy(total) / len(labels)).tolist()), found)
 
+    leaning = staticmethod(F.leaning)
+
     def peak_bytes(self) -> int | None:
         """What CuPy has taken of the GPU: its pool keeps all it ever took."""
         return self.xp.get_default_memory_pool().total_bytes() if self.device == "gpu" else None
