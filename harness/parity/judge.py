@@ -34,8 +34,12 @@ def judged(
 
 def _compared(found: Value, exact: Value, share: float) -> Check:
     """A movement is held to Adam's rule on the moments that it came with."""
-    a, b = (found.value.found, found.value.rule) if isinstance(found.value, Moved) else (found.value, exact.value)
-    return compare(found.level, found.name, a, b, 1.0, share)
+    if not isinstance(found.value, Moved):
+        return compare(found.level, found.name, found.value, exact.value, 1.0, share)
+    moved, rule, rounding = found.value
+    if moved is not None and moved.shape == rule.shape:
+        moved = moved - np.clip(moved, rule - rounding, rule + rounding) + rule
+    return compare(found.level, found.name, moved, rule, 1.0, share)
 
 
 def _beyond(check: Check, found: Value, exact: Value, slack: np.ndarray) -> Check:

@@ -109,6 +109,7 @@ class Ladder:
                     return
                 self.level = check.level
                 self.checks.append(check)
+            self.checks = [check for check in self.checks if check.level <= level]
             if stop_at_failure and not all(check.ok for check in self.checks):
                 return
 
@@ -134,18 +135,33 @@ class Ladder:
     ) -> Iterator[Check]:  # fmt: skip
         """A check for each value that `measure` takes of everyone, who compute in turns."""
         at = at or self.at
-        specifications = specifications or self._specifications
-        streams = [measure(impl or self.impl, replace(at, whole=True))]
-        streams += [measure(each, at) for each in specifications]
-        doubtful: dict[str, tuple[Value, ...]] = {}
-        for values in zip(*streams, strict=True):
-            check = judged(self.precision, *values)
-            if not check.ok and check.kind in _OF_RELUS and self.precision == "fp32" and math.isfinite(check.rel_err):
-                doubtful[check.name] = values
-            else:
-                yield replace(check, name=prefix + check.name)
-        for name, slack in _slack(measure, specifications[0], at, doubtful.keys()):
-            yield replace(judged(self.precision, *doubtful[name], slack=slack), name=prefix + name)
+        exact, *twins = specifications or self._specifications
+        doubtful: dict[str, tuple[Value, Value]] = {}
+        values = zip(measure(impl or self.impl, replace(at, whole=True)), measure(exact, at), strict=True)
+        try:
+            for pair in values:
+                check = judged(self.precision, *pair)
+                if check.ok or not twins or not (check.kind == "ranked" or math.isfinite(check.rel_err)):
+                    yield replace(check, name=prefix + check.name)
+                else:
+                    doubtful[check.name] = pair
+        finally:
+            for check in self._resolved(doubtful, measure, exact, twins, at):
+                self.checks.append(replace(check, name=prefix + check.name))
+
+    def _resolved(
+        self, doubtful: dict[str, tuple[Value, Value]], measure: Measure, exact: Any, twins: Sequence[Impl], at: Setting
+    ) -> Iterator[Check]:
+        """What is far from float64: how far is the float32 twin, and how much hangs on ReLUs whose input is next to zero?"""
+        if not doubtful:
+            return
+        allowed: dict[str, Value] = {value.name: value for value in measure(twins[0], at) if value.name in doubtful}
+        checks = {name: judged(self.precision, *pair, allowed[name]) for name, pair in doubtful.items()}
+        beyond = [name for name, check in checks.items() if not check.ok and check.kind in _OF_RELUS]
+        if self.precision == "fp32":
+            for name, slack in _slack(measure, exact, at, beyond):
+                checks[name] = judged(self.precision, *doubtful[name], allowed[name], slack)
+        yield from checks.values()
 
     def _names(self) -> Iterator[Check]:
         """L1: every weight there under its name, in its shape, as it was loaded; outputs in their shapes and precision."""

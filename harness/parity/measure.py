@@ -5,6 +5,7 @@ The same for everyone: the implementation, the specification, its float32 twin, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ OUTPUTS = {"capsnet": (*CAPSULES, "reconstruction"), "cnn": ("probabilities",)}
 PRIMARY_SCALES = {"zero": 0.0, "tiny": 1e-4, "huge": 1e4}
 """What the primary capsules' weights are multiplied by, so that s.s is 0, about epsilon, very large."""
 STEPS = (1, 1_000, 100_000)  # of which each is taken by itself, from drawn moments
+_ROUNDING = 0.52  # of the distance to the next number: half of it, and a little for what is rounded in between
 _LATEST = 2**24  # above it, float32 has no longer every whole number
 
 
@@ -35,11 +37,13 @@ class Value(NamedTuple):
 class Moved(NamedTuple):
     """How far a weight moved in a step, and how far Adam's rule moves it, given the moments after the step.
 
-    Everyone's own moments: where a gradient is nothing but rounding, Adam makes a full step of it all the same.
+    Everyone's own moments: where a gradient is nothing but rounding, Adam makes a full step of it all the same. `rounding` is
+    what a weight of its size and precision cannot but be off by.
     """
 
     found: np.ndarray | None
     rule: np.ndarray
+    rounding: np.ndarray
 
 
 class Ranked(NamedTuple):
@@ -92,10 +96,10 @@ def one_batch(impl: Impl, at: Setting) -> Values:
 def starts(at: Setting) -> list[tuple[int, Weights, Moments | None]]:
     """Of L5: the number of the step, and the weights and the moments before it.
 
-    Beside `STEPS`, the step at which the learning rate has come down to its floor. Biases are zero before the first: in
-    float32, what a weight near one moves by is little but rounding; what a zero moves by is exact.
+    Beside `STEPS`, the step at which the learning rate has come down to its floor. Biases behind the convolutions are zero
+    before the first: in float32, what a weight near one moves by is little but rounding; what a zero moves by is exact.
     """
-    from_zero = {name: 0 * w if name.endswith(".b") else w for name, w in at.probe.items()}
+    from_zero = {name: 0 * w if re.match(r"(digit|dec\d|fc\d)\.b", name) else w for name, w in at.probe.items()}
     begun: list[tuple[int, Weights, Moments | None]] = [(STEPS[0], from_zero, None)]
     later = [*STEPS[1:], *floor_step(at.optim)]
     for index, step in enumerate(later, start=1):
@@ -126,9 +130,7 @@ def first_step(impl: Impl, at: Setting) -> Values:
     yield from _evaluated(impl, at, "evaluation", "L5")
 
 
-def _one_step(
-    impl: Impl, at: Setting, step: int, weights: Weights, moments: Moments | None, offset: int
-) -> Values:
+def _one_step(impl: Impl, at: Setting, step: int, weights: Weights, moments: Moments | None, offset: int) -> Values:
     impl.load(weights, moments)
     before = impl.dump()
     yield from _trained("L5", "loss", impl, at, f"@{step}", at.images_a_step, offset)
@@ -144,8 +146,9 @@ def _one_step(
 def moved(name: str, before: Weights, after: Weights, moments: Moments, optim: OptimSpec) -> Moved:
     """Of one weight; nothing is found where a name is missing."""
     if not all(name in part for part in (before, after, moments.first, moments.second)):
-        return Moved(None, np.zeros(1))
-    return Moved(after[name].astype(np.float64) - before[name], adam_update(moments, name, optim))
+        return Moved(None, np.zeros(1), np.zeros(1))
+    w, rule = after[name], adam_update(moments, name, optim)
+    return Moved(w.astype(np.float64) - before[name], rule, _ROUNDING * np.spacing(np.abs(w)))
 
 
 def trajectory(impl: Impl, at: Setting) -> Values:
@@ -160,7 +163,6 @@ def trajectory(impl: Impl, at: Setting) -> Values:
     yield from _evaluated(impl, at, "evaluation")
     yield Value("L6", "exact", "evaluation.weights", apart(before[0], impl.dump()))
     yield Value("L6", "exact", "evaluation.moments", moments_apart(before[1], impl.dump_moments()))
-    yield from _evaluated(impl, at, "again")
     yield from _trained("L6", "trajectory", impl, at, "after.", at.images_a_step, 0)
     yield from _evaluated(impl, at, "stepped")
     impl.load(_undecided(at))
@@ -170,10 +172,11 @@ def trajectory(impl: Impl, at: Setting) -> Values:
     impl.load(at.initial)
     for step in range(1, at.steps + 1):
         images = at.images_a_step if step % 2 else max(1, at.images_a_step // 2)
-        yield from _trained("L6", "trajectory", impl, at, f"step{step}.", images, (step - 1) * at.images_a_step)
+        offset = (step - 1) * at.images_a_step
+        yield from _trained("L6", "trajectory", impl, at, f"step{step}.", images, offset, gentle=True)
     if at.fills:
-        images = 2 * at.images_a_step + (at.images_a_step + 1) // 2
-        yield from _trained("L6", "trajectory", impl, at, "epoch.", images, 0)
+        images = at.images_a_step + (at.images_a_step + 1) // 2
+        yield from _trained("L6", "trajectory", impl, at, "epoch.", images, 0, gentle=True)
     yield from _evaluated(impl, at, "trained")
 
 
@@ -183,13 +186,15 @@ def _undecided(at: Setting) -> Weights:
     return {name: 0 * w if name.startswith(f"{last}.") else w for name, w in at.probe.items()}
 
 
-def _trained(level: str, kind: str, impl: Impl, at: Setting, mark: str, images: int, offset: int) -> Values:
+def _trained(
+    level: str, kind: str, impl: Impl, at: Setting, mark: str, images: int, offset: int, gentle: bool = False
+) -> Values:
     """What `train` tells of an epoch: `mark` is put before the names, or, if it begins with "@", behind them."""
 
     def name(what: str) -> str:
         return what + mark if mark.startswith("@") else mark + what
 
-    plan = at.plan(images, offset)
+    plan = at.plan(images, offset, gentle)
     totals: TrainTotals = impl.train(plan)
     yield Value(level, "exact", name("count"), totals.count / at.repeat)
     for term in at.model.loss_terms:
@@ -204,7 +209,9 @@ def _evaluated(impl: Impl, at: Setting, name: str, level: str = "L6") -> Values:
     images, labels = at.evaluated()
     totals: EvalTotals = impl.evaluate(images, labels)
     yield from _named(level, "trajectory", name, totals.loss, at.model.loss_terms)
-    yield Value(level, "ranked", f"{name}.predicted", Ranked(totals.predicted, len(labels), getattr(impl, "scores", None)))
+    yield Value(
+        level, "ranked", f"{name}.predicted", Ranked(totals.predicted, len(labels), getattr(impl, "scores", None))
+    )
 
 
 def apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:

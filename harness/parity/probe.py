@@ -98,9 +98,12 @@ def _steep(weights: Weights) -> Weights:
 def probe_moments(weights: Weights, step: int) -> Moments:
     """Adam's state after `step` steps of gradients of about 0.01."""
     generator = np.random.Generator(np.random.Philox(key=[step, zlib.crc32(b"moments")]))
-    first = {name: (0.01 * generator.standard_normal(w.shape)).astype(w.dtype) for name, w in weights.items()}
-    second = {name: (1e-4 * generator.uniform(0.5, 2, w.shape)).astype(w.dtype) for name, w in weights.items()}
-    return Moments(step, first, second)
+
+    def drawn(low: float, high: float) -> Weights:
+        span, least = np.float32(high - low), np.float32(low)
+        return {name: generator.random(w.shape, np.float32) * span + least for name, w in weights.items()}
+
+    return Moments(step, drawn(-0.02, 0.02), drawn(0.5e-4, 2e-4))
 
 
 def adam_update(moments: Moments, name: str, optim: OptimSpec) -> np.ndarray:

@@ -15,6 +15,9 @@ from harness.plans import kept_units, overlays
 from harness.spec import EpochPlan, ModelSpec, OptimSpec, Weights
 
 
+_LITTLE = 5  # shifts, the first, are by at most two pixels
+
+
 @dataclass(frozen=True)
 class Setting:
     """Where everyone is compared: `images` uint8 (N, H, W, C) and `labels` (N,) as staged, weights, `steps` of a trajectory.
@@ -71,17 +74,19 @@ class Setting:
         """The labels of `shown`."""
         return self.labels[self.shown_indices]
 
-    def plan(self, images: int, offset: int = 0) -> EpochPlan:
+    def plan(self, images: int, offset: int = 0, gentle: bool = False) -> EpochPlan:
         """`images` of those shown, from the one at `offset` on, over and over, each time shifted in another way.
 
         A step has `images_a_step` of them, `repeat` times; the last step may have fewer. Where the model has dropout, units
-        are dropped, other ones each time.
+        are dropped, other ones each time. A gentle plan moves by little, and has no black image: at the initial weights, whose
+        biases are zero, every ReLU's input would be nothing but rounding.
         """
         numbers = np.arange(offset, offset + images)
-        order = self.shown_indices[numbers % len(self.shown_indices)]
+        shown = self.shown_indices[~self._is_black] if gentle else self.shown_indices
+        order = shown[numbers % len(shown)]
         # of several digits, each in a way of its own
         turns = (numbers[:, None] + 7 * np.arange(self.model.overlaid)).reshape(order.shape)
-        shifts = self._shifts[turns % len(self._shifts)]
+        shifts = self._shifts[turns % (_LITTLE if gentle else len(self._shifts))]
         generator = np.random.Generator(np.random.Philox(key=[images + offset, zlib.crc32(b"dropout")]))
         kept = kept_units(generator, self.model, images)
         batch = self.images_a_step * self.repeat if self.fills else self.batch
@@ -89,12 +94,17 @@ class Setting:
         return EpochPlan(self._whole(order.astype(np.int32)), self._whole(shifts), batch, kept)
 
     @cached_property
+    def _is_black(self) -> np.ndarray:
+        """(B,): whether there is nothing on what is shown."""
+        return ~self.shown.reshape(len(self.shown_indices), -1).any(1)
+
+    @cached_property
     def _shifts(self) -> np.ndarray:
         """In every direction by little and by half an image, and to the last row and column and beyond."""
         height, width = (min(side, 127) for side in self.model.image[:2])
         half_up, half_left = height // 2, width // 2
         return np.array(
-            [(0, 0), (1, -2), (-1, 2), (half_up, -half_left), (-half_up, half_left), (2, 1), (-2, -1), (height - 1, 0),
+            [(0, 0), (1, -2), (-1, 2), (2, 1), (-2, -1), (half_up, -half_left), (-half_up, half_left), (height - 1, 0),
              (1 - height, 1), (0, width - 1), (-1, 1 - width), (0, -width), (height, 0)], np.int8,
         )  # fmt: skip
 
