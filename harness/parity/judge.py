@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.parity.check import Check, compare
-from harness.parity.measure import Counted, Moved, Ranked, Value
+from harness.parity.measure import Counted, Decoded, Moved, Ranked, Value
 from harness.parity.tolerances import bound, spared
 
 _RELUS = 1.5  # the gradients of several ReLUs need not add up
@@ -22,14 +22,20 @@ def judged(
 
     `slack` is how much of each element hangs on inputs of ReLUs that are next to zero.
     """
-    if isinstance(found.value, Ranked | Counted):
-        return replace(_decided(precision, found, exact, twin), kind=found.kind)
+    if isinstance(exact.value, Ranked):
+        return replace(_ranked(precision, found, exact.value, twin), kind=found.kind)
+    if isinstance(exact.value, Counted):
+        return replace(_counted(precision, found, exact.value, twin), kind=found.kind)
+    note = None
+    if isinstance(exact.value, Decoded):
+        (found, exact, twin), note = _decoded(precision, found, exact, twin)
     share = spared(found.kind, precision)
     error = _compared(twin, exact, share).rel_err if twin else 0.0
     # a twin that overflows allows nothing
     tolerance = bound(found.kind, precision, error if math.isfinite(error) else 0.0)
     check = replace(_compared(found, exact, share), tolerance=tolerance, kind=found.kind)
-    return check if check.ok or slack is None else _beyond(check, found, exact, slack)
+    check = check if check.ok or slack is None else _beyond(check, found, exact, slack)
+    return check if check.note else replace(check, note=note)
 
 
 def _compared(found: Value, exact: Value, share: float) -> Check:
@@ -52,54 +58,75 @@ def _beyond(check: Check, found: Value, exact: Value, slack: np.ndarray) -> Chec
     return replace(left, note="ReLUs next to zero excused") if left.ok else check
 
 
-def _decided(precision: str, found: Value, exact: Value, twin: Value | None) -> Check:
-    scores, tolerance = exact.value.scores, bound("exact", precision)  # type: ignore[attr-defined]
-    error = compare("", "", twin.value.scores, scores, 1.0).rel_err if twin else 0.0  # type: ignore[attr-defined]
-    share = bound("forward", precision, error if math.isfinite(error) else 0.0)
-    margin = _NEAR * share * float(np.abs(scores).max(initial=0))
-    if isinstance(found.value, Counted):
-        return _counted(found, exact, margin, tolerance)
-    return _ranked(found, scores, margin, tolerance)
+def _margin(precision: str, scores: np.ndarray, twin: np.ndarray | None) -> float:
+    """How far apart two scores may be and still be as good as equal."""
+    error = 0.0 if twin is None else compare("", "", twin, scores, 1.0).rel_err
+    tolerance = bound("forward", precision, error if math.isfinite(error) else 0.0)
+    return _NEAR * tolerance * float(np.abs(scores).max(initial=0))
 
 
-def _counted(found: Value, exact: Value, margin: float, tolerance: float) -> Check:
+def _near(scores: np.ndarray, digits: int, margin: float, ordered: bool = False) -> np.ndarray:
+    """(N,): whether an image's `digits` winners are near the next; or, where their order counts, near each other."""
+    best = -np.sort(-scores, axis=1)
+    gaps = (best[:, :-1] - best[:, 1:])[:, 0 if ordered else digits - 1 : digits]
+    return (gaps <= margin).any(1)
+
+
+def _decoded(
+    precision: str, found: Value, exact: Value, twin: Value | None
+) -> tuple[tuple[Value, Value, Value | None], str | None]:
+    """The reconstructions of those images whose longest capsules the specification is sure of."""
+    pixels, scores = exact.value  # type: ignore[misc]
+    values = [value and value._replace(value=value.value.pixels) for value in (found, exact, twin)]  # type: ignore[attr-defined]
+    count = 0
+    if pixels is not None and scores is not None:
+        digits = pixels.shape[1] if pixels.ndim == 5 else 1
+        margin = _margin(precision, scores, twin.value.scores if twin else None)  # type: ignore[attr-defined]
+        sure = ~_near(scores, digits, margin, ordered=True)
+        count = int((~sure).sum())
+        if count:
+            values = [
+                value._replace(value=value.value[sure]) if value and np.shape(value.value)[:1] == sure.shape else value
+                for value in values
+            ]
+    return tuple(values), f"{count} near ties excused" if count else None  # type: ignore[return-value]
+
+
+def _counted(precision: str, found: Value, exact: Counted, twin: Value | None) -> Check:
     """Images whose winners are near others may count or not."""
     assert isinstance(found.value, Counted)
-    assert isinstance(exact.value, Counted)
-    assert exact.value.scores is not None
-    digits = 1 if exact.value.labels.ndim == 1 else exact.value.labels.shape[1]
-    ordered = -np.sort(-exact.value.scores, axis=1)
-    near = int((ordered[:, digits - 1] - ordered[:, digits] <= margin).sum()) if ordered.shape[1] > digits else 0
-    check = compare(found.level, found.name, found.value.correct, exact.value.correct, tolerance)
-    if not check.ok and abs(found.value.correct - exact.value.correct) <= near:
+    assert exact.scores is not None
+    margin = _margin(precision, exact.scores, twin.value.scores if twin else None)  # type: ignore[attr-defined]
+    near = int(_near(exact.scores, 1 if exact.labels.ndim == 1 else exact.labels.shape[1], margin).sum())
+    check = compare(found.level, found.name, found.value.correct, exact.correct, bound("exact", precision))
+    if not check.ok and abs(found.value.correct - exact.correct) <= near:
         return replace(check, rel_err=0.0, note=f"{near} near ties excused")
     return check
 
 
-def _ranked(found: Value, scores: np.ndarray, margin: float, tolerance: float) -> Check:
+def _ranked(precision: str, found: Value, exact: Ranked, twin: Value | None) -> Check:
     """Every image's classes: the specification's, or others whose scores are as good."""
     assert isinstance(found.value, Ranked)
+    assert exact.scores is not None
+    level, name, tolerance = found.level, found.name, bound("exact", precision)
     classes, images = np.asarray(found.value.classes), found.value.images
-    expected = np.argsort(-scores, axis=1, kind="stable")[:, : classes.shape[1] if classes.ndim == 2 else 1]
-    expected = np.tile(expected, (images // len(scores), 1))
-    shape = (images, *classes.shape[1:2])
+    shape = (images, *exact.classes.shape[1:])
     if classes.shape != shape or not np.issubdtype(classes.dtype, np.integer):
         note = f"shape {classes.shape}, {classes.dtype}, expected {shape}, integers"
-        return Check(found.level, found.name, math.inf, tolerance, note=note)
-    flat = classes.reshape(images, -1)
-    valid = (flat >= 0) & (flat < scores.shape[1])
-    all_scores = np.tile(scores, (images // len(scores), 1))
-    loss = np.take_along_axis(all_scores, expected, 1) - np.take_along_axis(all_scores, np.where(valid, flat, 0), 1)
-    twice = (np.sort(flat, axis=1)[:, 1:] == np.sort(flat, axis=1)[:, :-1]).any(1, keepdims=True)
-    differs = flat != expected
-    wrong = (differs & ((np.abs(loss) > margin) | ~valid)) | (twice & differs)
+        return Check(level, name, math.inf, tolerance, note=note)
+    times = images // len(exact.scores)
+    scores = np.tile(exact.scores, (times, 1))
+    expected, chosen = np.tile(exact.classes.reshape(len(exact.scores), -1), (times, 1)), classes.reshape(images, -1)
+    valid = (chosen >= 0) & (chosen < scores.shape[1])
+    lost = np.take_along_axis(scores, expected, 1) - np.take_along_axis(scores, np.where(valid, chosen, 0), 1)
+    ordered, differs = np.sort(chosen, axis=1), chosen != expected
+    twice = (ordered[:, 1:] == ordered[:, :-1]).any(1, keepdims=True)
+    margin = _margin(precision, exact.scores, twin.value.scores if twin else None)  # type: ignore[attr-defined]
+    wrong = differs & ((np.abs(lost) > margin) | ~valid | twice)
     if wrong.any():
         place = np.unravel_index(int(wrong.argmax()), wrong.shape)
         note = f"{int(wrong.any(1).sum())} of {images} images predicted otherwise"
-        return Check(
-            found.level, found.name, math.inf, tolerance, tuple(map(int, place)), float(flat[place]),
-            float(expected[place]), note,
-        )  # fmt: skip
+        where = (int(place[0]), int(place[1]))
+        return Check(level, name, math.inf, tolerance, where, float(chosen[place]), float(expected[place]), note)
     excused = int(differs.any(1).sum())
-    note = f"{excused} of {images} images excused: near ties" if excused else None
-    return Check(found.level, found.name, 0.0, tolerance, note=note)
+    return Check(level, name, 0.0, tolerance, note=f"{excused} near ties excused" if excused else None)

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.parity.probe import adam_update, probe_moments
 from harness.parity.setting import Setting
-from harness.spec import EvalTotals, Impl, Moments, OptimSpec, TrainTotals, Weights
+from harness.spec import EvalTotals, Impl, Moments, OptimSpec, Outputs, TrainTotals, Weights
 
 CAPSULES = ("digit", "lengths", "coupling")
 OUTPUTS = {"capsnet": (*CAPSULES, "reconstruction"), "cnn": ("probabilities",)}
@@ -44,6 +44,13 @@ class Moved(NamedTuple):
     found: np.ndarray | None
     rule: np.ndarray
     rounding: np.ndarray
+
+
+class Decoded(NamedTuple):
+    """Reconstructions (N, ...) from the longest capsules, and the lengths (N, J) that decided which these are."""
+
+    pixels: np.ndarray | None
+    scores: np.ndarray | None
 
 
 class Ranked(NamedTuple):
@@ -102,6 +109,8 @@ def starts(at: Setting) -> list[tuple[int, Weights, Moments | None]]:
     from_zero = {name: 0 * w if re.match(r"(digit|dec\d|fc\d)\.b", name) else w for name, w in at.probe.items()}
     begun: list[tuple[int, Weights, Moments | None]] = [(STEPS[0], from_zero, None)]
     later = [*STEPS[1:], *floor_step(at.optim)]
+    if at.is_large:  # the second and the last will do
+        later = [later[0], later[-1]]
     for index, step in enumerate(later, start=1):
         weights = list(at.probes.values())[-(index % len(at.probes))]
         begun.append((step, weights, probe_moments(weights, step - 1)))
@@ -152,32 +161,29 @@ def moved(name: str, before: Weights, after: Weights, moments: Moments, optim: O
 
 
 def trajectory(impl: Impl, at: Setting) -> Values:
-    """L6: evaluations of several batches, the last incomplete, which change nothing; training from the initial weights.
+    """L6: training from the initial weights, every other batch incomplete, and evaluations before, within and after it.
 
-    In training every other batch is incomplete; then an epoch of several batches, and an evaluation again. Where a batch
-    is not filled by repeating its images, that epoch is left out: it would be of many different images.
+    The first evaluation is of several batches, the last incomplete, and changes nothing. The last two steps are an epoch of
+    two batches. Where a batch is not filled by repeating its images, they are by themselves: it would be of many different
+    images.
     """
-    even = list(at.probes.values())[len(at.probes) // 2]
-    impl.load(even, probe_moments(even, 10))
+    impl.load(at.initial)
     before = impl.dump(), impl.dump_moments()
-    yield from _evaluated(impl, at, "evaluation")
+    yield from _evaluated(impl, at, "evaluation", of_several=True)
     yield Value("L6", "exact", "evaluation.weights", apart(before[0], impl.dump()))
     yield Value("L6", "exact", "evaluation.moments", moments_apart(before[1], impl.dump_moments()))
-    yield from _trained("L6", "trajectory", impl, at, "after.", at.images_a_step, 0)
-    yield from _evaluated(impl, at, "stepped")
+    for step in range(1, at.steps + 1):
+        images, offset = at.images_a_step if step % 2 else max(1, at.images_a_step // 2), (step - 1) * at.images_a_step
+        if at.fills and step == at.steps - 1:
+            images += at.images_a_step // 2 + 1
+            yield from _trained("L6", "trajectory", impl, at, "epoch.", images, offset, gentle=True)
+            break
+        yield from _trained("L6", "trajectory", impl, at, f"step{step}.", images, offset, gentle=True)
+        if step == 1:
+            yield from _evaluated(impl, at, "stepped")
+    yield from _evaluated(impl, at, "trained")
     impl.load(_undecided(at))
     yield Value("L6", "exact", "tie.predicted", impl.evaluate(at.shown[:1], at.classes[:1]).predicted)
-    if not at.steps:
-        return
-    impl.load(at.initial)
-    for step in range(1, at.steps + 1):
-        images = at.images_a_step if step % 2 else max(1, at.images_a_step // 2)
-        offset = (step - 1) * at.images_a_step
-        yield from _trained("L6", "trajectory", impl, at, f"step{step}.", images, offset, gentle=True)
-    if at.fills:
-        images = at.images_a_step + (at.images_a_step + 1) // 2
-        yield from _trained("L6", "trajectory", impl, at, "epoch.", images, 0, gentle=True)
-    yield from _evaluated(impl, at, "trained")
 
 
 def _undecided(at: Setting) -> Weights:
@@ -205,8 +211,8 @@ def _trained(
     )  # fmt: skip
 
 
-def _evaluated(impl: Impl, at: Setting, name: str, level: str = "L6") -> Values:
-    images, labels = at.evaluated()
+def _evaluated(impl: Impl, at: Setting, name: str, level: str = "L6", of_several: bool = False) -> Values:
+    images, labels = at.evaluated(of_several)
     totals: EvalTotals = impl.evaluate(images, labels)
     yield from _named(level, "trajectory", name, totals.loss, at.model.loss_terms)
     yield Value(
@@ -229,4 +235,7 @@ def moments_apart(one: Moments, other: Moments) -> float:
 
 def _named(level: str, kind: str, prefix: str, values: object, names: Sequence[str], mark: str = "") -> Values:
     for name in names:
-        yield Value(level, kind, f"{prefix}.{name}{mark}", getattr(values, name))
+        value = getattr(values, name)
+        if isinstance(values, Outputs) and name == "reconstruction":
+            value = Decoded(value, values.lengths)
+        yield Value(level, kind, f"{prefix}.{name}{mark}", value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from harness import registry
 from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ModelSpec, Moments, OptimSpec, Runtime, Weights
 from harness.weights import initial_weights
 
-EXAMPLES = 16  # different images in a step, at most
+EXAMPLES = 8  # different images in a step, at most
 _CAPSULES = 1152  # of the paper's model
 _STEEP = 2.0**10  # a power of two changes no digit
-_ROUNDS = 4  # of fitting lengths: routing follows what is fitted
+_FITTED, _ROUNDS = 6, 3  # images and rounds of fitting lengths: routing follows what is fitted
 
 
 def image_count(batch: int) -> int:
@@ -35,13 +36,10 @@ def probes(model: ModelSpec, seed: int, images: np.ndarray) -> dict[str, Weights
     decided = probe_weights(model, seed)
     if model.kind != "capsnet":
         return {"decided": decided, "graded": _steep(decided)}
-    grades = np.linspace(0.03, 0.97, model.classes)
-    graded = _with_lengths(model, decided, images, grades)
-    return {
-        "decided": decided,
-        "even": _with_lengths(model, decided, images, np.full(model.classes, 0.5)),
-        "graded": _steep(graded),
-    }
+    even, graded = _with_lengths(
+        model, decided, images[-_FITTED:], np.full(model.classes, 0.5), np.linspace(0.03, 0.97, model.classes)
+    )
+    return {"decided": decided, "even": even, "graded": _steep(graded)}
 
 
 def probe_weights(model: ModelSpec, seed: int) -> Weights:
@@ -60,23 +58,25 @@ def probe_weights(model: ModelSpec, seed: int) -> Weights:
     return weights
 
 
-def _with_lengths(model: ModelSpec, weights: Weights, images: np.ndarray, lengths: np.ndarray) -> Weights:
-    """`weights` with each class's DigitCaps matrices scaled so that its capsules are about as long as in `lengths`."""
+def _with_lengths(
+    model: ModelSpec, weights: Weights, images: np.ndarray, *lengths: np.ndarray
+) -> Generator[Weights]:
+    """`weights` with each class's DigitCaps matrices scaled so that its capsules are about as long as in each of `lengths`."""
     specification: Any = registry.load(registry.resolve("numpy"))(model, OptimSpec(), Runtime(precision="fp64"))
     specification.load(weights)
-    acts: Any = specification._forward(images)
-    wanted = np.sqrt(lengths / (1 - lengths))  # |s|, of a squash to that length
-    scale = np.ones(model.classes)
-    for _ in range(_ROUNDS):
-        bias = scale[:, None] * weights["digit.b"] if model.digit_bias else None
-        _, s, _ = specification.net.F.route(scale[:, None, None] * acts.u_hat, model.routing, bias)[-1]
-        scale *= wanted / np.median(np.sqrt((s * s).sum(-1)), axis=0)
-    scaled = dict(weights)
-    for name, axis in (("digit.w", 1), ("digit.b", 0)):
-        if name in scaled:
-            shape = [-1 if each == axis else 1 for each in range(scaled[name].ndim)]
-            scaled[name] = scaled[name] * scale.astype(np.float32).reshape(shape)
-    return scaled
+    u_hat: Any = specification._forward(images).u_hat
+    for each in lengths:
+        wanted = np.sqrt(each / (1 - each))  # |s|, of a squash to that length
+        scale = np.ones(model.classes)
+        for _ in range(_ROUNDS):
+            bias = scale[:, None] * weights["digit.b"] if model.digit_bias else None
+            _, s, _ = specification.net.F.route(scale[:, None, None] * u_hat, model.routing, bias)[-1]
+            scale *= wanted / np.median(np.sqrt((s * s).sum(-1)), axis=0)
+        factors = scale.astype(np.float32)
+        own = {"digit.w": weights["digit.w"] * factors[:, None, None]}
+        if model.digit_bias:
+            own["digit.b"] = weights["digit.b"] * factors[:, None]
+        yield weights | own
 
 
 def _steep(weights: Weights) -> Weights:

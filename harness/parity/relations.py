@@ -52,25 +52,25 @@ def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]
     """L5: a step of a whole batch of different images against two of its halves, their images in the opposite order.
 
     Losses and the numbers of right images add up, and so do gradients, which Adam's first moment shows. `checks` of L4 say
-    how well a gradient is known at all.
+    how well a gradient is known at all. Of a large model, against the same step in the opposite order.
     """
     probe = list(at.probes)[len(at.probes) // 2]
     plan = _drawn_plan(at, at.batch, at.batch)
-    parts = [_some(plan, np.arange(at.batch)[half][::-1]) for half in (slice(at.batch // 2), slice(at.batch // 2, None))]
-    runs = [_step(impl, at.probes[probe], part) for part in (plan, *(part for part in parts if len(part.order)))]
-    (whole, gradient, before), *halves = runs
-    counts = [totals.count for totals, _, _ in halves]
+    backwards = np.arange(at.batch)[::-1]
+    cuts = [] if at.is_large or at.batch == 1 else [at.batch // 2]
+    parts = [_some(plan, places) for places in np.split(backwards, cuts)]
+    runs = [_step(impl, at.probes[probe], part) for part in (plan, *parts)]
+    (whole, gradient, _), *others = runs
+    counts = [totals.count for totals, _, _ in others]
     yield _check("whole.count", whole.count, float(sum(counts)), bound("exact", precision))
     yield _check("whole.dump", max(distance for _, _, distance in runs), 0.0, bound("exact", precision))
-    yield from _sums("L5", "whole", at, whole, [totals for totals, _, _ in halves], "loss", precision)
+    yield from _sums("L5", "whole", at, whole, [totals for totals, _, _ in others], "loss", precision)
     known = {check.name: check.tolerance for check in checks if check.level == "L4"}
     for name, found in gradient.items():
-        expected = sum(count * part[name].astype(np.float64) for count, (_, part, _) in zip(counts, halves, strict=True))
+        expected = sum(count * part[name].astype(np.float64) for count, (_, part, _) in zip(counts, others, strict=True))
         mark = "" if at.probes[probe] is at.probe else f"@{probe}"
         tolerance = _LOOSER * max(known.get(f"grad.{name}{mark}", 0.0), bound("grad", precision))
-        check = compare(
-            "L5", f"whole.{name}", found, expected / at.batch, tolerance, spared("grad", precision)
-        )  # fmt: skip
+        check = compare("L5", f"whole.{name}", found, expected / at.batch, tolerance, spared("grad", precision))
         yield replace(check, kind="grad")
 
 
@@ -84,31 +84,21 @@ def _step(impl: Impl, weights: Weights, plan: EpochPlan) -> tuple[TrainTotals, W
 
 
 def evaluation(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
-    """L6: an evaluation of whole batches of different images, and of the same in another order, beside other images.
+    """L6: an evaluation of a whole batch of different images, and of the same in the opposite order, some beside others.
 
-    Each image's classes stay the same, and the losses are the mean of those of the parts.
+    Each image's classes stay the same, and so does the mean of the losses.
     """
     impl.load(list(at.probes.values())[len(at.probes) // 2])
-    indices = _drawn_plan(at, at.batch + max(1, at.batch // 3), at.batch).order
-    images, labels = at.images[indices], at.labels[indices]
-    first = impl.evaluate(images, labels)
-    turned = [*range(len(labels) - 1, at.batch // 2, -1)], [*range(at.batch // 2, -1, -1)]
-    others = [impl.evaluate(images[some], labels[some]) for some in turned if some]
-    turned = [some for some in turned if some]
-    classes = np.asarray(first.predicted)
-    differ = 0
-    for some, other in zip(turned, others, strict=True):
-        if np.shape(other.predicted) != (len(some), *at.model.several):
-            differ = math.inf
-            break
-        differ += int((np.asarray(other.predicted) != classes[some]).reshape(len(some), -1).any(1).sum())
-    # a near tie may be decided otherwise in another place: the specification has excused few, so no more than a hundredth
-    allowed = 0 if precision == "fp64" else max(1, len(labels) // 100)
-    yield replace(_check("order.predicted", float(differ), 0.0, allowed + 0.5), level="L6")
+    indices = _drawn_plan(at, at.batch, at.batch).order
+    first, other = (impl.evaluate(at.images[some], at.labels[some]) for some in (indices, indices[::-1]))
+    one, two = np.asarray(first.predicted), np.asarray(other.predicted)
+    differ = math.inf if one.shape != two.shape else float((one != two[::-1]).reshape(len(one), -1).any(1).sum())
+    # a near tie may be decided otherwise in another place
+    allowed = 0 if precision == "fp64" else max(1, at.batch // 100)
+    yield replace(_check("order.predicted", differ, 0.0, allowed + 0.5), level="L6")
     for term in at.model.loss_terms:
-        parts = [len(some) * getattr(other.loss, term) for some, other in zip(turned, others, strict=True)]
         tolerance = _LOOSER * bound("trajectory", precision)
-        check = _check(f"order.{term}", getattr(first.loss, term), sum(parts) / len(labels), tolerance)
+        check = _check(f"order.{term}", getattr(first.loss, term), getattr(other.loss, term), tolerance)
         yield replace(check, level="L6", kind="trajectory")
 
 

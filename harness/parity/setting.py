@@ -13,8 +13,10 @@ from harness.parity.inputs import chosen
 from harness.parity.probe import image_count
 from harness.plans import kept_units, overlays
 from harness.spec import EpochPlan, ModelSpec, OptimSpec, Weights
+from harness.weights import parameter_count
 
 
+_LARGE = 1_000_000  # parameters
 _LITTLE = 5  # shifts, the first, are by at most two pixels
 
 
@@ -48,6 +50,11 @@ class Setting:
     @property
     def repeat(self) -> int:
         return self.batch // self.images_a_step if self.whole else 1
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a step takes so long that some of what is compared has to do for all."""
+        return parameter_count(self.model) > _LARGE
 
     @property
     def fills(self) -> bool:
@@ -114,10 +121,11 @@ class Setting:
         parts = [examples[first : first + step] for first in range(0, len(examples), step)]
         return np.concatenate([np.concatenate([part] * self.repeat) for part in parts])
 
-    def evaluated(self) -> tuple[UInt8[np.ndarray, "N *K H W C"], Int[np.ndarray, " N *K"]]:
-        """Images and labels to evaluate: those shown; of whole batches several, the last incomplete."""
-        count = len(self.shown_indices)
+    def evaluated(self, of_several: bool) -> tuple[UInt8[np.ndarray, "N *K H W C"], Int[np.ndarray, " N *K"]]:
+        """Images and labels to evaluate: those shown; `of_several` whole batches, so often that the last is incomplete."""
+        count, times = len(self.shown_indices), 1
         count -= count % self.batch == 0  # of which no multiple has an incomplete batch
-        times = self.batch // count + 1 if self.whole else 1
-        times += self.whole and times * count % self.batch == 0
+        if self.whole and of_several:
+            times = self.batch // count + 1
+            times += times * count % self.batch == 0
         return np.concatenate([self.shown[:count]] * times), np.concatenate([self.classes[:count]] * times)
