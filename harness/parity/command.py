@@ -103,9 +103,7 @@ def parity(request: Request, tell: Tell) -> Outcome:
         trials = [_trial(suite, model, impl, precision) for impl in impls for precision in precisions]
         _refuse(trials)
     with log_folder(request.out, "parity") as folder:
-        climbs = [
-            Climb(trial, request.level, request.time_limit_s, folder / _log_name(trial)) for trial in trials
-        ]
+        climbs = [Climb(trial, request.level, request.time_limit_s, folder / _log_name(trial)) for trial in trials]
         reports = run_climbs(climbs, tell)
     images = max(report.images for report in reports)
     uri = None

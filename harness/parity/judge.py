@@ -69,34 +69,44 @@ def _near(scores: np.ndarray, digits: int, margin: float, ordered: bool = False)
     """(N,): whether an image's `digits` winners are near the next; or, where their order counts, near each other."""
     best = -np.sort(-scores, axis=1)
     gaps = (best[:, :-1] - best[:, 1:])[:, 0 if ordered else digits - 1 : digits]
-    return (gaps <= margin).any(1)
+    return np.any(gaps <= margin, axis=1)
 
 
 def _decoded(
     precision: str, found: Value, exact: Value, twin: Value | None
 ) -> tuple[tuple[Value, Value, Value | None], str | None]:
     """The reconstructions of those images whose longest capsules the specification is sure of."""
-    pixels, scores = exact.value  # type: ignore[misc]
-    values = [value and value._replace(value=value.value.pixels) for value in (found, exact, twin)]  # type: ignore[attr-defined]
-    count = 0
-    if pixels is not None and scores is not None:
-        digits = pixels.shape[1] if pixels.ndim == 5 else 1
-        margin = _margin(precision, scores, twin.value.scores if twin else None)  # type: ignore[attr-defined]
-        sure = ~_near(scores, digits, margin, ordered=True)
-        count = int((~sure).sum())
-        if count:
-            values = [
-                value._replace(value=value.value[sure]) if value and np.shape(value.value)[:1] == sure.shape else value
-                for value in values
-            ]
-    return tuple(values), f"{count} near ties excused" if count else None  # type: ignore[return-value]
+    expected = _as_decoded(exact)
+    sure, count = None, 0
+    if expected.pixels is not None and expected.scores is not None:
+        digits = expected.pixels.shape[1] if expected.pixels.ndim == 5 else 1
+        near = _near(expected.scores, digits, _margin(precision, expected.scores, _scores(twin)), ordered=True)
+        sure, count = np.logical_not(near), int(near.sum())
+
+    def those(value: Value) -> Value:
+        pixels = _as_decoded(value).pixels
+        if sure is not None and count and pixels is not None and pixels.shape[:1] == sure.shape:
+            pixels = pixels[sure]
+        return value._replace(value=pixels)
+
+    note = f"{count} near ties excused" if count else None
+    return (those(found), those(exact), twin and those(twin)), note
+
+
+def _as_decoded(value: Value) -> Decoded:
+    assert isinstance(value.value, Decoded)
+    return value.value
+
+
+def _scores(twin: Value | None) -> np.ndarray | None:
+    return twin.value.scores if twin and isinstance(twin.value, Decoded | Counted | Ranked) else None
 
 
 def _counted(precision: str, found: Value, exact: Counted, twin: Value | None) -> Check:
     """Images whose winners are near others may count or not."""
     assert isinstance(found.value, Counted)
     assert exact.scores is not None
-    margin = _margin(precision, exact.scores, twin.value.scores if twin else None)  # type: ignore[attr-defined]
+    margin = _margin(precision, exact.scores, _scores(twin))
     near = int(_near(exact.scores, 1 if exact.labels.ndim == 1 else exact.labels.shape[1], margin).sum())
     check = compare(found.level, found.name, found.value.correct, exact.correct, bound("exact", precision))
     if not check.ok and abs(found.value.correct - exact.correct) <= near:
@@ -121,7 +131,7 @@ def _ranked(precision: str, found: Value, exact: Ranked, twin: Value | None) -> 
     lost = np.take_along_axis(scores, expected, 1) - np.take_along_axis(scores, np.where(valid, chosen, 0), 1)
     ordered, differs = np.sort(chosen, axis=1), chosen != expected
     twice = (ordered[:, 1:] == ordered[:, :-1]).any(1, keepdims=True)
-    margin = _margin(precision, exact.scores, twin.value.scores if twin else None)  # type: ignore[attr-defined]
+    margin = _margin(precision, exact.scores, _scores(twin))
     wrong = differs & ((np.abs(lost) > margin) | ~valid | twice)
     if wrong.any():
         place = np.unravel_index(int(wrong.argmax()), wrong.shape)

@@ -206,7 +206,6 @@ class Ladder:
         for each in self._specifications:
             self._prepare(each, self.at)
         yield from self._compared(single_steps)
-        yield from whole_batch(self.impl, self.at, self.precision, self.checks)
         if not self._make:
             return
         # what an optimiser does to a step depends neither on how large a batch is nor on rounding; eager is sooner done
@@ -226,6 +225,7 @@ class Ladder:
         return self._compared(measure, everyone[0], everyone[1:], at, prefix)
 
     def _trajectory(self) -> Iterator[Check]:
+        yield from whole_batch(self.impl, self.at, self.precision, self.checks)
         yield from self._compared(trajectory)
         yield from evaluation(self.impl, self.at, self.precision)
         if self._make and self.precision != "fp64":  # as it is timed
@@ -240,7 +240,9 @@ class Ladder:
         impl.compile(at.batch)
 
 
-def _slack(measure: Measure, specification: Any, at: Setting, names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _slack(
+    measure: Measure, specification: Any, at: Setting, names: Collection[str]
+) -> Iterator[tuple[str, np.ndarray]]:
     """How much of these values hangs on ReLUs next to zero: what they are if all of those pass, less what if none does."""
     if not names:
         return

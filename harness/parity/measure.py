@@ -161,13 +161,13 @@ def moved(name: str, before: Weights, after: Weights, moments: Moments, optim: O
 
 
 def trajectory(impl: Impl, at: Setting) -> Values:
-    """L6: training from the initial weights, every other batch incomplete, and evaluations before, within and after it.
+    """L6: an evaluation, a step, an evaluation; training from the initial weights, every other batch incomplete; another.
 
-    The first evaluation is of several batches, the last incomplete, and changes nothing. The last two steps are an epoch of
-    two batches. Where a batch is not filled by repeating its images, they are by themselves: it would be of many different
-    images.
+    The first evaluation is of several batches, the last incomplete, and changes nothing. It is at weights of which each image
+    has a winner of its own, and so is the step after it. The last two steps of training are an epoch of two batches; where a
+    batch is not filled by repeating its images, they are by themselves: it would be of many different images.
     """
-    impl.load(at.initial)
+    impl.load(list(at.probes.values())[len(at.probes) // 2])
     before = impl.dump(), impl.dump_moments()
     yield from _evaluated(impl, at, "evaluation", of_several=True)
     yield Value("L6", "exact", "evaluation.weights", apart(before[0], impl.dump()))
@@ -175,12 +175,13 @@ def trajectory(impl: Impl, at: Setting) -> Values:
     for step in range(1, at.steps + 1):
         images, offset = at.images_a_step if step % 2 else max(1, at.images_a_step // 2), (step - 1) * at.images_a_step
         if at.fills and step == at.steps - 1:
-            images += at.images_a_step // 2 + 1
+            images = at.images_a_step + (at.images_a_step + 1) // 2
             yield from _trained("L6", "trajectory", impl, at, "epoch.", images, offset, gentle=True)
             break
         yield from _trained("L6", "trajectory", impl, at, f"step{step}.", images, offset, gentle=True)
         if step == 1:
             yield from _evaluated(impl, at, "stepped")
+            impl.load(at.initial)
     yield from _evaluated(impl, at, "trained")
     impl.load(_undecided(at))
     yield Value("L6", "exact", "tie.predicted", impl.evaluate(at.shown[:1], at.classes[:1]).predicted)

@@ -58,9 +58,7 @@ def probe_weights(model: ModelSpec, seed: int) -> Weights:
     return weights
 
 
-def _with_lengths(
-    model: ModelSpec, weights: Weights, images: np.ndarray, *lengths: np.ndarray
-) -> Generator[Weights]:
+def _with_lengths(model: ModelSpec, weights: Weights, images: np.ndarray, *lengths: np.ndarray) -> Generator[Weights]:
     """`weights` with each class's DigitCaps matrices scaled so that its capsules are about as long as in each of `lengths`."""
     specification: Any = registry.load(registry.resolve("numpy"))(model, OptimSpec(), Runtime(precision="fp64"))
     specification.load(weights)

@@ -49,7 +49,7 @@ def kept(impl: Impl, probes: Sequence[Weights]) -> Iterator[tuple[str, float]]:
 
 
 def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]) -> Iterator[Check]:
-    """L5: a step of a whole batch of different images against two of its halves, their images in the opposite order.
+    """L6: a step of a whole batch of different images against two of its halves, their images in the opposite order.
 
     Losses and the numbers of right images add up, and so do gradients, which Adam's first moment shows. `checks` of L4 say
     how well a gradient is known at all. Of a large model, against the same step in the opposite order.
@@ -64,13 +64,15 @@ def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]
     counts = [totals.count for totals, _, _ in others]
     yield _check("whole.count", whole.count, float(sum(counts)), bound("exact", precision))
     yield _check("whole.dump", max(distance for _, _, distance in runs), 0.0, bound("exact", precision))
-    yield from _sums("L5", "whole", at, whole, [totals for totals, _, _ in others], "loss", precision)
+    yield from _sums("whole", at, whole, [totals for totals, _, _ in others], "loss", precision)
     known = {check.name: check.tolerance for check in checks if check.level == "L4"}
     for name, found in gradient.items():
-        expected = sum(count * part[name].astype(np.float64) for count, (_, part, _) in zip(counts, others, strict=True))
+        expected = sum(
+            count * part[name].astype(np.float64) for count, (_, part, _) in zip(counts, others, strict=True)
+        )
         mark = "" if at.probes[probe] is at.probe else f"@{probe}"
         tolerance = _LOOSER * max(known.get(f"grad.{name}{mark}", 0.0), bound("grad", precision))
-        check = compare("L5", f"whole.{name}", found, expected / at.batch, tolerance, spared("grad", precision))
+        check = compare("L6", f"whole.{name}", found, expected / at.batch, tolerance, spared("grad", precision))
         yield replace(check, kind="grad")
 
 
@@ -95,11 +97,11 @@ def evaluation(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
     differ = math.inf if one.shape != two.shape else float((one != two[::-1]).reshape(len(one), -1).any(1).sum())
     # a near tie may be decided otherwise in another place
     allowed = 0 if precision == "fp64" else max(1, at.batch // 100)
-    yield replace(_check("order.predicted", differ, 0.0, allowed + 0.5), level="L6")
+    yield _check("order.predicted", differ, 0.0, allowed + 0.5)
     for term in at.model.loss_terms:
         tolerance = _LOOSER * bound("trajectory", precision)
         check = _check(f"order.{term}", getattr(first.loss, term), getattr(other.loss, term), tolerance)
-        yield replace(check, level="L6", kind="trajectory")
+        yield replace(check, kind="trajectory")
 
 
 def blocks(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
@@ -116,48 +118,47 @@ def blocks(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
     for part in (_some(plan, np.arange(cut)), _some(plan, np.arange(cut, len(plan.order)))):
         parts.append(impl.train(part))
         impl.load(impl.dump(), impl.dump_moments())
-    yield replace(_check("blocks.count", whole.count, len(plan.order), bound("exact", precision)), level="L6")
-    yield from _sums("L6", "blocks", at, whole, parts, "trajectory", precision)
+    yield _check("blocks.count", whole.count, len(plan.order), bound("exact", precision))
+    yield from _sums("blocks", at, whole, parts, "trajectory", precision)
     again = impl.dump()
-    steps = _check("blocks.step", impl.dump_moments().step, STEPS, bound("exact", precision))
-    yield replace(steps, level="L6")
+    yield _check("blocks.step", impl.dump_moments().step, STEPS, bound("exact", precision))
     for name, w in end.items():
         moved = float(np.abs(again[name] - at.initial[name]).max(initial=0))
         distance = float(np.abs(w.astype(np.float64) - again[name]).max(initial=0))
         yield replace(
             _check(f"blocks.{name}", distance / moved if moved else distance, 0.0, _LOOSER * bound("grad", precision)),
-            level="L6", kind="grad",
-        )  # fmt: skip
+            kind="grad",
+        )
     images, labels = at.images[plan.order], at.labels[plan.order]
     long = impl.evaluate(images, labels)
     short = [impl.evaluate(images[:cut], labels[:cut]), impl.evaluate(images[cut:], labels[cut:])]
     joined = np.concatenate([part.predicted for part in short])
     differ = math.inf if joined.shape != np.shape(long.predicted) else float((joined != long.predicted).sum())
-    yield replace(_check("blocks.predicted", differ, 0.0, bound("exact", precision)), level="L6")
+    yield _check("blocks.predicted", differ, 0.0, bound("exact", precision))
     counts = (cut, len(labels) - cut)
     for term in at.model.loss_terms:
         mean = sum(n * getattr(part.loss, term) for n, part in zip(counts, short, strict=True)) / len(labels)
         tolerance = bound("trajectory", precision)
         check = _check(f"blocks.evaluation.{term}", getattr(long.loss, term), mean, tolerance)
-        yield replace(check, level="L6", kind="trajectory")
+        yield replace(check, kind="trajectory")
 
 
 def _sums(
-    level: str, name: str, at: Setting, whole: TrainTotals, parts: Sequence[TrainTotals], kind: str, precision: str
+    name: str, at: Setting, whole: TrainTotals, parts: Sequence[TrainTotals], kind: str, precision: str
 ) -> Iterator[Check]:
     """Losses are the mean of the parts', numbers of right images their sum; of float32, one near tie may go either way."""
     count = sum(part.count for part in parts)
     for term in at.model.loss_terms:
         mean = sum(part.count * getattr(part.loss, term) for part in parts) / count
         check = _check(f"{name}.{term}", getattr(whole.loss, term), mean, _LOOSER * bound(kind, precision))
-        yield replace(check, level=level, kind=kind)
+        yield replace(check, kind=kind)
     differ = abs(whole.correct - sum(part.correct for part in parts))
     allowed = 0 if precision == "fp64" else max(1, count // 100)
-    yield replace(_check(f"{name}.correct", float(differ), 0.0, allowed + 0.5), level=level)
+    yield _check(f"{name}.correct", float(differ), 0.0, allowed + 0.5)
 
 
 def _check(name: str, found: float, expected: float, tolerance: float) -> Check:
-    return compare("L5", name, found, expected, tolerance)
+    return compare("L6", name, found, expected, tolerance)
 
 
 def _drawn_plan(at: Setting, images: int, batch: int) -> EpochPlan:

@@ -15,7 +15,6 @@ from harness.plans import kept_units, overlays
 from harness.spec import EpochPlan, ModelSpec, OptimSpec, Weights
 from harness.weights import parameter_count
 
-
 _LARGE = 1_000_000  # parameters
 _LITTLE = 5  # shifts, the first, are by at most two pixels
 
@@ -26,7 +25,8 @@ class Setting:
 
     `batch` is what the implementation is compiled for. A step has `images_a_step` different images. The specification gets
     each of them once; an implementation, which is given `whole` batches, so often that every place of them is used: the
-    means are the same. Where the model's images show several digits, staged are the single ones, and `shown` is what is made of them.
+    means are the same. Where the model's images show several digits, staged are the single ones, and `shown` is what is
+    made of them.
     """
 
     model: ModelSpec
@@ -103,7 +103,7 @@ class Setting:
     @cached_property
     def _is_black(self) -> np.ndarray:
         """(B,): whether there is nothing on what is shown."""
-        return ~self.shown.reshape(len(self.shown_indices), -1).any(1)
+        return np.logical_not(self.shown.reshape(len(self.shown_indices), -1).any(axis=1))
 
     @cached_property
     def _shifts(self) -> np.ndarray:

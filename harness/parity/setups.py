@@ -17,7 +17,10 @@ STEPS = 10  # of the trajectory: from here on rounding grows about as fast as tr
 
 
 def command_ladder(
-    trial: Trial, implementation: Callable[..., Any], dataset: Dataset, watched: Callable[[Impl], Impl] = lambda impl: impl
+    trial: Trial,
+    implementation: Callable[..., Any],
+    dataset: Dataset,
+    watched: Callable[[Impl], Impl] = lambda impl: impl,
 ) -> Ladder:
     """The ladder as `capsbench parity` climbs it. `watched` gets every implementation that is made.
 

@@ -109,7 +109,7 @@ class NumpyCapsNet:
         return {name: self.xp.asarray(array, dtype=self.dtype, copy=True) for name, array in arrays.items()}
 
     def _numpy(self, arrays: Mapping[str, Array]) -> Weights:
-        return {name: to_numpy(array) for name, array in arrays.items()}
+        return {name: to_numpy(array).copy() for name, array in arrays.items()}  # not the arrays that are trained on
 
     def dump(self) -> Weights:
         return self._numpy(self.weights)
