@@ -17,7 +17,9 @@ _SHARED = _HARNESS.parent / "impls"  # what its modules share, whichever impleme
 _DECISIVE = (
     "spec.py", "model_spec.py", "config.py", "weights.py", "plans.py", "progress.py", "insight.py", "trial.py", "attempt.py",
     "worker.py", "timing.py",
-    *(f"parity/{module}.py" for module in ("check", "ladder", "measure", "probe", "tolerances")), "data/**/*",
+    *(f"parity/{module}.py" for module in (
+        "check", "inputs", "judge", "ladder", "measure", "probe", "relations", "setting", "setups", "tolerances"
+    )), "data/**/*",
 )  # fmt: skip
 _SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"}
 _IRRELEVANT = {"id", "suite", "params"}  # of a trial; params only repeats what the sections say

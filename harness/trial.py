@@ -19,7 +19,7 @@ from harness.data import Dataset, Split
 from harness.environment import gpus, memory_bytes
 from harness.errors import TrialFailed, UserError, starved
 from harness.insight import routing_logit_change
-from harness.parity import Report
+from harness.parity import Report, cached
 from harness.parity.inputs import staged
 from harness.parity.setups import gate_ladder
 from harness.plans import plan_digest, plan_epoch
@@ -93,7 +93,7 @@ def _run_trial(
         impl.compile(trial.train.batch)
     with phases("parity_s"):
         if trial.parity.gate:
-            emit(_parity_event(_gate(trial, impl, dataset)))
+            emit(_gate(trial, impl, dataset))
     if checkpoint and resumed_epoch:
         impl.load(*load_checkpoint(checkpoint))
     else:
@@ -156,11 +156,18 @@ def _best(
     return {"best_epoch": best.epoch, "best_test_err_pct": test_err_pct, "best_weights": "best.safetensors"}
 
 
-def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> Report:
-    """The ladder on what is timed: the implementation as it is compiled, on the device and in the precision of the trial."""
-    ladder = gate_ladder(trial, impl, dataset)
-    ladder.climb(trial.parity.level)
-    return ladder.report(trial.impl)
+def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> dict[str, Any]:
+    """The "parity" event: the ladder on what is timed, compiled, on the trial's device and in its precision.
+
+    Or what it said of the same before.
+    """
+    event = cached.known(trial, dataset.sha256)
+    if event is None:
+        ladder = gate_ladder(trial, impl, dataset.train)
+        ladder.climb(trial.parity.level)
+        event = _parity_event(ladder.report(trial.impl))
+        cached.keep(trial, dataset.sha256, event)
+    return event
 
 
 def _parity_event(report: Report) -> dict[str, Any]:

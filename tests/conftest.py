@@ -14,6 +14,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("CAPSBENCH_GATE_CACHE", "off")  # tests change implementations as they go
 # Every test builds its own models: let JAX compile each program once, and spend no time on making it fast. The programs
 # that are timed are compiled as usual in test_frameworks_agree.py.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.config import Trial
-from harness.data import Dataset
+from harness.data import Dataset, Split
 from harness.parity.inputs import repeated
 from harness.parity.ladder import Ladder
 from harness.spec import Impl, ModelSpec, OptimSpec
@@ -39,10 +39,12 @@ def command_ladder(
     )  # fmt: skip
 
 
-def gate_ladder(trial: Trial, impl: Impl, dataset: Dataset) -> Ladder:
-    """The ladder as `capsbench run` climbs it, on what it times: `impl`, compiled, with `inputs.staged` images staged."""
-    train = dataset.train
+def gate_ladder(trial: Trial, impl: Impl, train: Split) -> Ladder:
+    """The ladder as `capsbench run` climbs it, on what it times: `impl`, compiled, with `inputs.staged` images staged.
+
+    The same for every seed of a trial: see `harness.parity.cached`.
+    """
     return Ladder(
         impl, trial.model, trial.train.optim, trial.runtime_spec(), np.asarray(train.images), train.labels,
-        seed=trial.seed, steps=trial.parity.steps, batch=trial.train.batch, is_staged=True,
+        steps=trial.parity.steps, batch=trial.train.batch, is_staged=True,
     )  # fmt: skip

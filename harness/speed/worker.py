@@ -142,17 +142,11 @@ class Cell:
         }
 
     def _pass_gate(self) -> None:
-        import numpy as np
-
-        from harness.parity import Ladder, image_count
+        from harness.parity.setups import gate_ladder
         from harness.parity.show import sentence
 
         trial = self.trial
-        some = self._first.take(np.arange(image_count(trial.model, trial.train.batch)))
-        ladder = Ladder(
-            self.impl, trial.model, trial.train.optim, trial.runtime_spec(), some.images, some.labels, seed=_SEED,
-            batch=trial.train.batch,
-        )  # fmt: skip
+        ladder = gate_ladder(trial, self.impl, self._first)  # which of them are staged makes no difference up to `GATE`
         ladder.climb(GATE, stop_at_failure=True)
         report = ladder.report(trial.impl)
         if not report.ok:

@@ -1,0 +1,73 @@
+"""Verdicts of the gate that are known already: a second seed on the same machine need not climb again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import platformdirs
+
+from harness import __version__, registry
+from harness.config import Trial
+from harness.environment import environment, fingerprint
+from harness.identity import code_version
+from harness.journal import write_atomic
+
+FOLDER = "CAPSBENCH_GATE_CACHE"
+"""The environment variable that names the folder of the verdicts, or is "off"; default: `parity` in the user's cache."""
+_DECISIVE = ("impl", "model", "runtime", "parity", "cpus", "gpus")  # of a trial, beside its batch and its optimiser
+
+
+def known(trial: Trial, data_sha256: str) -> dict[str, Any] | None:
+    """The "parity" event of an earlier gate that passed, of the same everything; None if there is none."""
+    with suppress(OSError, ValueError):
+        if path := _path(trial, data_sha256):
+            event = json.loads(path.read_text())
+            if isinstance(event, dict) and cast("dict[str, Any]", event).get("ok") is True:
+                return {**event, "cached": True}
+    return None
+
+
+def keep(trial: Trial, data_sha256: str, event: dict[str, Any]) -> None:
+    """Keeps a verdict, if it is a good one: what failed is looked at again."""
+    with suppress(OSError):
+        if event["ok"] and (path := _path(trial, data_sha256)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps(event))
+
+
+def _path(trial: Trial, data_sha256: str) -> Path | None:
+    chosen = os.environ.get(FOLDER)
+    if chosen == "off":
+        return None
+    folder = Path(chosen) if chosen else platformdirs.user_cache_path("capsbench") / "parity"
+    document = trial.model_dump(mode="json")
+    facts = {
+        **{name: document[name] for name in _DECISIVE},
+        "batch": trial.train.batch,
+        "optim": trial.train.optim.model_dump(mode="json"),
+        "data": data_sha256,
+        "version": __version__,
+        "code": [code_version(registry.resolve(trial.impl)), _loaded()],
+        "environment": fingerprint(environment(), trial.impl),
+    }
+    return folder / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.json"
+
+
+def _loaded() -> str:
+    """SHA-256 over the sources of all modules in this process that are not installed: an implementation's own helpers too."""
+    installed = tuple({str(Path(prefix).resolve()) + os.sep for prefix in (sys.prefix, sys.base_prefix)})
+    files = {
+        str(Path(file).resolve())
+        for module in list(sys.modules.values())
+        if (file := getattr(module, "__file__", None))
+    }
+    sha = hashlib.sha256()
+    for file in sorted(file for file in files if not file.startswith(installed) and Path(file).is_file()):
+        sha.update(Path(file).read_bytes())
+    return sha.hexdigest()
