@@ -33,7 +33,7 @@ def test_operands_are_rounded(name: str) -> None:
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_no_rounding_is_found(name: str) -> None:
-    assert climb(name, "fp32").failed_level in ("L3", "L4")
+    assert climb(name, "fp32").failed_level in ("L2", "L3", "L4")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
