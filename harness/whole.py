@@ -179,7 +179,8 @@ def require_recorded(path: Path, record: Record | None) -> None:
     if record and found["bytes"] != record["bytes"]:
         raise Damaged(path, f"it has {found['bytes']:,} bytes, {record['bytes']:,} were written")
     if record and found["sha256"] != record["sha256"]:
-        raise Damaged(path, f"its SHA-256 is {found['sha256']}, that of what was written {record['sha256']}")
+        began, begins = record["sha256"][:12], found["sha256"][:12]
+        raise Damaged(path, f"its SHA-256 begins with {begins}, that of what was written with {began}")
 
 
 class _Best(BaseModel):
