@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from harness.checkpoint import FIRST, SECOND, load_weights, read_facts, save_che
 from harness.cli import main
 from harness.config import Trial
 from harness.errors import TrialFailed, UserError
+from harness.figures import draw_missing
 from harness.journal import Journal
 from harness.progress import Best, Progress
 from harness.resume import resume_point
@@ -29,6 +30,7 @@ from impls.numpy import NumpyCapsNet
 from tests.run_helpers import write_suite
 
 Edit = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+Table = dict[str, tuple[Callable[[Path], object], str | None]]
 
 
 def trials_in(folder: Path, impl: str = "numpy", **changes: Any) -> tuple[Trial, ...]:
@@ -128,7 +130,7 @@ def another(path: Path) -> None:
 
 
 # Of any file; what is said of weights where no SHA-256 is recorded, None where nothing can be.
-DAMAGE: dict[str, tuple[Callable[[Path], None], str | None]] = {
+DAMAGE: Table = {
     "flipped bit": (flip, None),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "it is no readable safetensors file"),
     "empty": (lambda path: path.write_bytes(b""), "it is no readable safetensors file"),
@@ -142,13 +144,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str | None]] = {
     "float64": (lambda path: rewrite(path, with_first(lambda a: a.astype(np.float64))), "dec1.w is float64, expected float32"),
     "another trial's": (another, "it holds the weights of trial "),
 }  # fmt: skip
-OF_NUMBERS = {
+OF_NUMBERS: Table = {
     "int32": (lambda path: rewrite(path, with_first(lambda a: a.astype(np.int32))), "dec1.w is int32, expected float32"),
     "NaN": (lambda path: rewrite(path, first_set_to(np.nan)), "dec1.w has 1 of 320 values that are not finite numbers"),
     "infinite": (lambda path: rewrite(path, first_set_to(-np.inf)), "dec1.w has 1 of 320 values that are not finite"),
 }  # fmt: skip
 WEIGHTS = DAMAGE | OF_NUMBERS
-PREDICTIONS: dict[str, tuple[Callable[[Path], None], str | None]] = {
+PREDICTIONS: Table = {
     "flipped bit": DAMAGE["flipped bit"],
     **{name: (spoil, said) for name, (spoil, said) in DAMAGE.items() if said and said.startswith("it ")},
     "missing": (DAMAGE["missing"][0], "labels is missing"),
@@ -171,19 +173,23 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return said.err
 
 
-def damage(path: Path, table: dict[str, tuple[Callable[[Path], None], str | None]], kind: str, recorded: bool) -> str:
+def cases(table: Table, but: Sequence[str] = ()) -> list[tuple[str, bool]]:
+    """Every kind with a recorded SHA-256, and those that show, except for `but`, without."""
+    return [(kind, True) for kind in table] + [
+        (kind, False) for kind, (_, said) in table.items() if said is not None and kind not in but
+    ]
+
+
+def damage(path: Path, table: Table, kind: str, recorded: bool) -> str:
     """Damages the file; a part of what every reader must say of it."""
     spoil, said = table[kind]
-    if said is None and not recorded:
-        pytest.skip("without a recorded SHA-256 nothing tells")
     spoil(path)
     if not recorded:
         return f"{path} is damaged: {said}"
     return f"{path} is damaged: it" + ("" if kind == "a folder" else "s SHA-256" if said is None else "")
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-@pytest.mark.parametrize("kind", WEIGHTS)
+@pytest.mark.parametrize(("kind", "recorded"), cases(WEIGHTS))
 def test_damaged_weights_are_named_by_every_reader(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, recorded: bool
 ) -> None:
@@ -194,13 +200,23 @@ def test_damaged_weights_are_named_by_every_reader(
     assert not (tmp_path / "exported").exists()
     assert said in refusal(capsys, "report", run_dir)
     assert not (run_dir / "report").exists()
-    assert said in refusal(capsys, "figures", run_dir)
+    assert said in refusal(capsys, "figures", run_dir, folder.name)
     assert not (folder / "figures").exists()
-    assert len(list(run_dir.glob("trials/*/figures/figures.json"))) == 1  # of the other trial
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_figures_of_other_trials_are_drawn(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = copied(finished, tmp_path)
+    flip(folder / "weights.safetensors")
+    run_dir = folder.parent.parent
+    assert f"trial {folder.name} has no new figures: " in refusal(capsys, "figures", run_dir)
+    (other,) = run_dir.glob("trials/*/figures/figures.json")
+    assert other.parent.parent != folder
+    said: list[str] = []
+    (warning,) = draw_missing(Journal(run_dir), [folder.name], said.append, said.append)  # at the end of a run
+    assert f"trial {folder.name} has no figures: {folder / 'weights.safetensors'} is damaged: " in warning
+
+
+@pytest.mark.parametrize(("kind", "recorded"), cases(PREDICTIONS))
 def test_damaged_predictions_are_named_by_every_reader(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, recorded: bool
 ) -> None:
@@ -211,16 +227,13 @@ def test_damaged_predictions_are_named_by_every_reader(
     assert said in refusal(capsys, "figures", run_dir, folder.name)
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-@pytest.mark.parametrize("kind", WEIGHTS)
+@pytest.mark.parametrize(("kind", "recorded"), cases(WEIGHTS, but=("float64", "another trial's")))  # as good as others
 def test_no_trial_starts_from_damaged_weights(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, recorded: bool
 ) -> None:
     folder = copied(finished, tmp_path, recorded=recorded)
     suite = write_suite(tmp_path)
     path = folder / "weights.safetensors"
-    if not recorded and kind in ("float64", "another trial's"):
-        pytest.skip("weights as good as others to start from")
     said = damage(path, WEIGHTS, kind, recorded)
     found = said.removeprefix(f"{path} is damaged: ").partition(", expected")[0]
     for start in (path.parent, path) if kind != "a folder" else (path.parent,):
@@ -265,7 +278,7 @@ def test_what_no_event_names_is_not_believed(
 # Going on
 
 
-CHECKPOINT: dict[str, tuple[Callable[[Path], None], str | None]] = {
+CHECKPOINT: Table = {
     **{name: each for name, each in WEIGHTS.items() if name != "another trial's"},
     "missing": (lambda path: rewrite(path, lambda t: {k: a for k, a in t.items() if k != "conv1.b"}), "conv1.b is missing"),
     "no moments": (
@@ -296,8 +309,7 @@ CHECKPOINT: dict[str, tuple[Callable[[Path], None], str | None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-@pytest.mark.parametrize("kind", CHECKPOINT)
+@pytest.mark.parametrize(("kind", "recorded"), cases(CHECKPOINT))
 def test_training_goes_on_from_the_last_whole_checkpoint(
     unfinished: Path, tmp_path: Path, kind: str, recorded: bool
 ) -> None:
