@@ -98,9 +98,8 @@ def available(journal: Journal, trial: Trial) -> dict[str, tuple[Path, Event]]:
         if not path.exists() or file == event.get("predictions"):
             continue
         name = str(event.get("epoch", "best" if file == event.get("best_weights") else "last"))
-        if name not in found or file != event.get(
-            "checkpoint"
-        ):  # an epoch's weights by themselves rather than among more
+        is_checkpoint = file == event.get("checkpoint")
+        if not is_checkpoint or name not in found:  # an epoch's weights by themselves rather than among more
             found[name] = path, event
     return found
 

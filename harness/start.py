@@ -84,7 +84,7 @@ def _require_named(path: Path) -> None:
     event = named_files(events).get(path.name)
     if event is None:
         raise UserError(
-            f"{_KEY}: no event of trial {folder.name} names {path}: the trial broke off while it was written. "
+            f"{_KEY}: no event of trial {folder.name} names {path}: the trial broke off before, or gave that epoch up. "
             "Run its suite again to finish it"
         )
     try:
