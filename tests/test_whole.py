@@ -186,7 +186,8 @@ def damage(path: Path, table: Table, kind: str, recorded: bool) -> str:
     spoil(path)
     if not recorded:
         return f"{path} is damaged: {said}"
-    return f"{path} is damaged: it" + ("" if kind == "a folder" else "s SHA-256" if said is None else "")
+    size = "it has " if kind in ("truncated", "empty", "not safetensors") else "it"
+    return f"{path} is damaged: {size if said else 'its SHA-256'}"
 
 
 @pytest.mark.parametrize(("kind", "recorded"), cases(WEIGHTS))
