@@ -103,7 +103,7 @@ def run_attempt(
     "failed" event with the cause in words; `stop`, once set, ends the worker and makes that "interrupted".
 
     Args:
-        job: `executor.Job.document()`: "trial", "attempt", "resumed_epoch", "environ", "cwd".
+        job: `executor.Job.document()`: "trial", "attempt", "resumed_epoch", "recorded", "environ", "cwd".
         log_path: where all that the worker prints goes; overwritten.
         scratch: existing folder in which the worker leaves checkpoints and weights.
         checkpoint: where to go on from; of epoch 0, weights to start from; None starts from drawn ones.
@@ -119,6 +119,7 @@ def run_attempt(
         "resumed_epoch": job["resumed_epoch"],
         "scratch": str(scratch),
         "checkpoint": str(checkpoint) if checkpoint else None,
+        "recorded": job["recorded"],
     }
     env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
     kills = out_of_memory_kills()

@@ -1,4 +1,7 @@
-"""Weights, checkpoints and predictions on disk: safetensors; weights under canonical names, with facts in the header."""
+"""Weights, checkpoints and predictions on disk: safetensors; weights under canonical names, with facts in the header.
+
+Files are written whole or not at all. What is read here is believed; `harness.whole` checks it first.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from harness.progress import Best, Progress
 from harness.spec import Moments, Weights
 
 _load, _save = cast(Any, safetensors.numpy).load_file, cast(Any, safetensors.numpy).save_file  # typed in part only
-_FIRST, _SECOND, _BEST = "adam.first.", "adam.second.", "best."
+FIRST, SECOND, BEST = "adam.first.", "adam.second.", "best."  # before the names in a checkpoint
 _FACTS = "capsbench"  # one entry of the header, as JSON: several would be written in an order that changes
 
 
@@ -25,7 +28,7 @@ def save_weights(path: Path, weights: Weights, facts: Mapping[str, Any] | None =
 
     `facts` (JSON) go to the header, where `read_facts` finds them: which trial they are of, its model, the epoch.
     """
-    _save(weights, path, metadata={_FACTS: json.dumps(dict(facts or {}))})
+    _write(path, weights, {_FACTS: json.dumps(dict(facts or {}))})
 
 
 def load_weights(path: Path) -> Weights:
@@ -41,7 +44,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 def save_predictions(path: Path, predicted: Int[np.ndarray, "N ..."], labels: Int[np.ndarray, "N ..."]) -> None:
     """Writes what the trained model said of the N test images, in the data set's order, beside their labels."""
-    _save({"predicted": predicted.astype(np.int32), "labels": labels.astype(np.int32)}, path)
+    _write(path, {"predicted": predicted.astype(np.int32), "labels": labels.astype(np.int32)})
 
 
 def load_predictions(path: Path) -> tuple[Int[np.ndarray, "N ..."], Int[np.ndarray, "N ..."]]:
@@ -57,31 +60,44 @@ def save_checkpoint(path: Path, weights: Weights, moments: Moments, progress: Pr
     """
     progress = progress or Progress()
     best = progress.best
-    tensors = dict(weights)
-    tensors |= {_FIRST + name: array for name, array in moments.first.items()}
-    tensors |= {_SECOND + name: array for name, array in moments.second.items()}
+    tensors = flat(weights, moments)
     if best and best.epoch != progress.epoch:
-        tensors |= {_BEST + name: array for name, array in best.weights.items()}
+        tensors |= {BEST + name: array for name, array in best.weights.items()}
     save_weights(path, tensors, {"step": moments.step, **progress.facts()})
+
+
+def flat(weights: Weights, moments: Moments) -> Weights:
+    """Weights and Adam's state as a checkpoint names them."""
+    first = {FIRST + name: array for name, array in moments.first.items()}
+    second = {SECOND + name: array for name, array in moments.second.items()}
+    return {**weights, **first, **second}
 
 
 def load_checkpoint(path: Path) -> tuple[Weights, Moments]:
     """Weights and Adam's state, as `save_checkpoint` was given them."""
     parts = _parts(path)
-    return parts[""], Moments(read_facts(path)["step"], parts[_FIRST], parts[_SECOND])
+    return parts[""], Moments(read_facts(path)["step"], parts[FIRST], parts[SECOND])
 
 
 def load_progress(path: Path) -> Progress:
     """The training's progress, as `save_checkpoint` was given it."""
     facts, parts = read_facts(path), _parts(path)
-    best = Best(**facts["best"], weights=parts[_BEST] or parts[""]) if facts["best"] else None
+    best = Best(**facts["best"], weights=parts[BEST] or parts[""]) if facts["best"] else None
     return Progress(facts["epoch"], facts["val_err_pct"], best, facts["is_over"])
+
+
+def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Atomic: whoever dies in the middle leaves no file of that name, or the one before."""
+    partial = path.with_name(f".{path.name}.partial")
+    # The library writes an array's memory as it lies; of a transposed view that would be another array.
+    _save({name: np.asarray(array, order="C") for name, array in tensors.items()}, partial, metadata=metadata)
+    partial.replace(path)
 
 
 def _parts(path: Path) -> dict[str, Weights]:
     """The tensors by the prefix of their names, without it."""
-    parts: dict[str, Weights] = {"": {}, _FIRST: {}, _SECOND: {}, _BEST: {}}
+    parts: dict[str, Weights] = {"": {}, FIRST: {}, SECOND: {}, BEST: {}}
     for name, array in _load(path).items():
-        prefix = next(p for p in (_FIRST, _SECOND, _BEST, "") if name.startswith(p))
+        prefix = next(p for p in (FIRST, SECOND, BEST, "") if name.startswith(p))
         parts[prefix][name.removeprefix(prefix)] = array
     return parts

@@ -18,6 +18,7 @@ from harness.attempt import Event, Seat, run_attempt
 from harness.config import Trial
 from harness.errors import UserError
 from harness.leases import lease, local_cores, local_gpus
+from harness.whole import Record
 
 Emit = Callable[[str, Event], None]
 """Gets a trial's id and an event, in the driver's process and main thread; an epoch is safe once it has returned."""
@@ -32,6 +33,7 @@ class Job:
     attempt: int = 1
     resumed_epoch: int = 0
     checkpoint: Path | None = None  # of `resumed_epoch`; before the first epoch, the weights to start from, if given
+    recorded: Record | None = None  # what the event says of that checkpoint: its SHA-256 and size
 
     @property
     def folder(self) -> Path:
@@ -49,6 +51,7 @@ class Job:
             "attempt": self.attempt,
             "resumed_epoch": self.resumed_epoch,
             "checkpoint": str(self.checkpoint.absolute()) if self.checkpoint else None,
+            "recorded": dict(self.recorded) if self.recorded else None,
             "folder": str(self.folder),
             "log": self.log_path.name,
             "cwd": str(Path.cwd()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from harness import registry
-from harness.checkpoint import load_checkpoint, load_weights, read_facts
+from harness.checkpoint import read_facts
 from harness.config import Trial
 from harness.errors import UserError, nearest
-from harness.journal import Journal, write_atomic
+from harness.journal import Event, Journal, write_atomic
+from harness.results import named_files
 from harness.spec import Weights
+from harness.whole import read_checkpoint, read_weights, recorded
 
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
 """Of the process: an export needs no accelerator, and leaves no trace of one in the files."""
@@ -44,25 +45,24 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
         weights: "best", "last", or the number of an epoch whose weights were kept.
         out: the folder; by default one in `RUN/exports`. Files of earlier exports are replaced.
 
-    Raises `UserError` for what is not there, or a framework that is not installed.
+    Raises `UserError` for what is not there or damaged, or a framework that is not installed.
     """
     trial = find_trial(run_dir, trial_id)
-    path = _choose(Journal(run_dir), trial, weights)
+    path, event = _choose(Journal(run_dir), trial, weights)
     if reason := registry.missing(registry.resolve(to)):
         raise UserError(f"--to {to}: {reason}")
+    arrays = {name: array.astype(np.float32) for name, array in _read(path, trial, event).items()}
     folder = out or run_dir / "exports" / f"{trial.id}-{to}-{weights}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        facts = trial.facts() | {
-            key: value for key, value in read_facts(path).items() if key not in ("best", "is_over")
-        }
+        own = trial.facts()
+        facts = own | {key: value for key, value in read_facts(path).items() if key not in ("best", "is_over", *own)}
         model = facts.pop("model")
         config = {"model": model, "trained": facts}
         write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out DIR") from error
     exporter: Any = importlib.import_module(f"impls.{to}.export")
-    arrays = {name: array.astype(np.float32) for name, array in _load(path).items()}
     names = exporter.export(trial.model, arrays, folder)
     shutil.copyfile(exporter.STANDALONE[trial.model.kind].__file__, folder / "model.py")
     return Exported(folder, ["model.py", "config.json", *names], facts)
@@ -90,17 +90,22 @@ def _described(trial: Trial) -> str:
     return ", ".join([trial.impl, *(f"{key} {value}" for key, value in trial.params.items()), f"seed {trial.seed}"])
 
 
-def available(journal: Journal, trial: Trial) -> dict[str, Path]:
-    """What there is of the trial's weights: "last", "best" and numbers of epochs -> file."""
-    folder = journal.trial_dir(trial.id)
-    found = {str(int(path.stem.partition("-")[2])): path for path in sorted(folder.glob("epoch-*.safetensors"))}
-    found |= {str(int(path.stem.partition("-")[2])): path for path in sorted(folder.glob("weights-*.safetensors"))}
-    named = {"last": folder / "weights.safetensors", "best": folder / "best.safetensors"}
-    return {name: path for name, path in named.items() if path.exists()} | found
+def available(journal: Journal, trial: Trial) -> dict[str, tuple[Path, Event]]:
+    """What there is of the trial's weights: "last", "best" and numbers of epochs -> file, and the event that names it."""
+    found: dict[str, tuple[Path, Event]] = {}
+    for file, event in named_files(journal.events(trial.id)).items():
+        path = journal.trial_dir(trial.id) / file
+        if not path.exists() or file == event.get("predictions"):
+            continue
+        name = str(event.get("epoch", "best" if file == event.get("best_weights") else "last"))
+        is_checkpoint = file == event.get("checkpoint")
+        if not is_checkpoint or name not in found:  # an epoch's weights by themselves rather than among more
+            found[name] = path, event
+    return found
 
 
-def _choose(journal: Journal, trial: Trial, weights: str) -> Path:
-    there: Mapping[str, Path] = available(journal, trial)
+def _choose(journal: Journal, trial: Trial, weights: str) -> tuple[Path, Event]:
+    there = available(journal, trial)
     if weights in there:
         return there[weights]
     if not there:
@@ -115,5 +120,8 @@ def _choose(journal: Journal, trial: Trial, weights: str) -> Path:
     raise UserError(f'trial {trial.id} has no weights "{weights}"{why}{nearest(weights, there)}')
 
 
-def _load(path: Path) -> Weights:
-    return load_checkpoint(path)[0] if path.name.startswith("epoch-") else load_weights(path)
+def _read(path: Path, trial: Trial, event: Event) -> Weights:
+    record = recorded(event, path.name)
+    if path.name == event.get("checkpoint"):
+        return read_checkpoint(path, trial, record, int(event["epoch"]))[0]
+    return read_weights(path, trial, record)

@@ -137,7 +137,8 @@ class Journal:
     def append(self, trial_id: str, event: Mapping[str, Any]) -> None:
         """Adds one event; it is on the disk when this returns.
 
-        The files that it names are made durable first; after an "epoch" event's checkpoint, older ones are deleted.
+        The files that it names are made durable first. After an "epoch" event's checkpoint, only that and the one before
+        are kept, to fall back to; after a "result", the last alone.
         Numbers that are not finite become null.
         """
         self._require_lock()
@@ -148,9 +149,9 @@ class Journal:
             _sync(path)
         self._append_line(folder / "events.jsonl", json.dumps(finite(dict(event)), allow_nan=False) + "\n")
         if event["kind"] == "epoch" and (checkpoint := files.get("checkpoint")):
-            for older in folder.glob("epoch-*.safetensors"):
-                if older != checkpoint:
-                    older.unlink(missing_ok=True)
+            _keep_checkpoints(folder, 2, checkpoint.name)
+        elif event["kind"] == "result":
+            _keep_checkpoints(folder, 1)
 
     def events(self, trial_id: str) -> list[Event]:
         """All events in order, superseded ones too; a last line torn by a crash is left out.
@@ -191,15 +192,6 @@ class Journal:
         matches = (re.fullmatch(r"attempt-(\d+)\.log", path.name) for path in self.trial_dir(trial_id).glob("*.log"))
         logged = [int(match[1]) for match in matches if match]
         return 1 + max([*logged, *(int(event.get("attempt", 0)) for event in self.events(trial_id))], default=0)
-
-    def resume_point(self, trial_id: str) -> tuple[int, Path] | None:
-        """The last finished epoch whose checkpoint is whole, and that checkpoint; None to start afresh."""
-        for event in reversed(self.events(trial_id)):
-            if event["kind"] == "epoch" and event.get("checkpoint"):
-                path = self.trial_dir(trial_id) / str(event["checkpoint"])
-                if _is_whole(path):
-                    return int(event["epoch"]), path
-        return None
 
     # Plumbing
 
@@ -311,11 +303,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _is_whole(path: Path) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy"):  # checks the header, and the file's length against it
-            return True
-    except (OSError, SafetensorError):
-        return False
+def _keep_checkpoints(folder: Path, count: int, last: str | None = None) -> None:
+    """Deletes all checkpoints but the `count` latest, up to the one named `last`: those after it are of a given-up attempt."""
+    names = sorted((path.name for path in folder.glob("epoch-*.safetensors")), key=lambda name: (len(name), name))
+    end = names.index(last) + 1 if last else len(names)
+    for name in names[: max(0, end - count)] + names[end:]:
+        (folder / name).unlink(missing_ok=True)

@@ -32,6 +32,7 @@ from harness.executor import Emit, Job
 from harness.identity import code_version
 from harness.journal import FILES
 from harness.leases import lease, local_cores, scratch_folder
+from harness.whole import recorded
 
 
 class Files:
@@ -248,4 +249,7 @@ class Relay(tune.Callback):
             progress.begun = True
             progress.pid = event["pid"] if event["host"] == socket.gethostname() else None
         elif event["kind"] == "epoch":
-            progress.job = replace(job, resumed_epoch=event["epoch"], checkpoint=job.folder / event["checkpoint"])
+            name = event["checkpoint"]
+            progress.job = replace(
+                job, resumed_epoch=event["epoch"], checkpoint=job.folder / name, recorded=recorded(event, name)
+            )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from harness.config import Trial
 from harness.cost import step_flops
-from harness.journal import Event, finite
+from harness.journal import FILES, Event, finite
 from harness.stability import drift, wide
 from harness.stats import FEWEST, median_interval
 
@@ -149,6 +149,12 @@ def kept_epochs(events: Iterable[Event]) -> list[Event]:
     return [kept[number] for number in sorted(kept)]
 
 
+def named_files(events: Sequence[Event]) -> dict[str, Event]:
+    """Files of the trial's folder that count, by name, with the event that names each: a kept epoch's, or the result."""
+    named = [*kept_epochs(events), *([final] if (final := _final(events))["kind"] == "result" else [])]
+    return {str(event[key]): event for event in named for key in FILES if event.get(key)}
+
+
 def parity_of(events: Sequence[Event]) -> Parity | None:
     """The gate's verdict on the kept epochs and on the last attempt; None if parity was never checked there."""
     last = max((event.get("attempt", 1) for event in events), default=1)
@@ -204,7 +210,7 @@ def _median(epochs: Sequence[Event], name: str) -> float | None:
 
 
 def _epoch_record(event: Event, is_warmup: bool, withheld: bool) -> dict[str, Any]:
-    hidden = ("kind", "trial", "checkpoint", *(_TIMINGS if withheld else ()))
+    hidden = ("kind", "trial", "checkpoint", "files", *(_TIMINGS if withheld else ()))
     return {name: value for name, value in event.items() if name not in hidden} | {"warmup": is_warmup}
 
 

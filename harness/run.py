@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,12 @@ from harness.cost import estimate_s, finished_trials
 from harness.environment import environment, fingerprint, gpus
 from harness.equivalence import Pair, caveat, compare
 from harness.errors import UserError
-from harness.executor import Executor, InlineExecutor, Job
+from harness.executor import Emit, Executor, InlineExecutor, Job
 from harness.figures import draw_missing
 from harness.journal import Event, Journal
 from harness.mlflow_client import redact
 from harness.results import Result, summarise
+from harness.resume import resume_point
 from harness.screen import Screen
 from harness.start import weights_file
 from harness.suite import Suite, load_suite
@@ -218,7 +220,7 @@ def _execute(
         if todo:
             if executor.name == "ray":
                 screen.note("starting Ray")
-            executor.run([_job(plan, journal, trial) for trial in todo], on_event)
+            executor.run([_job(plan, journal, trial, on_event) for trial in todo], on_event)
         if request.figures:  # all cores are free again: no timed trial shares them
             finished = [id for id, result in results.items() if result.status == "finished"]
             warnings += draw_missing(journal, finished, tracker.notify if tracker else lambda _: None, screen.note)
@@ -264,10 +266,14 @@ def _tracker(request: Request, journal: Journal, warnings: list[str]) -> Tracker
     return tracker
 
 
-def _job(plan: Plan, journal: Journal, trial: Trial) -> Job:
+def _job(plan: Plan, journal: Journal, trial: Trial, emit: Emit) -> Job:
+    """The next attempt; if it cannot go on where the last one ended, it says so."""
+    attempt, point = journal.next_attempt(trial.id), resume_point(journal, trial)
+    if point.warning:
+        event = {"kind": "warning", "message": point.warning}
+        emit(trial.id, {"trial": trial.id, "attempt": attempt, "time": time.time(), **event})
     start = weights_file(trial.train.start_from) if trial.train.start_from else None
-    resumed_epoch, checkpoint = journal.resume_point(trial.id) or (0, start)
-    return Job(trial, plan.run_dir, journal.next_attempt(trial.id), resumed_epoch, checkpoint)
+    return Job(trial, plan.run_dir, attempt, point.epoch, point.checkpoint or start, point.recorded)
 
 
 def _reported(trial: Trial, plan: Plan, results: Mapping[str, Result]) -> Result:

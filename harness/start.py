@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 
 from harness.checkpoint import load_weights
 from harness.config import Trial
 from harness.errors import UserError, nearest
+from harness.journal import Journal
+from harness.results import named_files
 from harness.spec import ModelSpec, Weights
 from harness.weights import digest, weight_table
+from harness.whole import Damaged, misfits, not_finite, read_header, recorded, require_recorded
 
 _KEY = "train.start_from"
+_DTYPES = ("float32", "float64")
 
 
 def weights_file(start_from: str) -> Path:
@@ -39,23 +43,15 @@ def weights_file(start_from: str) -> Path:
 def start_sha256(start_from: str | None, model: ModelSpec) -> str | None:
     """The digest of the weights to start from; None where there are none to.
 
-    Raises `UserError` if they cannot be read, or are not those of `model`.
+    Raises `UserError` if they cannot be read, are damaged, or are not those of `model`.
     """
     if start_from is None:
         return None
     path = weights_file(start_from)
-    shapes, sha256 = _content(path, path.stat().st_mtime_ns)
-    expected = {row.name: row.shape for row in weight_table(model)}
-    wrong = [f"{name} is missing" for name in expected.keys() - shapes.keys()]
-    wrong += [f"{name} is not in the model" for name in shapes.keys() - expected.keys()]
-    wrong += [
-        f"{name} is {_by(shapes[name])}, the model's {_by(shape)}"
-        for name, shape in expected.items()
-        if name in shapes and shapes[name] != shape
-    ]
-    if wrong:
+    tensors, sha256 = _content(path, path.stat().st_mtime_ns)
+    if wrong := misfits(tensors, {row.name: row.shape for row in weight_table(model)}, _DTYPES):
         raise UserError(
-            f"{_KEY}: {path} holds the weights of another model: {'; '.join(sorted(wrong))}. "
+            f"{_KEY}: {path} holds the weights of another model: {'; '.join(wrong)}. "
             "Give the suite the same section model, and images of the same size"
         )
     return sha256
@@ -70,18 +66,42 @@ def starting_weights(trial: Trial, path: Path | None) -> Weights:
 
 
 @lru_cache
-def _content(path: Path, _changed_ns: int) -> tuple[dict[str, tuple[int, ...]], str]:
-    """Shapes by name, and the digest: a file is read once for all trials of a grid."""
+def _content(path: Path, _changed_ns: int) -> tuple[Mapping[str, tuple[str, tuple[int, ...]]], str]:
+    """Dtypes and shapes by name, and the digest: a file is read once for all trials of a grid."""
+    _require_named(path)
     weights = _read(path)
-    return {name: array.shape for name, array in weights.items()}, digest(weights)
+    if wrong := not_finite(weights):
+        raise UserError(f"{_KEY}: {path}: {'; '.join(wrong)}; give weights that are all numbers")
+    return read_header(path)[1], digest(weights)
+
+
+def _require_named(path: Path) -> None:
+    """Raises `UserError` if the file lies in a trial's folder and is not what an event of that trial names."""
+    folder = path.parent
+    events = Journal(folder.parent.parent).events(folder.name) if folder.parent.name == "trials" else []
+    if not events:
+        return
+    event = named_files(events).get(path.name)
+    if event is None:
+        raise UserError(
+            f"{_KEY}: no event of trial {folder.name} names {path}: the trial broke off before, or gave that epoch up. "
+            "Run its suite again to finish it"
+        )
+    try:
+        require_recorded(path, recorded(event, path.name))
+    except Damaged as error:
+        raise UserError(f"{_KEY}: {error}") from error
 
 
 def _read(path: Path) -> Weights:
+    """As float32, in which training starts; float64 is rounded. Raises `UserError` for other dtypes, and other files."""
     try:
-        return {name: array.astype(np.float32) for name, array in load_weights(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{_KEY}: {path} is no readable safetensors file: {error}") from error
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a number"
+        _, tensors = read_header(path)
+    except ValueError as error:
+        raise UserError(f"{_KEY}: {path}: {error}") from error
+    if other := [f"{name} is {dtype}" for name, (dtype, _) in tensors.items() if dtype not in _DTYPES]:
+        raise UserError(
+            f"{_KEY}: {path}: {'; '.join(other[:3])}; weights to start from are float32 or float64. "
+            "Less precise ones are not taken for exact: convert them, if that is what you want"
+        )
+    return {name: array.astype(np.float32) for name, array in load_weights(path).items()}

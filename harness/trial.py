@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness import data, registry
-from harness.checkpoint import load_checkpoint, load_progress, save_checkpoint, save_predictions, save_weights
+from harness.checkpoint import flat, save_checkpoint, save_predictions, save_weights
 from harness.config import Trial
 from harness.data import Dataset, Split
 from harness.environment import gpus, memory_bytes
@@ -24,12 +24,13 @@ from harness.parity.inputs import staged
 from harness.parity.setups import gate_ladder
 from harness.plans import plan_digest, plan_epoch
 from harness.progress import Progress
-from harness.spec import EvalTotals, Impl, Loss, is_right
+from harness.spec import EvalTotals, Impl, Loss, Weights, is_right
 from harness.stability import Observation, doubts
 from harness.start import starting_weights
 from harness.timing import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.verdict import Verdict, out_of_memory
 from harness.weights import digest, initial_weights, parameter_count
+from harness.whole import Record, not_finite, not_of, read_checkpoint, with_fingerprints
 
 _BLOCK = 16_384  # images evaluated in one call
 
@@ -37,20 +38,31 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 class Diverged(Exception):
-    """The training loss is no longer a number."""
+    """The training loss, or a weight, is no longer a number."""
 
 
-def run_trial(trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None = None, resumed_epoch: int = 0) -> None:
+def run_trial(
+    trial: Trial,
+    emit: Emit,
+    scratch: Path,
+    checkpoint: Path | None = None,
+    resumed_epoch: int = 0,
+    recorded: Record | None = None,
+) -> None:
     """Runs `trial` to its end and emits its events; `emit` returns once an "epoch" event is safe.
 
-    Files go to `scratch`. With a `checkpoint`, goes on after epoch `resumed_epoch`, exactly as if never interrupted; of epoch
-    0, it is the weights that the suite starts from.
-    Raises what the implementation raises, `UserError` for what the user can mend, `Diverged` if the loss becomes NaN,
-    `TrialFailed` if memory ran out.
+    Files go to `scratch`, and their SHA-256 into the events that name them. With a `checkpoint`, which must be as `recorded`,
+    goes on after epoch `resumed_epoch`, exactly as if never interrupted; of epoch 0, it is the weights that the suite starts
+    from. Raises what the implementation raises, `UserError` for what the user can mend, `Diverged` if the loss or a weight
+    becomes NaN, `TrialFailed` if memory ran out or what was trained has other names, shapes or dtype than the model's.
     """
     built: list[Impl] = []
+
+    def tell(event: dict[str, Any]) -> None:
+        emit(with_fingerprints(event, scratch))
+
     try:
-        _run_trial(trial, emit, scratch, checkpoint, resumed_epoch, built)
+        _run_trial(trial, tell, scratch, checkpoint, resumed_epoch, recorded, built)
     except Exception as error:
         if isinstance(error, UserError) or not starved(error):
             raise
@@ -71,7 +83,13 @@ def _out_of_memory(trial: Trial, error: Exception, built: list[Impl]) -> Verdict
 
 
 def _run_trial(
-    trial: Trial, emit: Emit, scratch: Path, checkpoint: Path | None, resumed_epoch: int, built: list[Impl]
+    trial: Trial,
+    emit: Emit,
+    scratch: Path,
+    checkpoint: Path | None,
+    resumed_epoch: int,
+    recorded: Record | None,
+    built: list[Impl],
 ) -> None:
     """As `run_trial`; leaves the implementation in `built` for whoever asks about its memory."""
     phases = Phases()
@@ -94,8 +112,10 @@ def _run_trial(
     with phases("parity_s"):
         if trial.parity.gate:
             emit(_gate(trial, impl, dataset))
+    progress = Progress()
     if checkpoint and resumed_epoch:
-        impl.load(*load_checkpoint(checkpoint))
+        weights, moments, progress = read_checkpoint(checkpoint, trial, recorded, resumed_epoch)
+        impl.load(weights, moments)
     else:
         impl.load(weights)
     emit(
@@ -112,7 +132,6 @@ def _run_trial(
     reset_peak_rss()
     clock = Stopwatch()
     observed: list[Observation] = []
-    progress = load_progress(checkpoint) if checkpoint and resumed_epoch else Progress()
     while progress.epoch < trial.train.epochs and not progress.is_over:
         sample, event, progress = _train_epoch(trial, impl, dataset, progress, scratch, clock)
         observed.append(sample.observation)
@@ -198,7 +217,8 @@ def _train_epoch(
         if len(dataset.validation.labels):
             validation = _evaluate(impl, dataset.validation, batch)
             val_err_pct, val_loss = _error_pct(validation, dataset.validation.labels), validation.loss.total
-    weights = impl.dump()
+    weights, moments = impl.dump(), impl.dump_moments()
+    _require_usable(trial, epoch, flat(weights, moments))
     progress = progress.after(epoch, weights, val_err_pct, val_loss)
     test_err_pct = None
     if train.stop.images == "test":  # of the data set trained on: section 5.2 stops on expanded MNIST, tests on affNIST
@@ -206,7 +226,7 @@ def _train_epoch(
         test_err_pct = _error_pct(_evaluate(impl, test, batch), test.labels)
     progress = replace(progress, is_over=progress.ends(train.stop, test_err_pct))
     checkpoint = f"epoch-{epoch:04d}.safetensors"
-    save_checkpoint(scratch / checkpoint, weights, impl.dump_moments(), progress)
+    save_checkpoint(scratch / checkpoint, weights, moments, progress)
     kept = f"weights-{epoch:04d}.safetensors" if train.keep_every and epoch % train.keep_every == 0 else None
     if kept:
         save_weights(scratch / kept, weights, trial.facts() | {"epoch": epoch, "val_err_pct": val_err_pct})
@@ -239,6 +259,16 @@ def _train_epoch(
         ),
     }
     return sample, event, progress
+
+
+def _require_usable(trial: Trial, epoch: int, state: Weights) -> None:
+    """Raises rather than leave a checkpoint from which no training can go on."""
+    if wrong := not_of(trial, state):
+        cause = f"what {trial.impl} dumps after epoch {epoch} is not the model's: {'; '.join(wrong[:3])}"
+        hint = "see dump and dump_moments in harness/spec.py, and harness.weights.weight_table"
+        raise TrialFailed(cause, "ValueError", hint)
+    if wrong := not_finite(state):
+        raise Diverged(f"after epoch {epoch}, {'; '.join(wrong[:3])}; lower train.lr ({trial.train.lr:g})")
 
 
 def _evaluate(impl: Impl, split: Split, batch: int) -> EvalTotals:

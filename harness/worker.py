@@ -145,7 +145,7 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
             }
         )
     checkpoint = Path(job["checkpoint"]) if job["checkpoint"] else None
-    run_trial(trial, channel.emit, Path(job["scratch"]), checkpoint, job["resumed_epoch"])
+    run_trial(trial, channel.emit, Path(job["scratch"]), checkpoint, job["resumed_epoch"], job["recorded"])
 
 
 def explain(error: BaseException) -> dict[str, str | None]:

@@ -109,6 +109,8 @@ def with_several_digits(run_dir: Path, folder: Path) -> Path:
         journal.trial_dir(other.id).mkdir()
         (journal.trial_dir(other.id) / "trial.json").write_text(other.model_dump_json())
         save_weights(journal.trial_dir(other.id) / "weights.safetensors", probe_weights(model, 3), other.facts())
+        with journal.open():
+            journal.append(other.id, {"kind": "result", "weights": "weights.safetensors"})
     return folder
 
 

@@ -88,30 +88,32 @@ def test_a_damaged_line_before_the_last_is_named(journal: Journal) -> None:
         journal.events("t1")
 
 
-def test_an_epoch_leaves_its_own_checkpoint_only(journal: Journal) -> None:
+def checkpoints(journal: Journal) -> list[str]:
+    return sorted(path.name for path in journal.trial_dir("t1").glob("epoch-*"))
+
+
+def test_an_epoch_leaves_its_checkpoint_and_the_one_before(journal: Journal) -> None:
+    for epoch in (9_998, 9_999, 10_000):  # names of other lengths
+        finish_epoch(journal, epoch)
+    assert checkpoints(journal) == ["epoch-10000.safetensors", "epoch-9999.safetensors"]
+
+
+def test_checkpoints_after_the_epoch_fallen_back_to_do_not_outlive_the_next(journal: Journal) -> None:
     finish_epoch(journal, 1)
-    second = finish_epoch(journal, 2)
-    assert list(journal.trial_dir("t1").glob("*.safetensors")) == [second]
-    assert journal.resume_point("t1") == (2, second)
+    journal.append("t1", {"kind": "epoch", "epoch": 2, "checkpoint": "epoch-0002.safetensors"})  # not there
+    assert checkpoints(journal) == ["epoch-0001.safetensors"]
+    finish_epoch(journal, 2)
+    finish_epoch(journal, 3)
+    assert checkpoints(journal) == ["epoch-0002.safetensors", "epoch-0003.safetensors"]
+    finish_epoch(journal, 1)
+    assert checkpoints(journal) == ["epoch-0001.safetensors"]
 
 
-def test_an_older_checkpoint_stays_while_the_newer_is_not_there(journal: Journal) -> None:
-    first = finish_epoch(journal, 1)
-    journal.append("t1", {"kind": "epoch", "epoch": 2, "checkpoint": "epoch-0002.safetensors"})
-    assert journal.resume_point("t1") == (1, first)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "not safetensors"])
-def test_a_damaged_checkpoint_is_no_resume_point(journal: Journal, damage: str) -> None:
-    path = finish_epoch(journal, 1)
-    whole = path.read_bytes()
-    path.write_bytes({"truncated": whole[:-1], "empty": b"", "not safetensors": b"PK\x03\x04" * 40}[damage])
-    assert journal.resume_point("t1") is None
-
-
-def test_a_fresh_trial_has_no_resume_point(journal: Journal) -> None:
-    journal.append("t1", {"kind": "attempt"})
-    assert journal.resume_point("t1") is None
+def test_a_finished_trial_keeps_its_last_checkpoint_alone(journal: Journal) -> None:
+    for epoch in (1, 2, 3):
+        finish_epoch(journal, epoch)
+    journal.append("t1", {"kind": "result"})
+    assert checkpoints(journal) == ["epoch-0003.safetensors"]
 
 
 def test_the_checkpoint_is_on_the_disk_before_the_epoch_counts(journal: Journal, monkeypatch) -> None:

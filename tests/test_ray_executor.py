@@ -22,6 +22,7 @@ from harness.executor import Capacity
 from harness.journal import FILES
 from harness.leases import local_cores
 from harness.ray_executor import RayExecutor
+from harness.whole import fingerprint
 from tests.driver_helpers import driver
 from tests.executor_helpers import FRAMEWORKS, Record, gone, tiny_job, tiny_trial, trained_epochs
 
@@ -255,8 +256,8 @@ def test_a_cluster_brings_files_home_and_survives_the_loss_of_a_node(tmp_path: P
     def emit(trial: str, event: dict[str, Any]) -> None:
         record(trial, event)
         folder = tmp_path / "trials" / trial
-        for name in map(event.get, FILES):
-            assert name is None or (folder / name).exists()
+        for name in filter(None, map(event.get, FILES)):
+            assert fingerprint(folder / name) == event["files"][name]
         if event["kind"] == "epoch" and event["epoch"] == 2 and len(nodes) == 1:
             nodes.append(cluster.add_node(num_cpus=1))
             cluster.remove_node(nodes[0], allow_graceful=False)

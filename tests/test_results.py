@@ -9,7 +9,7 @@ import pytest
 
 from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.cost import step_flops
-from harness.results import kept_epochs, parity_of, summarise
+from harness.results import kept_epochs, named_files, parity_of, summarise
 from harness.spec import ModelSpec
 
 HASHES = {"weights_sha256": "ab", "data_sha256": "cd", "data_provenance": "some images"}
@@ -36,6 +36,16 @@ def parity(ok: bool = True, error: float | None = 1e-6, worst: str = "conv1.w", 
 def epoch(number: int, epoch_s: float, attempt: int = 1, **more) -> dict:
     record = {"img_per_s": 100 / epoch_s, "eval_s": 0.5, "train_loss": 0.5 / number, "val_err_pct": 10 / number}
     return {"kind": "epoch", "epoch": number, "attempt": attempt, "epoch_s": epoch_s, **record, **more}
+
+
+def test_files_of_given_up_epochs_do_not_count() -> None:
+    first, second = (epoch(number, 1.0, checkpoint=f"epoch-{number}", weights=f"weights-{number}") for number in (1, 2))
+    result = {**RESULT, "weights": "weights", "predictions": "predictions"}
+    events = [attempt(), first, second, result]
+    assert list(named_files(events)) == ["epoch-1", "weights-1", "epoch-2", "weights-2", "weights", "predictions"]
+    assert named_files(events)["epoch-2"] is second
+    assert named_files(events)["predictions"] is result
+    assert list(named_files([*events, attempt(2, resumed=1)])) == ["epoch-1", "weights-1"]
 
 
 def test_a_finished_trial_reports_the_median_of_its_steady_epochs() -> None:

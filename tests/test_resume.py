@@ -116,6 +116,52 @@ def test_killed_thrice(executor: str, tmp_path: Path, undisturbed: dict[str, Any
     assert contents(run_dir, f"trials/{trial_id(run_dir, 'numpy')}/*") == finished
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    run_dir = tmp_path / RUN_DIR
+    again = command(suite_in(tmp_path), "inline")
+    with started(tmp_path, *again, CAPSBENCH_TEST_HOLD="4") as process:
+        wait_for(lambda: held(run_dir, 4), "fourth epoch", process)
+        processes = family(process, run_dir)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert gone(processes)
+    folder = run_dir / "trials" / trial_id(run_dir, HELD)
+    second, third = (folder / f"epoch-000{epoch}.safetensors" for epoch in (2, 3))
+    flip(third)
+
+    # back to the second epoch, and broken off again in the third
+    with started(tmp_path, *again, CAPSBENCH_TEST_HOLD="3") as process:
+        wait_for(lambda: held(run_dir, 3), "third epoch", process)
+        processes = family(process, run_dir)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, _ = process.communicate(timeout=60)
+    assert gone(processes)
+    went_on = "training goes on after epoch 2, from epoch-0002.safetensors, the last whole checkpoint"
+    assert f"warning: {third.relative_to(tmp_path)} is damaged: its SHA-256 begins with " in stdout
+    assert f"; {went_on}\n" in stdout
+    assert "started, resuming after epoch 2" in stdout
+
+    flip(second)
+    done = capsbench(tmp_path, *again)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    afresh = "there is no whole checkpoint: training starts from the beginning"
+    assert f"warning: {second.relative_to(tmp_path)} is damaged: its SHA-256 begins with " in done.stdout
+    assert f"; {afresh}\n" in done.stdout
+    attempts = [event for event in events_of(run_dir, HELD) if event["kind"] == "attempt"]
+    assert [event["resumed_epoch"] for event in attempts] == [0, 2, 0]
+    result = json.loads((folder / "result.json").read_text())
+    assert [epoch["epoch"] for epoch in result["epochs"]] == [1, 2, 3, 4]
+    assert [each.rpartition("; ")[2] for each in result["warnings"][:2]] == [went_on, afresh]
+    assert final(run_dir, HELD) == undisturbed
+
+
 def trial_id(run_dir: Path, impl: str) -> str:
     return next(event["trial"] for event in events_of(run_dir, impl))
 

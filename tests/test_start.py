@@ -83,8 +83,8 @@ def test_weights_that_do_not_fit_are_refused_before_anything_starts(tmp_path: Pa
     good = {**weights}
     bad: dict[str, Any] = {
         "dec3.b is missing": {name: w for name, w in good.items() if name != "dec3.b"},
-        "extra is not in the model": {**good, "extra": good["conv1.b"]},
-        "conv1.b is 5, the model's 4": {**good, "conv1.b": np.zeros(5, np.float32)},
+        "extra does not belong there": {**good, "extra": good["conv1.b"]},
+        "conv1.b is 5, expected 4": {**good, "conv1.b": np.zeros(5, np.float32)},
     }
     for complaint, arrays in bad.items():
         save_weights(tmp_path / f"{len(complaint)}.safetensors", arrays)

@@ -24,6 +24,7 @@ from harness.figures.learning import draw_epochs, draw_learning, draw_routing_lo
 from harness.figures.material import LeftOut, Material
 from harness.journal import Journal, read_json, write_atomic
 from harness.results import summarise
+from harness.whole import Damaged
 
 FOLDER, INDEX = "figures", "figures.json"  # of a trial; the folder's list, written last
 
@@ -74,9 +75,10 @@ def require_matplotlib() -> None:
 def draw_trial(material: Material, folder: Path) -> Drawn:
     """Draws all figures of a finished trial into `folder`, over earlier ones; a figure that fails is a reason in `lacking`.
 
-    Raises `UserError` if the folder cannot be written.
+    Raises `UserError` if the folder cannot be written, and, before anything is drawn, if a file of the trial is damaged.
     """
     trial = material.trial
+    material.read()
     drawn = Drawn(trial.id, trial.impl, trial.seed, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +136,8 @@ def draw_run(
 ) -> list[Drawn]:
     """Draws the figures of all finished trials of a run, or of those named, into the run directory or `out`.
 
-    Raises `UserError` for a folder that is no run, a trial that is not there or not finished, and without matplotlib.
+    Raises `UserError` for a folder that is no run, a trial that is not there or not finished, without matplotlib, and, once
+    the others are drawn, for trials of which a file is damaged.
     """
     journal = Journal(run_dir)
     if not journal.plan():
@@ -154,10 +157,16 @@ def draw_run(
     require_matplotlib()
     dataset = _datasets()
     drawn: list[Drawn] = []
+    damaged: list[str] = []
     for trial_id in chosen:
         note(f"drawing the figures of trial {trial_id}")
         folder = out / trial_id if out else journal.trial_dir(trial_id) / FOLDER
-        drawn.append(draw_trial(Material(journal, trial_id, dataset), folder))
+        try:
+            drawn.append(draw_trial(Material(journal, trial_id, dataset), folder))
+        except Damaged as error:
+            damaged.append(f"trial {trial_id} has no new figures: {error}")
+    if damaged:
+        raise UserError("\n".join(damaged))
     return drawn
 
 

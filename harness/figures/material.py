@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from harness.checkpoint import load_predictions, load_weights
 from harness.config import DataConfig
 from harness.data.base import Dataset, Split, order
 from harness.errors import UserError
 from harness.insight import CHUNK, Inspectable, has_capsules, specification
 from harness.journal import Journal
-from harness.results import summarise
+from harness.results import named_files, summarise
 from harness.spec import is_right
-from harness.weights import weight_table
+from harness.whole import read_predictions, read_weights, recorded
 
 SAMPLE = 256  # test images looked into: seconds for the paper's model
 EXAMPLES = 10  # images of each kind that are shown
@@ -65,7 +65,9 @@ class Material:
         self._folder = journal.trial_dir(trial_id)
         self._dataset = dataset
         self.trial = journal.trial(trial_id)
-        self.result = summarise(self.trial, journal.events(trial_id))
+        events = journal.events(trial_id)
+        self.result = summarise(self.trial, events)
+        self._named = named_files(events)
 
     @cached_property
     def test(self) -> Split:
@@ -80,36 +82,32 @@ class Material:
 
     @cached_property
     def predictions(self) -> tuple[Int[np.ndarray, " N *K"], Int[np.ndarray, " N *K"]]:
-        """What the trained model said of all N test images, and their labels."""
+        """What the trained model said of all N test images, and their labels. Raises `Damaged`."""
         path = self._folder / "predictions.safetensors"
-        if not path.exists():
+        if not path.exists() or path.name not in self._named:
             raise LeftOut(
                 f"the run holds no predictions of this trial ({path.name}): it was made by an older capsbench"
             )
-        try:
-            predicted, labels = load_predictions(path)
-        except Exception as error:  # what a damaged file raises is the library's own
-            raise LeftOut(f"{path} cannot be read: {error}") from error
-        return predicted, labels
+        return read_predictions(path, self.trial, self._named[path.name])
 
     @cached_property
     def net(self) -> Inspectable:
-        """The specification with the trial's weights, in its precision."""
+        """The specification with the trial's weights, in its precision. Raises `Damaged`."""
         trial, path = self.trial, self._folder / "weights.safetensors"
         if not has_capsules(trial.model):
             raise LeftOut(f"a model of kind {trial.model.kind} has no capsules", lacking=False)
         if self.result.parity_ok is False:
             raise LeftOut("its parity failed: the specification with these weights is another network", lacking=False)
-        if not path.exists():
+        if not path.exists() or path.name not in self._named:
             raise LeftOut(f"the run holds no weights of this trial ({path.name})")
-        try:
-            weights = load_weights(path)
-        except Exception as error:
-            raise LeftOut(f"{path} cannot be read: {error}") from error
-        expected = {row.name: row.shape for row in weight_table(trial.model)}
-        if {name: array.shape for name, array in weights.items()} != expected:
-            raise LeftOut(f"{path} holds other tensors than the model has")
+        weights = read_weights(path, trial, recorded(self._named[path.name], path.name))
         return specification(trial.model, weights, trial.runtime.precision)
+
+    def read(self) -> None:
+        """Reads the files that there are, before anything is drawn. Raises `Damaged`."""
+        for name in ("predictions", "net"):
+            with suppress(LeftOut):
+                getattr(self, name)
 
     @cached_property
     def decoding(self) -> Inspectable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from harness import equivalence
 from harness.errors import UserError
+from harness.journal import Journal
 from harness.report import curves
 from harness.report.figures import draw
 from harness.report.over_seeds import (
@@ -23,7 +24,9 @@ from harness.report.over_seeds import (
     published_table,
 )  # fmt: skip
 from harness.report.page import Section, write
+from harness.results import named_files
 from harness.tables import doubts, print_table
+from harness.whole import Damaged, read_predictions, read_weights, recorded
 
 _CELLS = "Means over seeds, with half their 95% interval (Student's t); sd: the standard deviation of the seeds' test errors."
 _PUBLISHED = " paper and others: published test errors; what is not alike in them is listed below."
@@ -60,11 +63,13 @@ class Written:
 def report(run_dir: Path, out: Path | None = None) -> Written:
     """Writes figures, report.md and report.html to `out`, by default `report` in the run's folder.
 
-    Raises `UserError` for a folder that is no run, a run of which nothing has finished, and where it cannot write.
+    Raises `UserError` for a folder that is no run, a run of which nothing has finished, damaged files of what has, and where
+    it cannot write.
     """
     seeds = over_seeds(run_dir)
     if not any(cell.counted for cell in seeds.cells):
         raise UserError(f"{run_dir}: nothing has finished.\n" + "\n".join(left_out(seeds.cells)))
+    _require_whole(Journal(run_dir), [result.id for cell in seeds.cells for result in cell.counted])
     cost, out = curves.make_report(run_dir), out or run_dir / "report"
     errors, costs = draw(cost, seeds, out)
     sections = list(_sections(cost, seeds, errors, costs))
@@ -85,6 +90,26 @@ def show(console: Console, written: Written) -> None:
     for path in written.figures:
         console.print(Text(f"Figure: {path}"), soft_wrap=True)
     console.print(Text(f"Report: {', '.join(map(str, written.pages))}"), soft_wrap=True)
+
+
+def _require_whole(journal: Journal, trial_ids: Sequence[str]) -> None:
+    """Raises `UserError` that names what is damaged of the files behind the results; a run may be passed on without them."""
+    damaged: list[str] = []
+    for trial_id in trial_ids:
+        trial = journal.trial(trial_id)
+        for name, event in named_files(journal.events(trial_id)).items():
+            path = journal.trial_dir(trial_id) / name
+            if event["kind"] != "result" or not path.exists():
+                continue
+            try:
+                if name == event.get("predictions"):
+                    read_predictions(path, trial, event)
+                else:
+                    read_weights(path, trial, recorded(event, name))
+            except Damaged as error:
+                damaged.append(str(error))
+    if damaged:
+        raise UserError("\n".join(damaged))
 
 
 def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: list[Path]) -> Iterator[Section]:
