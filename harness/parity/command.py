@@ -105,7 +105,7 @@ def parity(request: Request, tell: Tell) -> Outcome:
     with log_folder(request.out, "parity") as folder:
         climbs = [Climb(trial, request.level, request.time_limit_s, folder / _log_name(trial)) for trial in trials]
         reports = run_climbs(climbs, tell)
-    images = max(report.images for report in reports)
+    images = max((report.images for report in reports), default=0)
     uri = None
     if request.track:
         uri, problem = record(reports, trials, request.out, request.mlflow_uri)

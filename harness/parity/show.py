@@ -17,6 +17,8 @@ from harness.tables import UNKNOWN, print_table
 
 _WORDS = (  # of a check's name, and what it compares
     (r"weight\.(.+)", r"weight \1"),
+    (r"(loaded|dumped|fresh)\.weights", r"weights as \1"),
+    (r"(loaded|dumped|fresh)\.moments", r"Adam's state as \1"),
     (r"shape\.(.+)", r"output \1"),
     (r"parameters", "number of parameters"),
     (r"squash_zero\.(.+)", r"\1, where all primary capsules are zero"),
@@ -24,29 +26,58 @@ _WORDS = (  # of a check's name, and what it compares
     (r"r1\.(.+)", r"\1 after 1 routing iteration"),
     (r"r(\d+)\.(.+)", r"\2 after \1 routing iterations"),
     (r"forward\.(.+)", r"output \1"),
+    (r"loss\.(\w+)@(\d+)", r"\1 loss of step \2"),
     (r"loss\.(.+)", r"\1 loss"),
     (r"grad\.(.+)", r"gradient of \1"),
     (r"step@(\d+)", r"number of completed steps after step \1"),
-    (r"step(\d+)\.loss", r"loss of step \1"),
-    (r"step(\d+)\.count", r"count of step \1"),
-    (r"step(\d+)\.(total|margin|reconstruction)", r"\2 loss of step \1"),
     (r"(first|second)\.(.+)@(\d+)", r"\1 moment of \2 after step \3"),
     (r"update\.(.+)@(\d+)", r"change of \1 in step \2"),
-    (r"epoch\.count", "count of an epoch of several batches"),
-    (r"epoch\.(.+)", r"\1 loss of an epoch of several batches"),
-    (r"evaluation\.(.+)", r"\1 loss of evaluation"),
-    (r"trained\.(.+)", r"\1 loss of evaluation after training"),
+    (r"correct@(\d+)", r"number of right images of step \1"),
+    (r"count@(\d+)", r"count of step \1"),
+    (r"step(\d+)\.count", r"count of step \1"),
+    (r"step(\d+)\.correct", r"number of right images of step \1"),
+    (r"step(\d+)\.(\w+)", r"\2 loss of step \1"),
+    (r"epoch\.(count|correct)", r"\1 of an epoch of several batches"),
+    (r"epoch\.(total|margin|reconstruction)", r"\1 loss of an epoch of several batches"),
+    (r"whole\.dump", "what was dumped before a step, after it"),
+    (r"whole\.(count|correct)", r"\1 of a whole batch, against its parts"),
+    (r"whole\.(total|margin|reconstruction)", r"\1 loss of a whole batch, against its parts"),
+    (r"whole\.(.+)", r"gradient of \1 of a whole batch, against its parts"),
+    (r"blocks\.evaluation\.(.+)", r"\1 loss of an evaluation of many batches, against its parts"),
+    (r"blocks\.(.+)", r"\1 of an epoch of many steps, against the same in two"),
+    (r"evaluation\.weights", "weights after an evaluation"),
+    (r"evaluation\.moments", "Adam's state after an evaluation"),
+    (r"evaluation\.(.+)", r"\1 of evaluation"),
+    (r"stepped\.(.+)", r"\1 of evaluation after a step"),
+    (r"trained\.(.+)", r"\1 of evaluation after training"),
+    (r"order\.(.+)", r"\1 of evaluation in the opposite order"),
+    (r"tie\.predicted", "predictions where all scores are equal"),
 )
+_OPTIMISERS = ("staircase", "epoch", "constant", "exponential")  # `harness.parity.ladder.OPTIMISERS`
 _SINGLE = {"L3": 2e-5, "L4": 1e-3}  # errors below are float32's rounding, where float64 was asked for
 _ENDINGS = ("exception", "process", "time limit")  # names of checks that say how a climb ended early
 
 
 def described(name: str) -> str:
-    """A check's name in words: "grad.digit.w" -> "gradient of digit.w"; a name of no known form as it is."""
+    """A check's name in words: "grad.digit.w" -> "gradient of digit.w"; a name of no known form as it is.
+
+    Of several probes, the one of its mark: "grad.digit.w@even" -> "gradient of digit.w (probe even)".
+    """
+    bare, _, probe = name.partition("@")
+    if probe and not probe.isdigit():
+        return f"{described(bare)} (probe {probe})"
+    for prefix in (*_OPTIMISERS, "eager"):
+        inner = name.removeprefix(f"{prefix}.")
+        if inner != name and (words := _words(inner)):
+            return f"{words}, {'in eager mode' if prefix == 'eager' else f'with another optimiser ({prefix})'}"
+    return _words(name) or name
+
+
+def _words(name: str) -> str | None:
     for pattern, words in _WORDS:
         if match := re.fullmatch(pattern, name):
             return match.expand(words)
-    return name
+    return None
 
 
 def figure(value: float) -> str:
@@ -85,12 +116,19 @@ def telling(report: Report) -> Check:
     their sum, the gradients nearest to the loss before those that go through them, one training step before the next.
     """
     failing = [check for check in report.checks if check.level == report.failed_level and not check.ok]
+    failing = [check for check in failing if _probe(check) == _probe(failing[0])]  # the first one that shows it
     worst = max(check.rel_err for check in failing)
     share = 0.0 if report.failed_level == "L6" else 0.1  # a trajectory goes on from its first wrong step
     among = [check for check in failing if check.rel_err >= (share * worst if math.isfinite(worst) else worst)]
     if report.failed_level == "L4":  # in the order of the forward pass
         return among[-1]
     return min(among, key=_computed)  # of equals the first
+
+
+def _probe(check: Check) -> str:
+    """Which probe a check of outputs, losses or gradients is of."""
+    mark = check.name.partition("@")[2]
+    return "" if mark.isdigit() else mark
 
 
 def _computed(check: Check) -> tuple[int, ...]:
