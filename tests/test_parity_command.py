@@ -169,7 +169,7 @@ BAD = {
 
     def loss_and_grads(self, images, labels):
         self.calls += 1
-        if self.calls > 3:  # all has been compared
+        if self.calls > 5:  # all has been compared
             os._exit(7)
         loss, grads = super().loss_and_grads(images, labels)
         return loss, {name: 3.7 * grad for name, grad in grads.items()}

@@ -49,7 +49,7 @@ def _path(trial: Trial, data_sha256: str) -> Path | None:
     document = trial.model_dump(mode="json")
     facts = {
         **{name: document[name] for name in _DECISIVE},
-        "batch": trial.train.batch,
+        "batch": [trial.train.batch, trial.train.epochs],
         "optim": trial.train.optim.model_dump(mode="json"),
         "data": data_sha256,
         "version": __version__,

@@ -20,7 +20,7 @@ from harness.parity.relations import TINY, blocks, evaluation, kept, whole_batch
 from harness.parity.setting import Setting
 from harness.parity.tolerances import bound
 from harness.spec import DecoderOptim, Impl, LrDecay, ModelSpec, OptimSpec, Runtime
-from harness.weights import initial_weights, parameter_count, weight_table
+from harness.weights import parameter_count, weight_table
 
 
 class Make(Protocol):
@@ -65,6 +65,7 @@ class Ladder:
         steps: int = 10,
         batch: int | None = None,
         is_staged: bool = False,
+        first_step: int = 0,
         make: Make | None = None,
         routing: Sequence[int] = (),
     ) -> None:
@@ -74,12 +75,13 @@ class Ladder:
         `batch` (default: N) is what is compiled for. With `is_staged`, `impl` is compiled for it already and has staged what
         `inputs.staged` makes of the images, else the ladder stages and compiles. Numbers of iterations in `routing` other
         than the model's own, other optimisers, and eager mode are checked on implementations from `make`. `impl` is left with
-        other weights than it had.
+        other weights than it had. The trajectory goes on after `first_step` completed steps.
         """
         self.impl, self.precision, self.compiles = impl, runtime.precision, runtime.compile
         batch = batch or len(labels)
         all_images, all_labels = staged(model, images, labels)
-        self.at = Setting(model, optim, all_images, all_labels, {}, initial_weights(model, seed), steps, batch)
+        all_images.flags.writeable = all_labels.flags.writeable = False
+        self.at = Setting(model, optim, all_images, all_labels, {}, steps, batch, first_step)
         self.at.probes.update(probes(model, seed, self.at.shown))
         self._is_prepared = is_staged
         self._make, self._routing = make, sorted({*routing} - {model.routing}) if make else []
@@ -201,10 +203,13 @@ class Ladder:
         return self._compared(one_batch)
 
     def _single_steps(self) -> Iterator[Check]:
-        if not self._is_prepared:
-            self._prepare(self.impl, self.at)
-        for each in self._specifications:
-            self._prepare(each, self.at)
+        if self._is_prepared:
+            for each in self._specifications:
+                each.load(self.at.probe)
+                each.stage(self.at.images, self.at.labels)
+                each.compile(self.at.batch)
+        else:
+            self._prepare(self.impl, self.at, self._specifications)
         yield from self._compared(single_steps)
         if not self._make:
             return
@@ -220,8 +225,7 @@ class Ladder:
         """Of a fresh implementation, as `at` says."""
         assert self._make is not None
         everyone = [self._make(at.model, at.optim, compile), *self._specified(at.model, at.optim)]
-        for each in everyone:
-            self._prepare(each, at)
+        self._prepare(everyone[0], at, everyone[1:])
         return self._compared(measure, everyone[0], everyone[1:], at, prefix)
 
     def _trajectory(self) -> Iterator[Check]:
@@ -234,10 +238,15 @@ class Ladder:
             self._prepare(impl, at)
             yield from blocks(impl, at, self.precision)
 
-    def _prepare(self, impl: Impl, at: Setting) -> None:
-        impl.load(at.probe)
-        impl.stage(at.images, at.labels)
-        impl.compile(at.batch)
+    def _prepare(self, impl: Impl, at: Setting, specifications: Sequence[Impl] = ()) -> None:
+        """Everyone ready to train. What `impl` was given to stage is not there any more afterwards."""
+        images, labels = at.images.copy(), at.labels.copy()
+        for each, staging in ((impl, (images, labels)), *((each, (at.images, at.labels)) for each in specifications)):
+            each.load(at.probe)
+            each.stage(*staging)
+            each.compile(at.batch)
+        images[...] = 0
+        labels[...] = 0
 
 
 def _slack(

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.parity.probe import adam_update, probe_moments
+from harness.parity.probe import adam_update, close_weights, probe_moments
 from harness.parity.setting import Setting
-from harness.spec import EvalTotals, Impl, Moments, OptimSpec, Outputs, TrainTotals, Weights
+from harness.spec import EpochPlan, EvalTotals, Impl, Moments, OptimSpec, Outputs, TrainTotals, Weights
 
 CAPSULES = ("digit", "lengths", "coupling")
 OUTPUTS = {"capsnet": (*CAPSULES, "reconstruction"), "cnn": ("probabilities",)}
@@ -62,9 +62,10 @@ class Ranked(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """How many images of a step are right, and of the specification the scores (N, J) that decided, and the labels."""
+    """How many of a step's `images` are right, and of the specification the scores (N, J) that decided, and the labels."""
 
-    correct: float
+    correct: int
+    images: int
     scores: np.ndarray | None
     labels: np.ndarray
 
@@ -91,10 +92,13 @@ def routed(impl: Impl, at: Setting) -> Values:
 def one_batch(impl: Impl, at: Setting) -> Values:
     """L3: outputs and each term of the loss. L4: the gradient of every weight, by name. At every probe."""
     for probe, weights in at.probes.items():
+        if at.is_large and probe == "even":
+            continue  # of which an evaluation is
         mark = "" if weights is at.probe else f"@{probe}"
+        images, labels = at.compared(probe)
         impl.load(weights)
-        yield from _named("L3", "forward", "forward", impl.forward(at.shown), OUTPUTS[at.model.kind], mark)
-        loss, grads = impl.loss_and_grads(at.shown, at.classes)
+        yield from _named("L3", "forward", "forward", impl.forward(images), OUTPUTS[at.model.kind], mark)
+        loss, grads = impl.loss_and_grads(images, labels)
         yield from _named("L3", "loss", "loss", loss, at.model.loss_terms, mark)
         for name in weights:
             yield Value("L4", "grad", f"grad.{name}{mark}", grads.get(name))
@@ -111,8 +115,8 @@ def starts(at: Setting) -> list[tuple[int, Weights, Moments | None]]:
     later = [*STEPS[1:], *floor_step(at.optim)]
     if at.is_large:  # the second and the last will do
         later = [later[0], later[-1]]
-    for index, step in enumerate(later, start=1):
-        weights = list(at.probes.values())[-(index % len(at.probes))]
+    for index, step in enumerate(later):
+        weights = (at.probes["graded"], at.even, at.probe)[index % 3]
         begun.append((step, weights, probe_moments(weights, step - 1)))
     return begun
 
@@ -136,13 +140,14 @@ def first_step(impl: Impl, at: Setting) -> Values:
     """The first of `single_steps`, and an evaluation: what an implementation gives in another mode."""
     step, weights, moments = starts(at)[0]
     yield from _one_step(impl, at, step, weights, moments, 0)
-    yield from _evaluated(impl, at, "evaluation", "L5")
+    yield from _evaluated(impl, at, "evaluation", level="L5")
 
 
 def _one_step(impl: Impl, at: Setting, step: int, weights: Weights, moments: Moments | None, offset: int) -> Values:
     impl.load(weights, moments)
     before = impl.dump()
-    yield from _trained("L5", "loss", impl, at, f"@{step}", at.images_a_step, offset)
+    plan = at.all_shifts() if offset == at.images_a_step else at.plan(at.images_a_step, offset)
+    yield from _trained("L5", "loss", impl, at, f"@{step}", plan)
     after, own = impl.dump(), impl.dump_moments()
     yield Value("L5", "exact", f"step@{step}", own.step)
     for name in weights:
@@ -167,22 +172,25 @@ def trajectory(impl: Impl, at: Setting) -> Values:
     has a winner of its own, and so is the step after it. The last two steps of training are an epoch of two batches; where a
     batch is not filled by repeating its images, they are by themselves: it would be of many different images.
     """
-    impl.load(list(at.probes.values())[len(at.probes) // 2])
+    impl.load(at.even, probe_moments(at.even, at.first_step))
     before = impl.dump(), impl.dump_moments()
     yield from _evaluated(impl, at, "evaluation", of_several=True)
     yield Value("L6", "exact", "evaluation.weights", apart(before[0], impl.dump()))
     yield Value("L6", "exact", "evaluation.moments", moments_apart(before[1], impl.dump_moments()))
+    impl.load(close_weights(at.probes), before[1])
+    yield from _evaluated(impl, at, "close")
+    impl.load(at.even, before[1])
     for step in range(1, at.steps + 1):
         images, offset = at.images_a_step if step % 2 else max(1, at.images_a_step // 2), (step - 1) * at.images_a_step
         if at.fills and step == at.steps - 1:
             images = at.images_a_step + (at.images_a_step + 1) // 2
-            yield from _trained("L6", "trajectory", impl, at, "epoch.", images, offset, gentle=True)
+            yield from _trained("L6", "trajectory", impl, at, "epoch.", at.plan(images, offset, gentle=True))
             break
-        yield from _trained("L6", "trajectory", impl, at, f"step{step}.", images, offset, gentle=True)
+        yield from _trained("L6", "trajectory", impl, at, f"step{step}.", at.plan(images, offset, gentle=True))
         if step == 1:
-            yield from _evaluated(impl, at, "stepped")
-            impl.load(at.initial)
-    yield from _evaluated(impl, at, "trained")
+            yield from _evaluated(impl, at, "stepped", "trajectory")
+            impl.load(at.initial, probe_moments(at.initial, at.first_step))
+    yield from _evaluated(impl, at, "trained", "trajectory")
     impl.load(_undecided(at))
     yield Value("L6", "exact", "tie.predicted", impl.evaluate(at.shown[:1], at.classes[:1]).predicted)
 
@@ -193,32 +201,29 @@ def _undecided(at: Setting) -> Weights:
     return {name: 0 * w if name.startswith(f"{last}.") else w for name, w in at.probe.items()}
 
 
-def _trained(
-    level: str, kind: str, impl: Impl, at: Setting, mark: str, images: int, offset: int, gentle: bool = False
-) -> Values:
+def _trained(level: str, kind: str, impl: Impl, at: Setting, mark: str, plan: EpochPlan) -> Values:
     """What `train` tells of an epoch: `mark` is put before the names, or, if it begins with "@", behind them."""
 
     def name(what: str) -> str:
         return what + mark if mark.startswith("@") else mark + what
 
-    plan = at.plan(images, offset, gentle)
     totals: TrainTotals = impl.train(plan)
-    yield Value(level, "exact", name("count"), totals.count / at.repeat)
+    yield Value(level, "exact", name("count"), totals.count / len(plan.order))
     for term in at.model.loss_terms:
         yield Value(level, kind, name(term if level == "L6" else f"loss.{term}"), getattr(totals.loss, term))
-    yield Value(
-        level, "ranked", name("correct"),
-        Counted(totals.correct / at.repeat, getattr(impl, "scores", None), at.labels[plan.order]),
-    )  # fmt: skip
+    right = Counted(totals.correct, len(plan.order), getattr(impl, "scores", None), at.labels[plan.order])
+    yield Value(level, "ranked", name("correct"), right)
+    at.trained_on[:] = [plan]  # alive until the next is there, as in a run: the same identity later is another plan
 
 
-def _evaluated(impl: Impl, at: Setting, name: str, level: str = "L6", of_several: bool = False) -> Values:
+def _evaluated(
+    impl: Impl, at: Setting, name: str, kind: str = "loss", level: str = "L6", of_several: bool = False
+) -> Values:
     images, labels = at.evaluated(of_several)
     totals: EvalTotals = impl.evaluate(images, labels)
-    yield from _named(level, "trajectory", name, totals.loss, at.model.loss_terms)
-    yield Value(
-        level, "ranked", f"{name}.predicted", Ranked(totals.predicted, len(labels), getattr(impl, "scores", None))
-    )
+    yield from _named(level, kind, name, totals.loss, at.model.loss_terms)
+    ranked = Ranked(totals.predicted, len(labels), getattr(impl, "scores", None))
+    yield Value(level, "ranked", f"{name}.predicted", ranked)
 
 
 def apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:

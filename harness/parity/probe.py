@@ -15,6 +15,8 @@ from harness.weights import initial_weights
 EXAMPLES = 8  # different images in a step, at most
 _CAPSULES = 1152  # of the paper's model
 _STEEP = 2.0**10  # a power of two changes no digit
+_SHORT = 2.0**-10
+_CLOSE = 2.0e-4  # half of what half precision tells apart, and many times what float32 does
 _FITTED, _ROUNDS = 6, 3  # images and rounds of fitting lengths: routing follows what is fitted
 
 
@@ -25,21 +27,41 @@ def image_count(batch: int) -> int:
 
 
 def probes(model: ModelSpec, seed: int, images: np.ndarray) -> dict[str, Weights]:
-    """Weights by the name of the probe, the first of them `probe_weights`; `images` are those to be compared.
+    """Weights by the name of the probe, the first of them `decided`; `images` are those to be compared.
 
     `decided`: routing decides strongly, and all lengths are near one. `even`: all classes' capsules are about as long, so
     that each image has a winner of its own. `graded`: lengths of the classes from below m- to above m+ (Eq. 4), so that
     every branch of the margin loss is taken; the layers before it multiplied and divided by a thousand, in turns, which
     leaves the function as it is and makes some gradients a thousand times larger and others a thousand times smaller.
-    Of a CNN, which has no lengths, `even` is not there.
+    `short`: next to nothing in the primary capsules. `initial`: as training starts, with ReLUs whose input is exactly zero.
+    Of a CNN, which has no lengths, there are fewer.
     """
+    initial = initial_weights(model, seed)
     decided = probe_weights(model, seed)
     if model.kind != "capsnet":
-        return {"decided": decided, "graded": _steep(decided)}
+        return {"decided": decided, "graded": _steep(decided), "initial": initial}
     even, graded = _with_lengths(
         model, decided, images[-_FITTED:], np.full(model.classes, 0.5), np.linspace(0.03, 0.97, model.classes)
     )
-    return {"decided": decided, "even": even, "graded": _steep(graded)}
+    short = {name: w * np.float32(_SHORT) if name.startswith("primary") else w for name, w in even.items()}
+    return {"decided": decided, "even": even, "graded": _steep(graded), "short": short, "initial": initial}
+
+
+def close_weights(probes: dict[str, Weights]) -> Weights:
+    """Weights at which classes are in pairs that are next to each other, nearer than half precision tells apart.
+
+    The layers before are those of `graded`: what depends on the weights must be computed anew.
+    """
+    even, weights = probes.get("even", probes["decided"]), dict(probes["graded"])
+    last = "digit" if "digit.w" in weights else max(name for name in weights if name.startswith("fc"))[:-2]
+    axis = 1 if last == "digit" else -1
+    for name in (each for each in weights if each.startswith(f"{last}.")):
+        w = np.moveaxis(even[name].copy(), 0 if name == "digit.b" else axis, 0)
+        pairs = len(w) // 2
+        factors = np.where(np.arange(pairs) % 2, 1 + _CLOSE, 1 - _CLOSE).astype(np.float32)
+        w[1 : 2 * pairs : 2] = w[0 : 2 * pairs : 2] * factors.reshape(-1, *[1] * (w.ndim - 1))
+        weights[name] = np.moveaxis(w, 0, 0 if name == "digit.b" else axis)
+    return {name: np.ascontiguousarray(w) for name, w in weights.items()}
 
 
 def probe_weights(model: ModelSpec, seed: int) -> Weights:

@@ -54,12 +54,11 @@ def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]
     Losses and the numbers of right images add up, and so do gradients, which Adam's first moment shows. `checks` of L4 say
     how well a gradient is known at all. Of a large model, against the same step in the opposite order.
     """
-    probe = list(at.probes)[len(at.probes) // 2]
     plan = _drawn_plan(at, at.batch, at.batch)
     backwards = np.arange(at.batch)[::-1]
     cuts = [] if at.is_large or at.batch == 1 else [at.batch // 2]
     parts = [_some(plan, places) for places in np.split(backwards, cuts)]
-    runs = [_step(impl, at.probes[probe], part) for part in (plan, *parts)]
+    runs = [_step(impl, at.even, part) for part in (plan, *parts)]
     (whole, gradient, _), *others = runs
     counts = [totals.count for totals, _, _ in others]
     yield _check("whole.count", whole.count, float(sum(counts)), bound("exact", precision))
@@ -70,7 +69,7 @@ def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]
         expected = sum(
             count * part[name].astype(np.float64) for count, (_, part, _) in zip(counts, others, strict=True)
         )
-        mark = "" if at.probes[probe] is at.probe else f"@{probe}"
+        mark = "" if at.even is at.probe else "@even"
         tolerance = _LOOSER * max(known.get(f"grad.{name}{mark}", 0.0), bound("grad", precision))
         check = compare("L6", f"whole.{name}", found, expected / at.batch, tolerance, spared("grad", precision))
         yield replace(check, kind="grad")
@@ -90,7 +89,7 @@ def evaluation(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
 
     Each image's classes stay the same, and so does the mean of the losses.
     """
-    impl.load(list(at.probes.values())[len(at.probes) // 2])
+    impl.load(at.even)
     indices = _drawn_plan(at, at.batch, at.batch).order
     first, other = (impl.evaluate(at.images[some], at.labels[some]) for some in (indices, indices[::-1]))
     one, two = np.asarray(first.predicted), np.asarray(other.predicted)
@@ -115,9 +114,11 @@ def blocks(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
     cut = _CUT * at.batch
     parts: list[TrainTotals] = []
     impl.load(at.initial)
-    for part in (_some(plan, np.arange(cut)), _some(plan, np.arange(cut, len(plan.order)))):
-        parts.append(impl.train(part))
-        impl.load(impl.dump(), impl.dump_moments())
+    ends = [cut, *range(cut + at.batch, len(plan.order), at.batch)]  # many steps at once, then one by one
+    for places in np.split(np.arange(len(plan.order)), ends):
+        parts.append(impl.train(_some(plan, places)))
+        if len(parts) == 1:
+            impl.load(impl.dump(), impl.dump_moments())
     yield _check("blocks.count", whole.count, len(plan.order), bound("exact", precision))
     yield from _sums("blocks", at, whole, parts, "trajectory", precision)
     again = impl.dump()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from harness.parity.inputs import chosen
+from harness.parity.inputs import chosen, drawn
 from harness.parity.probe import image_count
 from harness.plans import kept_units, overlays
 from harness.spec import EpochPlan, ModelSpec, OptimSpec, Weights
 from harness.weights import parameter_count
 
 _LARGE = 1_000_000  # parameters
-_LITTLE = 5  # shifts, the first, are by at most two pixels
+_LITTLE = np.array([(down, right) for down in (1, -1, 2, 0, -2) for right in (-2, 1, 0, 2, -1)], np.int8)
+"""Every shift by at most two pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Setting:
     images: UInt8[np.ndarray, "N H W C"]
     labels: Int[np.ndarray, " N"]
     probes: dict[str, Weights]
-    initial: Weights
     steps: int
     batch: int
+    first_step: int = 0  # completed ones before the trajectory
     whole: bool = False
+    trained_on: list[EpochPlan] = field(default_factory=list[EpochPlan])
 
     @property
     def probe(self) -> Weights:
@@ -46,6 +48,20 @@ class Setting:
     @property
     def images_a_step(self) -> int:
         return image_count(self.batch)
+
+    @property
+    def even(self) -> Weights:
+        """The weights at which each image has a winner of its own."""
+        return self.probes.get("even", self.probe)
+
+    @property
+    def initial(self) -> Weights:
+        return self.probes["initial"]
+
+    def compared(self, probe: str) -> tuple[UInt8[np.ndarray, "B *K H W C"], Int[np.ndarray, " B *K"]]:
+        """What is shown at a probe, and its labels: at the initial weights no black image, whose ReLUs see rounding alone."""
+        some = ~self._is_black if probe == "initial" else slice(None)
+        return self.shown[some], self.classes[some]
 
     @property
     def repeat(self) -> int:
@@ -93,7 +109,7 @@ class Setting:
         order = shown[numbers % len(shown)]
         # of several digits, each in a way of its own
         turns = (numbers[:, None] + 7 * np.arange(self.model.overlaid)).reshape(order.shape)
-        shifts = self._shifts[turns % (_LITTLE if gentle else len(self._shifts))]
+        shifts = _LITTLE[turns % len(_LITTLE)] if gentle else self._shifts[turns % len(self._shifts)]
         generator = np.random.Generator(np.random.Philox(key=[images + offset, zlib.crc32(b"dropout")]))
         kept = kept_units(generator, self.model, images)
         batch = self.images_a_step * self.repeat if self.fills else self.batch
@@ -105,15 +121,24 @@ class Setting:
         """(B,): whether there is nothing on what is shown."""
         return np.logical_not(self.shown.reshape(len(self.shown_indices), -1).any(axis=1))
 
+    def all_shifts(self) -> EpochPlan:
+        """One step of images that are lit up to their border, shifted in every way, as many as a batch has room for."""
+        drawn_from = len(self.labels) - len(drawn(self.model)[1])
+        lit = self.shown_indices[(self.shown_indices.reshape(len(self.shown_indices), -1) >= drawn_from + 3).all(1)]
+        count = min(self.batch, len(self._shifts))
+        order = lit[np.arange(count) % len(lit)] if len(lit) else self.shown_indices[:count]
+        shifts = np.repeat(self._shifts[: len(order), None], self.model.overlaid, 1).reshape(*order.shape, 2)
+        generator = np.random.Generator(np.random.Philox(key=[count, zlib.crc32(b"shifts")]))
+        return EpochPlan(order.astype(np.int32), shifts, self.batch, kept_units(generator, self.model, len(order)))
+
     @cached_property
     def _shifts(self) -> np.ndarray:
-        """In every direction by little and by half an image, and to the last row and column and beyond."""
+        """By half an image, to the last row and column, and beyond; then every shift by little."""
         height, width = (min(side, 127) for side in self.model.image[:2])
         half_up, half_left = height // 2, width // 2
-        return np.array(
-            [(0, 0), (1, -2), (-1, 2), (2, 1), (-2, -1), (half_up, -half_left), (-half_up, half_left), (height - 1, 0),
-             (1 - height, 1), (0, width - 1), (-1, 1 - width), (0, -width), (height, 0)], np.int8,
-        )  # fmt: skip
+        far = [(half_up, -half_left), (-half_up, half_left), (height - 1, 0), (1 - height, 1), (0, width - 1),
+               (-1, 1 - width), (0, -width), (height, 0)]  # fmt: skip
+        return np.concatenate([np.array(far, np.int8), _LITTLE])
 
     def _whole(self, examples: np.ndarray) -> np.ndarray:
         """Each step's examples `repeat` times."""

@@ -42,9 +42,11 @@ def command_ladder(
 def gate_ladder(trial: Trial, impl: Impl, train: Split) -> Ladder:
     """The ladder as `capsbench run` climbs it, on what it times: `impl`, compiled, with `inputs.staged` images staged.
 
-    The same for every seed of a trial: see `harness.parity.cached`.
+    Its trajectory begins amid the trial's own steps. The same for every seed of a trial: see `harness.parity.cached`.
     """
+    steps = trial.train.epochs * -(-len(train) // trial.train.batch)
     return Ladder(
         impl, trial.model, trial.train.optim, trial.runtime_spec(), np.asarray(train.images), train.labels,
         steps=trial.parity.steps, batch=trial.train.batch, is_staged=True,
+        first_step=steps // 2,
     )  # fmt: skip

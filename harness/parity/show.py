@@ -48,6 +48,7 @@ _WORDS = (  # of a check's name, and what it compares
     (r"evaluation\.weights", "weights after an evaluation"),
     (r"evaluation\.moments", "Adam's state after an evaluation"),
     (r"evaluation\.(.+)", r"\1 of evaluation"),
+    (r"close\.(.+)", r"\1 of evaluation where classes are next to each other"),
     (r"stepped\.(.+)", r"\1 of evaluation after a step"),
     (r"trained\.(.+)", r"\1 of evaluation after training"),
     (r"order\.(.+)", r"\1 of evaluation in the opposite order"),

@@ -118,7 +118,8 @@ class NumpyCapsNet:
         return Moments(self.moments.step, self._numpy(self.moments.first), self._numpy(self.moments.second))
 
     def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
-        self.images, self.labels = images, labels
+        # what nobody can change needs no copy
+        self.images, self.labels = (part.copy() if part.flags.writeable else part for part in (images, labels))
 
     def _classes(self, labels: Int[np.ndarray, " B *K"]) -> Int[Array, "B K"]:
         """With an axis for the digits of an image, one or more."""
