@@ -1,0 +1,96 @@
+"""Every fault in every framework, with the model at which it makes a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.parity.detail_faults import DETAIL_FAULTS
+from harness.parity.evaluation_faults import EVALUATION_FAULTS
+from harness.parity.faults import FAULTS, Fault
+from harness.parity.mutate import Edit
+from harness.parity.optimiser_faults import OPTIMISER_FAULTS
+from harness.parity.overlay_faults import OVERLAY_FAULTS
+from harness.parity.plan_faults import PLAN_FAULTS
+from harness.spec import ModelSpec
+from tests.mutants import EDITS, NOT_WRITTEN, cnn, more_jax, more_tf, more_torch, overlay
+
+FRAMEWORKS = ("torch", "tf", "jax")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "paper": (),
+    "official": ("model.profile=official",),
+    "cnn": ("model.kind=cnn", "model.dropout=0.3"),  # a rate at which what is kept and what is dropped differ
+    "two digits": (),  # one over the other; the settings say how, since no data set without a download has them
+}
+"""The models that there are faults of, the commonest first, as overrides of a suite."""
+
+_NUMPY = "the specification has no place for it: it pads no batch, keeps no spectrum, and has neither blocks nor chunks"
+MORE: dict[str, dict[str, tuple[Edit, ...]]] = {
+    "numpy": {
+        fault.name: fault.edits
+        for fault in (*DETAIL_FAULTS, *EVALUATION_FAULTS, *OPTIMISER_FAULTS, *PLAN_FAULTS)
+        if fault.edits
+    },
+    "torch": more_torch.EDITS,
+    "tf": more_tf.EDITS,
+    "jax": more_jax.EDITS,
+}
+MORE_NOT_WRITTEN: dict[str, dict[str, str]] = {
+    "numpy": {
+        fault.name: _NUMPY
+        for fault in (*DETAIL_FAULTS, *EVALUATION_FAULTS, *OPTIMISER_FAULTS, *PLAN_FAULTS)
+        if not fault.edits
+    },
+    "torch": more_torch.NOT_WRITTEN,
+    "tf": more_tf.NOT_WRITTEN,
+    "jax": more_jax.NOT_WRITTEN,
+}
+_KINDS: dict[str, tuple[tuple[Fault, ...], dict[str, dict[str, tuple[Edit, ...]]], tuple[str, ...]]] = {
+    # kind -> faults, their edits by framework, and the variants that they may be of
+    "network": (FAULTS, EDITS, ("paper", "official")),
+    "cnn": (cnn.OWN, cnn.EDITS, ("cnn",)),
+    "several digits": (OVERLAY_FAULTS, overlay.EDITS, ("two digits",)),
+    "detail": (DETAIL_FAULTS, MORE, ("paper", "official")),
+    "evaluation": (EVALUATION_FAULTS, MORE, ("paper", "official", "two digits")),
+    "optimiser": (OPTIMISER_FAULTS, MORE, ("paper",)),
+    "plan": (PLAN_FAULTS, MORE, ("paper", "official", "cnn")),
+}
+KINDS = tuple(_KINDS)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault in one framework; none of them, with no edits, is the implementation as it is."""
+
+    framework: str
+    kind: str
+    variant: str
+    fault: Fault | None = None
+    edits: tuple[Edit, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """By which `--only` finds it: faults of the CNN may have the name of one of the CapsNet."""
+        if self.fault is None:
+            return f"none ({self.variant})"
+        return f"cnn:{self.fault.name}" if self.kind == "cnn" else self.fault.name
+
+
+def mutants(models: dict[str, ModelSpec]) -> list[Mutant]:
+    """All that are written and that a ladder can find; `models` has the one of each variant."""
+    return [mutant for framework in FRAMEWORKS for mutant in _of(framework, models)]
+
+
+def unmutated() -> list[Mutant]:
+    """The implementations as they are: what a runner that fails everything would fail too."""
+    return [Mutant(framework, "none", variant) for framework in FRAMEWORKS for variant in VARIANTS]
+
+
+def _of(framework: str, models: dict[str, ModelSpec]) -> Iterator[Mutant]:
+    left_out = NOT_WRITTEN.get(framework, {}).keys() | MORE_NOT_WRITTEN[framework].keys()
+    for kind, (faults, edits, variants) in _KINDS.items():
+        for fault in faults:
+            if fault.name in left_out or fault.level == "audit":
+                continue
+            variant = next(each for each in variants if fault.applies(models[each]))
+            yield Mutant(framework, kind, variant, fault, edits[framework][fault.name])
