@@ -130,8 +130,11 @@ def table(fates: Sequence[Fate]) -> str:
     for title, wanted in (
         ("Survivors", lambda fate: fate.mutant.fault and not fate.is_right),
         ("False alarms", lambda fate: not fate.mutant.fault and not fate.is_right),
-        ("Killed by what they raised, or by the time they took", lambda fate: fate.mutant.fault and fate.outcome not in ("failed", "passed")),
-    ):  # fmt: skip
+        (
+            "Killed by what they raised, or by the time they took",
+            lambda fate: fate.mutant.fault and fate.outcome not in ("failed", "passed"),
+        ),
+    ):
         if found := [fate for fate in fates if wanted(fate)]:
             lines += ["", f"{title}:"]
             lines += [
