@@ -30,40 +30,63 @@ def _pixels(divisor: str) -> tuple[Edit, ...]:
     return (in_impl(_PIXELS, _PIXELS.replace("255", divisor)),)
 
 
+# The specification's gradients are written out: each fault has the one that a framework would derive from it.
+_BACK_MARGIN = "2 * (MARGIN_LAMBDA * (1 - present) * imagined - present * missed)"
+_BACK_LENGTH = "grad_v = (grad_length / length)[..., None] * acts.v"
+_BACK_ABOVE, _BACK_BELOW = "F.relu(MARGIN_PLUS - length),", "F.relu(length - MARGIN_MINUS)\n"
+_BACK_SIGMOID = "grad = grad * pixels * (1 - pixels)"
+_BACK_GRID = "grad_grid = xp.reshape(F.squash_vjp("
+_BACK_BIAS = 'grads["primary.b"] = xp.sum(grad_grid, axis=(0, 1, 2))'
+
 DETAIL_FAULTS = (
     Fault(
         "missed-dropped",
         "a margin loss without the term of m+",
         "L3",
-        (in_model(f"xp.sum({_MISSED}", f"xp.sum(0 * {_MISSED}"),),
+        (
+            in_model(f"xp.sum({_MISSED}", f"xp.sum(0 * {_MISSED}"),
+            in_model(_BACK_MARGIN, _BACK_MARGIN.replace("- present", "- 0 * present")),
+        ),
         capsnet,
     ),
     Fault(
         "imagined-dropped",
         "a margin loss without the term of m-",
         "L3",
-        (in_model(_IMAGINED, f"0 * {_IMAGINED}"),),
+        (
+            in_model(_IMAGINED, f"0 * {_IMAGINED}"),
+            in_model(_BACK_MARGIN, _BACK_MARGIN.replace("MARGIN_LAMBDA", "0")),
+        ),
         capsnet,
     ),
     Fault(
         "no-relu-above-m-plus",
         "a margin loss that pulls back capsules longer than m+",
         "L3",
-        (in_model(f"{_ABOVE} **", "(MARGIN_PLUS - lengths) **"),),
+        (
+            in_model(f"{_ABOVE} **", "(MARGIN_PLUS - lengths) **"),
+            in_model(_BACK_ABOVE, "(MARGIN_PLUS - length),"),
+        ),
         capsnet,
     ),
     Fault(
         "no-relu-below-m-minus",
         "a margin loss that lengthens capsules shorter than m-",
         "L3",
-        (in_model(f"{_BELOW} **", "(lengths - MARGIN_MINUS) **"),),
+        (
+            in_model(f"{_BELOW} **", "(lengths - MARGIN_MINUS) **"),
+            in_model(_BACK_BELOW, "(length - MARGIN_MINUS)\n"),
+        ),
         capsnet,
     ),
     Fault(
         "first-class-without-margin",
         "a margin loss that leaves out the first class",
         "L3",
-        (in_model(_SUM, _SUM.replace("xp.sum(", "xp.sum((").replace(", axis=1)", ")[:, 1:], axis=1)")),),
+        (
+            in_model(_SUM, _SUM.replace("xp.sum(", "xp.sum((").replace(", axis=1)", ")[:, 1:], axis=1)")),
+            in_model(_BACK_LENGTH, f"grad_length[:, 0] = 0\n    {_BACK_LENGTH}"),
+        ),
         capsnet,
     ),
     Fault(
@@ -77,7 +100,10 @@ DETAIL_FAULTS = (
         "last-primary-capsule-ignored",
         "a last primary capsule that has no votes",
         "L2",
-        (in_model(_SQUASHED, f"{_SQUASHED}\n    u[:, -1] = 0"),),
+        (
+            in_model(_SQUASHED, f"{_SQUASHED}\n    u[:, -1] = 0"),
+            in_model(_BACK_GRID, f"grad_u[:, -1] = 0\n    {_BACK_GRID}"),
+        ),
         capsnet,
     ),
     Fault(
@@ -89,6 +115,7 @@ DETAIL_FAULTS = (
                 '* model.primary_scale + w["primary.b"]',
                 '* model.primary_scale + w["primary.b"] * (xp.arange(len(w["primary.b"])) < len(w["primary.b"]) - 1)',
             ),
+            in_model(_BACK_BIAS, f"{_BACK_BIAS}\n    grads['primary.b'][-1] = 0"),
         ),
         capsnet,
     ),
@@ -101,6 +128,7 @@ DETAIL_FAULTS = (
                 "xp.sum(xp.reshape(squares, (digits.shape[0], -1)), axis=1)",
                 "xp.sum(xp.reshape(squares, (digits.shape[0], -1))[:, :-1], axis=1)",
             ),
+            in_model(_BACK_SIGMOID, f"xp.reshape(grad, (count, -1))[:, -1] = 0\n        {_BACK_SIGMOID}"),
         ),
         decoded,
     ),
@@ -136,7 +164,10 @@ DETAIL_FAULTS = (
         "lengths-squared",
         "squared capsule lengths",
         "L2",
-        (in_layers(_LENGTHS, _LENGTHS.removeprefix("xp.sqrt(").removesuffix(")")),),
+        (
+            in_layers(_LENGTHS, _LENGTHS.removeprefix("xp.sqrt(").removesuffix(")")),
+            in_model(_BACK_LENGTH, "grad_v = (2 * grad_length)[..., None] * acts.v"),
+        ),
         capsnet,
     ),
     Fault("pixels-by-256", "pixels divided by 256", "L2", _pixels("256")),
@@ -170,21 +201,30 @@ DETAIL_FAULTS = (
         "decoder-relu-last",
         "a ReLU before the decoder's sigmoid",
         "L3",
-        (in_model(_LAST, _LAST.replace("sigmoid(", "sigmoid(F.relu(") + ")"),),
+        (
+            in_model(_LAST, _LAST.replace("sigmoid(", "sigmoid(F.relu(") + ")"),
+            in_model(_BACK_SIGMOID, f"{_BACK_SIGMOID} * (pixels > 0.5)"),
+        ),
         decoded,
     ),
     Fault(
         "decoder-hidden-without-relu",
         "no ReLU in the decoder's first layer",
         "L3",
-        (in_model(_HIDDEN, _HIDDEN.replace("F.relu(", '(F.relu if layer != "dec1" else exact)(')),),
+        (
+            in_model(_HIDDEN, _HIDDEN.replace("F.relu(", '(F.relu if layer != "dec1" else exact)(')),
+            in_model('if layer != "dec1":', 'if layer == "dec3":'),
+        ),
         decoded,
     ),
     Fault(
         "sigmoid-clipped",
         "a sigmoid whose input is clipped at -4 and 4",
         "L3",
-        (in_model(_LAST, _LAST.replace("sigmoid(", "sigmoid((").removesuffix(")") + ").clip(-4, 4))"),),
+        (
+            in_model(_LAST, _LAST.replace("sigmoid(", "sigmoid((").removesuffix(")") + ").clip(-4, 4))"),
+            in_model(_BACK_SIGMOID, f"{_BACK_SIGMOID} * (abs(xp.log(pixels / (1 - pixels))) < 3.999999)"),
+        ),
         decoded,
     ),
 )

@@ -52,17 +52,16 @@ PLANS = {
         order="np.resize(np.arange(len(self.labels), dtype=np.int32), plan.order.shape)",
     ),
     "order-off-by-one": Planned(
-        "indices that are counted from one", "L6", order="np.maximum(plan.order - 1, 0).astype(np.int32)"
+        "indices that are counted from one", "L5", order="np.maximum(plan.order - 1, 0).astype(np.int32)"
     ),
     "last-image-unused": Planned(
         "a last staged image that is never used",
-        "L6",
+        "L5",
         order="np.minimum(plan.order, max(0, len(self.labels) - 2)).astype(np.int32)",
     ),
     "indices-uint8": Planned("indices in uint8", "L6", order="plan.order.astype(np.uint8).astype(np.int32)"),
     "indices-int16": Planned("indices in int16", "L6", order="plan.order.astype(np.int16).astype(np.int32)"),
     "indices-uint16": Planned("indices in uint16", "L6", order="plan.order.astype(np.uint16).astype(np.int32)"),
-    "indices-float16": Planned("indices in float16", "L6", order="plan.order.astype(np.float16).astype(np.int32)"),
     "order-of-equal-size": Planned(
         "plans of equal size that share the first one's order",
         "L6",
@@ -128,7 +127,7 @@ PLAN_FAULTS = (
         (
             in_impl(
                 "self._classes(self.labels[chosen])",
-                "self._classes(np.resize(self.labels, plan.order.shape)[start : start + plan.batch])",
+                "self._classes(self.labels[np.arange(chosen.size).reshape(chosen.shape) % len(self.labels)])",
             ),
         ),
     ),

@@ -86,8 +86,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "gradient-of-first-image-alone": (
         in_layers(
-            "    grad_bias = torch.zeros_like(grad[0])\n",
-            "    grad_bias = torch.zeros_like(grad[0])\n    grad = torch.cat([grad[:1], 0 * grad[1:]])\n",
+            "u, w, *saved = ctx.saved_tensors",
+            "u, w, *saved = ctx.saved_tensors\n        grad = torch.cat([grad[:1], 0 * grad[1:]])",
         ),
     ),
     "last-of-equals-wins": (
