@@ -81,6 +81,11 @@ def mutants(models: dict[str, ModelSpec]) -> list[Mutant]:
     return [mutant for framework in FRAMEWORKS for mutant in _of(framework, models)]
 
 
+def left_to_the_audit() -> list[str]:
+    """Names of the faults that no step of a ladder meets."""
+    return [fault.name for faults, _, _ in _KINDS.values() for fault in faults if fault.level == "audit"]
+
+
 def unmutated() -> list[Mutant]:
     """The implementations as they are: what a runner that fails everything would fail too."""
     return [Mutant(framework, "none", variant) for framework in FRAMEWORKS for variant in VARIANTS]

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.mutants.catalogue import FRAMEWORKS, KINDS, VARIANTS, Mutant, mutants, unmutated
+from tests.mutants.catalogue import FRAMEWORKS, KINDS, VARIANTS, Mutant, left_to_the_audit, mutants, unmutated
 from tests.mutants.crew import Job, run_jobs
 from tests.mutants.setups import command_model, command_trial, gate_trial
 
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps([fate.to_json() for fate in fates], indent=1))
     else:
         print(table(fates))
+        print(f"\nLeft to the audit of a training run: {', '.join(left_to_the_audit())}")
         print(f"{len(chosen)} mutants, {(time.monotonic() - started) / 60:.1f} minutes")
     return 0 if all(fate.is_right for fate in fates) else 1
 
