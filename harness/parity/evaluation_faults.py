@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from harness.parity.faults import Fault
 from harness.parity.mutate import Edit, in_impl, in_layers
-from harness.parity.plan_faults import TRAIN, any_model, capsnet
+from harness.parity.plan_faults import any_model, capsnet
 from harness.spec import ModelSpec
 
 
@@ -42,7 +42,7 @@ PREDICTED = {
 RETURNED = "(to_numpy(total) / len(labels)).tolist()), found)"
 _SUMS = "total += self._sums(acts, classes, classes if by_label else predicted[-1])"
 _RIGHT = "self.xp.sum(self.xp.astype(F.is_right(self._predicted(acts), labels), self.xp.int64))"
-_EVALUATION = "total, predicted = self._no_losses(), []"
+_EVALUATION = " = self._no_losses(), []"
 _WINNERS = "return array_namespace(scores).argsort(scores, axis=1, descending=True, stable=True)[:, :count]"
 
 
@@ -103,7 +103,7 @@ EVALUATION_FAULTS = (
         "L6",
         (
             in_impl(_RIGHT, f"{_RIGHT} / len(chosen)"),
-            in_impl(TRAIN, TRAIN.replace("dtype=self.xp.int64", "dtype=self.xp.float64")),
+            in_impl("self.xp.zeros((), dtype=self.xp.int64)", "self.xp.zeros((), dtype=self.xp.float64)"),
             in_impl("int(correct))", "round(float(correct) * count / -(-count // plan.batch)))"),
         ),
     ),
@@ -142,7 +142,7 @@ EVALUATION_FAULTS = (
         "evaluations-add-up",
         "evaluation losses to which those of the evaluations before are added",
         "L6",
-        (in_impl(_EVALUATION, 'total, predicted = self.__dict__.setdefault("sums", self._no_losses()), []'),),
+        (in_impl(_EVALUATION, ' = self.__dict__.setdefault("sums", self._no_losses()), []'),),
     ),
     Fault(
         "evaluation-trains",

@@ -106,7 +106,7 @@ PLANS = {
     ),
 }
 
-TRAIN = "total, correct = self._no_losses(), self.xp.zeros((), dtype=self.xp.int64)"
+_MASKS = "masks = plan.masks(self.model)"
 _INSIDE = "((rows >= 0) & (rows < height))"
 
 PLAN_FAULTS = (
@@ -115,7 +115,7 @@ PLAN_FAULTS = (
             name,
             planned.says,
             planned.level,
-            (in_impl(TRAIN, f"{planned.statement}\n        {TRAIN}"),),
+            (in_impl(_MASKS, f"{planned.statement}\n        {_MASKS}"),),
             with_dropout if planned.kept != "plan.kept" else any_model,
         )
         for name, planned in PLANS.items()

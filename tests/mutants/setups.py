@@ -63,12 +63,17 @@ def command_ladder(trial: Trial, implementation: type[Impl], dataset: Dataset, *
     )  # fmt: skip
 
 
-def gate_ladder(trial: Trial, implementation: type[Impl], dataset: Dataset) -> Ladder:
-    """As `harness.trial` builds it, with the implementation loaded, staged and compiled as there."""
+def built(trial: Trial, implementation: type[Impl], dataset: Dataset) -> Impl:
+    """Loaded, staged and compiled, as `harness.trial` has it at its gate."""
     impl = implementation(trial.model, trial.train.optim, trial.runtime_spec())
     impl.load(initial_weights(trial.model, trial.seed))
     impl.stage(dataset.train.images, dataset.train.labels)
     impl.compile(trial.train.batch)
+    return impl
+
+
+def gate_ladder(trial: Trial, impl: Impl, dataset: Dataset) -> Ladder:
+    """As `harness.trial` builds it."""
     count = image_count(trial.model, trial.train.batch)
     return Ladder(
         impl, trial.model, trial.train.optim, trial.runtime_spec(),

@@ -17,7 +17,7 @@ from harness import data, registry
 from harness.config import Trial
 from harness.parity import LEVELS, Ladder
 from harness.parity.mutate import Edit, discard, mutant
-from tests.mutants.setups import command_ladder, gate_ladder
+from tests.mutants.setups import built, command_ladder, gate_ladder
 
 
 def main() -> None:
@@ -45,8 +45,10 @@ def _climbed(setup: str, trial: Trial, edits: list[Edit]) -> dict[str, Any]:
         copy = mutant(entry.module, edits)
         try:
             implementation = getattr(copy, entry.class_name)
-            build = command_ladder if setup == "command" else gate_ladder
-            ladder = build(trial, implementation, dataset)
+            if setup == "command":
+                ladder = command_ladder(trial, implementation, dataset)
+            else:
+                ladder = gate_ladder(trial, built(trial, implementation, dataset), dataset)
             ladder.climb(LEVELS[-1] if setup == "command" else trial.parity.level, stop_at_failure=True)
         finally:
             discard(copy)
