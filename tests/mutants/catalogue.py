@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.parity.catalogue import MORE_FAULTS
 from harness.parity.detail_faults import DETAIL_FAULTS
 from harness.parity.evaluation_faults import EVALUATION_FAULTS
 from harness.parity.faults import FAULTS, Fault
@@ -24,23 +25,30 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """The models that there are faults of, the commonest first, as overrides of a suite."""
 
-_NUMPY = "the specification has no place for it: it pads no batch, keeps no spectrum, and has neither blocks nor chunks"
+_PADDING, _WEIGHTS, _PARTS = "pads no batch", "its images have no weights", "has neither chunks nor blocks"
+_NOT_IN_NUMPY = {
+    "correct-on-padding": _PADDING,
+    "evaluation-padding-counted": _PADDING,
+    "padding-counted": _PADDING,
+    "image-63-left-out": _WEIGHTS,
+    "images-beyond-32-left-out": _WEIGHTS,
+    "chunk-gradient-replaced": _PARTS,
+    "chunk-bias-replaced": _PARTS,
+    "frequencies-replaced": _PARTS,
+    "block-last-step-skipped": _PARTS,
+    "block-state-lost": _PARTS,
+    "evaluation-block-replaced": _PARTS,
+    "spectrum-of-old-weights": "keeps no spectrum",
+    "dump-shares-memory": "a step puts new arrays in the place of the weights, and writes to none",
+}
 MORE: dict[str, dict[str, tuple[Edit, ...]]] = {
-    "numpy": {
-        fault.name: fault.edits
-        for fault in (*DETAIL_FAULTS, *EVALUATION_FAULTS, *OPTIMISER_FAULTS, *PLAN_FAULTS)
-        if fault.edits
-    },
+    "numpy": {fault.name: fault.edits for fault in MORE_FAULTS if fault.edits},
     "torch": more_torch.EDITS,
     "tf": more_tf.EDITS,
     "jax": more_jax.EDITS,
 }
 MORE_NOT_WRITTEN: dict[str, dict[str, str]] = {
-    "numpy": {
-        fault.name: _NUMPY
-        for fault in (*DETAIL_FAULTS, *EVALUATION_FAULTS, *OPTIMISER_FAULTS, *PLAN_FAULTS)
-        if not fault.edits
-    },
+    "numpy": _NOT_IN_NUMPY,
     "torch": more_torch.NOT_WRITTEN,
     "tf": more_tf.NOT_WRITTEN,
     "jax": more_jax.NOT_WRITTEN,

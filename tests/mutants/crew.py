@@ -22,6 +22,7 @@ from tests.mutants.catalogue import Mutant
 
 ROOT = Path(__file__).parents[2]
 MUTANTS = 20  # in one process: what a framework keeps of each adds up
+START_S = 180.0  # at most, until a framework has been imported
 MEMORY_BYTES = 4 * 1024**3  # and at this size it is given up before that
 
 
@@ -92,7 +93,7 @@ class Worker:
     """A process of `tests.mutants.worker`, started anew after it was too slow, too large, or dead."""
 
     def __init__(self, job: Job, core: int, log: IO[bytes], cache: str) -> None:
-        self._core, self._log = core, log
+        self._framework, self._core, self._log = job.mutant.framework, core, log
         trial = Trial.model_validate_json(job.trials[0])
         self._env = worker_environment(trial, Seat((core,), ()), os.environ) | {
             "JAX_COMPILATION_CACHE_DIR": cache,
@@ -119,17 +120,20 @@ class Worker:
         return found | {"seconds": round(seconds, 2)}
 
     def _climb(self, job: dict[str, Any], time_limit_s: float) -> dict[str, Any]:
-        process = self._process or self._start()
+        if self._process is None:
+            self._start()
+            if self._line(START_S) != b"ready\n":
+                raise RuntimeError(f"a process of {self._framework} does not start: see the log")
+        process = self._process
+        assert process is not None
         assert process.stdin is not None
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(job).encode() + b"\n")
             process.stdin.flush()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._answers, selectors.EVENT_READ)
-            if not selector.select(time_limit_s):
-                self._end()
-                return {"outcome": "time limit", "what": f"{time_limit_s:g} s"}
-        line = self._answers.readline()
+        line = self._line(time_limit_s)
+        if line is None:
+            self._end()
+            return {"outcome": "time limit", "what": f"{time_limit_s:g} s"}
         if not line:
             code = process.wait()
             self._end()
@@ -139,17 +143,26 @@ class Worker:
             self._end()
         return found
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _line(self, limit_s: float) -> bytes | None:
+        """The next one that the process writes: empty where it has ended, None where there was none in time."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._answers, selectors.EVENT_READ)
+            return self._answers.readline() if selector.select(limit_s) else None
+
+    def _start(self) -> None:
         ours, theirs = os.pipe()
-        command = [sys.executable, "-m", "tests.mutants.worker", str(theirs)]
-        if hasattr(os, "sched_setaffinity"):
-            command = [sys.executable, "-c", _PINNED, str(self._core), *command[2:]]
+        command = [sys.executable, "-c", _PINNED, str(self._core), "tests.mutants.worker", str(theirs), self._framework]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, pass_fds=(theirs,), env=self._env, cwd=ROOT
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=(theirs,),
+            env=self._env,
+            cwd=ROOT,
+        )
         os.close(theirs)
         self._answers = os.fdopen(ours, "rb", buffering=0)
-        return self._process
 
     def _end(self) -> None:
         if self._process is None:
@@ -165,7 +178,9 @@ class Worker:
 
 _PINNED = """\
 import os, runpy, sys
-os.sched_setaffinity(0, {int(sys.argv.pop(1))})
+core = int(sys.argv.pop(1))
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {core})
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 """A core of its own before anything starts threads."""

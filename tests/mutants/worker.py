@@ -1,6 +1,7 @@
 """A process that climbs with one mutant after the other: importing a framework takes longer than most climbs.
 
-`python -m tests.mutants.worker`: a job a line on stdin, what became of it a line on the descriptor given.
+`python -m tests.mutants.worker FD FRAMEWORK`: a job a line on stdin; a line on the descriptor FD once the framework is there,
+and then one for what became of each.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from tests.mutants.setups import built, command_ladder, gate_ladder
 
 
 def main() -> None:
-    with os.fdopen(int(sys.argv[1]), "w") as answers:
+    with os.fdopen(int(sys.argv[1]), "w", buffering=1) as answers:
+        registry.load(registry.resolve(sys.argv[2]))
+        answers.write("ready\n")
         for line in sys.stdin:
             answers.write(json.dumps(_answer(json.loads(line))) + "\n")
-            answers.flush()
 
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
