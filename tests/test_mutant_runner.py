@@ -119,6 +119,22 @@ def test_the_table_counts_deaths_and_names_survivors_and_false_alarms() -> None:
     assert f"- gate, tf: {FAULTS[0].name} (exception at L1: ValueError: no)" in text
 
 
+def test_an_edit_that_does_not_fit_kills_nothing(tmp_path: Path) -> None:
+    mutant = Mutant("torch", "network", "paper", FAULTS[0], (Edit("impl.py", "no such text", ""),))
+    trial = [gate_trial("paper", "torch").model_dump_json()]
+    found: list[dict[str, Any]] = []
+    run_jobs(
+        [Job(mutant, "gate", trial)],
+        lambda _, answer: found.append(answer),
+        time_limit_s=60,
+        at_once=1,
+        log=tmp_path / "log",
+    )
+    assert found[0]["outcome"] == "not made"
+    assert "occurs 0 times in impl.py" in found[0]["what"]
+    assert not Fate(mutant, "gate", "not made", None, found[0]["what"], 0.0).is_right
+
+
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "nothing-like-it"]) == 2
     assert "no such mutant" in capsys.readouterr().err

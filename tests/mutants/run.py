@@ -26,7 +26,7 @@ SETUPS = ("command", "gate")
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of one mutant in one setup: `outcome` "passed", "failed", "exception", "time limit" or "death"."""
+    """What became of one mutant in one setup: `outcome` "passed", "failed", "exception", "time limit", "death" or "not made"."""
 
     mutant: Mutant
     setup: str
@@ -37,8 +37,8 @@ class Fate:
 
     @property
     def is_right(self) -> bool:
-        """A mutant has to die, what has no fault has to live."""
-        return (self.outcome == "passed") == (self.mutant.fault is None)
+        """A mutant has to die, what has no fault has to live; what could not be made did neither."""
+        return self.outcome != "not made" and (self.outcome == "passed") == (self.mutant.fault is None)
 
     def to_json(self) -> dict[str, Any]:
         own = asdict(self) | {"mutant": self.mutant.name, "framework": self.mutant.framework}
@@ -133,7 +133,7 @@ def table(fates: Sequence[Fate]) -> str:
         ("False alarms", lambda fate: not fate.mutant.fault and not fate.is_right),
         (
             "Killed by what they raised, or by the time they took",
-            lambda fate: fate.mutant.fault and fate.outcome not in ("failed", "passed"),
+            lambda fate: fate.mutant.fault and fate.is_right and fate.outcome != "failed",
         ),
     ):
         if found := [fate for fate in fates if wanted(fate)]:

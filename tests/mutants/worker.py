@@ -38,25 +38,27 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _climbed(setup: str, trial: Trial, edits: list[Edit]) -> dict[str, Any]:
-    """{"outcome": "passed"}, or "failed" or "exception" with the level and what it was."""
+    """{"outcome": "passed"}, "failed" or "exception" with the level and what it was, or "not made"."""
     entry = registry.resolve(trial.impl)
     dataset = data.load(trial.data)
     _set_precision(trial)
-    ladder: Ladder | None = None
     try:
         copy = mutant(entry.module, edits)
-        try:
-            implementation = getattr(copy, entry.class_name)
-            if setup == "command":
-                ladder = command_ladder(trial, implementation, dataset)
-            else:
-                ladder = gate_ladder(trial, built(trial, implementation, dataset), dataset)
-            ladder.climb(LEVELS[-1] if setup == "command" else trial.parity.level, stop_at_failure=True)
-        finally:
-            discard(copy)
+    except Exception as error:  # a fault that does not fit the source is none
+        return {"outcome": "not made", "what": f"{type(error).__name__}: {error}"[:300]}
+    ladder: Ladder | None = None
+    try:
+        implementation = getattr(copy, entry.class_name)
+        if setup == "command":
+            ladder = command_ladder(trial, implementation, dataset)
+        else:
+            ladder = gate_ladder(trial, built(trial, implementation, dataset), dataset)
+        ladder.climb(LEVELS[-1] if setup == "command" else trial.parity.level, stop_at_failure=True)
     except Exception as error:
         level = ladder.level if ladder else LEVELS[0]
         return {"outcome": "exception", "level": level, "what": f"{type(error).__name__}: {error}"[:300]}
+    finally:
+        discard(copy)
     report = ladder.report(trial.impl)
     if report.ok:
         return {"outcome": "passed"}
