@@ -26,7 +26,7 @@ SETUPS = ("command", "gate")
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of one mutant in one setup: `outcome` "passed", "failed", "exception", "time limit", "death" or "not made"."""
+    """What became of one mutant in one setup: "passed", "failed", "exception", "time limit", "death" or "not made"."""
 
     mutant: Mutant
     setup: str
