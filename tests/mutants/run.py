@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,13 @@ class Fate:
     level: str | None
     what: str | None
     seconds: float
+    is_credible: bool = True  # False: what has no fault raised, hung or died in this setup as well
 
     @property
     def is_right(self) -> bool:
         """A mutant has to die, what has no fault has to live; what could not be made did neither."""
-        return self.outcome != "not made" and (self.outcome == "passed") == (self.mutant.fault is None)
+        is_judged = self.is_credible and self.outcome != "not made"
+        return is_judged and (self.outcome == "passed") == (self.mutant.fault is None)
 
     def to_json(self) -> dict[str, Any]:
         own = asdict(self) | {"mutant": self.mutant.name, "framework": self.mutant.framework}
@@ -87,8 +89,11 @@ def sample(candidates: Sequence[Mutant], count: int, seed: str) -> list[Mutant]:
 
 
 def run(chosen: Sequence[Mutant], setups: Sequence[str], time_limit_s: float, at_once: int, log: Path) -> list[Fate]:
-    """Of each mutant and setup, in the order given; a line on stderr for each as it ends."""
-    jobs = [Job(each, setup, _trials(each, setup)) for each in chosen for setup in setups]
+    """Of each mutant and setup, in the order given; a line on stderr for each as it ends.
+
+    Death by anything else than a comparison counts where the implementation without a fault passes in the same setup.
+    Where that is not among `chosen`, it is added at the end.
+    """
     fates: dict[tuple[Mutant, str], Fate] = {}
 
     def tell(job: Job, found: dict[str, Any]) -> None:
@@ -100,8 +105,23 @@ def run(chosen: Sequence[Mutant], setups: Sequence[str], time_limit_s: float, at
         where = " ".join(filter(None, (fate.outcome, fate.level, fate.what)))
         print(f"{job.mutant.framework} {job.setup} {job.mutant.name}: {where}{mark}", file=sys.stderr, flush=True)
 
-    run_jobs(jobs, tell, time_limit_s=time_limit_s, at_once=at_once, log=log)
-    return [fates[job.mutant, job.setup] for job in jobs]
+    def climb(pairs: Sequence[tuple[Mutant, str]]) -> None:
+        jobs = [Job(each, setup, _trials(each, setup)) for each, setup in pairs]
+        run_jobs(jobs, tell, time_limit_s=time_limit_s, at_once=at_once, log=log)
+
+    climb([(each, setup) for each in chosen for setup in setups])
+    raised = [fate for fate in fates.values() if fate.mutant.fault and fate.outcome not in ("passed", "failed")]
+    controls = dict.fromkeys(_control(fate) for fate in raised)
+    climb([key for key in controls if key not in fates])
+    for fate in raised:
+        if fates[_control(fate)].outcome != "passed":
+            fates[fate.mutant, fate.setup] = replace(fate, is_credible=False)
+    return list(fates.values())
+
+
+def _control(fate: Fate) -> tuple[Mutant, str]:
+    """The same without the fault."""
+    return Mutant(fate.mutant.framework, "none", fate.mutant.variant), fate.setup
 
 
 def _trials(each: Mutant, setup: str) -> list[str]:

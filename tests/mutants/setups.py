@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import data
 from harness.config import Trial
-from harness.data import Dataset
+from harness.data import Dataset, Split
 from harness.parity import Ladder, image_count
 from harness.parity.command import _COMPACT, _trial
 from harness.parity.worker import STEPS
@@ -72,11 +72,11 @@ def built(trial: Trial, implementation: type[Impl], dataset: Dataset) -> Impl:
     return impl
 
 
-def gate_ladder(trial: Trial, impl: Impl, dataset: Dataset) -> Ladder:
+def gate_ladder(trial: Trial, impl: Impl, train: Split) -> Ladder:
     """As `harness.trial` builds it."""
     count = image_count(trial.model, trial.train.batch)
     return Ladder(
         impl, trial.model, trial.train.optim, trial.runtime_spec(),
-        dataset.train.images[:count], dataset.train.labels[:count],
+        train.images[:count], train.labels[:count],
         seed=trial.seed, steps=trial.parity.steps, batch=trial.train.batch,
     )  # fmt: skip

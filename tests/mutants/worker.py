@@ -52,7 +52,7 @@ def _climbed(setup: str, trial: Trial, edits: list[Edit]) -> dict[str, Any]:
         if setup == "command":
             ladder = command_ladder(trial, implementation, dataset)
         else:
-            ladder = gate_ladder(trial, built(trial, implementation, dataset), dataset)
+            ladder = gate_ladder(trial, built(trial, implementation, dataset), dataset.train)
         ladder.climb(LEVELS[-1] if setup == "command" else trial.parity.level, stop_at_failure=True)
     except Exception as error:
         level = ladder.level if ladder else LEVELS[0]
