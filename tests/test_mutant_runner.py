@@ -82,7 +82,15 @@ def test_every_mutant_is_of_a_model_that_it_makes_a_difference_to() -> None:
         assert each.fault is not None
         assert each.fault.applies(models[each.variant]), each.name
         assert each.fault.level != "audit"
-    assert {each.variant for each in ALL} == set(VARIANTS)
+    assert {each.variant_in(setup) for each in ALL for setup in ("command", "gate")} == set(VARIANTS)
+
+
+def test_at_the_gate_a_setting_is_there_that_a_fault_ignores() -> None:
+    found = {variant: gate_trial(variant, "torch").train for variant in VARIANTS}
+    assert found["weight decay"].weight_decay > found["weight decay"].decoder.weight_decay > 0
+    assert found["weight decay"].decoder.lr not in (None, found["weight decay"].lr)
+    kinds = [found[variant].lr_decay.kind for variant in ("paper", "staircase", "epochs", "constant")]
+    assert kinds == ["exponential", "staircase", "epoch", "constant"]
 
 
 def test_the_setups_are_those_of_the_commands() -> None:

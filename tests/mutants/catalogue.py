@@ -22,8 +22,24 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "official": ("model.profile=official",),
     "cnn": ("model.kind=cnn", "model.dropout=0.3"),  # a rate at which what is kept and what is dropped differ
     "two digits": (),  # one over the other; the settings say how, since no data set without a download has them
+    "weight decay": ("train.weight_decay=0.01", "train.decoder.lr=0.0005", "train.decoder.weight_decay=0.001"),
+    "staircase": ("train.lr_decay.kind=staircase",),
+    "epochs": ("train.lr_decay.kind=epoch",),
+    "constant": ("train.lr_decay.kind=constant",),
 }
-"""The models that there are faults of, the commonest first, as overrides of a suite."""
+"""The models that there are faults of, the commonest first, and settings of the optimiser, as overrides of a suite."""
+
+NEEDED = {
+    "weight-decay-missing": "weight decay",
+    "weight-decay-of-weights-alone": "weight decay",
+    "weight-decay-decoupled": "weight decay",
+    "decoder-weight-decay-missing": "weight decay",
+    "decoder-lr-missing": "weight decay",
+    "stair-rounded": "staircase",
+    "epochs-from-one": "epochs",
+    "constant-decays": "constant",
+}
+"""At the gate, which climbs with a suite's own settings: those without which a fault changes nothing."""
 
 _PADDING, _WEIGHTS, _PARTS = "pads no batch", "its images have no weights", "has neither chunks nor blocks"
 _NOT_IN_NUMPY = {
@@ -75,6 +91,10 @@ class Mutant:
     variant: str
     fault: Fault | None = None
     edits: tuple[Edit, ...] = ()
+
+    def variant_in(self, setup: str) -> str:
+        needed = NEEDED.get(self.fault.name) if self.fault and setup == "gate" else None
+        return needed or self.variant
 
     @property
     def name(self) -> str:

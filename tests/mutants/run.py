@@ -121,13 +121,13 @@ def run(chosen: Sequence[Mutant], setups: Sequence[str], time_limit_s: float, at
 
 def _control(fate: Fate) -> tuple[Mutant, str]:
     """The same without the fault."""
-    return Mutant(fate.mutant.framework, "none", fate.mutant.variant), fate.setup
+    return Mutant(fate.mutant.framework, "none", fate.mutant.variant_in(fate.setup)), fate.setup
 
 
 def _trials(each: Mutant, setup: str) -> list[str]:
     """One after the other until one fails."""
     if setup == "gate":
-        trials = [gate_trial(each.variant, each.framework)]
+        trials = [gate_trial(each.variant_in(setup), each.framework)]
     else:
         trials = [command_trial(each.variant, each.framework, precision) for precision in ("fp64", "fp32")]
     return [trial.model_dump_json() for trial in trials]
