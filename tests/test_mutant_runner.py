@@ -13,7 +13,17 @@ from harness.parity.cnn_faults import CNN_FAULTS
 from harness.parity.faults import FAULTS
 from harness.parity.mutate import Edit, edited
 from harness.parity.overlay_faults import OVERLAY_FAULTS
-from tests.mutants.catalogue import FRAMEWORKS, MORE, MORE_NOT_WRITTEN, VARIANTS, Mutant, mutants, unmutated
+from tests.mutants.catalogue import (
+    FRAMEWORKS,
+    MORE,
+    MORE_NOT_WRITTEN,
+    NEEDED,
+    NOT_AT_THE_GATE,
+    VARIANTS,
+    Mutant,
+    mutants,
+    unmutated,
+)
 from tests.mutants.crew import Job, run_jobs
 from tests.mutants.run import Fate, main, run, sample, table
 from tests.mutants.setups import command_model, command_trial, gate_trial
@@ -32,7 +42,8 @@ def commit() -> str:
 def test_a_sample_drawn_by_the_commit_dies_and_what_is_right_lives(tmp_path: Path) -> None:
     chosen = sample([*unmutated(), *ALL], DRAWN, commit())
     fates = run(chosen, ("command", "gate"), 120.0, 1, tmp_path / "log")
-    assert len(fates) >= 2 * DRAWN  # and what has no fault, beside what raised
+    climbed = {(fate.mutant, fate.setup) for fate in fates}
+    assert climbed >= {(each, setup) for each in chosen for setup in ("command", "gate") if each.is_run_in(setup)}
     assert not [f"{fate.setup} {fate.mutant.framework} {fate.mutant.name}" for fate in fates if not fate.is_right]
 
 
@@ -82,6 +93,7 @@ def test_every_mutant_is_of_a_model_that_it_makes_a_difference_to() -> None:
         assert each.fault is not None
         assert each.fault.applies(models[each.variant]), each.name
         assert each.fault.level != "audit"
+    assert NOT_AT_THE_GATE.keys() | NEEDED.keys() <= {each.name for each in ALL}
     assert {each.variant_in(setup) for each in ALL for setup in ("command", "gate")} == set(VARIANTS)
 
 

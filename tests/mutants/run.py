@@ -17,7 +17,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.mutants.catalogue import FRAMEWORKS, KINDS, VARIANTS, Mutant, left_to_the_audit, mutants, unmutated
+from tests.mutants.catalogue import (
+    FRAMEWORKS,
+    KINDS,
+    NOT_AT_THE_GATE,
+    VARIANTS,
+    Mutant,
+    left_to_the_audit,
+    mutants,
+    unmutated,
+)
 from tests.mutants.crew import Job, run_jobs
 from tests.mutants.setups import command_model, command_trial, gate_trial
 
@@ -68,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps([fate.to_json() for fate in fates], indent=1))
     else:
         print(table(fates))
+        print("\nNot at the gate, where they change nothing:")
+        print("\n".join(f"- {name}: {reason}" for name, reason in NOT_AT_THE_GATE.items()))
         print(f"\nLeft to the audit of a training run: {', '.join(left_to_the_audit())}")
         print(f"{len(chosen)} mutants, {(time.monotonic() - started) / 60:.1f} minutes")
     return 0 if all(fate.is_right for fate in fates) else 1
@@ -109,7 +120,7 @@ def run(chosen: Sequence[Mutant], setups: Sequence[str], time_limit_s: float, at
         jobs = [Job(each, setup, _trials(each, setup)) for each, setup in pairs]
         run_jobs(jobs, tell, time_limit_s=time_limit_s, at_once=at_once, log=log)
 
-    climb([(each, setup) for each in chosen for setup in setups])
+    climb([(each, setup) for each in chosen for setup in setups if each.is_run_in(setup)])
     raised = [fate for fate in fates.values() if fate.mutant.fault and fate.outcome not in ("passed", "failed")]
     controls = dict.fromkeys(_control(fate) for fate in raised)
     climb([key for key in controls if key not in fates])
