@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test mutants lint clean
 
 quickstart: .venv/.cpu
 	$(BIN)/capsbench run suites/quickstart.yaml
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+mutants: .venv/.dev
+	$(BIN)/python -m tests.mutants.run
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
