@@ -33,11 +33,13 @@ def main() -> NoReturn:
 def _climb(job: dict[str, Any], emit: Emit) -> None:
     from harness import data, registry
     from harness.config import Trial
+    from harness.ordinary.images import fitted
     from harness.parity import Check, Ladder
     from harness.spec import Impl, ModelSpec
 
     trial = Trial.model_validate_json(json.dumps(job["trial"]))
     train, count = data.load(trial.data).train, int(job["images"])
+    images, labels = fitted(train.images[:count], train.labels[:count], trial.model)
     implementation = registry.load(registry.resolve(trial.impl), adapter=True)
     calls = Calls(emit)
 
@@ -50,8 +52,8 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
     raised: list[Check] = []
     try:
         ladder = calls.ladder = Ladder(
-            make(trial.model, compile=True), trial.model, trial.train.optim, trial.runtime_spec(), train.images[:count],
-            train.labels[:count], seed=trial.seed, steps=STEPS, make=make, routing=range(1, 11),
+            make(trial.model, compile=True), trial.model, trial.train.optim, trial.runtime_spec(), images, labels,
+            seed=trial.seed, steps=STEPS, make=make, routing=range(1, 11),
         )  # fmt: skip
         ladder.climb(job["level"])
     except (Exception, SystemExit) as error:

@@ -1,0 +1,199 @@
+"""Layer by layer beside the specification: each fed with what comes before it, and with what the specification feeds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness import registry
+from harness.ordinary.adapter import Examined, _resized
+from harness.ordinary.locate import COUPLING, DIGIT, VOTES
+from harness.parity.tolerances import bound
+from harness.spec import ModelSpec, OptimSpec, Runtime, Weights
+
+_AXES = ("B", "I", "d")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer's errors, relative to its largest value; None where it was not seen, or cannot be fed."""
+
+    layer: str
+    own: float | None
+    fed: float | None
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        tolerance = bound("forward", "fp64")
+        return all(error is None or error <= tolerance for error in (self.own, self.fed))
+
+    @property
+    def is_at_fault(self) -> bool:
+        """Whether it is wrong by itself: fed with what is right, or where that cannot be done, with its own input."""
+        error = self.own if self.fed is None else self.fed
+        return error is not None and error > bound("forward", "fp64")
+
+
+Values = dict[str, np.ndarray]
+"""Layer -> its result in the bench's layouts."""
+
+
+def seen(examined: Examined, images: np.ndarray, replace: Mapping[int, np.ndarray] | None = None) -> Values:
+    """What the model's layers give for uint8 images; with results in `replace` (operation -> array) replaced on the way."""
+    layers, match, batch = examined.match.layers, examined.match, len(images)
+    sizes = examined.sizes(batch)
+    pixels = examined.pixels(images)
+    keep = [*layers.grid, *(each.index for each in (*layers.couplings, *layers.outputs))]
+    keep += [layers.conv1] if layers.conv1 is not None else []
+    keep += [layers.capsules.found.index] if layers.capsules else []
+    keep += [layers.votes.index] if layers.votes else []
+    guessed = None
+    if match.calling.needs_labels:
+        first = examined.run(pixels, None, keep=keep, replace=replace)
+        guessed = examined.outputs(first, batch).lengths.argmax(1)
+    ran = examined.run(pixels, guessed, keep=keep, replace=replace)
+    array = {index: examined.network.numpy(tensor) for index, tensor in ran.kept.items()}
+    found: Values = {}
+    last = examined.network.channels_first
+    if layers.conv1 in array:
+        found["conv1"] = array[layers.conv1].transpose(0, 2, 3, 1) if last else array[layers.conv1]
+    if layers.grid and all(index in array for index in layers.grid):
+        grids = [array[index] if last else array[index].transpose(0, 3, 1, 2) for index in layers.grid]
+        whole = np.concatenate(grids, axis=1)[:, match.channels].transpose(0, 2, 3, 1)
+        found["primary"] = whole.reshape(batch, sizes["I"], sizes["d"])
+    if layers.capsules and layers.capsules.found.index in array:
+        read = _resized(layers.capsules.found, batch, sizes).read(array[layers.capsules.found.index], sizes, _AXES)
+        found["capsules"] = read[:, match.rows]
+    if layers.votes and layers.votes.index in array:
+        found["votes"] = _resized(layers.votes, batch, sizes).read(array[layers.votes.index], sizes, VOTES)[:, match.rows]
+    for number, each in enumerate(layers.couplings, start=1):
+        if each.index in array:
+            found[f"coupling {number}"] = _resized(each, batch, sizes).read(array[each.index], sizes, COUPLING)[:, match.rows]
+    for number, each in enumerate(layers.outputs, start=1):
+        if each.index in array:
+            found[f"capsules {number}"] = _resized(each, batch, sizes).read(array[each.index], sizes, DIGIT)
+    outputs = examined.outputs(ran, batch)
+    found["lengths"] = outputs.lengths
+    if outputs.reconstruction is not None:
+        found["decoder"] = outputs.reconstruction
+    return found
+
+
+def replacement(examined: Examined, values: Mapping[str, np.ndarray], batch: int) -> dict[int, np.ndarray]:
+    """Operation -> the array that feeds the model with the results of layers, given in the bench's layouts."""
+    layers, match, sizes = examined.match.layers, examined.match, examined.sizes(batch)
+    rows = np.empty(sizes["I"], np.int64)
+    rows[match.rows] = np.arange(sizes["I"])
+    made: dict[int, np.ndarray] = {}
+    for layer, value in values.items():
+        kind, _, number = layer.partition(" ")
+        if layer == "conv1" and layers.conv1 is not None:
+            made[layers.conv1] = value.transpose(0, 3, 1, 2) if examined.network.channels_first else value
+        elif layer == "primary" and layers.grid:
+            side = math.isqrt(sizes["I"] * sizes["d"] // match.reading.primary_channels)
+            grid = value.reshape(batch, side, side, -1).transpose(0, 3, 1, 2)[:, np.argsort(match.channels)]
+            for index, part in zip(layers.grid, np.split(grid, len(layers.grid), axis=1), strict=True):
+                made[index] = part if examined.network.channels_first else part.transpose(0, 2, 3, 1)
+        elif layer == "capsules" and layers.capsules:
+            made[layers.capsules.found.index] = _resized(layers.capsules.found, batch, sizes).write(value[:, rows], sizes, _AXES)
+        elif layer == "votes" and layers.votes:
+            made[layers.votes.index] = _resized(layers.votes, batch, sizes).write(value[:, rows], sizes, VOTES)
+        elif kind == "coupling" and len(layers.couplings) >= int(number):
+            found = layers.couplings[int(number) - 1]
+            if not found.shared:
+                made[found.index] = _resized(found, batch, sizes).write(value[:, rows], sizes, COUPLING)
+        elif kind == "capsules" and number and len(layers.outputs) >= int(number):
+            found = layers.outputs[int(number) - 1]
+            made[found.index] = _resized(found, batch, sizes).write(value, sizes, DIGIT)
+    return made
+
+
+def specified(model: ModelSpec, weights: Weights, images: np.ndarray) -> Values:
+    """What the specification's layers give, in float64."""
+    maker: Any = registry.load(registry.resolve("numpy"))
+    impl = maker(model, OptimSpec(), Runtime(precision="fp64"))
+    impl.load(weights)
+    acts, outputs = impl._forward(images), impl.forward(images)
+    found: Values = {
+        "conv1": acts.conv1, "primary": acts.primary, "capsules": acts.u, "votes": acts.u_hat.transpose(0, 2, 1, 3),
+    }  # fmt: skip
+    for number, (coupling, _, v) in enumerate(acts.routing, start=1):
+        found[f"coupling {number}"], found[f"capsules {number}"] = coupling.transpose(0, 2, 1), v
+    found["lengths"] = outputs.lengths
+    if outputs.reconstruction is not None:
+        found["decoder"] = outputs.reconstruction
+    return found
+
+
+def _inputs(layer: str, expected: Values) -> tuple[str, ...]:
+    """The layers whose results a layer is fed with."""
+    kind, _, number = layer.partition(" ")
+    previous = {"conv1": (), "primary": ("conv1",), "capsules": ("primary",), "votes": ("capsules",)}
+    if layer in previous:
+        return previous[layer]
+    last = max(int(each.partition(" ")[2]) for each in expected if each.startswith("coupling "))
+    if kind == "coupling":
+        return ("votes", *(f"{what} {each}" for each in range(1, int(number)) for what in ("coupling", "capsules")))
+    if kind == "capsules":
+        earlier = (f"{what} {each}" for each in range(1, int(number)) for what in ("coupling", "capsules"))
+        return ("votes", *earlier, f"coupling {number}")
+    return (f"capsules {last}",)  # lengths, decoder
+
+
+def report(
+    examined: Examined, expected: Values, images: np.ndarray, feed: Callable[[Examined, Values], None] | None = None
+) -> Iterator[Row]:
+    """A row for each layer of `expected`, in the order of computation."""
+    own = seen(examined, images)
+    observed, wanted = examined.observed, sum(each.startswith("coupling ") for each in expected)
+    for layer, value in expected.items():
+        kind, _, number = layer.partition(" ")
+        if kind == "coupling" and observed and int(number) > observed:
+            yield Row(f"routing iteration {number}", math.inf, None, f"it makes {observed} of {wanted} iterations")
+            return
+        if layer not in own:
+            yield Row(_said(layer), None, None, "not seen")
+            continue
+        note = ""
+        inputs = _inputs(layer, expected)
+        needed = [each for each in inputs if each not in ("coupling 1",)]
+        made = replacement(examined, {each: expected[each] for each in inputs}, len(images))
+        can = all(replacement(examined, {each: expected[each]}, len(images)) for each in needed[-1:])
+        fed = None
+        if not inputs:
+            fed = relative(own[layer], value)
+        elif can:
+            fed = relative(seen(examined, images, made)[layer], value)
+        if layer == "capsules":
+            note = {"wrong": "grouped otherwise", "unknown": "order not found"}.get(examined.match.grouping, "")
+        if kind == "coupling" and examined.match.layers.couplings[int(number) - 1].shared and int(number) > 1:
+            note = "shared by all images"
+        yield Row(_said(layer), relative(own[layer], value), fed, note)
+    if observed > wanted:
+        yield Row(f"routing iteration {wanted + 1}", math.inf, None, f"it makes {observed} iterations, expected {wanted}")
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        return math.inf
+    error = float(np.abs(found - expected).max()) / (float(np.abs(expected).max()) or 1.0)
+    return error if math.isfinite(error) else math.inf
+
+
+def _said(layer: str) -> str:
+    kind, _, number = layer.partition(" ")
+    if kind == "coupling":
+        return f"coupling, iteration {number}"
+    if kind == "capsules" and number:
+        return f"output capsules, iteration {number}"
+    return {"primary": "primary convolution", "capsules": "primary capsules"}.get(layer, layer)
+
+
+def first_fault(rows: Sequence[Row]) -> Row | None:
+    """The first layer that parts ways."""
+    return next((row for row in rows if row.is_at_fault or not row.ok), None)

@@ -1,0 +1,97 @@
+"""The process a model is examined in: `python -P -m harness.ordinary.worker --events-fd N`.
+
+Started by `harness.ordinary.command`; `harness.served` says how it lives. Its one event: "examined", with what was found.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+import numpy as np
+
+from harness.served import serve
+from harness.worker import Channel
+
+IMAGES, SEED = 3, 0
+
+
+def main() -> NoReturn:
+    """Runs the job read from stdin; the exit code is 0 only after an event that says what was found."""
+    serve("Examines an ordinary model", _work)
+
+
+def _work(job: dict[str, Any], channel: Channel) -> None:
+    if "pair" in job:
+        from harness.ordinary.pair import compared
+
+        channel.emit({"kind": "examined", **compared(job["pair"], job["precision"], job["level"])})
+    else:
+        channel.emit({"kind": "examined", **examined(job)})
+
+
+def examined(job: dict[str, Any]) -> dict[str, Any]:
+    """The model that `job["source"]` names: its architecture, which tensor is which weight, and its layers."""
+    from harness.ordinary.adapter import Examined
+    from harness.ordinary.layers import report, specified
+    from harness.ordinary.source import Source
+    from harness.parity.probe import probe_weights
+
+    source = Source(**json.loads(job["source"]))
+    overrides = job["overrides"]
+    found = Examined(source, "fp64", 1, overrides)
+    model = found.spec(overrides)
+    weights = probe_weights(model, SEED)
+    images = drawn(IMAGES, model.image)
+    found.network.assign(found.match.spread(weights))
+    rows = list(report(found, specified(model, weights, images), images))
+    return {
+        "framework": found.built.framework,
+        "model": model.model_dump(mode="json"),
+        "calling": found.match.calling.told(),
+        "weights": found.match.table(),
+        "outputs": {role: name for role, name in found.roles.items()},
+        "unknown": found.unknown,
+        "notes": notes(found),
+        "layers": [asdict(row) | {"ok": row.ok, "at_fault": row.is_at_fault} for row in rows],
+    }
+
+
+def drawn(count: int, image: tuple[int, int, int]) -> np.ndarray:
+    """uint8 (B, H, W, C) of all values."""
+    return np.random.default_rng(SEED).integers(0, 256, (count, *image)).astype(np.uint8)
+
+
+def notes(found: Any) -> list[str]:
+    """What a person should know of how a model was examined."""
+    lines: list[str] = []
+    if "lengths" not in found.roles:
+        lines.append("it returns no lengths: they are computed from its digit capsules, as the specification does")
+    if "digit" not in found.roles:
+        where = "seen on the way" if found.digit else "and they were not seen on the way either"
+        lines.append(f"it returns no digit capsules: {where}")
+    if found.coupling is None:
+        lines.append("its coupling coefficients were not seen: not compared")
+    if not found.match.reading.dense:
+        lines.append("it has no decoder of three dense layers: reconstructions are not compared")
+    if found.decode is not None:
+        name = getattr(found.decode[0], "__name__", type(found.decode[0]).__name__)
+        lines.append(f"its decoder is no part of its forward pass: called as {name}, with {found.decode[1]} capsules or labels")
+    if found.own_loss is not None:
+        lines.append(f"its loss: {found.own_loss.name}")
+    else:
+        why = f" ({found.why_no_loss})" if found.why_no_loss else ""
+        lines.append(
+            f"its loss was not checked: none found{why}; gradients are of the specification's loss on its outputs. "
+            "Name it: --loss NAME, or --loss file.py:NAME"
+        )
+    if found.unknown:
+        lines.append(f"outputs of no known meaning: {', '.join(found.unknown)}")
+    if found.match.grouping == "wrong":
+        lines.append("its primary capsules are not one place's channels: they are numbered as they are")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
