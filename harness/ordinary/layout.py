@@ -49,22 +49,26 @@ class Layout:
 
 
 def layouts(shape: Sequence[int], sizes: Mapping[str, int]) -> Iterator[Layout]:
-    """Every way to read an array of `shape` as one with the axes `sizes`, all of them; those with fewest merges first."""
+    """Every way to read an array of `shape` as one with the axes `sizes`, all of them.
+
+    A dimension may be several axes, and one axis several neighbouring dimensions.
+    """
     wanted = {name: size for name, size in sizes.items() if size > 1}
     if math.prod(shape) != math.prod(wanted.values()):
         return
-    for coarse in _coarser(tuple(shape)):
+    for coarse, merged in _coarser(tuple(shape)):
         for groups in _assign(coarse, tuple(wanted), wanted):
-            yield Layout(coarse, groups)
+            if merged is None or len(groups[merged]) == 1:
+                yield Layout(coarse, groups)
 
 
-def _coarser(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """The shape itself, then each with one run of neighbouring dimensions merged into one."""
-    yield shape
+def _coarser(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int | None]]:
+    """The shape itself, then each with one run of neighbouring dimensions merged into one, and which that is."""
+    yield shape, None
     for start, end in itertools.combinations(range(len(shape) + 1), 2):
         run = shape[start:end]
         if sum(size > 1 for size in run) > 1:
-            yield (*shape[:start], math.prod(run), *shape[end:])
+            yield (*shape[:start], math.prod(run), *shape[end:]), start
 
 
 def _assign(

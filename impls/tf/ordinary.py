@@ -1,0 +1,296 @@
+"""A Keras model as `harness.ordinary` asks for it: its parameters, its forward pass operation by operation."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python import pywrap_tfe
+from tensorflow.python.eager import execute
+
+from harness.ordinary.network import Parameter, Ran, Step
+from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, SQUASH_EPSILON
+
+LARGEST = 1 << 26  # elements of a step that is still recorded
+_FRESH = ("zeros", "ones", "eye", "one_hot", "fill", "cast", "constant")  # of float32 in whatever precision Keras computes
+_READS = ("ReadVariableOp", "VarHandleOp", "Shape", "StridedSlice", "Pack")
+
+
+def start(precision: str, threads: int) -> Any:
+    """Before the model's file is imported: the precision of what it makes; returns what to construct it within."""
+    with contextlib.suppress(RuntimeError):  # TensorFlow keeps what it started with
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    keras.utils.set_random_seed(0)
+    keras.config.set_floatx("float64" if precision == "fp64" else "float32")
+    tf.config.run_functions_eagerly(True)
+    if precision == "fp64":
+        _in_double()
+    return contextlib.nullcontext()
+
+
+def _in_double() -> None:
+    """What the user's file makes in float32 if nothing is said, and what it casts to it, in float64: once a process.
+
+    Keras and TensorFlow themselves call the same functions, and mean float32 where they say so.
+    """
+    if getattr(tf.cast, "is_double", False):
+        return
+
+    def wider(function: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            is_single = isinstance(result, tf.Tensor) and result.dtype == tf.float32 and _is_called_by_user()
+            return single_cast(result, tf.float64) if is_single else result
+
+        made.is_double = True  # type: ignore[attr-defined]
+        return made
+
+    single_cast = tf.cast
+    for name in _FRESH:
+        setattr(tf, name, wider(getattr(tf, name)))
+
+
+def _is_called_by_user() -> bool:
+    return not sys._getframe(2).f_globals.get("__name__", "").startswith(("keras", "tensorflow"))
+
+
+def names() -> dict[str, Any]:
+    """What scripts often import under `if __name__ == "__main__"` alone."""
+    return {"keras": keras, "tf": tf}
+
+
+EXPECTED = "a Keras model"
+
+
+def chosen(made: object) -> object:
+    """Of several that a factory returned: the one for evaluation and, if it takes labels too, the one for training."""
+    if not isinstance(made, (tuple, list)):
+        return made
+    models = [each for each in made if isinstance(each, keras.Model)]
+    plain = [each for each in models if len(getattr(each, "inputs", None) or ()) == 1]
+    with_labels = [each for each in models if len(getattr(each, "inputs", None) or ()) == 2]
+    if plain and with_labels:
+        return Pair(plain[0], with_labels[0])
+    return (models or [made])[0]
+
+
+class Pair:
+    """A model of images for evaluation, and one of images and labels for training, which share their layers."""
+
+    def __init__(self, evaluation: keras.Model, training: keras.Model) -> None:
+        self.evaluation, self.training = evaluation, training
+
+
+def is_model(found: object) -> bool:
+    return isinstance(found, (keras.Model, Pair))
+
+
+class KerasNetwork:
+    """See `harness.ordinary.network.Network`."""
+
+    takes_lists = True
+
+    def __init__(self, model: Any, precision: str) -> None:
+        self.pair = model if isinstance(model, Pair) else None
+        self.model = model.training if isinstance(model, Pair) else model
+        self.dtype = tf.float64 if precision == "fp64" else tf.float32
+        self.channels_first = any(
+            getattr(layer, "data_format", "") == "channels_first" for layer in self.modules().values()
+        )
+
+    def modules(self) -> dict[str, Any]:
+        return {layer.path if hasattr(layer, "path") else layer.name: layer for layer in _layers(self.model)}
+
+    def takes(self) -> tuple[int, int]:
+        if self.pair is not None:
+            return 1, 2
+        if self._is_functional:
+            count = len(self.model.inputs)
+            return count, count
+        places = [
+            each for each in inspect.signature(self.model.call).parameters.values()
+            if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) and each.name not in ("training", "mask")
+        ]  # fmt: skip
+        return max(1, sum(each.default is each.empty for each in places)), len(places)
+
+    @property
+    def _is_functional(self) -> bool:
+        return bool(getattr(self.model, "inputs", None)) and hasattr(self.model, "operations")
+
+    def parameters(self) -> list[Parameter]:
+        found: list[Parameter] = []
+        kinds = {id(v): each for layer in _layers(self.model) for v, each in _of_layer(layer)}
+        for variable in self.model.trainable_weights:
+            kind, order, of = kinds.get(id(variable), ("", (), ""))
+            found.append(Parameter(variable.path, tuple(variable.shape), kind, order, of))
+        return found
+
+    def values(self) -> dict[str, np.ndarray]:
+        return {variable.path: np.array(variable) for variable in self.model.trainable_weights}
+
+    def assign(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for variable in self.model.trainable_weights:
+            if variable.path in arrays:
+                variable.assign(arrays[variable.path])
+
+    def tensor(self, array: np.ndarray) -> Any:
+        made = np.ascontiguousarray(array)
+        return tf.convert_to_tensor(made, self.dtype if made.dtype.kind == "f" else tf.int64)
+
+    def numpy(self, tensor: Any) -> np.ndarray:
+        return np.array(tensor)
+
+    def run(
+        self, arguments: Sequence[np.ndarray], *, as_list: bool = False, training: bool = False, record: bool = False,
+        keep: Sequence[int] = (), replace: Mapping[int, np.ndarray] | None = None,
+        then: Callable[[list[tuple[str, Any]]], Any] | None = None,
+    ) -> Ran:  # fmt: skip
+        inputs = [self.tensor(array) for array in arguments]
+        model = self.model
+        if self.pair is not None:
+            model, as_list = (self.pair.training, True) if len(inputs) > 1 else (self.pair.evaluation, False)
+        replaced = {index: self.tensor(array) for index, array in (replace or {}).items()}
+        with _watched(record, set(keep), replaced) as watch:
+            options = {"training": training} if self._knows_training(model) else {}
+            returned = model(inputs, **options) if as_list else model(*inputs, **options)
+            outputs = list(_flat(returned))
+            if then:
+                outputs += list(_flat(then(outputs), "decoder"))
+        return Ran(outputs, watch.kept, watch.steps)
+
+    def _knows_training(self, model: Any) -> bool:
+        return self._is_functional or "training" in inspect.signature(model.call).parameters
+
+    def masked(self, digit: Any, present: Any, flat: bool) -> Any:
+        made = digit * tf.reshape(present, [*present.shape, *([1] * (len(digit.shape) - 2))])
+        return tf.reshape(made, [made.shape[0], -1]) if flat else made
+
+    def arranged(self, tensor: Any, shape: Sequence[int], order: Sequence[int]) -> Any:
+        return tf.transpose(tf.reshape(tensor, list(shape)), list(order))
+
+    def apply(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)
+
+    def differentiate(self, loss: Callable[[], Sequence[Any]]) -> tuple[list[float], dict[str, np.ndarray]]:
+        variables = list(self.model.trainable_weights)
+        with tf.GradientTape() as tape:
+            values = loss()
+        grads = tape.gradient(values[0], [variable.value for variable in variables])
+        found = {v.path: np.array(grad) for v, grad in zip(variables, grads, strict=True) if grad is not None}
+        return [float(value) for value in values], found
+
+    def compiled_loss(self, outputs: Sequence[Any], targets: Sequence[Any]) -> Any | None:
+        """What `compile` was told, of outputs and the targets of each; None for a model that was not compiled."""
+        if getattr(self.model, "_compile_loss", None) is None:
+            return None
+        many = len(outputs) > 1
+        return self.model.compute_loss(
+            x=None, y=list(targets) if many else targets[0], y_pred=list(outputs) if many else outputs[0]
+        )
+
+    def specified_loss(self, digit: Any, reconstruction: Any | None, images: Any, present: Any) -> list[Any]:
+        length = tf.sqrt(tf.reduce_sum(digit * digit, -1) + SQUASH_EPSILON)
+        missed, imagined = tf.nn.relu(MARGIN_PLUS - length) ** 2, tf.nn.relu(length - MARGIN_MINUS) ** 2
+        margin = tf.reduce_mean(tf.reduce_sum(present * missed + MARGIN_LAMBDA * (1 - present) * imagined, 1))
+        squares = tf.zeros((), self.dtype)
+        if reconstruction is not None:
+            batch = images.shape[0]
+            difference = tf.reshape(reconstruction, [batch, -1]) - tf.reshape(images, [batch, -1])
+            squares = tf.reduce_mean(tf.reduce_sum(difference**2, 1))
+        return [margin + RECONSTRUCTION_WEIGHT * squares, margin, squares]
+
+
+class _Watch:
+    def __init__(self, record: bool, keep: set[int], replace: Mapping[int, Any]) -> None:
+        self.record, self.keep, self.replace = record, keep, replace
+        self.count, self.is_inside = 0, False
+        self.kept: dict[int, Any] = {}
+        self.steps: list[Step] = []
+
+    def seen(self, op: str, result: Any) -> Any:
+        if self.is_inside or op in _READS or not isinstance(result, tf.Tensor):
+            return result
+        index = self.count
+        self.count += 1
+        if (other := self.replace.get(index)) is not None:
+            self.is_inside = True
+            result = tf.reshape(other, result.shape)
+            self.is_inside = False
+        if index in self.keep:
+            self.kept[index] = result
+        if self.record and int(np.prod(result.shape)) <= LARGEST:
+            self.steps.append(Step(index, op, np.array(result)))
+        return result
+
+
+@contextmanager
+def _watched(record: bool, keep: set[int], replace: Mapping[int, Any]) -> Generator[_Watch]:
+    """Every operation that is executed eagerly goes through a `_Watch`: through TensorFlow's fast path, or its slow one."""
+    watch = _Watch(record, keep, replace)
+    fast, slow = pywrap_tfe.TFE_Py_FastPathExecute, execute.execute
+
+    def quick(context: Any, op: str, *rest: Any) -> Any:
+        result = fast(context, op, *rest)
+        return watch.seen(op, result) if not isinstance(result, (list, tuple)) else result
+
+    def thorough(op: Any, *rest: Any, **more: Any) -> Any:
+        name = op.decode() if isinstance(op, bytes) else op
+        results = slow(op, *rest, **more)
+        return [watch.seen(name, each) for each in results] if isinstance(results, list) else results
+
+    pywrap_tfe.TFE_Py_FastPathExecute, execute.execute = quick, thorough
+    try:
+        yield watch
+    finally:
+        pywrap_tfe.TFE_Py_FastPathExecute, execute.execute = fast, slow
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    """The model and all its layers, in any depth."""
+    seen: set[int] = set()
+    waiting = [model]
+    while waiting:
+        layer = waiting.pop(0)
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        yield layer
+        waiting += list(getattr(layer, "_layers", []) or getattr(layer, "layers", []))
+
+
+def _of_layer(layer: Any) -> Iterator[tuple[Any, tuple[str, tuple[int, ...], str]]]:
+    if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)) and layer.built:
+        is_dense = isinstance(layer, keras.layers.Dense)
+        kernel = layer.kernel
+        yield kernel, ("dense", (0, 1), "") if is_dense else ("conv", (0, 1, 2, 3), "")
+        if layer.use_bias:
+            yield layer.bias, ("bias", (), kernel.path)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The tensors in whatever a model returned: tuples, lists, dictionaries, in any depth."""
+    if isinstance(value, tf.Tensor):
+        yield name or "0", value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _flat(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for key, part in zip(getattr(value, "_fields", itertools.count()), value, strict=False):
+            yield from _flat(part, f"{name}.{key}" if name else str(key))
+    elif hasattr(value, "__dataclass_fields__"):
+        yield from _flat(vars(value), name)
+
+
+network = KerasNetwork
