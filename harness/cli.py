@@ -197,6 +197,22 @@ def _parity_of_model(args: argparse.Namespace) -> int:
     return 0 if outcome.ok else 1
 
 
+def _parity_of_two(args: argparse.Namespace) -> int:
+    from harness.journal import finite
+    from harness.ordinary.command import Request, parity_of_two
+    from harness.ordinary.show import show_pair
+
+    request = Request(
+        args.model or "", None, args.overrides, args.model_args, args.loss, args.loss_args, args.weights,
+        time_limit_s=args.time_limit, out=args.out,
+    )  # fmt: skip
+    found = parity_of_two(str(args.suite), args.other, request, _tell)
+    show_pair(Console(stderr=args.json), found)
+    if args.json:
+        _print_json(finite(found))
+    return 0 if found["ok"] else 1
+
+
 def _parity_of_run(args: argparse.Namespace) -> int:
     from harness.equivalence import judge, show
 

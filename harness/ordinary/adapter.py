@@ -47,7 +47,8 @@ class Examined:
             raise NotImplementedError(f"it always makes {self.observed} routing iterations, and no argument changes that")
         self.roles, self.unknown = self._roles()
         self.decode = None if "reconstruction" in self.roles or not self.match.reading.dense else self._decoder()
-        self.own_loss, self.why_no_loss = self._loss()
+        self.is_compiled = self.network.is_compiled and not source.loss
+        self.own_loss, self.why_no_loss = (None, "") if self.is_compiled else self._loss()
 
     @property
     def _is_fixed(self) -> bool:
@@ -238,6 +239,17 @@ class Examined:
             value = self.built.network.apply(self.own_loss.function, **self.own_loss.constants, **arguments(have))
             return [_scalar(value)]
 
+        def compiled() -> Sequence[Any]:
+            ran, have = parts()
+            targets = {self.roles.get("reconstruction"): images, **{self.roles.get(key): present for key in ("lengths", "digit")}}
+            known = [(tensor, targets[name]) for name, tensor in ran.outputs if name in targets]
+            if len(known) < len(ran.outputs):
+                raise ValueError(f"outputs without a meaning have no target: {', '.join(self.unknown)}")
+            shaped = [self.network.arranged(to, tuple(of.shape), range(len(of.shape))) for of, to in known]
+            return [_scalar(self.network.compiled_loss([tensor for tensor, _ in known], shaped))]
+
+        if self.is_compiled:
+            return compiled, "own"
         return (own, "own") if self.own_loss is not None else (specified, "specified")
 
     def _digit_axes(self, digit: Any, batch: int) -> Any:

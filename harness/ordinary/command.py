@@ -29,12 +29,15 @@ from harness.parity.probe import image_count
 from harness.parity.process import Climb, Tell, run_climbs
 from harness.parity.record import record
 from harness.request import log_folder
+from harness.model_spec import ModelConfig
 from harness.spec import ModelSpec
 from harness.suite import load_suite
 
 _ARCHITECTURE = (
     "profile", "routing", "decoder", "conv_channels", "primary_types", "primary_dim", "digit_dim", "decoder_units", "kernel",
 )  # fmt: skip
+_COMPACT: dict[str, Any] = {"conv_channels": 32, "primary_types": 8, "decoder_units": (128, 256)}
+"""Of two implementations, where no suite says which model they are to compute."""
 _LEVEL = "L4"  # an adapter has no training
 
 
@@ -117,6 +120,19 @@ def parity_of_model(request: Request, tell: Tell) -> Outcome:
         uri, problem = record(reports, trials, request.out, request.mlflow_uri)
         warnings += [problem] if problem else []
     return Outcome(found, reports, [climb.log_path for climb in climbs], level, uri and redact(uri), warnings)
+
+
+def parity_of_two(a: str, b: str, request: Request, tell: Tell) -> dict[str, Any]:
+    """Compares A and B: models, implementations, or files of weights of the model `request.target`. Raises `UserError`."""
+    overrides, config = _asked(request)
+    source = source_of(request).to_json() if request.target else None
+    model = data.model(config, ModelConfig(**_COMPACT)).model_dump(mode="json")
+    with log_folder(request.out, "parity") as folder:
+        tell(f"{a}, {b}: compared")
+        job = {"pair": [a, b], "source": source, "overrides": overrides, "model": model | overrides}
+        found = examine(job, folder / "pair.log", request.time_limit_s)
+    found["ok"] = all(row["ok"] for row in (*found["layers"], *found["values"]))
+    return {key: value for key, value in found.items() if key not in ("kind", "time")}
 
 
 def source_of(request: Request) -> Source:

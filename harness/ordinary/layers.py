@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +72,12 @@ def seen(examined: Examined, images: np.ndarray, replace: Mapping[int, np.ndarra
         found["capsules"] = read[:, match.rows]
     if layers.votes and layers.votes.index in array:
         found["votes"] = _resized(layers.votes, batch, sizes).read(array[layers.votes.index], sizes, VOTES)[:, match.rows]
-    for number, each in enumerate(layers.couplings, start=1):
-        if each.index in array:
-            found[f"coupling {number}"] = _resized(each, batch, sizes).read(array[each.index], sizes, COUPLING)[:, match.rows]
-    for number, each in enumerate(layers.outputs, start=1):
-        if each.index in array:
-            found[f"capsules {number}"] = _resized(each, batch, sizes).read(array[each.index], sizes, DIGIT)
+    for number, (coupling, v) in enumerate(itertools.zip_longest(layers.couplings, layers.outputs), start=1):
+        if coupling and coupling.index in array:
+            read = _resized(coupling, batch, sizes).read(array[coupling.index], sizes, COUPLING)
+            found[f"coupling {number}"] = read[:, match.rows]
+        if v and v.index in array:
+            found[f"capsules {number}"] = _resized(v, batch, sizes).read(array[v.index], sizes, DIGIT)
     outputs = examined.outputs(ran, batch)
     found["lengths"] = outputs.lengths
     if outputs.reconstruction is not None:
@@ -136,7 +137,7 @@ def _inputs(layer: str, expected: Values) -> tuple[str, ...]:
     previous = {"conv1": (), "primary": ("conv1",), "capsules": ("primary",), "votes": ("capsules",)}
     if layer in previous:
         return previous[layer]
-    last = max(int(each.partition(" ")[2]) for each in expected if each.startswith("coupling "))
+    last = _iterations(expected)
     if kind == "coupling":
         return ("votes", *(f"{what} {each}" for each in range(1, int(number)) for what in ("coupling", "capsules")))
     if kind == "capsules":
@@ -145,12 +146,16 @@ def _inputs(layer: str, expected: Values) -> tuple[str, ...]:
     return (f"capsules {last}",)  # lengths, decoder
 
 
+def _iterations(expected: Values) -> int:
+    return max((int(each.partition(" ")[2]) for each in expected if " " in each), default=0)
+
+
 def report(
-    examined: Examined, expected: Values, images: np.ndarray, feed: Callable[[Examined, Values], None] | None = None
+    examined: Examined, expected: Values, images: np.ndarray
 ) -> Iterator[Row]:
     """A row for each layer of `expected`, in the order of computation."""
     own = seen(examined, images)
-    observed, wanted = examined.observed, sum(each.startswith("coupling ") for each in expected)
+    observed, wanted = examined.observed, _iterations(expected)
     for layer, value in expected.items():
         kind, _, number = layer.partition(" ")
         if kind == "coupling" and observed and int(number) > observed:
@@ -161,20 +166,19 @@ def report(
             continue
         note = ""
         inputs = _inputs(layer, expected)
-        needed = [each for each in inputs if each not in ("coupling 1",)]
-        made = replacement(examined, {each: expected[each] for each in inputs}, len(images))
-        can = all(replacement(examined, {each: expected[each]}, len(images)) for each in needed[-1:])
+        has_all = all(each in expected and each in own for each in inputs)
+        made = replacement(examined, {each: expected[each] for each in inputs}, len(images)) if has_all else {}
         fed = None
         if not inputs:
             fed = relative(own[layer], value)
-        elif can:
+        elif has_all and replacement(examined, {inputs[-1]: expected[inputs[-1]]}, len(images)):
             fed = relative(seen(examined, images, made)[layer], value)
         if layer == "capsules":
             note = {"wrong": "grouped otherwise", "unknown": "order not found"}.get(examined.match.grouping, "")
         if kind == "coupling" and examined.match.layers.couplings[int(number) - 1].shared and int(number) > 1:
             note = "shared by all images"
         yield Row(_said(layer), relative(own[layer], value), fed, note)
-    if observed > wanted:
+    if observed > wanted > 0:
         yield Row(f"routing iteration {wanted + 1}", math.inf, None, f"it makes {observed} iterations, expected {wanted}")
 
 

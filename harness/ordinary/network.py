@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -45,6 +46,7 @@ class Network(Protocol):
 
     channels_first: bool  # of its convolutions
     takes_lists: bool  # of several inputs
+    is_compiled: bool  # with a loss, as Keras means it
     model: Any
 
     def parameters(self) -> list[Parameter]: ...
@@ -93,10 +95,18 @@ class Network(Protocol):
 
     def numpy(self, tensor: Any) -> np.ndarray: ...
 
+    def read_weights(self, path: Path) -> dict[str, np.ndarray]:
+        """A file of the framework's own. Raises what it likes for one that cannot be read."""
+        ...
+
     def tensor(self, array: np.ndarray) -> Any: ...
 
     def differentiate(self, loss: Callable[[], Sequence[Any]]) -> tuple[list[float], dict[str, np.ndarray]]:
         """Values of what `loss` returns, and the gradient of the first for every parameter; none for those without."""
+        ...
+
+    def compiled_loss(self, outputs: Sequence[Any], targets: Sequence[Any]) -> Any:
+        """Of a model that `is_compiled`, the loss that it was compiled with, of its outputs and the target of each."""
         ...
 
     def specified_loss(self, digit: Any, reconstruction: Any | None, images: Any, present: Any) -> list[Any]:

@@ -36,6 +36,20 @@ def show_model(console: Console, found: dict[str, Any]) -> None:
     console.print()
 
 
+def show_pair(console: Console, found: dict[str, Any]) -> None:
+    """The layers of two, what else was compared and differs, and the first layer that parts ways."""
+    console.print(Text(f"A: {found['a']}\nB: {found['b']}"), soft_wrap=True)
+    print_table(console, layer_table(found["layers"], "other"))
+    console.print()
+    values = _table("value", "relative error", "")
+    for row in found["values"]:
+        values.add_row(row["name"], _figure(row["rel_err"]), Text("ok", "green") if row["ok"] else Text("differs", "bold red"))
+    print_table(console, values)
+    for note in found["notes"]:
+        console.print(Text(note, "yellow"), soft_wrap=True)
+    console.print(verdict(found["layers"]), soft_wrap=True)
+
+
 def layer_table(rows: list[dict[str, Any]], of: str) -> Table:
     """A line for each layer: with its own input, and with the input of the other."""
     made = _table("layer", "with its own input", f"with the {of}'s", "")

@@ -26,7 +26,8 @@ def _work(job: dict[str, Any], channel: Channel) -> None:
     if "pair" in job:
         from harness.ordinary.pair import compared
 
-        channel.emit({"kind": "examined", **compared(job["pair"], job["precision"], job["level"])})
+        found = compared(job["pair"], job["source"], job["overrides"], job["model"])
+        channel.emit({"kind": "examined", **found})
     else:
         channel.emit({"kind": "examined", **examined(job)})
 
@@ -78,7 +79,9 @@ def notes(found: Any) -> list[str]:
     if found.decode is not None:
         name = getattr(found.decode[0], "__name__", type(found.decode[0]).__name__)
         lines.append(f"its decoder is no part of its forward pass: called as {name}, with {found.decode[1]} capsules or labels")
-    if found.own_loss is not None:
+    if found.is_compiled:
+        lines.append("its loss: the one that it was compiled with")
+    elif found.own_loss is not None:
         lines.append(f"its loss: {found.own_loss.name}")
     else:
         why = f" ({found.why_no_loss})" if found.why_no_loss else ""

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -145,6 +146,13 @@ class KerasNetwork:
             if variable.path in arrays:
                 variable.assign(arrays[variable.path])
 
+    def read_weights(self, path: Path) -> dict[str, np.ndarray]:
+        """Of a file of Keras's. Raises whatever `load_weights` does."""
+        if path.suffix not in (".h5", ".keras"):
+            raise ValueError("expected .weights.h5, .keras, .safetensors or .npz for a Keras model")
+        self.model.load_weights(path)
+        return self.values()
+
     def tensor(self, array: np.ndarray) -> Any:
         made = np.ascontiguousarray(array)
         return tf.convert_to_tensor(made, self.dtype if made.dtype.kind == "f" else tf.int64)
@@ -191,10 +199,11 @@ class KerasNetwork:
         found = {v.path: np.array(grad) for v, grad in zip(variables, grads, strict=True) if grad is not None}
         return [float(value) for value in values], found
 
-    def compiled_loss(self, outputs: Sequence[Any], targets: Sequence[Any]) -> Any | None:
-        """What `compile` was told, of outputs and the targets of each; None for a model that was not compiled."""
-        if getattr(self.model, "_compile_loss", None) is None:
-            return None
+    @property
+    def is_compiled(self) -> bool:
+        return getattr(self.model, "_compile_loss", None) is not None
+
+    def compiled_loss(self, outputs: Sequence[Any], targets: Sequence[Any]) -> Any:
         many = len(outputs) > 1
         return self.model.compute_loss(
             x=None, y=list(targets) if many else targets[0], y_pred=list(outputs) if many else outputs[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ def is_model(found: object) -> bool:
 class TorchNetwork:
     """See `harness.ordinary.network.Network`."""
 
-    channels_first, takes_lists = True, False
+    channels_first, takes_lists, is_compiled = True, False, False
 
     def __init__(self, model: nn.Module, precision: str) -> None:
         for inner in ("module", "_orig_mod"):  # DataParallel, torch.compile
@@ -153,6 +154,15 @@ class TorchNetwork:
         own = dict(self.model.named_parameters())
         for name, array in arrays.items():
             own[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+
+    def read_weights(self, path: Path) -> dict[str, np.ndarray]:
+        """Of a state_dict, or of what contains one. Raises whatever `torch.load` does."""
+        if path.suffix not in (".pt", ".pth"):
+            raise ValueError("expected .pt, .pth, .safetensors or .npz for a PyTorch model")
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        for key in ("state_dict", "model_state_dict", "model"):
+            found = found.get(key, found)
+        return {name.removeprefix("module."): tensor.numpy() for name, tensor in found.items()}
 
     def tensor(self, array: np.ndarray) -> Tensor:
         # A copy: of one channel, channels last is contiguous too, and convolutions would go on with its strides.
@@ -205,6 +215,9 @@ class TorchNetwork:
             self._differentiates = False
         found = {name: grad.numpy() for name, grad in zip(own, grads, strict=True) if grad is not None}
         return [float(value.detach()) for value in values], found
+
+    def compiled_loss(self, outputs: Sequence[Any], targets: Sequence[Any]) -> Any:
+        raise NotImplementedError("PyTorch's modules have no loss of their own")
 
     def specified_loss(self, digit: Tensor, reconstruction: Tensor | None, images: Tensor, present: Tensor) -> list[Any]:
         length = torch.sqrt((digit * digit).sum(-1) + SQUASH_EPSILON)
