@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,20 +36,31 @@ class Examined:
     def __init__(self, source: Source, precision: str, threads: int, asked: Mapping[str, Any]) -> None:
         """`asked` has keys of `ModelSpec` that are given, not found. Raises `UserError`."""
         self.source, self.precision = source, precision
+        if "routing" in asked:
+            given = {key: asked["routing"] if meaning(key) == "routing" else v for key, v in source.arguments.items()}
+            source = self.source = replace(source, arguments=given)
         wanted = tuple(key for key in ("routing", "classes") if key in asked or key not in source.arguments)
-        self.built: Built = build(source, DEFAULTS | dict(asked) | {"asked": _arguments(wanted, asked)}, precision, threads)
+        self.built: Built = build(
+            source, DEFAULTS | dict(asked) | {"asked": _arguments(wanted, asked)}, precision, threads
+        )
         self.network = self.built.network
         if "routing" in asked:
             self._set_routing(asked["routing"])
-        sizes = {key: value for key, value in asked.items() if key not in ("routing", "profile", "decoder", "decoder_units")}
+        sizes = {
+            key: value for key, value in asked.items() if key not in ("routing", "profile", "decoder", "decoder_units")
+        }
         self.match: Match = match(self.network, source.weights, sizes)
         self.observed = len(self.match.layers.couplings)
         if "routing" in asked and self._is_fixed and self.observed and self.observed != asked["routing"]:
-            raise NotImplementedError(f"it always makes {self.observed} routing iterations, and no argument changes that")
+            raise NotImplementedError(
+                f"it always makes {self.observed} routing iterations, and no argument changes that"
+            )
         self.roles, self.unknown = self._roles()
         self.decode = None if "reconstruction" in self.roles or not self.match.reading.dense else self._decoder()
         self.is_compiled = self.network.is_compiled and not source.loss
         self.own_loss, self.why_no_loss = (None, "") if self.is_compiled else self._loss()
+        if self.own_loss is not None and not source.loss:
+            self._keep_if_callable()
 
     @property
     def _is_fixed(self) -> bool:
@@ -134,7 +146,9 @@ class Examined:
             )
         return Outputs(digit, lengths, coupling, reconstruction)
 
-    def _digit(self, ran: Ran, arrays: Mapping[str, np.ndarray], found: Mapping[str, str], batch: int) -> np.ndarray | None:
+    def _digit(
+        self, ran: Ran, arrays: Mapping[str, np.ndarray], found: Mapping[str, str], batch: int
+    ) -> np.ndarray | None:
         if self.digit is not None and self.digit.index in ran.kept:
             seen = _resized(self.digit, batch, self.sizes(batch))
             return seen.read(self.network.numpy(ran.kept[self.digit.index]), self.sizes(batch), DIGIT)
@@ -201,8 +215,18 @@ class Examined:
 
         needs_whole = "reconstruction" in self.roles or self.decode is not None
         return find_loss(
-            self.network.model, self.built.file, self.source.loss, self.source.loss_arguments, needs_whole, load
-        )
+            self.network.model, self.built.file, self.source.loss, self.source.loss_arguments, needs_whole, load,
+            lambda found: isinstance(found, type) and isinstance(self.network.model, found) or self.built.module.is_network(found),
+        )  # fmt: skip
+
+    def _keep_if_callable(self) -> None:
+        """A loss that was found, not asked for, and cannot be called is none."""
+        batch, reading = self.match.layers.sizes["B"], self.match.reading
+        images = np.random.default_rng(2).uniform(0, 1, (batch, *reading.image))
+        try:
+            self.terms(images, np.arange(batch) % reading.classes)[0]()
+        except Exception as error:
+            self.why_no_loss, self.own_loss = str(error).removeprefix("--loss: "), None
 
     def terms(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Sequence[Any]], str]:
         """What gives the loss, as tensors, and whose it is: "own" (its total alone), or "specified"."""
@@ -218,7 +242,12 @@ class Examined:
             found, _ = roles(arrays, self.sizes(batch), self.match.reading.image)
             output = [tensors[found[role]] for role in ("digit", "lengths") if role in found]
             reconstruction = [tensors[found["reconstruction"]]] if "reconstruction" in found else []
-            have = {"images": [images], "labels": [present, classes], "output": output, "reconstruction": reconstruction}
+            have = {
+                "images": [images],
+                "labels": [present, classes],
+                "output": output,
+                "reconstruction": reconstruction,
+            }
             if "loss" in found:
                 have["loss"] = [tensors[found["loss"]]]
             return ran, have
@@ -241,7 +270,10 @@ class Examined:
 
         def compiled() -> Sequence[Any]:
             ran, have = parts()
-            targets = {self.roles.get("reconstruction"): images, **{self.roles.get(key): present for key in ("lengths", "digit")}}
+            targets = {
+                self.roles.get("reconstruction"): images,
+                **{self.roles.get(key): present for key in ("lengths", "digit")},
+            }
             known = [(tensor, targets[name]) for name, tensor in ran.outputs if name in targets]
             if len(known) < len(ran.outputs):
                 raise ValueError(f"outputs without a meaning have no target: {', '.join(self.unknown)}")
@@ -257,7 +289,9 @@ class Examined:
 
         sizes = {name: self.sizes(batch)[name] for name in DIGIT}
         layout = next(layouts(tuple(digit.shape), sizes))
-        return self.network.arranged(digit, [sizes[name] for name in layout.names], [layout.names.index(n) for n in DIGIT])
+        return self.network.arranged(
+            digit, [sizes[name] for name in layout.names], [layout.names.index(n) for n in DIGIT]
+        )
 
     def _assigned(self, have: Mapping[str, list[Any]], specified: Callable[[], Sequence[Any]]) -> Any:
         """Which of what there is each argument gets: the first assignment that works and is nearest to the specification."""
@@ -288,7 +322,16 @@ class Ordinary:
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
         asked = {
             key: getattr(model, key)
-            for key in ("image", "classes", "routing", "conv_channels", "primary_types", "primary_dim", "digit_dim", "kernel")
+            for key in (
+                "image",
+                "classes",
+                "routing",
+                "conv_channels",
+                "primary_types",
+                "primary_dim",
+                "digit_dim",
+                "kernel",
+            )
         }
         self.examined = Examined(Source.from_environment(), runtime.precision, runtime.threads, asked)
         self.model = model
@@ -334,5 +377,3 @@ def _scalar(value: Any) -> Any:
     if math.prod(value.shape) != 1:
         raise ValueError(f"a loss of shape {tuple(value.shape)}")
     return value.reshape(()) if hasattr(value, "reshape") else value
-
-

@@ -144,7 +144,9 @@ def source_of(request: Request) -> Source:
         if not equals or not own:
             raise UserError(f'--weights: found "{each}"; expected CANONICAL=OWN, such as conv1.w=features.0.weight')
         if canonical not in (*(f"dec{layer}.w" for layer in (1, 2, 3)), "conv1.w", "primary.w", "digit.w"):
-            raise UserError(f'--weights: "{canonical}" names no weight; expected conv1.w, primary.w, digit.w, dec1.w ...')
+            raise UserError(
+                f'--weights: "{canonical}" names no weight; expected conv1.w, primary.w, digit.w, dec1.w ...'
+            )
         names[canonical] = own
     return Source(
         request.target, _object("--model-args", request.arguments), request.loss,
@@ -158,7 +160,9 @@ def _object(option: str, text: str | None) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{option}: not JSON ({error}); expected an object, such as '{{\"num_classes\": 10}}'") from error
+        raise UserError(
+            f"{option}: not JSON ({error}); expected an object, such as '{{\"num_classes\": 10}}'"
+        ) from error
     if not isinstance(found, dict):
         raise UserError(f"{option}: found {text}; expected an object, such as '{{\"num_classes\": 10}}'")
     return found
@@ -179,7 +183,7 @@ def _asked(request: Request) -> tuple[dict[str, Any], DataConfig]:
         section, _, name = key.partition(".")
         if section != "model" or name not in (*_ARCHITECTURE, "classes", "image"):
             raise UserError(
-                f'-s {key}: with --model and no suite, expected model.KEY, KEY one of {", ".join((*_ARCHITECTURE, "classes"))}'
+                f"-s {key}: with --model and no suite, expected model.KEY, KEY one of {', '.join((*_ARCHITECTURE, 'classes'))}"
             )
         given[name] = yaml.safe_load(value)
     return given, DataConfig(name="digits")
@@ -216,5 +220,3 @@ def _trial(impl: str, model: ModelSpec, config: DataConfig, precision: str) -> T
         runtime=RuntimeConfig.model_validate({"precision": precision, "compile": False}), parity=ParityConfig(),
         cpus=1, gpus=0,
     )  # fmt: skip
-
-

@@ -52,10 +52,14 @@ def framework_of(source: Source) -> str:
     for framework, signs in _SIGNS.items():
         if found & set(signs):
             if importlib.util.find_spec(signs[0]) is None:
-                raise UserError(f'--model: "{where}" is of {signs[0]}, which is not installed: pip install "capsbench[{framework}]"')
+                raise UserError(
+                    f'--model: "{where}" is of {signs[0]}, which is not installed: pip install "capsbench[{framework}]"'
+                )
             return framework
     if path.is_file():
-        raise UserError(f'--model: "{where}" imports neither torch nor keras; found {", ".join(sorted(found)) or "nothing"}')
+        raise UserError(
+            f'--model: "{where}" imports neither torch nor keras; found {", ".join(sorted(found)) or "nothing"}'
+        )
     return "torch"  # whose loader then says that there is no such file
 
 

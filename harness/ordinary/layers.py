@@ -14,7 +14,7 @@ from harness import registry
 from harness.ordinary.adapter import Examined, _resized
 from harness.ordinary.locate import COUPLING, DIGIT, VOTES
 from harness.parity.tolerances import bound
-from harness.spec import ModelSpec, OptimSpec, Runtime, Weights
+from harness.spec import SQUASH_EPSILON, ModelSpec, OptimSpec, Runtime, Weights
 
 _AXES = ("B", "I", "d")
 
@@ -71,7 +71,9 @@ def seen(examined: Examined, images: np.ndarray, replace: Mapping[int, np.ndarra
         read = _resized(layers.capsules.found, batch, sizes).read(array[layers.capsules.found.index], sizes, _AXES)
         found["capsules"] = read[:, match.rows]
     if layers.votes and layers.votes.index in array:
-        found["votes"] = _resized(layers.votes, batch, sizes).read(array[layers.votes.index], sizes, VOTES)[:, match.rows]
+        found["votes"] = _resized(layers.votes, batch, sizes).read(array[layers.votes.index], sizes, VOTES)[
+            :, match.rows
+        ]
     for number, (coupling, v) in enumerate(itertools.zip_longest(layers.couplings, layers.outputs), start=1):
         if coupling and coupling.index in array:
             read = _resized(coupling, batch, sizes).read(array[coupling.index], sizes, COUPLING)
@@ -101,7 +103,9 @@ def replacement(examined: Examined, values: Mapping[str, np.ndarray], batch: int
             for index, part in zip(layers.grid, np.split(grid, len(layers.grid), axis=1), strict=True):
                 made[index] = part if examined.network.channels_first else part.transpose(0, 2, 3, 1)
         elif layer == "capsules" and layers.capsules:
-            made[layers.capsules.found.index] = _resized(layers.capsules.found, batch, sizes).write(value[:, rows], sizes, _AXES)
+            made[layers.capsules.found.index] = _resized(layers.capsules.found, batch, sizes).write(
+                value[:, rows], sizes, _AXES
+            )
         elif layer == "votes" and layers.votes:
             made[layers.votes.index] = _resized(layers.votes, batch, sizes).write(value[:, rows], sizes, VOTES)
         elif kind == "coupling" and len(layers.couplings) >= int(number):
@@ -146,13 +150,16 @@ def _inputs(layer: str, expected: Values) -> tuple[str, ...]:
     return (f"capsules {last}",)  # lengths, decoder
 
 
+def _squash(s: np.ndarray) -> np.ndarray:
+    square = np.square(s).sum(-1, keepdims=True)
+    return s * (square / (1 + square) / np.sqrt(square + SQUASH_EPSILON))
+
+
 def _iterations(expected: Values) -> int:
     return max((int(each.partition(" ")[2]) for each in expected if " " in each), default=0)
 
 
-def report(
-    examined: Examined, expected: Values, images: np.ndarray
-) -> Iterator[Row]:
+def report(examined: Examined, expected: Values, images: np.ndarray) -> Iterator[Row]:
     """A row for each layer of `expected`, in the order of computation."""
     own = seen(examined, images)
     observed, wanted = examined.observed, _iterations(expected)
@@ -173,13 +180,19 @@ def report(
             fed = relative(own[layer], value)
         elif has_all and replacement(examined, {inputs[-1]: expected[inputs[-1]]}, len(images)):
             fed = relative(seen(examined, images, made)[layer], value)
+        elif kind == "capsules" and number and f"coupling {number}" in own and "votes" in own:
+            # a coupling shared by all images cannot be fed: what the specification makes of the model's own instead
+            s = np.einsum("bij,bije->bje", own[f"coupling {number}"], own["votes"])
+            fed = relative(own[layer], _squash(s))
         if layer == "capsules":
             note = {"wrong": "grouped otherwise", "unknown": "order not found"}.get(examined.match.grouping, "")
         if kind == "coupling" and examined.match.layers.couplings[int(number) - 1].shared and int(number) > 1:
             note = "shared by all images"
         yield Row(_said(layer), relative(own[layer], value), fed, note)
     if observed > wanted > 0:
-        yield Row(f"routing iteration {wanted + 1}", math.inf, None, f"it makes {observed} iterations, expected {wanted}")
+        yield Row(
+            f"routing iteration {wanted + 1}", math.inf, None, f"it makes {observed} iterations, expected {wanted}"
+        )
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:

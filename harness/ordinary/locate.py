@@ -175,9 +175,7 @@ class _Finder:
         scale = (v * s).sum(2, keepdims=True) / np.square(s).sum(2, keepdims=True)
         return relative(scale * s, v)
 
-    def capsules(
-        self, grids: Sequence[np.ndarray], channels_first: bool, steps: Sequence[Step]
-    ) -> Capsules | None:
+    def capsules(self, grids: Sequence[np.ndarray], channels_first: bool, steps: Sequence[Step]) -> Capsules | None:
         """Follows the grid's values through reshapes and transpositions, and through what computes value by value."""
         if not grids:
             return None
@@ -223,9 +221,7 @@ class _Finder:
         one = Layout(coarse, (tuple(n for n in layout.groups[0] if n != "B"), *layout.groups[1:]))
         return one.arrange(own, self.sizes, ("I", "d"))
 
-    def votes(
-        self, start: float, capsules: Capsules | None, parameter: np.ndarray
-    ) -> list[tuple[Found, Layout, bool]]:
+    def votes(self, start: float, capsules: Capsules | None, parameter: np.ndarray) -> list[tuple[Found, Layout, bool]]:
         """The votes, and the parameter's layout with which they are what the capsules give: every way to read them.
 
         Where none is that, the first result of their size.
@@ -323,9 +319,13 @@ def _reordering(values: np.ndarray, here: np.ndarray) -> np.ndarray | None:
     """For each column of `here` the equal one of `values`; None if they are not the same columns."""
     if np.array_equal(values, here):
         return np.arange(values.shape[1])
-    keys: Callable[[np.ndarray], np.ndarray] = lambda array: np.ascontiguousarray(array.T).view(  # noqa: E731
-        [("", array.dtype)] * len(array)
-    ).ravel()
+    keys: Callable[[np.ndarray], np.ndarray] = lambda array: (
+        np.ascontiguousarray(array.T)
+        .view(  # noqa: E731
+            [("", array.dtype)] * len(array)
+        )
+        .ravel()
+    )
     if values.dtype != here.dtype:
         return None
     a, b = keys(values), keys(here)

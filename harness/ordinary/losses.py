@@ -12,7 +12,17 @@ from typing import Any
 from harness.errors import UserError, nearest
 from harness.ordinary.source import said
 
-_METHODS = ("loss", "loss_fn", "loss_function", "criterion", "total_loss", "caps_loss", "calculate_loss", "get_loss", "calc_loss")
+_METHODS = (
+    "loss",
+    "loss_fn",
+    "loss_function",
+    "criterion",
+    "total_loss",
+    "caps_loss",
+    "calculate_loss",
+    "get_loss",
+    "calc_loss",
+)
 _MEANINGS: dict[str, tuple[str, ...]] = {
     "images": (
         "data", "images", "image", "imgs", "img", "x", "input", "inputs", "x_true", "original", "originals", "pixels",
@@ -63,7 +73,7 @@ class LossFunction:
 
 def find_loss(
     model: Any, module: ModuleType, option: str | None, arguments: Mapping[str, Any], needs_whole: bool,
-    load: Callable[[str], tuple[ModuleType, str]],
+    load: Callable[[str], tuple[ModuleType, str]], is_network: Callable[[object], bool],
 ) -> tuple[LossFunction | None, str]:  # fmt: skip
     """The loss, or None and why there is none. `option` is `--loss`: a method's name, a name in the model's file, or file.py:name.
 
@@ -81,7 +91,11 @@ def find_loss(
         and not str(getattr(value, "__module__", "")).startswith(("torch", "keras", "tensorflow", "harness"))
     ]
     for name, function in functions:
-        if not callable(function) or str(getattr(function, "__module__", "")).startswith(("keras", "tensorflow")):
+        if (
+            is_network(function)
+            or not callable(function)
+            or str(getattr(function, "__module__", "")).startswith(("keras", "tensorflow"))
+        ):
             continue
         try:
             found = _signature(name, function, {})
@@ -95,7 +109,11 @@ def find_loss(
 
 
 def _asked(
-    model: Any, module: ModuleType, option: str, arguments: Mapping[str, Any], load: Callable[[str], tuple[ModuleType, str]]
+    model: Any,
+    module: ModuleType,
+    option: str,
+    arguments: Mapping[str, Any],
+    load: Callable[[str], tuple[ModuleType, str]],
 ) -> LossFunction:
     where, name = module, option
     if ":" in option:

@@ -112,7 +112,9 @@ class Match:
     def table(self) -> list[tuple[str, str, str]]:
         """(canonical name, the model's own, how) of each weight, then what is left of the model's."""
         rows: list[tuple[str, str, str]] = []
-        names = {each.name for each in (self.reading.conv1, *self.reading.primary, self.reading.digit, *self.reading.dense)}
+        names = {
+            each.name for each in (self.reading.conv1, *self.reading.primary, self.reading.digit, *self.reading.dense)
+        }
         spelled = {(0, 1, 2, 3): "y x in out", (2, 3, 1, 0): "out in y x", (0, 1): "in out", (1, 0): "out in"}
         for layer, parameters in (
             ("conv1", (self.reading.conv1,)), ("primary", self.reading.primary), ("digit", (self.reading.digit,)),
@@ -134,7 +136,9 @@ class Match:
                 continue
             bias = self.biases.get(first.name)
             rows.append((f"{layer}.b", bias.name if bias else "-", str(bias.shape) if bias else "the model has none"))
-        rows += [("-", each.name, f"{each.shape}: no weight of the specification, left as it is") for each in self.extra]
+        rows += [
+            ("-", each.name, f"{each.shape}: no weight of the specification, left as it is") for each in self.extra
+        ]
         assert names
         return rows
 
@@ -163,12 +167,16 @@ def match(network: Network, named: Mapping[str, str], asked: Mapping[str, Any], 
     )  # fmt: skip
     layers = locate(ran.steps, values, reading, biases, batch, network.channels_first)
     if not ran.steps:
-        raise UserError("--model: none of its operations can be seen (TorchScript?); pass the class or function it comes from")
+        raise UserError(
+            "--model: none of its operations can be seen (TorchScript?); pass the class or function it comes from"
+        )
     channels, rows, grouping = _numbered(layers, reading)
     shape_only = next(layouts(reading.digit.shape, {name: layers.sizes[name] for name in _DIGIT}), None)
     digit_w = layers.digit_w or shape_only
     if digit_w is None:
-        raise UserError(f"--model: {reading.digit.name} {reading.digit.shape} cannot be [I, J, d, e]. {told(parameters)}")
+        raise UserError(
+            f"--model: {reading.digit.name} {reading.digit.shape} cannot be [I, J, d, e]. {told(parameters)}"
+        )
     return Match(reading, calling, layers, digit_w, biases, channels, rows, grouping, extra)
 
 

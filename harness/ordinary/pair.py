@@ -119,7 +119,9 @@ def _rows(a: Side, b: Side, model: ModelSpec, images: np.ndarray) -> list[Row]:
     if a.examined:
         return list(report(a.examined, b.values(model, images), images))
     ours, theirs = a.values(model, images), b.values(model, images)
-    return [Row(layer, relative(theirs[layer], value) if layer in theirs else None, None) for layer, value in ours.items()]
+    return [
+        Row(layer, relative(theirs[layer], value) if layer in theirs else None, None) for layer, value in ours.items()
+    ]
 
 
 def _gradients(a: Side, b: Side, images: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
@@ -140,7 +142,9 @@ def _compared(name: str, found: object, expected: object, kind: str) -> dict[str
 def _of_weights(names: list[str], source: Source | None, overrides: dict[str, Any]) -> dict[str, Any]:
     """Two files of weights of one model."""
     if source is None or not all(map(is_weights, names)):
-        raise UserError("files of weights are compared in the model that they are of: --model FILE.py:NAME, and two files")
+        raise UserError(
+            "files of weights are compared in the model that they are of: --model FILE.py:NAME, and two files"
+        )
     side = Side(source.target, source, overrides)
     examined = side.examined
     assert examined is not None

@@ -43,7 +43,9 @@ def show_pair(console: Console, found: dict[str, Any]) -> None:
     console.print()
     values = _table("value", "relative error", "")
     for row in found["values"]:
-        values.add_row(row["name"], _figure(row["rel_err"]), Text("ok", "green") if row["ok"] else Text("differs", "bold red"))
+        values.add_row(
+            row["name"], _figure(row["rel_err"]), Text("ok", "green") if row["ok"] else Text("differs", "bold red")
+        )
     print_table(console, values)
     for note in found["notes"]:
         console.print(Text(note, "yellow"), soft_wrap=True)

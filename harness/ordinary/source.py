@@ -73,7 +73,7 @@ class Source:
 
 
 def split_target(target: str, option: str = "--model") -> tuple[str, str]:
-    """"net.py:CapsNet" -> ("net.py", "CapsNet"). Raises `UserError` where there is no such form."""
+    """ "net.py:CapsNet" -> ("net.py", "CapsNet"). Raises `UserError` where there is no such form."""
     where, colon, attribute = target.rpartition(":")
     if not colon or not where or not attribute.replace(".", "").isidentifier():
         raise UserError(
@@ -100,7 +100,11 @@ def load_file(where: str, cwd: Path, known: Callable[[], Mapping[str, Any]], opt
     if is_path and not path.is_file():
         siblings = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f'; did you mean "{path.with_name(close[0]).name}"?' if close else "; files are found from the current folder"
+        hint = (
+            f'; did you mean "{path.with_name(close[0]).name}"?'
+            if close
+            else "; files are found from the current folder"
+        )
         raise UserError(f'{option}: no file "{where}"{hint}')
     folder = str(path.parent.resolve() if is_path else cwd)
     if folder not in sys.path:

@@ -78,7 +78,9 @@ def notes(found: Any) -> list[str]:
         lines.append("it has no decoder of three dense layers: reconstructions are not compared")
     if found.decode is not None:
         name = getattr(found.decode[0], "__name__", type(found.decode[0]).__name__)
-        lines.append(f"its decoder is no part of its forward pass: called as {name}, with {found.decode[1]} capsules or labels")
+        lines.append(
+            f"its decoder is no part of its forward pass: called as {name}, with {found.decode[1]} capsules or labels"
+        )
     if found.is_compiled:
         lines.append("its loss: the one that it was compiled with")
     elif found.own_loss is not None:

@@ -24,7 +24,15 @@ from harness.ordinary.network import Parameter, Ran, Step
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, SQUASH_EPSILON
 
 LARGEST = 1 << 26  # elements of a step that is still recorded
-_FRESH = ("zeros", "ones", "eye", "one_hot", "fill", "cast", "constant")  # of float32 in whatever precision Keras computes
+_FRESH = (
+    "zeros",
+    "ones",
+    "eye",
+    "one_hot",
+    "fill",
+    "cast",
+    "constant",
+)  # of float32 in whatever precision Keras computes
 _READS = ("ReadVariableOp", "VarHandleOp", "Shape", "StridedSlice", "Pack")
 
 
@@ -64,7 +72,11 @@ def _in_double() -> None:
 
 
 def _is_called_by_user() -> bool:
-    return not sys._getframe(2).f_globals.get("__name__", "").startswith(("keras", "tensorflow"))
+    """Of what has called it, AutoGraph, which stands between, left out."""
+    frame = sys._getframe(2)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("tensorflow.python.autograph"):
+        frame = frame.f_back
+    return frame.f_globals.get("__name__", "").partition(".")[0] not in ("keras", "tensorflow", "tf_keras")
 
 
 def names() -> dict[str, Any]:
@@ -92,6 +104,11 @@ class Pair:
 
     def __init__(self, evaluation: keras.Model, training: keras.Model) -> None:
         self.evaluation, self.training = evaluation, training
+
+
+def is_network(found: object) -> bool:
+    """Whether a class is a model's: what a loss is not."""
+    return isinstance(found, type) and issubclass(found, keras.Model)
 
 
 def is_model(found: object) -> bool:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from harness.errors import UserError
 from harness.ordinary.network import Parameter, Ran, Step
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, SQUASH_EPSILON
 
@@ -105,6 +106,14 @@ def chosen(made: object) -> object:
     return next((each for each in made if isinstance(each, nn.Module)), made) if isinstance(made, tuple) else made
 
 
+def is_network(found: object) -> bool:
+    """Whether a class, constructed without arguments, has weights: what a loss has not."""
+    try:
+        return isinstance(found, type) and issubclass(found, nn.Module) and any(True for _ in found().parameters())
+    except Exception:
+        return False
+
+
 def is_model(found: object) -> bool:
     return isinstance(found, nn.Module)
 
@@ -119,6 +128,11 @@ class TorchNetwork:
             wrapped = getattr(model, inner, None)
             if type(model).__name__ in ("DataParallel", "DistributedDataParallel", "OptimizedModule") and wrapped:
                 model = wrapped
+        if isinstance(model, torch.jit.ScriptModule):
+            raise UserError(
+                "--model: it is TorchScript, whose operations and layers cannot be seen; name the class or function that it "
+                "was made from"
+            )
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.model = model.to("cpu").to(self.dtype)
         self.here = _Here(self.dtype)
@@ -219,7 +233,9 @@ class TorchNetwork:
     def compiled_loss(self, outputs: Sequence[Any], targets: Sequence[Any]) -> Any:
         raise NotImplementedError("PyTorch's modules have no loss of their own")
 
-    def specified_loss(self, digit: Tensor, reconstruction: Tensor | None, images: Tensor, present: Tensor) -> list[Any]:
+    def specified_loss(
+        self, digit: Tensor, reconstruction: Tensor | None, images: Tensor, present: Tensor
+    ) -> list[Any]:
         length = torch.sqrt((digit * digit).sum(-1) + SQUASH_EPSILON)
         missed, imagined = F.relu(MARGIN_PLUS - length) ** 2, F.relu(length - MARGIN_MINUS) ** 2
         margin = (present * missed + MARGIN_LAMBDA * (1 - present) * imagined).sum(1).mean()
