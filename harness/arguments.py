@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     parity.add_argument("other", nargs="?", metavar="B", help="the second: compare the two, layer by layer")
     parity.add_argument(
         "--model", metavar="FILE.py:NAME",
-        help="a torch.nn.Module or a Keras model, or a class or function that makes one: compare it as it is, without an adapter",
+        help="a torch.nn.Module or a Keras model, or a class or function that makes one: compare it without an adapter",
     )  # fmt: skip
     parity.add_argument("--model-args", metavar="JSON", help="arguments of that class or function")
     parity.add_argument("--loss", metavar="NAME", help="its loss: a method, a name in its file, or FILE.py:NAME")

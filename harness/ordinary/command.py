@@ -22,6 +22,7 @@ from harness.executor import forwarded_environment
 from harness.journal import finite
 from harness.leases import local_cores
 from harness.mlflow_client import redact
+from harness.model_spec import ModelConfig
 from harness.ordinary.source import VARIABLE, Source, split_target
 from harness.parity.check import Report
 from harness.parity.command import PRECISIONS
@@ -29,7 +30,6 @@ from harness.parity.probe import image_count
 from harness.parity.process import Climb, Tell, run_climbs
 from harness.parity.record import record
 from harness.request import log_folder
-from harness.model_spec import ModelConfig
 from harness.spec import ModelSpec
 from harness.suite import load_suite
 

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from harness import registry
-from harness.ordinary.adapter import Examined, _resized
-from harness.ordinary.locate import COUPLING, DIGIT, VOTES
+from harness.ordinary.examined import Examined
+from harness.ordinary.found import COUPLING, DIGIT, INPUTS, VOTES, relative
 from harness.parity.tolerances import bound
 from harness.spec import SQUASH_EPSILON, ModelSpec, OptimSpec, Runtime, Weights
-
-_AXES = ("B", "I", "d")
 
 
 @dataclass(frozen=True)
@@ -68,18 +66,16 @@ def seen(examined: Examined, images: np.ndarray, replace: Mapping[int, np.ndarra
         whole = np.concatenate(grids, axis=1)[:, match.channels].transpose(0, 2, 3, 1)
         found["primary"] = whole.reshape(batch, sizes["I"], sizes["d"])
     if layers.capsules and layers.capsules.found.index in array:
-        read = _resized(layers.capsules.found, batch, sizes).read(array[layers.capsules.found.index], sizes, _AXES)
+        read = layers.capsules.found.read(array[layers.capsules.found.index], sizes, INPUTS)
         found["capsules"] = read[:, match.rows]
     if layers.votes and layers.votes.index in array:
-        found["votes"] = _resized(layers.votes, batch, sizes).read(array[layers.votes.index], sizes, VOTES)[
-            :, match.rows
-        ]
+        found["votes"] = layers.votes.read(array[layers.votes.index], sizes, VOTES)[:, match.rows]
     for number, (coupling, v) in enumerate(itertools.zip_longest(layers.couplings, layers.outputs), start=1):
         if coupling and coupling.index in array:
-            read = _resized(coupling, batch, sizes).read(array[coupling.index], sizes, COUPLING)
+            read = coupling.read(array[coupling.index], sizes, COUPLING)
             found[f"coupling {number}"] = read[:, match.rows]
         if v and v.index in array:
-            found[f"capsules {number}"] = _resized(v, batch, sizes).read(array[v.index], sizes, DIGIT)
+            found[f"capsules {number}"] = v.read(array[v.index], sizes, DIGIT)
     outputs = examined.outputs(ran, batch)
     found["lengths"] = outputs.lengths
     if outputs.reconstruction is not None:
@@ -103,18 +99,16 @@ def replacement(examined: Examined, values: Mapping[str, np.ndarray], batch: int
             for index, part in zip(layers.grid, np.split(grid, len(layers.grid), axis=1), strict=True):
                 made[index] = part if examined.network.channels_first else part.transpose(0, 2, 3, 1)
         elif layer == "capsules" and layers.capsules:
-            made[layers.capsules.found.index] = _resized(layers.capsules.found, batch, sizes).write(
-                value[:, rows], sizes, _AXES
-            )
+            made[layers.capsules.found.index] = layers.capsules.found.write(value[:, rows], sizes, INPUTS)
         elif layer == "votes" and layers.votes:
-            made[layers.votes.index] = _resized(layers.votes, batch, sizes).write(value[:, rows], sizes, VOTES)
+            made[layers.votes.index] = layers.votes.write(value[:, rows], sizes, VOTES)
         elif kind == "coupling" and len(layers.couplings) >= int(number):
             found = layers.couplings[int(number) - 1]
             if not found.shared:
-                made[found.index] = _resized(found, batch, sizes).write(value[:, rows], sizes, COUPLING)
+                made[found.index] = found.write(value[:, rows], sizes, COUPLING)
         elif kind == "capsules" and number and len(layers.outputs) >= int(number):
             found = layers.outputs[int(number) - 1]
-            made[found.index] = _resized(found, batch, sizes).write(value, sizes, DIGIT)
+            made[found.index] = found.write(value, sizes, DIGIT)
     return made
 
 
@@ -174,11 +168,14 @@ def report(examined: Examined, expected: Values, images: np.ndarray) -> Iterator
         note = ""
         inputs = _inputs(layer, expected)
         has_all = all(each in expected and each in own for each in inputs)
-        made = replacement(examined, {each: expected[each] for each in inputs}, len(images)) if has_all else {}
+        fed_with = {each: expected[each] for each in inputs} if has_all else {}
+        if layer in ("lengths", "decoder") and has_all:  # the last capsules, however many iterations there are
+            fed_with = {f"capsules {len(examined.match.layers.outputs)}": expected[inputs[-1]]}
+        made = replacement(examined, fed_with, len(images))
         fed = None
         if not inputs:
             fed = relative(own[layer], value)
-        elif has_all and replacement(examined, {inputs[-1]: expected[inputs[-1]]}, len(images)):
+        elif has_all and replacement(examined, dict([*fed_with.items()][-1:]), len(images)):
             fed = relative(seen(examined, images, made)[layer], value)
         elif kind == "capsules" and number and f"coupling {number}" in own and "votes" in own:
             # a coupling shared by all images cannot be fed: what the specification makes of the model's own instead
@@ -193,13 +190,6 @@ def report(examined: Examined, expected: Values, images: np.ndarray) -> Iterator
         yield Row(
             f"routing iteration {wanted + 1}", math.inf, None, f"it makes {observed} iterations, expected {wanted}"
         )
-
-
-def relative(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
-        return math.inf
-    error = float(np.abs(found - expected).max()) / (float(np.abs(expected).max()) or 1.0)
-    return error if math.isfinite(error) else math.inf
 
 
 def _said(layer: str) -> str:

@@ -34,13 +34,11 @@ class Layout:
         ordered = full.transpose([names.index(name) for name in order if name in names])
         return ordered.reshape([sizes[name] if name in names else 1 for name in order])
 
-    def restore(
-        self, array: np.ndarray, sizes: Mapping[str, int], order: Sequence[str], shape: tuple[int, ...]
-    ) -> np.ndarray:
-        """The other way round, to an array of `shape`; what the layout has no axis for is taken from index 0."""
+    def restore(self, array: np.ndarray, sizes: Mapping[str, int], order: Sequence[str]) -> np.ndarray:
+        """The other way round, each axis a dimension; what the layout has no axis for is taken from index 0."""
         names, kept = self.names, [name for name in order if name in self.names]
         index = tuple(slice(None) if name in names else 0 for name in order)
-        return np.ascontiguousarray(array[index].transpose([kept.index(name) for name in names])).reshape(shape)
+        return np.ascontiguousarray(array[index].transpose([kept.index(name) for name in names]))
 
     def said(self, shape: tuple[int, ...]) -> str:
         """In words: "(1, 1152, 10, 16, 8) = (1, I, J, e, d)"."""

@@ -12,8 +12,9 @@ import numpy as np
 from harness.errors import UserError
 from harness.ordinary.architecture import Candidate, candidates, canonical_shape, told
 from harness.ordinary.calling import Calling, find_calling, fits
+from harness.ordinary.found import Layers
 from harness.ordinary.layout import Layout, layouts
-from harness.ordinary.locate import Layers, locate
+from harness.ordinary.locate import locate
 from harness.ordinary.network import Network, Parameter
 from harness.spec import Weights
 
@@ -63,7 +64,7 @@ class Match:
         matrices = np.empty_like(weights["digit.w"])
         matrices[self.rows] = weights["digit.w"]
         digit = self.reading.digit
-        found[digit.name] = self.digit_w.restore(matrices, self.sizes, _DIGIT, digit.shape)
+        found[digit.name] = self.digit_w.restore(matrices, self.sizes, _DIGIT).reshape(digit.shape)
         return found
 
     def gather(self, arrays: Mapping[str, np.ndarray]) -> Weights:
@@ -112,10 +113,12 @@ class Match:
     def table(self) -> list[tuple[str, str, str]]:
         """(canonical name, the model's own, how) of each weight, then what is left of the model's."""
         rows: list[tuple[str, str, str]] = []
-        names = {
-            each.name for each in (self.reading.conv1, *self.reading.primary, self.reading.digit, *self.reading.dense)
+        spelled: dict[tuple[int, ...], str] = {
+            (0, 1, 2, 3): "y x in out",
+            (2, 3, 1, 0): "out in y x",
+            (0, 1): "in out",
+            (1, 0): "out in",
         }
-        spelled = {(0, 1, 2, 3): "y x in out", (2, 3, 1, 0): "out in y x", (0, 1): "in out", (1, 0): "out in"}
         for layer, parameters in (
             ("conv1", (self.reading.conv1,)), ("primary", self.reading.primary), ("digit", (self.reading.digit,)),
             *((f"dec{number}", (each,)) for number, each in enumerate(self.reading.dense, start=1)),
@@ -139,7 +142,6 @@ class Match:
         rows += [
             ("-", each.name, f"{each.shape}: no weight of the specification, left as it is") for each in self.extra
         ]
-        assert names
         return rows
 
 

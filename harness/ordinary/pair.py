@@ -11,8 +11,10 @@ import numpy as np
 
 from harness import registry
 from harness.errors import UserError
-from harness.ordinary.adapter import Examined
-from harness.ordinary.layers import Row, Values, relative, report, seen
+from harness.ordinary.examined import Examined
+from harness.ordinary.found import relative
+from harness.ordinary.layers import Row, Values, report, seen
+from harness.ordinary.own_loss import OwnLoss
 from harness.ordinary.source import Source, is_model_name
 from harness.ordinary.weights import read
 from harness.parity.check import compare
@@ -38,6 +40,7 @@ class Side:
             self.make: Any = registry.load(registry.resolve(name), adapter=True)
         else:
             self.examined = Examined(source, "fp64", 1, overrides)
+            self.loss = OwnLoss(self.examined)
         self.impl: Any = None
 
     def spec(self, overrides: dict[str, Any]) -> ModelSpec | None:
@@ -65,7 +68,7 @@ class Side:
         if self.examined is None:
             loss, grads = self.impl.loss_and_grads(images, labels)
             return "specified", loss.total, grads
-        terms, whose = self.examined.terms(self.examined.pixels(images), labels)
+        terms, whose = self.loss.terms(self.examined.pixels(images), labels)
         values, grads = self.examined.network.differentiate(terms)
         return whose, values[0], self.examined.match.gather(grads)
 
@@ -126,8 +129,7 @@ def _rows(a: Side, b: Side, model: ModelSpec, images: np.ndarray) -> list[Row]:
 
 def _gradients(a: Side, b: Side, images: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
     """The loss and the gradient of every weight, the second beside the first."""
-    (whose_a, loss_a, grads_a), (whose_b, loss_b, grads_b) = (side.loss_and_grads(images, labels) for side in (a, b))
-    assert whose_a and whose_b
+    (_, loss_a, grads_a), (_, loss_b, grads_b) = (side.loss_and_grads(images, labels) for side in (a, b))
     found = [_compared("loss", loss_b, loss_a, "loss")]
     return found + [
         _compared(f"gradient of {name}", grads_b[name], grads_a[name], "grad") for name in grads_a if name in grads_b
@@ -167,7 +169,7 @@ def _of_weights(names: list[str], source: Source | None, overrides: dict[str, An
 def _notes(*sides: Side) -> list[str]:
     from harness.ordinary.worker import notes
 
-    return [f"{side.name}: {line}" for side in sides if side.examined for line in notes(side.examined)]
+    return [f"{side.name}: {line}" for side in sides if side.examined for line in notes(side.examined, side.loss)]
 
 
 def _document(

@@ -72,7 +72,7 @@ def verdict(rows: list[dict[str, Any]]) -> Text:
     wrong = [row["layer"] for row in rows if row["at_fault"]]
     if not wrong:
         unseen = [row["layer"] for row in rows if row["own"] is None]
-        return Text(f"No layer parts ways{f'; not seen: ' + ', '.join(unseen) if unseen else ''}.", "green")
+        return Text(f"No layer parts ways{'; not seen: ' + ', '.join(unseen) if unseen else ''}.", "green")
     also = f"; wrong by themselves too: {', '.join(wrong[1:])}" if wrong[1:] else ""
     return Text(f"The first layer that parts ways: {wrong[0]}{also}.", "bold red")
 

@@ -116,7 +116,8 @@ def load_file(where: str, cwd: Path, known: Callable[[], Mapping[str, Any]], opt
             return importlib.import_module(where)
         name = path.stem if path.stem.isidentifier() and path.stem not in sys.modules else f"model_of_{abs(hash(path))}"
         spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         for key, value in known().items():
             setattr(module, key, value)
@@ -192,7 +193,7 @@ def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name
         elif is_needed:
             missing.append(key)
     if missing:
-        example = json.dumps({key: 1 for key in missing})
+        example = json.dumps(dict.fromkeys(missing, 1))
         raise UserError(
             f"--model: {name} needs {', '.join(missing)}, of which nothing is known: pass --model-args '{example}', with "
             "values of your own, or name a function that takes no arguments"

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from harness.errors import UserError, nearest
-from harness.ordinary.adapter import Examined
+from harness.ordinary.examined import Examined
 from harness.ordinary.source import said
 
 

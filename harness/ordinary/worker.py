@@ -34,8 +34,9 @@ def _work(job: dict[str, Any], channel: Channel) -> None:
 
 def examined(job: dict[str, Any]) -> dict[str, Any]:
     """The model that `job["source"]` names: its architecture, which tensor is which weight, and its layers."""
-    from harness.ordinary.adapter import Examined
+    from harness.ordinary.examined import Examined
     from harness.ordinary.layers import report, specified
+    from harness.ordinary.own_loss import OwnLoss
     from harness.ordinary.source import Source
     from harness.parity.probe import probe_weights
 
@@ -52,9 +53,9 @@ def examined(job: dict[str, Any]) -> dict[str, Any]:
         "model": model.model_dump(mode="json"),
         "calling": found.match.calling.told(),
         "weights": found.match.table(),
-        "outputs": {role: name for role, name in found.roles.items()},
+        "outputs": found.roles,
         "unknown": found.unknown,
-        "notes": notes(found),
+        "notes": notes(found, OwnLoss(found)),
         "layers": [asdict(row) | {"ok": row.ok, "at_fault": row.is_at_fault} for row in rows],
     }
 
@@ -64,7 +65,7 @@ def drawn(count: int, image: tuple[int, int, int]) -> np.ndarray:
     return np.random.default_rng(SEED).integers(0, 256, (count, *image)).astype(np.uint8)
 
 
-def notes(found: Any) -> list[str]:
+def notes(found: Examined, loss: OwnLoss) -> list[str]:
     """What a person should know of how a model was examined."""
     lines: list[str] = []
     if "lengths" not in found.roles:
@@ -81,12 +82,12 @@ def notes(found: Any) -> list[str]:
         lines.append(
             f"its decoder is no part of its forward pass: called as {name}, with {found.decode[1]} capsules or labels"
         )
-    if found.is_compiled:
+    if loss.is_compiled:
         lines.append("its loss: the one that it was compiled with")
-    elif found.own_loss is not None:
-        lines.append(f"its loss: {found.own_loss.name}")
+    elif loss.own_loss is not None:
+        lines.append(f"its loss: {loss.own_loss.name}")
     else:
-        why = f" ({found.why_no_loss})" if found.why_no_loss else ""
+        why = f" ({loss.why_no_loss})" if loss.why_no_loss else ""
         lines.append(
             f"its loss was not checked: none found{why}; gradients are of the specification's loss on its outputs. "
             "Name it: --loss NAME, or --loss file.py:NAME"
