@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -165,7 +165,7 @@ def _object(option: str, text: str | None) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict):
         raise UserError(f"{option}: found {text}; expected an object, such as '{{\"num_classes\": 10}}'")
-    return found
+    return cast("dict[str, Any]", found)
 
 
 def _asked(request: Request) -> tuple[dict[str, Any], DataConfig]:

@@ -190,7 +190,7 @@ def _reordering(values: np.ndarray, here: np.ndarray) -> np.ndarray | None:
     if values.dtype != here.dtype:
         return None
     if np.array_equal(values, here):
-        return np.arange(values.shape[1])
+        return np.arange(len(values.T))
     a, b = (np.lexsort(array) for array in (values, here))
     if not np.array_equal(values[:, a], here[:, b]):
         return None

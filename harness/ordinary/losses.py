@@ -75,14 +75,14 @@ def find_loss(
     model: Any, module: ModuleType, option: str | None, arguments: Mapping[str, Any], needs_whole: bool,
     load: Callable[[str], tuple[ModuleType, str]], is_network: Callable[[object], bool],
 ) -> tuple[LossFunction | None, str]:  # fmt: skip
-    """The loss, or None and why there is none. `option` is `--loss`: a method's name, a name in the model's file, or file.py:name.
+    """The loss, or None and why there is none. `option` is `--loss`: a method, a name in the model's file, or file.py:name.
 
     Raises `UserError` where the one asked for is not there.
     """
     if option:
         return _asked(model, module, option, arguments, load), ""
     tried: list[str] = []
-    functions = [(name, getattr(model, name, None)) for name in _METHODS]
+    functions: list[tuple[str, Any]] = [(name, getattr(model, name, None)) for name in _METHODS]
     functions += [
         (name, value)
         for name, value in vars(module).items()

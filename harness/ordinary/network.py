@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,7 +23,8 @@ class Parameter(NamedTuple):
     of: str = ""
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """The result of one operation of a forward pass, the `index`-th of them."""
 
     index: int

@@ -14,6 +14,7 @@ from harness.errors import UserError
 from harness.ordinary.examined import Examined
 from harness.ordinary.found import relative
 from harness.ordinary.layers import Row, Values, report, seen
+from harness.ordinary.notes import notes
 from harness.ordinary.own_loss import OwnLoss
 from harness.ordinary.source import Source, is_model_name
 from harness.ordinary.weights import read
@@ -99,7 +100,7 @@ def compared(names: list[str], source: str | None, overrides: dict[str, Any], mo
     images = np.random.default_rng(_SEED).integers(0, 256, (_IMAGES, *spec.image)).astype(np.uint8)
     rows = _rows(a, b, spec, images)
     labels = np.arange(_IMAGES) % spec.classes
-    return _document(names, spec, rows, _gradients(a, b, images, labels), _notes(a, b))
+    return _document(names, spec, rows, _gradients(a, b, images, labels), _told(a, b))
 
 
 def _is_implementation(name: str) -> bool:
@@ -163,12 +164,10 @@ def _of_weights(names: list[str], source: Source | None, overrides: dict[str, An
     listed = [_compared(f"weight {name}", weights_b[name], weights_a[name], "exact") for name in weights_a]
     listed.append(_compared("loss", second[1], first[1], "loss"))
     listed += [_compared(f"gradient of {name}", second[2].get(name), grad, "grad") for name, grad in first[2].items()]
-    return _document(names, model, rows, listed, _notes(side))
+    return _document(names, model, rows, listed, _told(side))
 
 
-def _notes(*sides: Side) -> list[str]:
-    from harness.ordinary.worker import notes
-
+def _told(*sides: Side) -> list[str]:
     return [f"{side.name}: {line}" for side in sides if side.examined for line in notes(side.examined, side.loss)]
 
 

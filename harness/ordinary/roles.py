@@ -15,8 +15,8 @@ def roles(
 ) -> tuple[dict[str, str], list[str]]:
     """Role -> the output's name, and those without one, with their shapes.
 
-    Roles: "digit" capsules, their "lengths" or probabilities, "coupling", "reconstruction", "loss"; "prediction" is a class or a
-    one-hot.
+    Roles: "digit" capsules, their "lengths" or probabilities, "coupling", "reconstruction", "loss"; "prediction" is a class,
+    or a one-hot.
     """
     found: dict[str, str] = {}
     unknown: list[str] = []

@@ -9,13 +9,14 @@ import inspect
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec as ImportSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from harness.errors import UserError, nearest
 from harness.registry import ORDINARY
@@ -157,11 +158,8 @@ def attribute(module: ModuleType, name: str, where: str, option: str = "--model"
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            own = [
-                key for key, value in vars(found).items()
-                if not key.startswith("_") and not inspect.ismodule(value)
-                and getattr(value, "__module__", module.__name__) == module.__name__
-            ]  # fmt: skip
+            things = cast("dict[str, Any]", vars(found))
+            own = [key for key, value in things.items() if getattr(value, "__module__", None) == module.__name__]
             raise UserError(f'{option}: "{where}" has no "{part}"{nearest(part, own) if own else "."}')
         found = getattr(found, part)
     return found
@@ -176,9 +174,9 @@ def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name
     if not callable(found) or (not inspect.isclass(found) and not inspect.isroutine(found)):
         return found
     try:
-        parameters = inspect.signature(found).parameters
+        parameters: Mapping[str, inspect.Parameter] = inspect.signature(found).parameters
     except (TypeError, ValueError):
-        parameters = {}
+        parameters = dict[str, inspect.Parameter]()
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     if unknown := [key for key in own if key not in parameters and not takes_any]:
         raise UserError(f'--model-args: {name} takes no "{unknown[0]}"{nearest(unknown[0], parameters)}')
@@ -240,7 +238,7 @@ def routing_attributes(modules: Mapping[str, Any]) -> list[tuple[Any, str]]:
         (module, name)
         for module in modules.values()
         for name in _ROUTING_ATTRIBUTES
-        if isinstance(vars(module).get(name), int) and not isinstance(vars(module)[name], bool)
+        if type(getattr(module, name, None)) is int
     ]
 
 
@@ -252,10 +250,9 @@ class _Absent(MetaPathFinder, Loader):
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ImportSpec | None:
         top = fullname.partition(".")[0]
-        importer = sys._getframe(1)  # only what the user's own file imports: libraries ask for what they can do without
-        while importer and "importlib" in importer.f_code.co_filename:
-            importer = importer.f_back
-        file = importer.f_code.co_filename if importer else ""
+        # Only what the user's own file imports: libraries ask for what they can do without.
+        importers = (frame.f_code.co_filename for frame, _ in traceback.walk_stack(None))
+        file = next((each for each in importers if each != __file__ and "importlib" not in each), "")
         if _is_ours_or_installed(file) or top in ("torch", "tensorflow", "keras"):
             return None
         if top not in self.stood_in:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors import numpy as safetensors
 
 from harness.errors import UserError, nearest
 from harness.ordinary.examined import Examined
@@ -37,7 +37,8 @@ def read(path: Path, examined: Examined) -> dict[str, np.ndarray]:
 
 def _arrays(path: Path, examined: Examined) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
-        return dict(load_file(path))
+        files: Any = safetensors
+        return dict(files.load_file(path))
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)

@@ -173,6 +173,30 @@ class WithLoss(DimensionList):
         return (margin.sum() + 0.0005 * pixels) / len(data)
 
 
+class Coloured(Plain):
+    """Three channels in, and out of the decoder."""
+
+    def __init__(self, routing=3):
+        super().__init__(routing)
+        self.first = nn.Conv2d(3, CHANNELS, KERNEL)
+        self.decoder[4] = nn.Linear(9, 3 * SIDE * SIDE)
+
+    def reconstruct(self, v, classes):
+        return super().reconstruct(v, classes).view(-1, 3, SIDE, SIDE)
+
+
+class ReturnsLoss(WithLoss):
+    """The loss comes out where labels go in."""
+
+    def forward(self, x, y=None):
+        found = super().forward(x, y)
+        if y is None:
+            return found["recon"], found["probs"]
+        return WithLoss.loss(self, x, found["probs"], y, found["recon"]), found["recon"], found["probs"]
+
+    loss = None
+
+
 class ForGpu(Plain):
     """Moves itself to a GPU, wherever it is."""
 
