@@ -6,19 +6,20 @@ Each file of models is examined in one process of its own: precision is a framew
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from tests.run_helpers import ROOT, environment
+from tests.run_helpers import ROOT
 
 FIXED = "it always makes 3 routing iterations, and no argument changes that"
 TORCH = (
     "Plain", "DimensionList", 'TypeList={"arguments": {"num_iterations": 3}}', "ChannelsLast", "AllAlike", "WithLoss", "made",
-    "Coloured", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults", "Neighbours", "Early", "Detached", "raises", "NeedsMore",
-    "NoWeights", "OneConvolution", "FailsForward", "not_a_model", "scripted", "Plian",
+    "Coloured", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults", "Neighbours", "Early", "Detached", "raises",
+    "NeedsMore", "NoWeights", "OneConvolution", "FailsForward", "not_a_model", "scripted", "Plian",
 )  # fmt: skip
 KERAS = ("pair", "Subclass", "wrong", "unbuilt")
 
@@ -26,7 +27,7 @@ KERAS = ("pair", "Subclass", "wrong", "unbuilt")
 def examined(file: str, names: tuple[str, ...]) -> dict[str, Any]:
     ran = subprocess.run(
         [sys.executable, "-m", "tests.ordinary.all_of", f"tests/ordinary/{file}", *names], capture_output=True, text=True,
-        cwd=ROOT, env=environment() | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}, timeout=280, check=False,
+        cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}, timeout=280, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
     return json.loads(ran.stdout.splitlines()[-1])

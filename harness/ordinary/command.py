@@ -94,13 +94,12 @@ def parity_of_model(request: Request, tell: Tell) -> Outcome:
     """Examines the model, compares its layers, and climbs with it. Raises `UserError` for one that cannot be checked."""
     if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
         raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
-    source = source_of(request)
-    overrides, config = _asked(request)
+    sizes, config = _asked(request)
+    source = source_of(request, sizes)
     level = min(request.level or _LEVEL, _LEVEL)
     with log_folder(request.out, "parity") as folder:
         tell(f"{source.name}: examined")
-        job = {"source": source.to_json(), "overrides": overrides}
-        found = examine(job, folder / "model.log", request.time_limit_s)
+        found = examine({"source": source.to_json()}, folder / "model.log", request.time_limit_s)
         model = ModelSpec.model_validate(found["model"], strict=False)
         images = image_count(model, TrainConfig().batch)
         data.ensure(config, progress=True)
@@ -124,19 +123,19 @@ def parity_of_model(request: Request, tell: Tell) -> Outcome:
 
 def parity_of_two(a: str, b: str, request: Request, tell: Tell) -> dict[str, Any]:
     """Compares A and B: models, implementations, or files of weights of the model `request.target`. Raises `UserError`."""
-    overrides, config = _asked(request)
-    source = source_of(request).to_json() if request.target else None
+    sizes, config = _asked(request)
+    source = source_of(request, sizes).to_json() if request.target else None
     model = data.model(config, ModelConfig(**_COMPACT)).model_dump(mode="json")
     with log_folder(request.out, "parity") as folder:
         tell(f"{a}, {b}: compared")
-        job = {"pair": [a, b], "source": source, "overrides": overrides, "model": model | overrides}
+        job = {"pair": [a, b], "source": source, "model": model | sizes}
         found = examine(job, folder / "pair.log", request.time_limit_s)
     found["ok"] = all(row["ok"] for row in (*found["layers"], *found["values"]))
     return {key: value for key, value in found.items() if key not in ("kind", "time")}
 
 
-def source_of(request: Request) -> Source:
-    """The options as a `Source`. Raises `UserError` for one that is malformed."""
+def source_of(request: Request, sizes: dict[str, Any]) -> Source:
+    """The options as a `Source`; `sizes` is what is given of the architecture. Raises `UserError` for one malformed."""
     split_target(request.target)
     names: dict[str, str] = {}
     for each in request.weights:
@@ -150,7 +149,7 @@ def source_of(request: Request) -> Source:
         names[canonical] = own
     return Source(
         request.target, _object("--model-args", request.arguments), request.loss,
-        _object("--loss-args", request.loss_arguments), names, str(Path.cwd()),
+        _object("--loss-args", request.loss_arguments), names, sizes, str(Path.cwd()),
     )  # fmt: skip
 
 

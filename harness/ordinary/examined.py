@@ -24,27 +24,32 @@ DEFAULTS: dict[str, Any] = {
     "digit_dim": 16, "kernel": 9, "decoder": True,
 }  # fmt: skip
 """The paper's, for arguments that a model needs and nobody gave."""
+_OF_NO_SHAPE = ("routing", "profile", "decoder")
 _DECODERS = ("reconstruct", "decode", "decoder", "reconstruction", "reconstruction_net", "reconstruction_layers")
 
 
 class Examined:
     """A model built and matched. `notes` tells what a person should know of how that was done."""
 
-    def __init__(self, source: Source, precision: str, threads: int, asked: Mapping[str, Any]) -> None:
-        """`asked` has keys of `ModelSpec` that are given, not found. Raises `UserError`."""
+    def __init__(self, source: Source, precision: str, threads: int, found: Mapping[str, Any] | None = None) -> None:
+        """`found` has keys of `ModelSpec` that an earlier examination found. Raises `UserError`.
+
+        Raises `NotImplementedError` where it cannot make the number of routing iterations asked for.
+        """
+        asked = source.sizes | dict(found or {})
         self.source, self.precision = source, precision
         if "routing" in asked:
             given = {key: asked["routing"] if meaning(key) == "routing" else v for key, v in source.arguments.items()}
             source = self.source = replace(source, arguments=given)
-        wanted = tuple(key for key in ("routing", "classes") if key in asked or key not in source.arguments)
-        known = DEFAULTS | dict(asked) | {"asked": tuple(key for key in wanted if key in asked)}
-        self.built: Built = build(source, known, precision, threads)
+        known = DEFAULTS | source.sizes | {key: asked[key] for key in ("routing", "classes", "image") if key in asked}
+        wanted = {*source.sizes, *({"routing", "classes"} & set(asked))}
+        self.built: Built = build(source, known | {"asked": wanted}, precision, threads)
         self.network = self.built.network
         if "routing" in asked:
             self._set_routing(asked["routing"])
-        sizes = {
-            key: value for key, value in asked.items() if key not in ("routing", "profile", "decoder", "decoder_units")
-        }
+        sizes = {key: value for key, value in (source.sizes | dict(asked)).items() if key not in _OF_NO_SHAPE}
+        if asked.get("decoder") is False:
+            sizes.pop("decoder_units", None)
         self.match: Match = match(self.network, source.weights, sizes)
         self.observed = len(self.match.layers.couplings)
         if "routing" in asked and self._is_fixed and self.observed and self.observed != asked["routing"]:
@@ -77,9 +82,9 @@ class Examined:
             return int(getattr(module, name))
         return self.observed or DEFAULTS["routing"]
 
-    def spec(self, overrides: Mapping[str, Any]) -> ModelSpec:
-        """The architecture as found, `overrides` before all."""
-        sizes = self.match.reading.sizes | {"routing": self.declared_routing()} | dict(overrides)
+    def spec(self) -> ModelSpec:
+        """The architecture: as asked for, else as found."""
+        sizes = self.match.reading.sizes | {"routing": self.declared_routing()} | self.source.sizes
         return ModelSpec.model_validate(sizes)
 
     def pixels(self, images: np.ndarray) -> np.ndarray:

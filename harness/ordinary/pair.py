@@ -35,17 +35,15 @@ def is_weights(name: str) -> bool:
 class Side:
     """One of the two: a model that is examined, or an implementation, of which only outputs are seen."""
 
-    def __init__(self, name: str, source: Source | None, overrides: dict[str, Any]) -> None:
-        self.name, self.examined = name, None
-        if source is None:
-            self.make: Any = registry.load(registry.resolve(name), adapter=True)
-        else:
-            self.examined = Examined(source, "fp64", 1, overrides)
-            self.loss = OwnLoss(self.examined)
+    def __init__(self, name: str, source: Source | None) -> None:
+        self.name = name
+        self.examined = Examined(source, "fp64", 1) if source else None
+        self.loss = OwnLoss(self.examined) if self.examined else None
+        self.make: Any = None if source else registry.load(registry.resolve(name), adapter=True)
         self.impl: Any = None
 
-    def spec(self, overrides: dict[str, Any]) -> ModelSpec | None:
-        return self.examined.spec(overrides) if self.examined else None
+    def spec(self) -> ModelSpec | None:
+        return self.examined.spec() if self.examined else None
 
     def load(self, model: ModelSpec, weights: Weights) -> None:
         if self.examined:
@@ -66,7 +64,7 @@ class Side:
 
     def loss_and_grads(self, images: np.ndarray, labels: np.ndarray) -> tuple[str, float, Weights]:
         """Whose loss it is, its total, and the gradients."""
-        if self.examined is None:
+        if self.examined is None or self.loss is None:
             loss, grads = self.impl.loss_and_grads(images, labels)
             return "specified", loss.total, grads
         terms, whose = self.loss.terms(self.examined.pixels(images), labels)
@@ -74,17 +72,17 @@ class Side:
         return whose, values[0], self.examined.match.gather(grads)
 
 
-def compared(names: list[str], source: str | None, overrides: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+def compared(names: list[str], source: str | None, model: dict[str, Any]) -> dict[str, Any]:
     """A and B. `source` is that of `--model`, where they are files of weights; `model` the architecture of two implementations.
 
     Raises `UserError` for what cannot be compared.
     """
     given = Source(**json.loads(source)) if source else None
     if any(map(is_weights, names)):
-        return _of_weights(names, given, overrides)
+        return _of_weights(names, given)
     base = given or Source("", cwd=str(Path.cwd()))
-    a, b = (Side(name, None if _is_implementation(name) else replace(base, target=name), overrides) for name in names)
-    specs = [spec for side in (a, b) if (spec := side.spec(overrides))]
+    a, b = (Side(name, None if _is_implementation(name) else replace(base, target=name)) for name in names)
+    specs = [spec for side in (a, b) if (spec := side.spec())]
     spec = specs[0] if specs else ModelSpec.model_validate(model, strict=False)
     for other in specs[1:]:
         differ = [key for key in _SIZES if getattr(other, key) != getattr(spec, key)]
@@ -142,16 +140,16 @@ def _compared(name: str, found: object, expected: object, kind: str) -> dict[str
     return {"name": name, "rel_err": check.rel_err, "ok": check.ok, "note": check.note}
 
 
-def _of_weights(names: list[str], source: Source | None, overrides: dict[str, Any]) -> dict[str, Any]:
+def _of_weights(names: list[str], source: Source | None) -> dict[str, Any]:
     """Two files of weights of one model."""
     if source is None or not all(map(is_weights, names)):
         raise UserError(
             "files of weights are compared in the model that they are of: --model FILE.py:NAME, and two files"
         )
-    side = Side(source.target, source, overrides)
+    side = Side(source.target, source)
     examined = side.examined
     assert examined is not None
-    model = examined.spec(overrides)
+    model = examined.spec()
     images = np.random.default_rng(_SEED).integers(0, 256, (_IMAGES, *model.image)).astype(np.uint8)
     labels = np.arange(_IMAGES) % model.classes
     parts: list[tuple[Weights, Values, tuple[str, float, Weights]]] = []
@@ -168,7 +166,12 @@ def _of_weights(names: list[str], source: Source | None, overrides: dict[str, An
 
 
 def _told(*sides: Side) -> list[str]:
-    return [f"{side.name}: {line}" for side in sides if side.examined for line in notes(side.examined, side.loss)]
+    return [
+        f"{side.name}: {line}"
+        for side in sides
+        if side.examined and side.loss
+        for line in notes(side.examined, side.loss)
+    ]
 
 
 def _document(

@@ -37,11 +37,14 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "image": ("input_size", "input_shape", "img_shape", "image_shape", "in_shape", "shape", "image_dim"),
     "side": ("image_size", "img_size", "input_width", "input_height", "width", "height", "image_side", "size"),
     "conv_channels": ("channels", "conv_channels", "num_filters", "conv1_channels", "out_channels", "filters"),
-    "primary_types": ("primary_types", "num_primary_types", "num_primary", "primary_channels", "num_primary_caps"),
-    "primary_dim": ("primary_dim", "dim_primary", "primary_capsule_dim", "primary_caps_dim", "in_dim"),
+    "primary_types": (
+        "primary_types", "types", "num_types", "num_primary_types", "num_primary", "primary_channels", "num_primary_caps",
+    ),
+    "primary_dim": ("primary_dim", "dim", "dim_primary", "primary_capsule_dim", "primary_caps_dim", "in_dim"),
     "digit_dim": ("digit_dim", "out_dim", "dim_digit", "digit_caps_dim", "class_dim", "output_dim"),
     "kernel": ("kernel", "kernel_size"),
     "decoder": ("decoder", "use_decoder", "reconstruction", "with_reconstruction"),
+    "decoder_units": ("decoder_units", "decoder_sizes", "hidden_units"),
     "device": ("device",),
 }  # fmt: skip
 """What an argument of a model's may be called, and what it then gets."""
@@ -57,7 +60,13 @@ class Source:
     loss: str | None = None
     loss_arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     weights: dict[str, str] = field(default_factory=dict[str, str])  # canonical name -> the model's own
+    sizes: dict[str, Any] = field(default_factory=dict[str, Any])  # keys of `ModelSpec` that the user gave
     cwd: str = "."
+
+    def __post_init__(self) -> None:
+        """JSON has lists where sizes are tuples."""
+        for key, value in self.sizes.items():
+            self.sizes[key] = tuple(cast("list[int]", value)) if isinstance(value, list) else value
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -168,7 +177,7 @@ def attribute(module: ModuleType, name: str, where: str, option: str = "--model"
 def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name: str, torch_like: bool) -> Any:
     """An instance: of a class or from a factory, with the arguments `own` and what `sizes` knows of the others'.
 
-    What has a default keeps it, but for the number of routing iterations and classes. Raises `UserError` for an argument that
+    What has a default keeps it, but for what is in `sizes["asked"]`. Raises `UserError` for an argument that
     is needed and not known, or where it raises.
     """
     if not callable(found) or (not inspect.isclass(found) and not inspect.isroutine(found)):

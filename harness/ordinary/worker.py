@@ -26,7 +26,7 @@ def _work(job: dict[str, Any], channel: Channel) -> None:
     if "pair" in job:
         from harness.ordinary.pair import compared
 
-        found = compared(job["pair"], job["source"], job["overrides"], job["model"])
+        found = compared(job["pair"], job["source"], job["model"])
         channel.emit({"kind": "examined", **found})
     else:
         channel.emit({"kind": "examined", **examined(job)})
@@ -42,9 +42,8 @@ def examined(job: dict[str, Any]) -> dict[str, Any]:
     from harness.parity.probe import probe_weights
 
     source = Source(**json.loads(job["source"]))
-    overrides = job["overrides"]
-    found = Examined(source, "fp64", 1, overrides)
-    model = found.spec(overrides)
+    found = Examined(source, "fp64", 1)
+    model = found.spec()
     weights = probe_weights(model, SEED)
     images = drawn(IMAGES, model.image)
     found.network.assign(found.match.spread(weights))

@@ -53,7 +53,7 @@ def main() -> None:
         name, _, options = each.partition("=")
         source = Source(f"{file}:{name}", **json.loads(options or "{}"))
         try:
-            found = examined({"source": source.to_json(), "overrides": {}})
+            found = examined({"source": source.to_json()})
             results[name] = {"found": found, **climbed(source, found)}
         except UserError as error:
             results[name] = {"error": str(error)}
