@@ -18,7 +18,7 @@ from tests.run_helpers import ROOT
 FIXED = "it always makes 3 routing iterations, and no argument changes that"
 TORCH = (
     "Plain", "DimensionList", 'TypeList={"arguments": {"num_iterations": 3}}', "ChannelsLast", "AllAlike", "WithLoss", "made",
-    "Coloured", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults", "Neighbours", "Early", "Detached", "raises",
+    "ForGpu", "Coloured", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults", "Neighbours", "Early", "Detached", "raises",
     "NeedsMore", "NoWeights", "OneConvolution", "FailsForward", "not_a_model", "scripted", "Plian",
 )  # fmt: skip
 KERAS = ("pair", "Subclass", "wrong", "unbuilt")
@@ -61,6 +61,7 @@ def all_is_right(result: dict[str, Any]) -> None:
         ("ChannelsLast", "(I, J, d, e)", {"lengths"}, "last"),
         ("AllAlike", "(1, J, I, e, d, 1)", {"digit"}, "first"),
         ("made", "(J, I, e, d)", {"digit", "coupling"}, "first"),
+        ("ForGpu", "(J, I, e, d)", {"digit", "coupling"}, "first"),
         ("Coloured", "(J, I, e, d)", {"digit", "coupling"}, "first"),
     ],
 )

@@ -69,9 +69,9 @@ def build(source: Source, sizes: Mapping[str, Any], precision: str, threads: int
     module: Any = importlib.import_module(_MODULES[framework])
     here = module.start(precision, threads)
     where, name = split_target(source.target)
-    loaded = load_file(where, Path(source.cwd), module.names)
-    found = attribute(loaded, name, where)
     with here:
+        loaded = load_file(where, Path(source.cwd), module.names)
+        found = attribute(loaded, name, where)
         made = construct(found, sizes, source.arguments, name, framework == "torch")
         made = module.chosen(made)
     if not module.is_model(made):

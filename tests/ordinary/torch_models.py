@@ -208,7 +208,7 @@ class ForGpu(Plain):
         return super().forward(x.cuda() + torch.zeros(1, device="cuda").float())
 
 
-made = ForGpu()
+made = Plain()
 
 
 class WrongSoftmax(Plain):
