@@ -131,6 +131,12 @@ def _parity(args: argparse.Namespace) -> int:
     from harness.parity.show import show
 
     if args.other:
+        for name in (str(args.suite), args.other):
+            if Path(name).suffix in (".yaml", ".yml") or Path(name).is_dir():
+                raise UserError(
+                    f'found "{args.suite}" and "{args.other}", but one suite or run is checked at a time; two names are two '
+                    "models, implementations, or files of weights"
+                )
         return _parity_of_two(args)
     if args.model:
         return _parity_of_model(args)

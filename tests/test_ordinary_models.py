@@ -18,7 +18,7 @@ from tests.run_helpers import ROOT
 FIXED = "it always makes 3 routing iterations, and no argument changes that"
 TORCH = (
     "Plain", "DimensionList", 'TypeList={"arguments": {"num_iterations": 3}}', "ChannelsLast", "AllAlike", "WithLoss", "made",
-    "ForGpu", "Coloured", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults", "Neighbours", "Early", "Detached", "raises",
+    "ForGpu", "Coloured", "ByImage", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults", "Neighbours", "Early", "Detached", "raises",
     "NeedsMore", "NoWeights", "OneConvolution", "FailsForward", "not_a_model", "scripted", "Plian",
 )  # fmt: skip
 KERAS = ("pair", "Subclass", "wrong", "unbuilt")
@@ -63,6 +63,7 @@ def all_is_right(result: dict[str, Any]) -> None:
         ("made", "(J, I, e, d)", {"digit", "coupling"}, "first"),
         ("ForGpu", "(J, I, e, d)", {"digit", "coupling"}, "first"),
         ("Coloured", "(J, I, e, d)", {"digit", "coupling"}, "first"),
+        ("ByImage", "(J, I, e, d)", {"digit", "coupling"}, "first"),
     ],
 )
 def test_right_models_pass_in_whatever_style(

@@ -37,7 +37,7 @@ class Ordinary:
     def forward(self, images: np.ndarray) -> Outputs:
         examined = self.examined
         pixels = examined.pixels(images)
-        ran = examined.run(pixels, examined.guessed(pixels), keep=examined.watched)
+        ran = examined.run(pixels, examined.guessed(pixels), keep=examined.watched(len(images)))
         found = examined.outputs(ran, len(images))
         return found if self.model.decoder else Outputs(found.digit, found.lengths, found.coupling, None)
 

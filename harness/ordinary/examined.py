@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.ordinary.found import COUPLING, DIGIT, Found
+from harness.ordinary.found import COUPLING, DIGIT, Found, Layers
 from harness.ordinary.framework import Built, build
 from harness.ordinary.layout import layouts
-from harness.ordinary.match import Match, match
+from harness.ordinary.match import Match, located, match
 from harness.ordinary.network import Ran
 from harness.ordinary.roles import as_pixels, roles
 from harness.ordinary.source import Source, meaning, routing_attributes, takes_routing
@@ -51,6 +51,7 @@ class Examined:
         if asked.get("decoder") is False:
             sizes.pop("decoder_units", None)
         self.match: Match = match(self.network, source.weights, sizes)
+        self._layers: dict[int, Layers] = {}
         self.observed = len(self.match.layers.couplings)
         if "routing" in asked and self._is_fixed and self.observed and self.observed != asked["routing"]:
             raise NotImplementedError(
@@ -104,19 +105,27 @@ class Examined:
         """What to pass as labels where there are none: None, or its own longest capsules where the model needs some."""
         if not self.match.calling.needs_labels:
             return None
-        return self.outputs(self.run(pixels, keep=self.watched), len(pixels)).lengths.argmax(1)
+        return self.outputs(self.run(pixels, keep=self.watched(len(pixels))), len(pixels)).lengths.argmax(1)
 
-    @property
-    def digit(self) -> Found | None:
-        return self.match.layers.outputs[-1] if self.match.layers.outputs else None
+    def layers(self, batch: int) -> Layers:
+        """Where the layers are in a pass on so many images."""
+        if self.match.is_fixed:
+            return self.match.layers
+        if batch not in self._layers:
+            found, before = self.match, self.network.values()
+            self._layers[batch] = located(self.network, found.reading, found.calling, found.biases, found.values, batch)
+            self.network.assign(before)
+        return self._layers[batch]
 
-    @property
-    def coupling(self) -> Found | None:
-        return self.match.layers.couplings[-1] if self.match.layers.couplings else None
+    def digit(self, batch: int) -> Found | None:
+        return next(reversed(self.layers(batch).outputs), None)
 
-    @property
-    def watched(self) -> list[int]:
-        return [each.index for each in (self.digit, self.coupling) if each is not None]
+    def coupling(self, batch: int) -> Found | None:
+        return next(reversed(self.layers(batch).couplings), None)
+
+    def watched(self, batch: int) -> list[int]:
+        """The operations whose results the ladder compares."""
+        return [each.index for each in (self.digit(batch), self.coupling(batch)) if each is not None]
 
     def sizes(self, batch: int) -> dict[str, int]:
         return self.match.layers.sizes | {"B": batch}
@@ -132,10 +141,9 @@ class Examined:
             np.square(digit).sum(2) + SQUASH_EPSILON
         )  # fmt: skip
         coupling = None
-        if self.coupling is not None and self.coupling.index in ran.kept:
-            coupling = self.coupling.read(
-                self.network.numpy(ran.kept[self.coupling.index]), self.sizes(batch), COUPLING
-            )
+        seen = self.coupling(batch)
+        if seen is not None and seen.index in ran.kept:
+            coupling = seen.read(self.network.numpy(ran.kept[seen.index]), self.sizes(batch), COUPLING)
             coupling = coupling[:, self.match.rows]
         reconstruction = None
         if "reconstruction" in found and self.match.reading.dense:
@@ -147,8 +155,9 @@ class Examined:
     def _digit(
         self, ran: Ran, arrays: Mapping[str, np.ndarray], found: Mapping[str, str], batch: int
     ) -> np.ndarray | None:
-        if self.digit is not None and self.digit.index in ran.kept:
-            return self.digit.read(self.network.numpy(ran.kept[self.digit.index]), self.sizes(batch), DIGIT)
+        seen = self.digit(batch)
+        if seen is not None and seen.index in ran.kept:
+            return seen.read(self.network.numpy(ran.kept[seen.index]), self.sizes(batch), DIGIT)
         if "digit" not in found:
             return None
         array = arrays[found["digit"]]

@@ -62,6 +62,7 @@ class Layers:
     digit_w: Layout | None
     couplings: tuple[Found, ...]
     outputs: tuple[Found, ...]  # v after each iteration
+    count: int  # of operations
     is_verified: bool = False  # votes are what the parameter and the capsules give
     sizes: dict[str, int] = field(default_factory=dict[str, int])
 

@@ -44,7 +44,7 @@ Values = dict[str, np.ndarray]
 
 def seen(examined: Examined, images: np.ndarray, replace: Mapping[int, np.ndarray] | None = None) -> Values:
     """What the model's layers give for uint8 images; with results in `replace` (operation -> array) replaced on the way."""
-    layers, match, batch = examined.match.layers, examined.match, len(images)
+    layers, match, batch = examined.layers(len(images)), examined.match, len(images)
     sizes = examined.sizes(batch)
     pixels = examined.pixels(images)
     keep = [*layers.grid, *(each.index for each in (*layers.couplings, *layers.outputs))]
@@ -85,7 +85,7 @@ def seen(examined: Examined, images: np.ndarray, replace: Mapping[int, np.ndarra
 
 def replacement(examined: Examined, values: Mapping[str, np.ndarray], batch: int) -> dict[int, np.ndarray]:
     """Operation -> the array that feeds the model with the results of layers, given in the bench's layouts."""
-    layers, match, sizes = examined.match.layers, examined.match, examined.sizes(batch)
+    layers, match, sizes = examined.layers(batch), examined.match, examined.sizes(batch)
     rows = np.empty(sizes["I"], np.int64)
     rows[match.rows] = np.arange(sizes["I"])
     made: dict[int, np.ndarray] = {}

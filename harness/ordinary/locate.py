@@ -52,7 +52,7 @@ def locate(
         return Layers(
             conv1.index if conv1 else None, tuple(each.index for each in found_grid), capsules,
             votes[0] if votes else None, votes[1] if votes else None, couplings, finder.outputs(after, couplings),
-            bool(votes and votes[2]), sizes,
+            len(steps), bool(votes and votes[2]), sizes,
         )  # fmt: skip
 
     possible = [with_votes(votes) for votes in readings] or [with_votes(None)]

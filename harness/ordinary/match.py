@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,9 @@ class Match:
     channels: np.ndarray
     rows: np.ndarray
     grouping: str  # "right", "wrong" or "unknown"
-    extra: tuple[Parameter, ...] = ()
-    notes: list[str] = field(default_factory=list[str])
+    extra: tuple[Parameter, ...]
+    values: dict[str, np.ndarray]  # that everything was found with
+    is_fixed: bool  # whether layers are in the same operations for any number of images
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -162,13 +163,9 @@ def match(network: Network, named: Mapping[str, str], asked: Mapping[str, Any], 
     generator = np.random.default_rng(seed)
     values = {each.name: _drawn(generator, each) for each in parameters if each.name in used}
     values |= {each.name: original[each.name] for each in extra}
-    network.assign(values)
-    images = generator.uniform(0, 1, (batch, *reading.image))
-    ran = network.run(
-        calling.arguments(images, None, reading.classes), as_list=calling.as_list, record=True
-    )  # fmt: skip
-    layers = locate(ran.steps, values, reading, biases, batch, network.channels_first)
-    if not ran.steps:
+    layers = located(network, reading, calling, biases, values, batch)
+    is_fixed = _places(layers) == _places(located(network, reading, calling, biases, values, batch + 2))
+    if not layers.count:
         raise UserError(
             "--model: none of its operations can be seen (TorchScript?); pass the class or function it comes from"
         )
@@ -179,7 +176,24 @@ def match(network: Network, named: Mapping[str, str], asked: Mapping[str, Any], 
         raise UserError(
             f"--model: {reading.digit.name} {reading.digit.shape} cannot be [I, J, d, e]. {told(parameters)}"
         )
-    return Match(reading, calling, layers, digit_w, biases, channels, rows, grouping, extra)
+    return Match(reading, calling, layers, digit_w, biases, channels, rows, grouping, extra, values, is_fixed)
+
+
+def located(
+    network: Network, reading: Candidate, calling: Calling, biases: dict[str, Parameter], values: dict[str, np.ndarray],
+    batch: int,
+) -> Layers:  # fmt: skip
+    """Where the layers are in a pass on `batch` images; the model is left with the parameters `values`."""
+    network.assign(values)
+    images = np.random.default_rng(batch).uniform(0, 1, (batch, *reading.image))
+    ran = network.run(calling.arguments(images, None, reading.classes), as_list=calling.as_list, record=True)
+    return locate(ran.steps, values, reading, biases, batch, network.channels_first)
+
+
+def _places(layers: Layers) -> tuple[Any, ...]:
+    """In which operations: others, where a model goes through its images one by one."""
+    found = [layers.votes, *layers.couplings, *layers.outputs]
+    return layers.count, layers.conv1, layers.grid, *(each.index if each else None for each in found)
 
 
 def _called(network: Network, found: Sequence[Candidate], batch: int) -> tuple[Calling, Candidate]:

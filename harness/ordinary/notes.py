@@ -12,9 +12,9 @@ def notes(found: Examined, loss: OwnLoss) -> list[str]:
     if "lengths" not in found.roles:
         lines.append("it returns no lengths: they are computed from its digit capsules, as the specification does")
     if "digit" not in found.roles:
-        where = "seen on the way" if found.digit else "and they were not seen on the way either"
+        where = "seen on the way" if found.match.layers.outputs else "and they were not seen on the way either"
         lines.append(f"it returns no digit capsules: {where}")
-    if found.coupling is None:
+    if not found.match.layers.couplings:
         lines.append("its coupling coefficients were not seen: not compared")
     if not found.match.reading.dense:
         lines.append("it has no decoder of three dense layers: reconstructions are not compared")

@@ -36,7 +36,7 @@ class Batch:
     def run(self) -> tuple[Ran, dict[str, list[Any]]]:
         """A pass for training, and the values that a loss may want, by their kind."""
         examined = self.examined
-        ran = examined.run(self.pixels, self.labels, training=True, keep=examined.watched)
+        ran = examined.run(self.pixels, self.labels, training=True, keep=examined.watched(len(self.pixels)))
         tensors = dict(ran.outputs)
         arrays = [(name, examined.network.numpy(tensor)) for name, tensor in ran.outputs]
         found, _ = roles(arrays, examined.sizes(len(self.pixels)), examined.match.reading.image)
@@ -97,8 +97,9 @@ class OwnLoss:
         examined = self.examined
         ran, have = batch.run()
         digit = next(iter(have["digit"]), None)
-        if digit is None and examined.digit is not None:
-            digit = ran.kept.get(examined.digit.index)
+        seen = examined.digit(len(batch.pixels))
+        if digit is None and seen is not None:
+            digit = ran.kept.get(seen.index)
         if digit is None:
             raise ValueError("its digit capsules are neither among its outputs nor seen on the way")
         sizes = {name: examined.sizes(len(batch.pixels))[name] for name in DIGIT}

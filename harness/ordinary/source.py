@@ -193,8 +193,11 @@ def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name
     for key, parameter in parameters.items():
         if key in given or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
-        value = _known(key, sizes, torch_like)
         is_needed = parameter.default is parameter.empty
+        if is_needed and key == "batch_size" and not torch_like:  # of a Keras input: any
+            given[key] = None
+            continue
+        value = _known(key, sizes, torch_like)
         if value is not None and (is_needed or meaning(key) in sizes.get("asked", ())):
             given[key] = value
         elif is_needed:

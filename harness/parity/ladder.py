@@ -173,7 +173,7 @@ class Ladder:
                 self.skipped[f"L2 with {iterations} iterations"] = str(error)
             except Exception as error:
                 cause = f"with {iterations} routing iterations it raised {type(error).__name__}: {error}"
-                yield Check("L2", f"r{iterations}.exception", math.inf, 1.0, note=" ".join(cause.split())[:500])
+                yield Check("L2", "exception", math.inf, 1.0, note=" ".join(cause.split())[:500])
 
     def _one_batch(self) -> Iterator[Check]:
         return self._compared(one_batch)

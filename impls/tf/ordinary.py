@@ -33,7 +33,7 @@ _FRESH = (
     "cast",
     "constant",
 )  # of float32 in whatever precision Keras computes
-_READS = ("ReadVariableOp", "VarHandleOp", "Shape", "StridedSlice", "Pack")
+_READS = ("ReadVariableOp", "VarHandleOp", "Shape", "StridedSlice")
 
 
 def start(precision: str, threads: int) -> Any:
@@ -44,9 +44,30 @@ def start(precision: str, threads: int) -> Any:
     keras.utils.set_random_seed(0)
     keras.config.set_floatx("float64" if precision == "fp64" else "float32")
     tf.config.run_functions_eagerly(True)
+    _as_before()
     if precision == "fp64":
         _in_double()
     return contextlib.nullcontext()
+
+
+def _as_before() -> None:
+    """What networks written for Keras 2 and TensorFlow 1 call and need not be called otherwise: once a process."""
+    dense, softmax = keras.layers.Dense.__init__, tf.nn.softmax
+    if getattr(softmax, "takes_dim", False):
+        return
+
+    def with_units(self: Any, units: Any, *args: Any, **kwargs: Any) -> None:
+        dense(self, int(units), *args, **kwargs)  # NumPy's integers too
+
+    def over(logits: Any, axis: int | None = None, name: str | None = None, dim: int | None = None) -> Any:
+        return softmax(logits, axis if dim is None else dim, name)
+
+    over.takes_dim = True  # type: ignore[attr-defined]
+    keras.layers.Dense.__init__, tf.nn.softmax = with_units, over
+    older = tf.keras.backend  # has the functions that Keras's own no longer has
+    for name in dir(older):
+        if not hasattr(keras.backend, name):
+            setattr(keras.backend, name, getattr(older, name))
 
 
 def _in_double() -> None:

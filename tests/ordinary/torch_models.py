@@ -185,6 +185,15 @@ class Coloured(Plain):
         return super().reconstruct(v, classes).view(-1, 3, SIDE, SIDE)
 
 
+class ByImage(Plain):
+    """Votes are computed image by image: how many operations there are depends on the batch."""
+
+    def forward(self, x):
+        u = self.capsules(x)
+        votes = [torch.einsum("jied,bid->bjie", self.W, u[i : i + 1]) for i in range(len(u))]
+        return route(torch.cat(votes), self.routing, self.axis)
+
+
 class ReturnsLoss(WithLoss):
     """The loss comes out where labels go in."""
 
