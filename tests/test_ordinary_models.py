@@ -17,9 +17,9 @@ from tests.run_helpers import ROOT
 
 FIXED = "it always makes 3 routing iterations, and no argument changes that"
 TORCH = (
-    "Plain", "DimensionList", 'TypeList={"arguments": {"num_iterations": 3}}', "ChannelsLast", "AllAlike", "WithLoss", "made",
-    "ForGpu", "Coloured", "ByImage", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults", "Neighbours", "Early", "Detached", "raises",
-    "NeedsMore", "NoWeights", "OneConvolution", "FailsForward", "not_a_model", "scripted", "Plian",
+    "Plain", "DimensionList", 'TypeList={"arguments": {"num_iterations": 3}}', "ChannelsLast", "AllAlike", "WithLoss",
+    "made", "ForGpu", "Coloured", "ByImage", "OnlyForward", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults", "Neighbours", "Early",
+    "Detached", "raises", "NeedsMore", "NoWeights", "OneConvolution", "FailsForward", "not_a_model", "scripted", "Plian",
 )  # fmt: skip
 KERAS = ("pair", "Subclass", "wrong", "unbuilt")
 
@@ -45,6 +45,7 @@ def keras_models() -> dict[str, Any]:
 
 def all_is_right(result: dict[str, Any]) -> None:
     assert result["failed"] == []
+    assert result["raised"] == ""
     layers = result["found"]["layers"]
     assert [row["layer"] for row in layers][:4] == ["conv1", "primary convolution", "primary capsules", "votes"]
     assert all(row["ok"] and row["own"] is not None and row["fed"] is not None for row in layers)
@@ -108,6 +109,13 @@ def test_without_a_loss_it_says_so_and_gradients_are_checked(torch_models: dict[
     assert "--loss" in notes
 
 
+def test_a_model_that_lets_no_gradient_through_is_compared_up_to_there(torch_models: dict[str, Any]) -> None:
+    result = torch_models["OnlyForward"]
+    assert "no gradient flows" in result["raised"]
+    assert result["failed"] == []
+    assert {"r3.digit", "forward.coupling"} <= set(result["checks"])
+
+
 def test_losses_are_found_and_only_their_total_is_shown(torch_models: dict[str, Any]) -> None:
     for name, note in (("WithLoss", "its loss: loss"), ("ReturnsLoss", "its loss: the number that it returns")):
         all_is_right(torch_models[name])
@@ -146,6 +154,9 @@ def test_capsules_of_neighbouring_places_are_named(torch_models: dict[str, Any])
 
 def test_iterations_that_are_not_made_are_named(torch_models: dict[str, Any]) -> None:
     assert faults(torch_models["Early"]) == ["routing iteration 2"]
+    layers = {row["layer"]: row for row in torch_models["Early"]["found"]["layers"]}
+    assert layers["lengths"]["fed"] < 1e-12
+    assert layers["decoder"]["fed"] < 1e-12
 
 
 def test_a_gradient_that_does_not_flow_fails_at_l4_alone(torch_models: dict[str, Any]) -> None:

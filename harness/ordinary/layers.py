@@ -159,17 +159,19 @@ def report(examined: Examined, expected: Values, images: np.ndarray) -> Iterator
     observed, wanted = examined.observed, _iterations(expected)
     for layer, value in expected.items():
         kind, _, number = layer.partition(" ")
-        if kind == "coupling" and observed and int(number) > observed:
-            yield Row(f"routing iteration {number}", math.inf, None, f"it makes {observed} of {wanted} iterations")
-            return
+        if number and observed and int(number) > observed:
+            if kind == "coupling" and int(number) == observed + 1:
+                yield Row(f"routing iteration {number}", math.inf, None, f"it makes {observed} of {wanted} iterations")
+            continue
         if layer not in own:
             yield Row(_said(layer), None, None, "not seen")
             continue
         note = ""
         inputs = _inputs(layer, expected)
-        has_all = all(each in expected and each in own for each in inputs)
+        is_last = layer in ("lengths", "decoder")  # fed with the last capsules, however many iterations there are
+        has_all = all(each in expected and (is_last or each in own) for each in inputs)
         fed_with = {each: expected[each] for each in inputs} if has_all else {}
-        if layer in ("lengths", "decoder") and has_all:  # the last capsules, however many iterations there are
+        if is_last and has_all:
             fed_with = {f"capsules {len(examined.match.layers.outputs)}": expected[inputs[-1]]}
         made = replacement(examined, fed_with, len(images))
         fed = None

@@ -61,8 +61,9 @@ def layer_table(rows: list[dict[str, Any]], of: str) -> Table:
             state = Text("follows from the above", "yellow")
         if row["own"] is None:
             state = Text("not seen", "yellow")
-        if row["note"] and row["own"] is not None:
-            state += Text(f" ({row['note']})")
+        note = row["note"] or ("by little: an epsilon?" if row["at_fault"] and _is_little(row) else "")
+        if note and row["own"] is not None:
+            state += Text(f" ({note})")
         made.add_row(row["layer"], _figure(row["own"]), _figure(row["fed"]), state)
     return made
 
@@ -82,6 +83,12 @@ def _table(*titles: str) -> Table:
     for title in titles:
         made.add_column(title, no_wrap=False)
     return made
+
+
+def _is_little(row: dict[str, Any]) -> bool:
+    """Whether it is off by what an epsilon of another size or in another place makes of ordinary capsules."""
+    error = row["own"] if row["fed"] is None else row["fed"]
+    return error < 1e-6
 
 
 def _figure(error: float | None) -> str:

@@ -73,6 +73,9 @@ class Source:
 
     @classmethod
     def from_environment(cls) -> Source:
+        """Raises `UserError` outside of `capsbench parity --model`."""
+        if VARIABLE not in os.environ:
+            raise UserError("an ordinary model can be checked, not run: capsbench parity --model FILE.py:NAME")
         return cls(**json.loads(os.environ[VARIABLE]))
 
     @property

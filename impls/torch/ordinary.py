@@ -224,6 +224,10 @@ class TorchNetwork:
         self._differentiates = True
         try:
             values = loss()
+            if not values[0].requires_grad:
+                raise ValueError(
+                    "no gradient flows through its forward pass (torch.no_grad, .detach() or .data in it?)"
+                )
             grads = torch.autograd.grad(values[0], list(own.values()), allow_unused=True)
         finally:
             self._differentiates = False

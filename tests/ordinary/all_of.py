@@ -37,11 +37,15 @@ def climbed(source: Source, found: dict[str, Any]) -> dict[str, Any]:
     ladder = Ladder(
         make(model), model, OptimSpec(), runtime, images, np.arange(4) % model.classes, make=make, routing=(1, 2)
     )
-    ladder.climb("L4")
+    raised = ""
+    try:
+        ladder.climb("L4")
+    except Exception as error:
+        raised = str(error)
     report = ladder.report(source.name)
     failed = [check.name for check in report.checks if not check.ok]
     return {
-        "failed": failed, "checks": [check.name for check in report.checks], "skipped": report.skipped,
+        "failed": failed, "raised": raised, "checks": [check.name for check in report.checks], "skipped": report.skipped,
         "suspects": list(suspects(ladder)) if failed else [],
     }  # fmt: skip
 

@@ -194,6 +194,14 @@ class ByImage(Plain):
         return route(torch.cat(votes), self.routing, self.axis)
 
 
+class OnlyForward(Plain):
+    """Made for evaluation alone."""
+
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
 class ReturnsLoss(WithLoss):
     """The loss comes out where labels go in."""
 
