@@ -18,8 +18,9 @@ from tests.run_helpers import ROOT
 FIXED = "it always makes 3 routing iterations, and no argument changes that"
 TORCH = (
     "Plain", "DimensionList", 'TypeList={"arguments": {"num_iterations": 3}}', "ChannelsLast", "AllAlike", "WithLoss",
-    "made", "ForGpu", "Coloured", "ByImage", "OnlyForward", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults", "Neighbours", "Early",
-    "Detached", "raises", "NeedsMore", "NoWeights", "OneConvolution", "FailsForward", "not_a_model", "scripted", "Plian",
+    "made", "ForGpu", "Coloured", "ByImage", "OnlyForward", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults",
+    "Neighbours", "Early", "Detached", "raises", "NeedsMore", "NoWeights", "OneConvolution", "FailsForward", "not_a_model",
+    "scripted", "Plian",
 )  # fmt: skip
 KERAS = ("pair", "Subclass", "wrong", "unbuilt")
 
