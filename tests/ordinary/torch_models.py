@@ -194,12 +194,12 @@ class ByImage(Plain):
         return route(torch.cat(votes), self.routing, self.axis)
 
 
-class OnlyForward(Plain):
+class OnlyForward(ChannelsLast):
     """Made for evaluation alone."""
 
     @torch.no_grad()
-    def forward(self, x):
-        return super().forward(x)
+    def forward(self, images):
+        return super().forward(images)
 
 
 class ReturnsLoss(WithLoss):
