@@ -20,7 +20,7 @@ TORCH = (
     "Plain", "DimensionList", 'TypeList={"arguments": {"num_iterations": 3}}', "ChannelsLast", "AllAlike", "WithLoss",
     "made", "ForGpu", "Coloured", "ByImage", "OnlyForward", "ReturnsLoss", "WrongSoftmax", "WrongLoss", "TwoFaults",
     "Neighbours", "Early", "Detached", "raises", "NeedsMore", "NoWeights", "OneConvolution", "FailsForward", "not_a_model",
-    "scripted", "Plian",
+    "scripted", "Plian", 'EarlyForGood={"sizes": {"routing": 3}}',
 )  # fmt: skip
 KERAS = ("pair", "Subclass", "wrong", "unbuilt")
 
@@ -158,6 +158,13 @@ def test_iterations_that_are_not_made_are_named(torch_models: dict[str, Any]) ->
     layers = {row["layer"]: row for row in torch_models["Early"]["found"]["layers"]}
     assert layers["lengths"]["fed"] < 1e-12
     assert layers["decoder"]["fed"] < 1e-12
+
+
+def test_iterations_are_told_where_nothing_in_the_model_does(torch_models: dict[str, Any]) -> None:
+    result = torch_models["EarlyForGood"]
+    assert faults(result) == ["routing iteration 2"]
+    assert "r3.digit" in result["failed"]
+    assert any("it was seen to make 3" in note for note in torch_models["ChannelsLast"]["found"]["notes"])
 
 
 def test_a_gradient_that_does_not_flow_fails_at_l4_alone(torch_models: dict[str, Any]) -> None:

@@ -53,7 +53,8 @@ class Examined:
         self.match: Match = match(self.network, source.weights, sizes)
         self._layers: dict[int, Layers] = {}
         self.observed = len(self.match.layers.couplings)
-        if "routing" in asked and self._is_fixed and self.observed and self.observed != asked["routing"]:
+        is_another = asked.get("routing", self.observed) not in (self.observed, source.sizes.get("routing"))
+        if is_another and self.is_fixed and self.observed:
             raise NotImplementedError(
                 f"it always makes {self.observed} routing iterations, and no argument changes that"
             )
@@ -61,7 +62,8 @@ class Examined:
         self.decode = None if "reconstruction" in self.roles or not self.match.reading.dense else self._decoder()
 
     @property
-    def _is_fixed(self) -> bool:
+    def is_fixed(self) -> bool:
+        """Whether nothing sets, or tells, how many routing iterations it makes."""
         return not takes_routing(self.built.made_by) and not routing_attributes(self.network.modules())
 
     def _set_routing(self, iterations: int) -> None:

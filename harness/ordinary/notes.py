@@ -14,6 +14,11 @@ def notes(found: Examined, loss: OwnLoss) -> list[str]:
     if "digit" not in found.roles:
         where = "seen on the way" if found.match.layers.outputs else "and they were not seen on the way either"
         lines.append(f"it returns no digit capsules: {where}")
+    if found.is_fixed and found.observed and "routing" not in found.source.sizes:
+        lines.append(
+            f"nothing tells its number of routing iterations: it was seen to make {found.observed}; "
+            "-s model.routing=N compares it with another"
+        )
     if not found.match.layers.couplings:
         lines.append("its coupling coefficients were not seen: not compared")
     if not found.match.reading.dense:

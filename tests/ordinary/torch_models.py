@@ -132,6 +132,8 @@ class Thing:
 class ChannelsLast(nn.Module):
     """Images (B, H, W, C); squashed before the capsules are put in a row; a data class with a stranger in it; no decoder."""
 
+    how_often = 3
+
     def __init__(self):
         super().__init__()
         self.first = nn.Conv2d(1, CHANNELS, KERNEL)
@@ -142,7 +144,7 @@ class ChannelsLast(nn.Module):
         assert images.shape[-1] == 1
         u = self.second(F.relu(self.first(images.permute(0, 3, 1, 2))))
         u = squash(u.view(len(u), TYPES, DIM, 3, 3), dim=2).permute(0, 3, 4, 1, 2).reshape(len(u), -1, DIM)
-        v, _ = route(torch.einsum("ijde,bid->bjie", self.W, u), 3, 1)
+        v, _ = route(torch.einsum("ijde,bid->bjie", self.W, u), self.how_often, 1)
         return Thing(norm(v), torch.zeros(len(u), 23))
 
 
@@ -258,6 +260,12 @@ class Early(Plain):
     def forward(self, x):
         u_hat = torch.einsum("jied,bid->bjie", self.W, self.capsules(x))
         return route(u_hat, 1, 1)
+
+
+class EarlyForGood(ChannelsLast):
+    """Makes one iteration, and nothing says how many it should make."""
+
+    how_often = 1
 
 
 class Detached(Plain):
