@@ -7,8 +7,7 @@ import inspect
 import itertools
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,13 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python import pywrap_tfe
-from tensorflow.python.eager import execute
 
-from harness.ordinary.network import Parameter, Ran, Step
+from harness.ordinary.network import Parameter, Ran
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, SQUASH_EPSILON
+from impls.tf.watched import watched
 
-LARGEST = 1 << 26  # elements of a step that is still recorded
-_FRESH = (
-    "zeros",
-    "ones",
-    "eye",
-    "one_hot",
-    "fill",
-    "cast",
-    "constant",
-)  # of float32 in whatever precision Keras computes
-_READS = ("ReadVariableOp", "VarHandleOp", "Shape", "StridedSlice")
+_FRESH = ("zeros", "ones", "eye", "one_hot", "fill", "cast", "constant")
+"""TensorFlow's functions that make float32, whatever Keras computes in."""
 
 
 def start(precision: str, threads: int) -> Any:
@@ -208,7 +197,7 @@ class KerasNetwork:
         if self.pair is not None:
             model, as_list = (self.pair.training, True) if len(inputs) > 1 else (self.pair.evaluation, False)
         replaced = {index: self.tensor(array) for index, array in (replace or {}).items()}
-        with _watched(record, set(keep), replaced) as watch:
+        with watched(record, set(keep), replaced) as watch:
             options = {"training": training} if self._knows_training(model) else {}
             returned = model(inputs, **options) if as_list else model(*inputs, **options)
             outputs = list(_flat(returned))
@@ -257,51 +246,6 @@ class KerasNetwork:
             difference = tf.reshape(reconstruction, [batch, -1]) - tf.reshape(images, [batch, -1])
             squares = tf.reduce_mean(tf.reduce_sum(difference**2, 1))
         return [margin + RECONSTRUCTION_WEIGHT * squares, margin, squares]
-
-
-class _Watch:
-    def __init__(self, record: bool, keep: set[int], replace: Mapping[int, Any]) -> None:
-        self.record, self.keep, self.replace = record, keep, replace
-        self.count, self.is_inside = 0, False
-        self.kept: dict[int, Any] = {}
-        self.steps: list[Step] = []
-
-    def seen(self, op: str, result: Any) -> Any:
-        if self.is_inside or op in _READS or not isinstance(result, tf.Tensor):
-            return result
-        index = self.count
-        self.count += 1
-        if (other := self.replace.get(index)) is not None:
-            self.is_inside = True
-            result = tf.reshape(other, result.shape)
-            self.is_inside = False
-        if index in self.keep:
-            self.kept[index] = result
-        if self.record and int(np.prod(result.shape)) <= LARGEST:
-            self.steps.append(Step(index, op, np.array(result)))
-        return result
-
-
-@contextmanager
-def _watched(record: bool, keep: set[int], replace: Mapping[int, Any]) -> Generator[_Watch]:
-    """Every operation that is executed eagerly goes through a `_Watch`: through TensorFlow's fast path, or its slow one."""
-    watch = _Watch(record, keep, replace)
-    fast, slow = pywrap_tfe.TFE_Py_FastPathExecute, execute.execute
-
-    def quick(context: Any, op: str, *rest: Any) -> Any:
-        result = fast(context, op, *rest)
-        return watch.seen(op, result) if not isinstance(result, (list, tuple)) else result
-
-    def thorough(op: Any, *rest: Any, **more: Any) -> Any:
-        name = op.decode() if isinstance(op, bytes) else op
-        results = slow(op, *rest, **more)
-        return [watch.seen(name, each) for each in results] if isinstance(results, list) else results
-
-    pywrap_tfe.TFE_Py_FastPathExecute, execute.execute = quick, thorough
-    try:
-        yield watch
-    finally:
-        pywrap_tfe.TFE_Py_FastPathExecute, execute.execute = fast, slow
 
 
 def _layers(model: Any) -> Iterator[Any]:
