@@ -116,8 +116,12 @@ class Adapter:
             view.copy_(torch.tensor(weights[name]).reshape(view.shape))
 
     def pixels(self, images: np.ndarray) -> Tensor:
-        """uint8 (B, H, W, C) -> (B, C, H, W) in 0..1."""
-        return torch.tensor(images).permute(0, 3, 1, 2).to(self.dtype) / 255
+        """uint8 (B, H, W, C) -> (B, C, H, W) in 0..1.
+
+        In the memory of channels first: with strides of channels last, convolutions take other kernels.
+        """
+        moved = torch.tensor(images).permute(0, 3, 1, 2)
+        return moved.to(self.dtype, memory_format=torch.contiguous_format) / 255
 
     @torch.no_grad()
     def forward(self, images: np.ndarray) -> Outputs:

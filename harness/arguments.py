@@ -79,7 +79,20 @@ def parser() -> argparse.ArgumentParser:
     parity.add_argument(
         "suite", type=Path, nargs="?", metavar="SUITE|RUN",
         help="take model, data and optimiser from a suite; default: a compact model on embedded digits; "
-        "a run's directory: compare its test errors over seeds (L7)",
+        "a run's directory: compare its test errors over seeds (L7); or the first of two models, as for --model, "
+        "implementations, or files of weights",
+    )  # fmt: skip
+    parity.add_argument("other", nargs="?", metavar="B", help="the second: compare the two, layer by layer")
+    parity.add_argument(
+        "--model", metavar="FILE.py:NAME",
+        help="a torch.nn.Module or a Keras model, or a class or function that makes one: compare it without an adapter",
+    )  # fmt: skip
+    parity.add_argument("--model-args", metavar="JSON", help="arguments of that class or function")
+    parity.add_argument("--loss", metavar="NAME", help="its loss: a method, a name in its file, or FILE.py:NAME")
+    parity.add_argument("--loss-args", metavar="JSON", help="arguments of the loss that are no tensors")
+    parity.add_argument(
+        "--weights", action="append", default=[], metavar="W=OWN",
+        help="which of the model's tensors a weight is: --weights digit.w=caps.route_weights; may be given several times",
     )  # fmt: skip
     parity.add_argument(
         "--impl", dest="impls", action="append", default=[], metavar="NAME",

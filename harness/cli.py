@@ -130,6 +130,19 @@ def _parity(args: argparse.Namespace) -> int:
     from harness.parity.command import parity
     from harness.parity.show import show
 
+    if args.other:
+        for name in (str(args.suite), args.other):
+            if Path(name).suffix in (".yaml", ".yml") or Path(name).is_dir():
+                raise UserError(
+                    f'found "{args.suite}" and "{args.other}", but one suite or run is checked at a time; two names are two '
+                    "models, implementations, or files of weights"
+                )
+        return _parity_of_two(args)
+    if args.model:
+        return _parity_of_model(args)
+    for option in ("model_args", "loss", "loss_args", "weights"):
+        if getattr(args, option):
+            raise UserError(f"--{option.replace('_', '-')} is about the model that --model FILE.py:NAME names")
     if args.suite and args.suite.is_dir():
         return _parity_of_run(args)
     console = Console(stderr=args.json)
@@ -166,6 +179,44 @@ def _speed(args: argparse.Namespace) -> int:
 
 def _tell(line: str) -> None:
     Console(stderr=True).print(Text(line, "dim"), soft_wrap=True)
+
+
+def _parity_of_model(args: argparse.Namespace) -> int:
+    from harness.ordinary.command import Request, parity_of_model
+    from harness.ordinary.show import show_model
+    from harness.parity.show import show
+
+    if args.impls:
+        raise UserError("--impl and --model cannot be given together: check one after the other")
+    request = Request(
+        args.model, args.suite, args.overrides, args.model_args, args.loss, args.loss_args, args.weights, args.level,
+        args.precision, args.time_limit, args.out, args.mlflow_uri, not args.no_mlflow,
+    )  # fmt: skip
+    outcome = parity_of_model(request, _tell)
+    console = Console(stderr=args.json)
+    show_model(console, outcome.found)
+    show(console, outcome.reports, outcome.logs, outcome.level)
+    for line in outcome.warnings:
+        console.print(Text(line, "yellow"), soft_wrap=True)
+    if args.json:
+        _print_json(outcome.to_json())
+    return 0 if outcome.ok else 1
+
+
+def _parity_of_two(args: argparse.Namespace) -> int:
+    from harness.journal import finite
+    from harness.ordinary.command import Request, parity_of_two
+    from harness.ordinary.show import show_pair
+
+    request = Request(
+        args.model or "", None, args.overrides, args.model_args, args.loss, args.loss_args, args.weights,
+        time_limit_s=args.time_limit, out=args.out,
+    )  # fmt: skip
+    found = parity_of_two(str(args.suite), args.other, request, _tell)
+    show_pair(Console(stderr=args.json), found)
+    if args.json:
+        _print_json(finite(found))
+    return 0 if found["ok"] else 1
 
 
 def _parity_of_run(args: argparse.Namespace) -> int:

@@ -25,6 +25,9 @@ GROUP = "capsbench.impls"
 ADAPTER = ("load", "forward", "loss_and_grads")
 """The methods that `capsbench parity` asks for; of a class that has no more, the levels of training are skipped."""
 
+ORDINARY = "model:"
+"""What the name of an implementation begins with that is an ordinary model: see `harness.ordinary.source`."""
+
 _JAX_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -74,6 +77,8 @@ def resolve(name: str) -> Entry:
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]
+    if name.startswith(ORDINARY):
+        return Entry(name, "harness.ordinary.adapter:Ordinary", (), "", devices=("cpu",))
     for point in entry_points(group=GROUP, name=name):
         return _registered(point)
     if ":" not in name:

@@ -138,7 +138,7 @@ BAD = {
             raise ValueError("at most 9 iterations")
         return super().forward(images)
 """,
-        r"L2 its forward raised ValueError: at most 9 iterations",
+        r"L2 with 10 routing iterations it raised ValueError: at most 9 iterations",
     ),
     "Exits": ("    def load(self, weights):\n        sys.exit(3)\n", r"L1 its load raised SystemExit: 3"),
     "CannotBeBuilt": ("    def __init__(self):\n        pass\n", r"L1 its __init__ raised TypeError: .*positional argument"),

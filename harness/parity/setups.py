@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.config import Trial
-from harness.data import Dataset, Split
+from harness.data import Split
 from harness.parity.inputs import repeated
 from harness.parity.ladder import Ladder
 from harness.spec import Impl, ModelSpec, OptimSpec
@@ -19,7 +19,7 @@ STEPS = 10  # of the trajectory: from here on rounding grows about as fast as tr
 def command_ladder(
     trial: Trial,
     implementation: Callable[..., Any],
-    dataset: Dataset,
+    train: Split,
     watched: Callable[[Impl], Impl] = lambda impl: impl,
 ) -> Ladder:
     """The ladder as `capsbench parity` climbs it. `watched` gets every implementation that is made.
@@ -32,7 +32,7 @@ def command_ladder(
         runtime = trial.runtime_spec().model_copy(update={"compile": compile and trial.runtime.compile})
         return watched(implementation(model, optim or trial.train.optim, runtime))
 
-    images, labels = repeated(dataset.train.images, dataset.train.labels)
+    images, labels = repeated(np.asarray(train.images), train.labels)
     return Ladder(
         make(trial.model, None, True), trial.model, trial.train.optim, trial.runtime_spec(), images, labels,
         seed=trial.seed, steps=STEPS, batch=trial.train.batch, make=make, routing=range(1, 11),

@@ -33,11 +33,14 @@ def main() -> NoReturn:
 def _climb(job: dict[str, Any], emit: Emit) -> None:
     from harness import data, registry
     from harness.config import Trial
+    from harness.data import Split
+    from harness.ordinary.images import fitted
     from harness.parity import Check
     from harness.parity.setups import command_ladder
 
     trial = Trial.model_validate_json(json.dumps(job["trial"]))
-    dataset = data.load(trial.data)
+    found = data.load(trial.data).train
+    train = Split(*fitted(found.images, found.labels, trial.model))
     implementation = registry.load(registry.resolve(trial.impl), adapter=True)
     calls = Calls(emit)
     ladder: Ladder | None = None
@@ -46,7 +49,7 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
         ladder = calls.ladder = command_ladder(
             trial,
             functools.partial(calls.call, "__init__", implementation),
-            dataset,
+            train,
             lambda impl: cast("Impl", Watched(impl, calls)),
         )
         ladder.climb(job["level"])

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from harness import data
 from harness.config import Trial
-from harness.data import Dataset, Split
-from harness.parity import Ladder, image_count
+from harness.data import Dataset
 from harness.parity.command import _COMPACT, _trial
-from harness.parity.worker import STEPS
+from harness.parity.inputs import staged
+from harness.parity.setups import command_ladder, gate_ladder
 from harness.request import suite_or_built_in
 from harness.spec import Impl, ModelSpec
 from harness.suite import Suite, load_suite
 from harness.weights import initial_weights
 from tests.mutants.catalogue import VARIANTS
+
+__all__ = ["built", "command_ladder", "command_trial", "gate_ladder", "gate_trial"]
 
 QUICKSTART = Path(__file__).parents[2] / "suites" / "quickstart.yaml"
 ONE_CORE = "resources.cpus=1"  # each mutant has a core to itself, and one thread
@@ -48,35 +49,10 @@ def _of_variant(model: ModelSpec, variant: str) -> ModelSpec:
     return model.model_copy(update={"overlaid": 2}) if variant == "two digits" else model
 
 
-def command_ladder(trial: Trial, implementation: type[Impl], dataset: Dataset, **hooks: Any) -> Ladder:
-    """As `harness.parity.worker` builds it."""
-    count = image_count(trial.model, trial.train.batch)
-
-    def make(model: ModelSpec, compile: bool = False) -> Impl:
-        runtime = trial.runtime_spec().model_copy(update={"compile": compile and trial.runtime.compile})
-        return implementation(model, trial.train.optim, runtime)
-
-    return Ladder(
-        make(trial.model, compile=True), trial.model, trial.train.optim, trial.runtime_spec(),
-        dataset.train.images[:count], dataset.train.labels[:count],
-        seed=trial.seed, steps=STEPS, make=make, routing=range(1, 11), **hooks,
-    )  # fmt: skip
-
-
 def built(trial: Trial, implementation: type[Impl], dataset: Dataset) -> Impl:
     """Loaded, staged and compiled, as `harness.trial` has it at its gate."""
     impl = implementation(trial.model, trial.train.optim, trial.runtime_spec())
     impl.load(initial_weights(trial.model, trial.seed))
-    impl.stage(dataset.train.images, dataset.train.labels)
+    impl.stage(*staged(trial.model, dataset.train.images, dataset.train.labels))
     impl.compile(trial.train.batch)
     return impl
-
-
-def gate_ladder(trial: Trial, impl: Impl, train: Split) -> Ladder:
-    """As `harness.trial` builds it."""
-    count = image_count(trial.model, trial.train.batch)
-    return Ladder(
-        impl, trial.model, trial.train.optim, trial.runtime_spec(),
-        train.images[:count], train.labels[:count],
-        seed=trial.seed, steps=trial.parity.steps, batch=trial.train.batch,
-    )  # fmt: skip

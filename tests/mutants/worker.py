@@ -50,7 +50,7 @@ def _climbed(setup: str, trial: Trial, edits: list[Edit]) -> dict[str, Any]:
     try:
         implementation = getattr(copy, entry.class_name)
         if setup == "command":
-            ladder = command_ladder(trial, implementation, dataset)
+            ladder = command_ladder(trial, implementation, dataset.train)
         else:
             ladder = gate_ladder(trial, built(trial, implementation, dataset), dataset.train)
         ladder.climb(LEVELS[-1] if setup == "command" else trial.parity.level, stop_at_failure=True)

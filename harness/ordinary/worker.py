@@ -1,0 +1,69 @@
+"""The process a model is examined in: `python -P -m harness.ordinary.worker --events-fd N`.
+
+Started by `harness.ordinary.command`; `harness.served` says how it lives. Its one event: "examined", with what was found.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+import numpy as np
+
+from harness.served import serve
+from harness.worker import Channel
+
+IMAGES, SEED = 3, 0
+
+
+def main() -> NoReturn:
+    """Runs the job read from stdin; the exit code is 0 only after an event that says what was found."""
+    serve("Examines an ordinary model", _work)
+
+
+def _work(job: dict[str, Any], channel: Channel) -> None:
+    if "pair" in job:
+        from harness.ordinary.pair import compared
+
+        found = compared(job["pair"], job["source"], job["model"])
+        channel.emit({"kind": "examined", **found})
+    else:
+        channel.emit({"kind": "examined", **examined(job)})
+
+
+def examined(job: dict[str, Any]) -> dict[str, Any]:
+    """The model that `job["source"]` names: its architecture, which tensor is which weight, and its layers."""
+    from harness.ordinary.examined import Examined
+    from harness.ordinary.layers import report, specified
+    from harness.ordinary.notes import notes
+    from harness.ordinary.own_loss import OwnLoss
+    from harness.ordinary.source import Source
+    from harness.parity.probe import probe_weights
+
+    source = Source(**json.loads(job["source"]))
+    found = Examined(source, "fp64", 1)
+    model = found.spec()
+    weights = probe_weights(model, SEED)
+    images = drawn(IMAGES, model.image)
+    found.network.assign(found.match.spread(weights))
+    rows = list(report(found, specified(model, weights, images), images))
+    return {
+        "framework": found.built.framework,
+        "model": model.model_dump(mode="json"),
+        "calling": found.match.calling.told(),
+        "weights": found.match.table(),
+        "outputs": found.roles,
+        "unknown": found.unknown,
+        "notes": notes(found, OwnLoss(found)),
+        "layers": [asdict(row) | {"ok": row.ok, "at_fault": row.is_at_fault} for row in rows],
+    }
+
+
+def drawn(count: int, image: tuple[int, int, int]) -> np.ndarray:
+    """uint8 (B, H, W, C) of all values."""
+    return np.random.default_rng(SEED).integers(0, 256, (count, *image)).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main()

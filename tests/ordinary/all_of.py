@@ -1,0 +1,68 @@
+"""Examines models of one file, and climbs with each, in a process of their own: python -m tests.ordinary.all_of FILE NAME...
+
+A name may be followed by `=` and a JSON object: options of `harness.ordinary.source.Source`. Prints one JSON document, name ->
+what was found and the checks of L1 to L4 in float64, or the error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.model_spec import ModelSpec
+from harness.ordinary.adapter import Ordinary
+from harness.ordinary.source import VARIABLE, Source
+from harness.ordinary.worker import examined
+from harness.parity import Ladder
+from harness.parity.diagnose import suspects
+from harness.spec import OptimSpec, Runtime
+
+
+def climbed(source: Source, found: dict[str, Any]) -> dict[str, Any]:
+    """As `capsbench parity --model` climbs, on images of four."""
+    model = ModelSpec.model_validate(found["model"], strict=False)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (4, *model.image)).astype(np.uint8)
+    os.environ[VARIABLE] = source.to_json()
+    runtime = Runtime(precision="fp64", compile=False)
+
+    def make(other: ModelSpec) -> Any:
+        return Ordinary(other, OptimSpec(), runtime)
+
+    ladder = Ladder(
+        make(model), model, OptimSpec(), runtime, images, np.arange(4) % model.classes, make=make, routing=(1, 2)
+    )
+    raised = ""
+    try:
+        ladder.climb("L4")
+    except Exception as error:
+        raised = str(error)
+    report = ladder.report(source.name)
+    failed = [check.name for check in report.checks if not check.ok]
+    return {
+        "failed": failed, "raised": raised, "checks": [check.name for check in report.checks], "skipped": report.skipped,
+        "suspects": list(suspects(ladder)) if failed else [],
+    }  # fmt: skip
+
+
+def main() -> None:
+    file, *names = sys.argv[1:]
+    results: dict[str, Any] = {}
+    for each in names:
+        name, _, options = each.partition("=")
+        source = Source(f"{file}:{name}", **json.loads(options or "{}"))
+        try:
+            found = examined({"source": source.to_json()})
+            results[name] = {"found": found, **climbed(source, found)}
+        except UserError as error:
+            results[name] = {"error": str(error)}
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
