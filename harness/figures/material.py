@@ -100,6 +100,8 @@ class Material:
             raise LeftOut(f"a model of kind {trial.model.kind} has no capsules", lacking=False)
         if self.result.parity_ok is False:
             raise LeftOut("its parity failed: the specification with these weights is another network", lacking=False)
+        if self.result.flaw:
+            raise LeftOut("its audit failed: it is not known what these weights are", lacking=False)
         if not path.exists():
             raise LeftOut(f"the run holds no weights of this trial ({path.name})")
         try:
