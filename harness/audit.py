@@ -7,6 +7,7 @@ docs/parity.md says what it finds, and with which probability.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import zlib
@@ -60,11 +61,10 @@ class Audit:
         steps = -(-len(plan.order) // plan.batch)
         count = min(LONGEST, max(1, round(REPEATED * steps)))
         start = int(generator.integers(0, steps - count, endpoint=True))
-        ends = (0, start, start + count, steps)
         is_due, began_s, extra_bytes = self._is_due(count / steps), self.ledger.audit_s, self.extra_bytes
         samples, totals, states, peak = list[Sample](), list[TrainTotals](), list[State](), 0
-        for place in range(3):
-            part = part_of(plan, *ends[place : place + 2])
+        for place, (first, end) in enumerate(itertools.pairwise((0, start, start + count, steps))):
+            part = part_of(plan, first, end)
             if len(part.order):
                 sample, found = clock(lambda part=part: self._impl.train(part))
                 samples.append(sample)
@@ -76,7 +76,9 @@ class Audit:
                 with self._timed():
                     states.append((self._impl.dump(), self._impl.dump_moments()))
         if is_due:
-            self._segment = Segment(part_of(plan, *ends[1:3]), *states, totals[1 if start else 0], generator)
+            before, after = states
+            found = totals[1 if start else 0]
+            self._segment = Segment(part_of(plan, start, start + count), before, after, found, generator)
             kept = 6 * parameter_count(self._trial.model) * self._trial.runtime_spec().dtype().itemsize
             self.extra_bytes = extra_bytes + min(kept, peak_rss_bytes() - peak)
             self._cost_s = self.ledger.audit_s - began_s

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from harness import registry
 from harness.config import Trial
@@ -80,7 +80,9 @@ def repeated(impl: Impl, segment: Segment, trial: Trial) -> str | None:
         return f"training left Adam at step {then}; repeated, they leave it at step {now}"
     again: State = (weights, moments)
     for what, before, after, found in zip(
-        ("", "first moment of ", "second moment of "), *map(_tensors, (segment.before, segment.after, again)), strict=True
+        ("", "first moment of ", "second moment of "),
+        *map(_tensors, (segment.before, segment.after, again)),
+        strict=True,
     ):
         for name in before:
             if (apart := _apart(before[name], after[name], found[name])) > _APART:
@@ -125,7 +127,9 @@ def _derived_once(impl: Impl, segment: Segment, trial: Trial, train: Split) -> s
     (exact, right), (close, twin) = answers[0], answers[-1]
 
     if exact.correct == close.correct and found.correct != times * exact.correct:
-        return f"{found.correct} of {times * len(few)} images count as right, by the specification {times * exact.correct}"
+        return (
+            f"{found.correct} of {times * len(few)} images count as right, by the specification {times * exact.correct}"
+        )
     for term in terms:
         mine, theirs = getattr(found.loss, term), getattr(exact.loss, term)
         if _off(mine, theirs) > bound("trajectory", precision):
@@ -151,9 +155,13 @@ def _derived_once(impl: Impl, segment: Segment, trial: Trial, train: Split) -> s
 
 
 def classified(
-    trial: Trial, weights: Weights, test: Split, predicted: Int[np.ndarray, "N *K"],
-    chosen: Int[np.ndarray, " n"], goes_on: Callable[[], bool],
-) -> tuple[int, int, str | None]:  # fmt: skip
+    trial: Trial,
+    weights: Weights,
+    test: Split,
+    predicted: Int[np.ndarray, "N ..."],
+    chosen: Int[np.ndarray, " n"],
+    goes_on: Callable[[], bool],
+) -> tuple[int, int, str | None]:
     """How many of the `chosen` test images the specification classified, how many of them are near ties, what is wrong.
 
     `goes_on` is asked before each few of them but the first. A near tie is classified otherwise, but no capsule (or class)
@@ -181,7 +189,9 @@ def classified(
             near += int(0 < short <= rounding * row.max())
             if not short <= rounding * row.max():
                 theirs = np.sort(np.argsort(-row, kind="stable")[: trial.model.overlaid])
-                wrong.append(f"test image {place} is {_classes(mine)} to evaluate, {_classes(theirs)} to the specification")
+                wrong.append(
+                    f"test image {place} is {_classes(mine)} to evaluate, {_classes(theirs)} to the specification"
+                )
         images += len(places)
     fault = f"of {images} test images, {len(wrong)} are classified otherwise: {wrong[0]}" if wrong else None
     return images, near, fault
@@ -190,7 +200,9 @@ def classified(
 def specification(trial: Trial, precision: str) -> Any:
     """The specification of the trial's network, its operands rounded as the trial's are."""
     net: Any = registry.load(registry.resolve("numpy"))
-    return net(trial.model, trial.train.optim, Runtime.model_validate({"precision": precision}), trial.runtime.precision)
+    return net(
+        trial.model, trial.train.optim, Runtime.model_validate({"precision": precision}), trial.runtime.precision
+    )
 
 
 def _tensors(state: State) -> tuple[Weights, Weights, Weights]:
@@ -201,7 +213,9 @@ def _apart(before: np.ndarray, after: np.ndarray, found: np.ndarray) -> float:
     """How far `found` is from `after`, as a share of the way from `before`; rounding of what is stored does not count."""
     if np.array_equal(after, found, equal_nan=True):
         return 0.0
-    way, distance = (float(np.linalg.norm(np.subtract(a, b, dtype=np.float64))) for a, b in ((after, before), (found, after)))
+    way, distance = (
+        float(np.linalg.norm(np.subtract(a, b, dtype=np.float64))) for a, b in ((after, before), (found, after))
+    )
     rounding = np.finfo(after.dtype).eps * float(np.linalg.norm(after.astype(np.float64)))
     if not math.isfinite(distance):
         return math.inf
@@ -214,7 +228,7 @@ def _off(found: float, expected: float) -> float:
 
 def _is_choice(classes: Int[np.ndarray, " k"], count: int, known: int) -> bool:
     """Whether there are `count` different classes, all of them known."""
-    return len(classes) == count and 0 <= int(classes[0]) and int(classes[-1]) < known
+    return len(classes) == count and int(classes[0]) >= 0 and int(classes[-1]) < known
 
 
 def _classes(classes: Int[np.ndarray, " k"]) -> str:

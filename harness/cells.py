@@ -52,7 +52,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """The results of one cell, in the plan's order; `trial` is its first. `counted`: finished, and neither parity nor audit failed."""
+    """The results of one cell, in the plan's order; `trial` is its first. `counted`: finished, and without a flaw."""
 
     trial: Trial
     results: tuple[Result, ...]

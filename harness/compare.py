@@ -113,11 +113,7 @@ def _key(cell: Cell) -> tuple[str, str]:
 
 def _broken(a: Cell, b: Cell) -> Iterator[str]:
     counted = {result.seed for result in a.counted}
-    failed = [
-        result
-        for result in b.results
-        if result.seed in counted and (result.status == "failed" or result.flaw)
-    ]
+    failed = [result for result in b.results if result.seed in counted and (result.status == "failed" or result.flaw)]
     yield from left_out([replace(b, results=tuple(failed))])
 
 

@@ -100,7 +100,7 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
     """Every metric value of a trial: series `epoch/...` from step 1, finals under short names at step 0.
 
     A trial without a good parity verdict has no timing among them. A row once returned for a journal is returned for
-    every longer one too, unless a later attempt made it void.
+    every longer one too, unless a later attempt or a failed audit made it void.
     """
     summary = summarise(trial, events)
     names = _EPOCH_RECORD if summary.timing_withheld else _EPOCH_RECORD + _EPOCH_TIMING
