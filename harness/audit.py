@@ -29,8 +29,8 @@ from harness.weights import parameter_count
 
 SHARE, LEAST_S = 0.02, 0.5
 """Of the training's time, and what a short training's audit may take; half of it is for the test images."""
-REPEATED, LONGEST = 0.01, 8
-"""Of an epoch's steps, and how many in a row: over more of them, what a GPU cannot repeat exactly would grow."""
+REPEATED, FEWEST, LONGEST = 0.01, 4, 8
+"""Of an epoch's steps, but a few, since they cost little beside the rest; over many, what a GPU rounds otherwise grows."""
 SAMPLE = math.ceil(math.log(0.001) / math.log(0.99))
 """Test images: if none of them is classified otherwise, fewer than 1% of all are, at 99.9% confidence."""
 
@@ -59,7 +59,7 @@ class Audit:
             return clock(lambda: self._impl.train(plan))
         generator = self._generator(epoch)
         steps = -(-len(plan.order) // plan.batch)
-        count = min(LONGEST, max(1, round(REPEATED * steps)))
+        count = min(steps, LONGEST, max(FEWEST, round(REPEATED * steps)))
         start = int(generator.integers(0, steps - count, endpoint=True))
         is_due, began_s, extra_bytes = self._is_due(count / steps), self.ledger.audit_s, self.extra_bytes
         samples, totals, states, peak = list[Sample](), list[TrainTotals](), list[State](), 0
@@ -118,7 +118,7 @@ class Audit:
         with self._timed() as spent_s:
             images, near_ties, fault = classified(
                 self._trial, weights, self._dataset.test, test.predicted, chosen,
-                lambda: self.ledger.audit_s + spent_s() <= self._allowance_s(),
+                lambda rise: self.ledger.audit_s + rise * spent_s() <= self._allowance_s(),
             )  # fmt: skip
         data.release(self._dataset.test.images)
         if fault:

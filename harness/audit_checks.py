@@ -86,7 +86,7 @@ def repeated(impl: Impl, segment: Segment, trial: Trial) -> str | None:
     ):
         for name in before:
             if (apart := _apart(before[name], after[name], found[name])) > _APART:
-                return f"{what}{name} is {apart:.0%} of the way from where they lead when they are repeated"
+                return f"{what}{name} went another way in training than when they are repeated: {apart:.0%} of it apart"
     was, loss = segment.totals.loss, totals.loss
     for term in trial.model.loss_terms:
         if _off(getattr(was, term), getattr(loss, term)) > bound("trajectory", trial.runtime.precision):
@@ -160,11 +160,12 @@ def classified(
     test: Split,
     predicted: Int[np.ndarray, "N ..."],
     chosen: Int[np.ndarray, " n"],
-    goes_on: Callable[[], bool],
+    goes_on: Callable[[float], bool],
 ) -> tuple[int, int, str | None]:
     """How many of the `chosen` test images the specification classified, how many of them are near ties, what is wrong.
 
-    `goes_on` is asked before each few of them but the first. A near tie is classified otherwise, but no capsule (or class)
+    `goes_on` is asked before each few of them but the first, whether there is time for so many times what it took till then.
+    A near tie is classified otherwise, but no capsule (or class)
     chosen is shorter than the right one by more than rounding.
     """
     precision = trial.runtime.precision
@@ -176,7 +177,7 @@ def classified(
     error = relative_error(net.forward(few).lengths, exact.forward(few).lengths)
     rounding = 2 * bound("forward", precision, error if math.isfinite(error) else 0.0)
     images, near, wrong = 0, 0, list[str]()
-    while images < len(chosen) and (not images or goes_on()):
+    while images < len(chosen) and (not images or goes_on(1 + _CHUNK / images)):
         places = chosen[images : images + _CHUNK]
         lengths = net.forward(test.images[places]).lengths
         for place, row in zip(places, lengths, strict=True):
