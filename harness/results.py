@@ -253,7 +253,8 @@ def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int
     lost = [str(epoch["epoch"]) for epoch in epochs if finite(epoch.get("train_loss")) is None]
     if lost:
         found.append(f"the training loss was not a finite number in epoch {', '.join(lost)}: the training diverged")
-    if result and "test_loss" in result and result["test_err_pct"] is not None and finite(result["test_loss"]) is None:
+    audit: dict[str, Any] | None = result.get("audit")
+    if result and not (audit and audit["ok"] is False) and finite(result.get("test_loss")) is None:
         found.append("the test loss is not a finite number")
     return found
 
