@@ -28,9 +28,11 @@ from harness.timing import Sample, Stopwatch, peak_rss_bytes
 from harness.weights import parameter_count
 
 SHARE, LEAST_S = 0.02, 0.5
-"""Of the training's time, and what a short training's audit may take; half of it is for the test images."""
-REPEATED, FEWEST, LONGEST = 0.01, 4, 8
-"""Of an epoch's steps, but a few, since they cost little beside the rest; over many, what a GPU rounds otherwise grows."""
+"""Of the training's time, and what a short training's audit may take all the same."""
+TRAINING = 0.75
+"""Of that, what may go to the steps of training before the test images have their turn."""
+REPEATED, FEWEST, LONGEST = 0.005, 1, 8
+"""Of all steps of a training, how many to repeat in a row; over more, what a GPU rounds otherwise each time would grow."""
 SAMPLE = math.ceil(math.log(0.001) / math.log(0.99))
 """Test images: if none of them is classified otherwise, fewer than 1% of all are, at 99.9% confidence."""
 
@@ -59,7 +61,7 @@ class Audit:
             return clock(lambda: self._impl.train(plan))
         generator = self._generator(epoch)
         steps = -(-len(plan.order) // plan.batch)
-        count = min(steps, LONGEST, max(FEWEST, round(REPEATED * steps)))
+        count = min(steps, LONGEST, max(FEWEST, int(REPEATED * steps * self._trial.train.epochs)))
         start = int(generator.integers(0, steps - count, endpoint=True))
         is_due, began_s, extra_bytes = self._is_due(count / steps), self.ledger.audit_s, self.extra_bytes
         samples, totals, states, peak = list[Sample](), list[TrainTotals](), list[State](), 0
@@ -140,11 +142,11 @@ class Audit:
         return max(LEAST_S, SHARE * (self.ledger.trained_s + more_s))
 
     def _is_due(self, share: float) -> bool:
-        """Whether this epoch can be looked at, a `share` of its steps, so that half of the allowance is left at the end."""
+        """Whether this epoch can be looked at, a `share` of its steps, so that enough of the allowance is left at the end."""
         if self.ledger.fault:
             return False
-        allowed_s = self._allowance_s(self._epoch_s) / 2
-        if self._cost_s is None and self.ledger.audit_s <= allowed_s / 2:
+        allowed_s = TRAINING * self._allowance_s(self._epoch_s)
+        if self._cost_s is None and self.ledger.audit_s <= allowed_s / 4:
             guess_s = self._guessed_s() + share * self._epoch_s
             return self.ledger.audit_s + guess_s <= allowed_s
         return self._cost_s is not None and self.ledger.audit_s + self._cost_s <= allowed_s
