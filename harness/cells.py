@@ -52,7 +52,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """The results of one cell, in the plan's order; `trial` is its first. `counted`: finished, and parity not failed."""
+    """The results of one cell, in the plan's order; `trial` is its first. `counted`: finished, and without a flaw."""
 
     trial: Trial
     results: tuple[Result, ...]
@@ -72,7 +72,7 @@ class Cell:
 
     @cached_property
     def counted(self) -> tuple[Result, ...]:
-        return tuple(each for each in self.results if each.status == "finished" and each.parity_ok is not False)
+        return tuple(each for each in self.results if each.status == "finished" and not each.flaw)
 
     @property
     def seeds(self) -> str:

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Int
 
-from harness.progress import Best, Progress
+from harness.progress import Best, Ledger, Progress
 from harness.spec import Moments, Weights
 
 _load, _save = cast(Any, safetensors.numpy).load_file, cast(Any, safetensors.numpy).save_file  # typed in part only
@@ -83,7 +83,7 @@ def load_progress(path: Path) -> Progress:
     """The training's progress, as `save_checkpoint` was given it."""
     facts, parts = read_facts(path), _parts(path)
     best = Best(**facts["best"], weights=parts[BEST] or parts[""]) if facts["best"] else None
-    return Progress(facts["epoch"], facts["val_err_pct"], best, facts["is_over"])
+    return Progress(facts["epoch"], facts["val_err_pct"], best, facts["is_over"], Ledger(**facts["audit"]))
 
 
 def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

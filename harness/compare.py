@@ -70,7 +70,7 @@ class Comparison:
     run_a: Path
     run_b: Path
     rows: list[Row]
-    broken: list[str]  # trials that count in A and failed, or failed parity, in B
+    broken: list[str]  # trials that count in A and failed, or failed parity or audit, in B
     warnings: list[str]
 
     @property
@@ -113,11 +113,7 @@ def _key(cell: Cell) -> tuple[str, str]:
 
 def _broken(a: Cell, b: Cell) -> Iterator[str]:
     counted = {result.seed for result in a.counted}
-    failed = [
-        result
-        for result in b.results
-        if result.seed in counted and (result.status == "failed" or result.parity_ok is False)
-    ]
+    failed = [result for result in b.results if result.seed in counted and (result.status == "failed" or result.flaw)]
     yield from left_out([replace(b, results=tuple(failed))])
 
 

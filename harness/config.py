@@ -72,12 +72,14 @@ class RuntimeConfig(Section):
 class ParityConfig(Section):
     """The gate before the clock: the ladder up to `level`, on what is timed; L6 is a trajectory of `steps` steps.
 
+    The audit beside it: samples of the training and of the test error, checked as the trial goes on (`harness.audit`).
     `margin_pct` judges what comes after it, the test errors of several seeds (`harness.equivalence`).
     """
 
     gate: bool = True
     level: Literal["L1", "L2", "L3", "L4", "L5", "L6"] = "L6"
     steps: Annotated[int, Field(ge=0, le=1000)] = 3
+    audit: bool = True
     # L7: how many percentage points of test error apart still count as equivalent; not part of a trial's identity.
     # 0.1 is 10 of MNIST's 10,000 test images and what the decoder gains in the paper (0.35 to 0.25 %): frameworks
     # farther apart would hide what papers report. It is also three times the paper's spread over trials, so that three

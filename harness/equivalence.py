@@ -65,8 +65,8 @@ class Pair:
 def compare(results: Sequence[Result], margin: float) -> list[Pair]:
     """Every pair of implementations of every setting that was planned with at least two seeds.
 
-    Only finished trials whose parity passed count. Where both sides have the same seeds they are compared in pairs, as a
-    seed gives both the same initial weights, order and shifts.
+    Only finished trials whose parity passed and whose audit did not fail count. Where both sides have the same seeds they
+    are compared in pairs, as a seed gives both the same initial weights, order and shifts.
     """
     settings: dict[str, dict[str, list[Result]]] = {}
     for result in results:

@@ -15,8 +15,8 @@ _HARNESS = Path(__file__).parent
 _SHARED = _HARNESS.parent / "impls"  # what its modules share, whichever implementation uses it
 # The modules that compute, time or judge a result. Those that schedule, record or print it may change freely.
 _DECISIVE = (
-    "spec.py", "model_spec.py", "config.py", "weights.py", "plans.py", "progress.py", "insight.py", "trial.py", "attempt.py",
-    "worker.py", "timing.py",
+    "spec.py", "model_spec.py", "config.py", "weights.py", "plans.py", "progress.py", "insight.py", "audit.py",
+    "audit_checks.py", "trial.py", "attempt.py", "worker.py", "timing.py",
     *(f"parity/{module}.py" for module in (
         "check", "inputs", "judge", "ladder", "measure", "probe", "relations", "setting", "setups", "tolerances"
     )), "data/**/*",

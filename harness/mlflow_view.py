@@ -100,7 +100,7 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
     """Every metric value of a trial: series `epoch/...` from step 1, finals under short names at step 0.
 
     A trial without a good parity verdict has no timing among them. A row once returned for a journal is returned for
-    every longer one too, unless a later attempt made it void.
+    every longer one too, unless a later attempt or a failed audit made it void.
     """
     summary = summarise(trial, events)
     names = _EPOCH_RECORD if summary.timing_withheld else _EPOCH_RECORD + _EPOCH_TIMING
@@ -128,6 +128,7 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
             "epochs_trained": summary.epochs_trained if summary.stopped_on else None,
             "val_err_pct": summary.val_err_pct,
             "test_loss": summary.test_loss,
+            "audit_s": (summary.audit or {}).get("audit_s"),
             "epoch_s": summary.epoch_s,
             "img_per_s": summary.img_per_s,
             "gflops_per_s": summary.flops_per_s / 1e9 if summary.flops_per_s is not None else None,
@@ -158,6 +159,7 @@ def trial_tags(
         "stopped_on": summary.stopped_on,
         "parity": parity,
         "parity_worst": summary.parity_worst,
+        "audit": summary.audit and {None: "off", True: "good", False: summary.flaw}[summary.audit["ok"]],
         "timing_withheld": summary.timing_withheld,
         "cause": summary.cause,
         "hint": summary.hint,

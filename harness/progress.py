@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.config import Stop
@@ -20,6 +20,16 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Ledger:
+    """What the audit (`harness.audit`) has seen and spent so far."""
+
+    steps: int = 0  # of training, done again
+    trained_s: float = 0.0
+    audit_s: float = 0.0
+    fault: str | None = None  # the first that was found
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where training stands after `epoch` epochs. A checkpoint holds it, so that a resumed trial knows its past."""
 
@@ -27,6 +37,7 @@ class Progress:
     val_err_pct: float | None = None  # after the last epoch; None without validation images
     best: Best | None = None
     is_over: bool = False  # a stopping rule of the suite held
+    audit: Ledger = Ledger()
 
     def after(self, epoch: int, weights: Weights, val_err_pct: float | None, val_loss: float | None) -> Progress:
         """The progress after one more epoch, which ended with these weights; None where nothing was validated."""
@@ -37,7 +48,7 @@ class Progress:
             and (best is None or (val_err_pct, val_loss) < (best.val_err_pct, best.val_loss))
         ):
             best = Best(epoch, val_err_pct, val_loss, weights)
-        return Progress(epoch, val_err_pct, best)
+        return Progress(epoch, val_err_pct, best, audit=self.audit)
 
     def ends(self, stop: Stop, test_err_pct: float | None) -> bool:
         """Whether a stopping rule holds; `test_err_pct` is needed for one on the test images."""
@@ -56,4 +67,5 @@ class Progress:
             "val_err_pct": self.val_err_pct,
             "best": best and {"epoch": best.epoch, "val_err_pct": best.val_err_pct, "val_loss": best.val_loss},
             "is_over": self.is_over,
+            "audit": asdict(self.audit),
         }

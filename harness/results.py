@@ -54,6 +54,7 @@ class Result:
     parity_ok: bool | None = None  # None: not checked
     parity_max_rel_err: float | None = None
     parity_worst: str | None = None
+    audit: dict[str, Any] | None = None  # its verdict (`harness.audit.Audit.verdict`); None before the end
     timing_withheld: str | None = None  # why there is no timing verdict
     steady_epochs: int = 0  # how many epochs the medians are of
     warmup_epochs: list[int] = field(default_factory=list[int])
@@ -70,6 +71,13 @@ class Result:
     attempts: int = 0
     log: str | None = None  # of the last attempt, relative to the run directory
 
+    @property
+    def flaw(self) -> str | None:
+        """Why a finished trial does not count: what is wrong with its implementation."""
+        if self.parity_ok is False:
+            return f"parity failed at {self.parity_worst}"
+        return f"audit failed: {self.audit['note']}" if self.audit and self.audit["ok"] is False else None
+
     def to_json(self) -> dict[str, Any]:
         """The result as strict JSON: numbers that are not finite are None."""
         document = finite(asdict(self))
@@ -82,7 +90,8 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
     """The result of `trial`, from its events in the order they were written.
 
     The status is the last attempt's own final word: finished, failed, or else interrupted; pending if none began. A
-    trial whose parity failed or was not checked keeps its training record and gets no timing figure.
+    trial whose parity failed or was not checked keeps its training record and gets no timing figure. One whose audit failed
+    gets no accuracy either: it is not known what was trained.
     """
     epochs = kept_epochs(events)
     parity = parity_of(events)
@@ -92,7 +101,9 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
     result = final if final["kind"] == "result" else {}
     failed = final if final["kind"] == "failed" else {}
     warmup, steady = _split(epochs)
-    withheld = _withheld(trial, parity)
+    audit: dict[str, Any] | None = result.get("audit")
+    unsound = audit["note"] if audit and audit["ok"] is False else None
+    withheld = _withheld(trial, parity) or (f"audit failed: {unsound}" if unsound else None)
     timed = [] if withheld else steady
     img_per_s = _median(timed, "img_per_s")
     summary = Result(
@@ -103,7 +114,7 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
         status=_status(final, attempts),
         test_err_pct=result.get("test_err_pct"),
         test_loss=result.get("test_loss"),
-        val_err_pct=epochs[-1].get("val_err_pct") if epochs else None,
+        val_err_pct=epochs[-1].get("val_err_pct") if epochs and not unsound else None,
         best_epoch=result.get("best_epoch"),
         best_test_err_pct=result.get("best_test_err_pct"),
         epochs_trained=int(epochs[-1]["epoch"]) if epochs else 0,
@@ -118,6 +129,7 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
         parity_ok=parity.ok if parity else None,
         parity_max_rel_err=parity.max_rel_err if parity else None,
         parity_worst=parity.worst if parity else None,
+        audit=audit,
         timing_withheld=withheld,
         steady_epochs=len(timed),
         warmup_epochs=warmup,
@@ -247,7 +259,8 @@ def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int
     lost = [str(epoch["epoch"]) for epoch in epochs if finite(epoch.get("train_loss")) is None]
     if lost:
         found.append(f"the training loss was not a finite number in epoch {', '.join(lost)}: the training diverged")
-    if result and finite(result.get("test_loss")) is None:
+    audit: dict[str, Any] | None = result.get("audit")
+    if result and not (audit and audit["ok"] is False) and finite(result.get("test_loss")) is None:
         found.append("the test loss is not a finite number")
     return found
 

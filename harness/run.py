@@ -82,10 +82,10 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 if all is good, 1 if a trial or its parity failed, 130 if interrupted."""
+        """0 if all is good, 1 if a trial, its parity or its audit failed, 130 if interrupted."""
         if self.interrupted:
             return 130
-        return int(any(result.status != "finished" or result.parity_ok is False for result in self.results))
+        return int(any(result.status != "finished" or result.flaw for result in self.results))
 
     def to_json(self) -> dict[str, Any]:
         """The document of `run --json`."""

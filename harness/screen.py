@@ -172,12 +172,24 @@ def _line(event: Event, timed: bool) -> str | None:
             error: Any = event["val_err_pct"]
             shown = "" if error is None else f", validation error {error:.2f}%"
             seconds = f", {event['epoch_s']:.2f} s" if timed else ""
-            return f"epoch {event['epoch']}/{event['epochs']}: loss {event['train_loss']:.4f}{shown}{seconds}"
+            fault = f"; audit failed: {event['audit_fault']}" if "audit_fault" in event else ""
+            return f"epoch {event['epoch']}/{event['epochs']}: loss {event['train_loss']:.4f}{shown}{seconds}{fault}"
         case "result":
-            return f"finished: test error {event['test_err_pct']:.2f}%"
+            return f"finished: {_outcome(event)}"
         case "failed":
             return f"failed: {event['cause']}"
         case "warning":
             return f"warning: {event['message']}"
         case kind:
             return _ENDED.get(kind)
+
+
+def _outcome(result: Event) -> str:
+    """The test error and what the audit saw, or why there is none."""
+    audit: dict[str, Any] | None = result.get("audit")
+    if audit is None:  # of an older capsbench
+        return f"test error {result['test_err_pct']:.2f}%"
+    if audit["ok"] is False:
+        return f"no accuracy, audit failed: {audit['note']}"
+    seen = f"{audit['steps']} steps, {audit['images']} test images" if audit["ok"] else audit["note"]
+    return f"test error {result['test_err_pct']:.2f}%, audit {'ok: ' if audit['ok'] else ''}{seen}"

@@ -46,6 +46,14 @@ class Observation:
     throttled: int | None = None
     mhz: float | None = None
 
+    def __add__(self, later: Observation) -> Observation:
+        """What happened during both calls."""
+        both = (self, later)
+        throttled = None if None in (self.throttled, later.throttled) else sum(each.throttled or 0 for each in both)
+        return Observation(
+            self.wall_s + later.wall_s, _share(both, "others"), _share(both, "stolen"), throttled, later.mhz
+        )
+
 
 def machine(cores: Collection[int], proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Machine:
     """The counters of `cores` now."""

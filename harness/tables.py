@@ -114,6 +114,8 @@ def _error(cell: Sequence[Result], name: str) -> str:
 
 
 def _parity(cell: Sequence[Result]) -> Text:
+    if any(result.parity_ok is not False and result.flaw for result in cell):
+        return Text("audit FAILED", "bold red")
     verdicts = [result.parity_ok for result in cell]
     if False in verdicts:
         return Text("FAILED", "bold red")
@@ -133,9 +135,10 @@ def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
                 lines.append(Text(f"  {result.hint}"))
             if result.log:
                 lines.append(Text(f"  log: {run_dir / result.log}"))
-        elif result.parity_ok is False:
+        elif result.flaw:
             error = number(result.parity_max_rel_err, 2)
-            lines.append(Text(f"{who}: parity failed at {result.parity_worst} (relative error {error})", "red"))
+            found = f" (relative error {error})" if result.parity_ok is False else ""
+            lines.append(Text(f"{who}: {result.flaw}{found}", "red"))
     return [*lines, *(Text(line, "yellow") for line in doubts(results))]
 
 
@@ -145,6 +148,8 @@ def doubts(results: Sequence[Result]) -> list[str]:
     for result in results:
         withheld = result.status == "finished" and result.timing_withheld
         reasons = [*result.warnings, *([f"no timing verdict: {withheld}"] if withheld else [])]
+        if result.audit and result.audit["ok"] is None:
+            reasons.append(f"audit: {result.audit['note']}")
         for reason in reasons:
             notes.setdefault(reason, []).append(result.impl)
     return [f"{', '.join(dict.fromkeys(impls))}: {reason}" for reason, impls in notes.items()]

@@ -43,6 +43,11 @@ class Sample:
     joules: float | None
     observation: Observation
 
+    def __add__(self, later: Sample) -> Sample:
+        """Of both calls."""
+        joules = None if self.joules is None or later.joules is None else self.joules + later.joules
+        return Sample(self.seconds + later.seconds, joules, self.observation + later.observation)
+
 
 class Stopwatch:
     """Times calls of this process on its own cores and GPUs."""

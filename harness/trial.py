@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness import data, registry
+from harness.audit import Audit
 from harness.checkpoint import flat, save_checkpoint, save_predictions, save_weights
 from harness.config import Trial
 from harness.data import Dataset, Split
@@ -132,15 +133,19 @@ def _run_trial(
     reset_peak_rss()
     clock = Stopwatch()
     observed: list[Observation] = []
+    audit = Audit(trial, impl, dataset, progress.audit)
     while progress.epoch < trial.train.epochs and not progress.is_over:
-        sample, event, progress = _train_epoch(trial, impl, dataset, progress, scratch, clock)
+        sample, event, progress = _train_epoch(trial, impl, dataset, progress, scratch, clock, audit)
         observed.append(sample.observation)
         emit(event)
     with phases("test_s"):
         test = _evaluate(impl, dataset.test, trial.train.batch)
-    test_err_pct = _error_pct(test, dataset.test.labels)
+    peak_bytes = impl.peak_bytes() or peak_rss_bytes() - audit.extra_bytes
+    verdict = audit.verdict(weights := impl.dump(), test)
+    is_believed = verdict["ok"] is not False
+    test_err_pct = _error_pct(test, dataset.test.labels) if is_believed else None
     facts = {"epoch": progress.epoch, "val_err_pct": progress.val_err_pct, "test_err_pct": test_err_pct}
-    save_weights(scratch / "weights.safetensors", impl.dump(), trial.facts() | facts)
+    save_weights(scratch / "weights.safetensors", weights, trial.facts() | facts)
     save_predictions(scratch / "predictions.safetensors", test.predicted, dataset.test.labels)
     for doubt in doubts(observed[1:] or observed):  # the first epoch is warm-up
         emit({"kind": "warning", "message": doubt})
@@ -148,10 +153,11 @@ def _run_trial(
         {
             "kind": "result",
             "test_err_pct": test_err_pct,
-            **{f"test_{name}": value for name, value in _losses(trial, test.loss).items()},
+            **{f"test_{name}": value if is_believed else None for name, value in _losses(trial, test.loss).items()},
             "test_s": phases.seconds["test_s"],
             "test_images": len(dataset.test.labels),
-            "peak_bytes": impl.peak_bytes() or peak_rss_bytes(),
+            "peak_bytes": peak_bytes,
+            "audit": verdict,
             "weights": "weights.safetensors",
             **_best(trial, impl, dataset, progress, test_err_pct, scratch),
             "predictions": "predictions.safetensors",
@@ -160,14 +166,14 @@ def _run_trial(
 
 
 def _best(
-    trial: Trial, impl: Impl, dataset: Dataset, progress: Progress, last_err_pct: float, scratch: Path
+    trial: Trial, impl: Impl, dataset: Dataset, progress: Progress, last_err_pct: float | None, scratch: Path
 ) -> dict[str, Any]:
     """Saves the best epoch's weights; the fields of the "result" event that tell of them. They are left in `impl`."""
     best = progress.best
     if best is None:
         return {}
     test_err_pct = last_err_pct
-    if best.epoch != progress.epoch:
+    if best.epoch != progress.epoch and last_err_pct is not None:
         impl.load(best.weights)
         test_err_pct = _error_pct(_evaluate(impl, dataset.test, trial.train.batch), dataset.test.labels)
     facts = {"epoch": best.epoch, "val_err_pct": best.val_err_pct, "test_err_pct": test_err_pct}
@@ -202,14 +208,14 @@ def _parity_event(report: Report) -> dict[str, Any]:
 
 
 def _train_epoch(
-    trial: Trial, impl: Impl, dataset: Dataset, progress: Progress, scratch: Path, clock: Stopwatch
+    trial: Trial, impl: Impl, dataset: Dataset, progress: Progress, scratch: Path, clock: Stopwatch, audit: Audit
 ) -> tuple[Sample, dict[str, Any], Progress]:
     """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
     train, batch, epoch = trial.train, trial.train.batch, progress.epoch + 1
     labels, shift = dataset.train.labels, data.shift(trial.data)
     plan = plan_epoch(trial.seed, epoch, len(labels), batch, shift, trial.model, labels)
     phases = Phases()
-    sample, totals = clock(lambda: impl.train(plan))
+    sample, totals = audit.train(plan, epoch, clock)
     if not math.isfinite(totals.loss.total):
         raise Diverged(f"the training loss of epoch {epoch} is {totals.loss.total}; lower train.lr ({train.lr:g})")
     val_err_pct = val_loss = None
@@ -219,7 +225,8 @@ def _train_epoch(
             val_err_pct, val_loss = _error_pct(validation, dataset.validation.labels), validation.loss.total
     weights, moments = impl.dump(), impl.dump_moments()
     _require_usable(trial, epoch, flat(weights, moments))
-    progress = progress.after(epoch, weights, val_err_pct, val_loss)
+    audit.settle(epoch, weights, moments)
+    progress = replace(progress.after(epoch, weights, val_err_pct, val_loss), audit=audit.ledger)
     test_err_pct = None
     if train.stop.images == "test":  # of the data set trained on: section 5.2 stops on expanded MNIST, tests on affNIST
         test = dataset.test if dataset.own_test is None else dataset.own_test
@@ -249,6 +256,7 @@ def _train_epoch(
         "val_err_pct": val_err_pct,
         "lr": train.optim.lr_at((epoch - 1) * math.ceil(totals.count / batch)),
         **measured,
+        **({"audit_fault": audit.ledger.fault} if audit.ledger.fault else {}),
         "plan_sha256": plan_digest(plan),
         "checkpoint": checkpoint,
         **({"weights": kept} if kept else {}),

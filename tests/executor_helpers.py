@@ -213,7 +213,7 @@ def tiny_trial(
         model=MODEL,
         train=TrainConfig(epochs=epochs, batch=8, keep_every=keep_every),
         runtime=RuntimeConfig(),
-        parity=ParityConfig(gate=False, steps=0),
+        parity=ParityConfig(gate=False, steps=0, audit=False),
         cpus=cpus,
         gpus=gpus,
     )

@@ -58,8 +58,8 @@ class HeldNet(NumpyCapsNet):
     """In the middle of epoch CAPSBENCH_TEST_HOLD, counted from 1, stays there; never where that is not set."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
-        is_gate = len(plan.order) <= plan.batch  # a batch of its own; an epoch here has several
-        epoch = self.moments.step // -(-len(plan.order) // plan.batch) + 1
+        is_gate = plan.order.max() < 7  # the images that it looks at
+        epoch = self.moments.step // -(-len(self.labels) // plan.batch) + 1
         if not is_gate and str(epoch) == os.environ.get("CAPSBENCH_TEST_HOLD"):
             half = len(plan.order) // 2
             super().train(EpochPlan(plan.order[:half], plan.shifts[:half], plan.batch))

@@ -70,7 +70,7 @@ def test_resuming_changes_nothing(tmp_path: Path) -> None:
     resumed = events_of(trial, tmp_path / "resumed", tmp_path / "straight" / "epoch-0001.safetensors", resumed_epoch=1)
 
     def figures(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-        timed = ("epoch_s", "eval_s", "img_per_s", "test_s", "peak_bytes")
+        timed = ("epoch_s", "eval_s", "img_per_s", "test_s", "peak_bytes", "audit")
         kept = (event for event in events if event["kind"] in ("epoch", "result"))
         return [tuple(value for key, value in event.items() if key not in timed) for event in kept]
 
@@ -98,7 +98,13 @@ class CollapsingNet(NumpyCapsNet):
         return totals
 
 
-COLLAPSING = ("impl=tests.test_trial:CollapsingNet", "parity.gate=false", "train.epochs=4", "train.keep_every=1")
+COLLAPSING = (
+    "impl=tests.test_trial:CollapsingNet",
+    "parity.gate=false",
+    "parity.audit=false",
+    "train.epochs=4",
+    "train.keep_every=1",
+)
 
 
 def test_the_best_epoch_s_weights_are_kept_and_tested(tmp_path: Path) -> None:

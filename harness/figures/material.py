@@ -98,6 +98,8 @@ class Material:
             raise LeftOut(f"a model of kind {trial.model.kind} has no capsules", lacking=False)
         if self.result.parity_ok is False:
             raise LeftOut("its parity failed: the specification with these weights is another network", lacking=False)
+        if self.result.flaw:
+            raise LeftOut("its audit failed: it is not known what these weights are", lacking=False)
         if not path.exists() or path.name not in self._named:
             raise LeftOut(f"the run holds no weights of this trial ({path.name})")
         weights = read_weights(path, trial, recorded(self._named[path.name], path.name))

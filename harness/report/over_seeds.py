@@ -158,7 +158,7 @@ def left_out(cells: Sequence[Cell]) -> list[str]:
         for result in cell.results:
             if result in cell.counted:
                 continue
-            why = "parity failed" if result.parity_ok is False else result.cause or result.status
+            why = "parity failed" if result.parity_ok is False else result.flaw or result.cause or result.status
             lines.append(f"{cell.name}, seed {result.seed} does not count: {why}")
     return lines
 

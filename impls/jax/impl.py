@@ -258,7 +258,7 @@ class JaxCapsNet:
         for steps, count in _blocks((order, shifts, weight.astype(self.dtype), *plan.masks(self.model))):
             self.state, losses_and_correct = self._train_block(self.state, (self.images, self.labels), steps, count)
             values.append(losses_and_correct)
-        totals = np.array(jnp.concatenate(values), np.float64)[: len(order)]  # waits for the device
+        totals = np.concatenate(values, dtype=np.float64)[: len(order)]  # waits for the device, and compiles nothing
         count = len(plan.order)
         means = weight.sum(1) @ totals[:, :-1] / count
         return TrainTotals(count, Loss(*means.tolist()), round(totals[:, -1].sum()))
