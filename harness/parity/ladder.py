@@ -25,7 +25,7 @@ from harness.parity.measure import (
 )
 from harness.parity.probe import probe_weights
 from harness.parity.tolerances import bound, spared
-from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
+from harness.spec import Conventions, Impl, ModelSpec, OptimSpec, Runtime
 from harness.weights import initial_weights, parameter_count, weight_table
 
 Make = Callable[[ModelSpec], Impl]
@@ -52,14 +52,17 @@ class Ladder:
         batch: int | None = None,
         make: Make | None = None,
         routing: Sequence[int] = (),
+        conventions: Conventions | None = None,
     ) -> None:
         """`images` uint8 (B, H, W, C) and `labels` (B,) are what everything is computed on.
 
         Where the model's images show several digits, single ones, which are overlaid here.
         `batch` is what `impl` is compiled for already, and the images are then the first B of what is staged; without it,
         the ladder stages and compiles. Numbers of iterations in `routing` other than the model's own are checked on
-        implementations from `make`. `impl` is left with other weights than it had.
+        implementations from `make`. The specification computes with `conventions`. `impl` is left with other weights than
+        it had.
         """
+        self.conventions = conventions or Conventions()
         self.impl, self.precision = impl, runtime.precision
         self.at = Setting(
             model, optim, images, labels, probe_weights(model, seed), initial_weights(model, seed), steps,
@@ -103,12 +106,17 @@ class Ladder:
     def _everyone(self) -> list[Impl]:
         return [self.impl, *self._specified(self.at.model)]
 
+    @property
+    def specified(self) -> list[Impl]:
+        """The specification, and its twin where there is one."""
+        return self._everyone[1:]
+
     def _specified(self, model: ModelSpec) -> list[Impl]:
         """The specification in float64, and its float32 twin, which says what rounding alone does; operands as ours."""
         specification: Any = registry.load(registry.resolve("numpy"))
         precisions = ("fp64",) if self.precision == "fp64" else ("fp64", "fp32")
         return [
-            specification(model, self.at.optim, Runtime(precision=precision), self.precision)
+            specification(model, self.at.optim, Runtime(precision=precision), self.precision, self.conventions)
             for precision in precisions
         ]
 
