@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ _DECODER = ("mask", "flattened", "hidden", "pixel_output", "pixel_order")
 _MARGIN = ("scores", "margin_lambda", "margins", "margin_power", "margin_terms", "margin_classes", "margin_images")
 _RECONSTRUCTION = ("training_mask", "reconstruction_pixels", "reconstruction_images", "reconstruction_power")
 _GRADIENT = ("detached", "reconstruction_detached")
+_PLACES = ("inside", "outside", "square", "product")  # the most usual first
 Distance = Callable[[Variant], float]
 
 
@@ -53,7 +55,15 @@ def subsets(base: Variant, options: Mapping[str, Sequence[Any]], size: int) -> I
     for names in itertools.combinations(options, size):
         for values in itertools.product(*(options[name] for name in names)):
             if all(getattr(base, name) != value for name, value in zip(names, values, strict=True)):
-                yield replace(base, **dict(zip(names, values, strict=True)))
+                variant = replace(base, **dict(zip(names, values, strict=True)))
+                if not _cancels(variant):
+                    yield variant
+
+
+def _cancels(variant: Variant) -> bool:
+    """Whether one choice leaves nothing for another to show, so that other pairs that nobody has made would look alike."""
+    spatial = variant.split.startswith("spatial") and variant.order != Variant().order
+    return spatial or (variant.softmax in ("images", "single") and variant.shared != "no")
 
 
 class _Search:
@@ -138,8 +148,7 @@ class _Search:
         if found is None or not np.isfinite(found).all():
             return False
         u = net.squashed_primary(variant, self.model, self.seen.grid(variant, "faint"))
-        w = self.seen.weights["faint"]["digit.w"]
-        s = np.einsum("bid,ijde->bje", u, w, optimize=True)
+        s = (u.reshape(len(u), -1) @ self._summed_votes).reshape(found.shape)
         if not np.isfinite(s).all():
             return False
         for axis in (-1, 1, 0):
@@ -147,6 +156,12 @@ class _Search:
                 return True
         large = np.abs(s) > 0.01 * np.abs(s).max()  # a squash of every number by itself keeps the sign alone
         return float(np.mean((np.sign(s) != np.sign(found))[large])) < 0.005
+
+    @cached_property
+    def _summed_votes(self) -> np.ndarray:
+        """(I d, J e): what makes the sum of all votes of the primary capsules, one after the other."""
+        w = self.seen.weights["faint"]["digit.w"]
+        return w.transpose(0, 2, 1, 3).reshape(w.shape[0] * w.shape[2], -1)
 
     def _routed(self, start: Variant, size: int) -> Iterator[tuple[float, Variant]]:
         """What fits loosely after `size` changes of routing; its squash is by default that of the primary capsules."""
@@ -174,13 +189,15 @@ class _Search:
         distance = self._capsules_apart(variant, math.inf)
         if distance <= FITS:
             return distance, variant
-        best = distance, variant
-        for epsilon in SQUASH_EPSILONS:
-            other = replace(variant, squash_epsilon=epsilon)
-            distance = self._capsules_apart(other, best[0])
-            if distance < best[0]:
-                best = distance, other
-        return best
+        others = [replace(variant, squash_epsilon=epsilon) for epsilon in SQUASH_EPSILONS]
+        ranked = [(self._capsules_apart(other, FITS), other) for other in others]
+        fitting = as_good(ranked)
+        if not fitting:
+            return distance, variant
+        distances = {other: distance for distance, other in ranked}
+        # where places cannot be told apart, the most usual one
+        likely = min(fitting, key=lambda each: (_PLACES.index(each.squash_epsilon.place), distances[each]))
+        return distances[likely], likely
 
     def _capsules_apart(self, variant: Variant, limit: float) -> float:
         largest = 0.0
@@ -342,7 +359,14 @@ class _Search:
                     break
             return largest
 
-        return self._smallest(start, _options(_GRADIENT), distance) if probes else [start]
+        if not probes:
+            return [start]
+        options = _options(_GRADIENT)
+        if found := self._smallest(start, options, distance):
+            return found
+        # in float32 the epsilon of a length may show in its gradient alone
+        found = self._smallest(start, {**options, "length_epsilon": LENGTH_EPSILONS}, distance)
+        return [self._at_zero(each) for each in closest_epsilon(found)]
 
 
 def _options(names: Iterable[str], dead: Iterable[str] = (), defaults: Sequence[Any] = ()) -> dict[str, Sequence[Any]]:

@@ -17,7 +17,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "conv1_relu": (False,),
     "primary_scale": ("after", "missing"),
     "primary_relu": (True,),
-    "split": ("spatial", "dimensions first"),
+    "split": ("spatial", "spatial by types", "dimensions first"),
     "order": ("types first", "columns first", "types and columns first"),
     "primary_squash": ("none", "unit", "half", "norm", "factor", "exponential"),
     "primary_axis": ("capsules", "single", "images"),
@@ -78,7 +78,7 @@ class Variant:
     conv1_relu: bool = True
     primary_scale: str = "before"  # the bias is added; of profile official
     primary_relu: bool = False
-    split: str = "types first"  # how a channel's number is made of type and dimension; "spatial": no regard to it
+    split: str = "types first"  # how a channel's number is made of type and dimension; "spatial": of neither
     order: str = "places first"  # how capsules are counted: row, column, type
     primary_squash: str = "paper"
     primary_axis: str = "dimensions"

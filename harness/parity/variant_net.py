@@ -75,22 +75,22 @@ def primary_of(variant: Variant, model: ModelSpec, grid: Array) -> Array:
     """(B, I, d), before the squash."""
     grid = relu(grid) if variant.primary_relu else grid
     types, dims, (rows, columns) = model.primary_types, model.primary_dim, model.primary_grid
-    if variant.split == "spatial":  # a view of channels first: (c, y, x) cut in pieces of d
+    if variant.split.startswith("spatial"):  # a view of channels first: (c, y, x) cut in pieces of d
         flat = np.reshape(np.transpose(grid, (0, 3, 1, 2)), (-1, model.primary_capsules, dims))
-        if variant.order == "places first":
+        if variant.split == "spatial":
             return flat
+        # the weights, too, are in the order of channels first
         split = np.transpose(np.reshape(flat, (-1, types, rows, columns, dims)), (0, 2, 3, 1, 4))
     elif variant.split == "dimensions first":
         split = np.swapaxes(np.reshape(grid, (-1, rows, columns, dims, types)), 3, 4)
     else:
         split = np.reshape(grid, (-1, rows, columns, types, dims))
-    if variant.split != "spatial":
-        axes = {
-            "types first": (0, 3, 1, 2, 4),
-            "columns first": (0, 2, 1, 3, 4),
-            "types and columns first": (0, 3, 2, 1, 4),
-        }
-        split = np.transpose(split, axes[variant.order]) if variant.order in axes else split
+    axes = {
+        "types first": (0, 3, 1, 2, 4),
+        "columns first": (0, 2, 1, 3, 4),
+        "types and columns first": (0, 3, 2, 1, 4),
+    }
+    split = np.transpose(split, axes[variant.order]) if variant.order in axes else split
     return np.reshape(split, (-1, model.primary_capsules, dims))
 
 

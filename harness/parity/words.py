@@ -32,6 +32,7 @@ _WORDS: dict[str, dict[object, str]] = {
     "primary_relu": {True: _CATALOGUE["primary-relu"]},
     "split": {
         "spatial": _CATALOGUE["spatial-grouping"],
+        "spatial by types": _CATALOGUE["spatial-grouping"],
         "dimensions first": _CATALOGUE["dimensions-before-types"],
     },
     "order": {
