@@ -56,10 +56,7 @@ def squash(s: Tensor, habits: Habits) -> Tensor:
     if habits.place == "square":
         square = square + e
         return square.sqrt() / ((0.5 if habits.formula == "half" else 1) + square) * s
-    if habits.place == "inside":
-        norm = (square + e).sqrt()
-    else:
-        norm = s.norm(dim=habits.squash_dim, keepdim=True)
+    norm = (square + e).sqrt() if habits.place == "inside" else s.norm(dim=habits.squash_dim, keepdim=True)
     if habits.formula == "unit":
         return s / norm
     whole = (0.5 if habits.formula == "half" else 1) + square
@@ -89,7 +86,7 @@ class Network(nn.Module):
         if habits.grouping == "neighbours":
             x = x.reshape(len(x), -1, dim)
         elif habits.grouping == "dimensions":
-            x = x.view(len(x), dim, -1).transpose(1, 2)
+            x = x.reshape(len(x), dim, -1).transpose(1, 2)
         else:
             x = x.view(len(x), types, dim, -1).transpose(2, 3).reshape(len(x), -1, dim)
         return squash(x, habits) if habits.primary_squashed else x

@@ -45,6 +45,8 @@ def diagnose(ladder: Ladder, seconds: float = SECONDS) -> Diagnosis:
     What it raises, an exception of this apart, it raises.
     """
     model, failed = ladder.at.model, {check.level for check in ladder.checks if not check.ok}
+    if not failed or ladder.report("").is_rounding:
+        return Diagnosis(conventions=ladder.conventions)
     candidates, unexplained = [Candidate(specified(ladder.conventions))], list[str]()
     if failed & {*_NETWORK}:
         is_searched = model.kind == "capsnet" and model.overlaid == 1

@@ -22,7 +22,7 @@ from harness.parity.variant import Variant, specified
 from harness.spec import Impl, Loss, Outputs, Weights
 
 SMALL = 1e-2  # of primary capsules: their squares are next to the larger epsilons
-FAINT = 1e-3  # the size of s_j at which routing has nothing to decide
+FAINT = 1e-5  # the size of s_j at which routing has nothing to decide
 FITS = 30.0  # tolerances within which a variant is what was found: faults may amplify rounding
 TRAINED = ("probe", "middle", "faint")  # where losses and gradients are compared
 
@@ -46,10 +46,10 @@ class Observed:
     def _probes(self) -> dict[str, Weights]:
         probe = {name: np.asarray(w, np.float64) for name, w in self.at.probe.items()}
         with np.errstate(all="ignore"):
-            u_hat = net.votes_of(
+            u_hat: Any = net.votes_of(
                 net.squashed_primary(self.base, self.model, self._grid(self.base, "probe", probe)), probe["digit.w"]
             )
-            size = float(np.sqrt(np.mean(np.mean(u_hat, axis=2) ** 2)))
+            size = math.sqrt(float((u_hat.mean(axis=2) ** 2).mean()))
             half = min(2.0 ** (-k / 2) for k in range(20) if self._longest(2.0 ** (-k / 2) * u_hat) > 0.5 or not k)
         probes = {"probe": probe}
         for name, factor in (("middle", half), ("faint", FAINT / size)):
@@ -59,7 +59,7 @@ class Observed:
         for name, factor in {"small": SMALL, **PRIMARY_SCALES}.items():
             scale = np.float32(factor)
             probes[name] = {
-                key: np.float32(scale * np.float32(w)).astype(np.float64) if key.startswith("primary") else w
+                key: (scale * w.astype(np.float32)).astype(np.float64) if key.startswith("primary") else w
                 for key, w in probe.items()
             }
         return probes
@@ -130,9 +130,9 @@ class Observed:
                     errors[name, field] = error if math.isfinite(error) else 0.0
         return errors
 
-    def distance(self, found: object, expected: object, kind: str, name: str, field: str) -> float:
-        """In tolerances."""
-        return relative(found, expected) / self.tolerance(kind, name, field)
+    def distance(self, found: object, expected: object, kind: str, name: str, field: str, floor: float = 0.0) -> float:
+        """In tolerances, relative to the largest value or to `floor`: less may be nothing but rounding."""
+        return relative(found, expected, floor) / self.tolerance(kind, name, field)
 
     def gradients_finite_at_zero(self) -> bool:
         return all(np.isfinite(np.asarray(grad)).all() for grad in self.grads.get("zero", {}).values())
@@ -148,8 +148,11 @@ class Observed:
         ]
 
 
-def relative(found: object, expected: object) -> float:
-    """The largest distance, relative to the largest value; what is not finite is alike where it is so."""
+def relative(found: object, expected: object, floor: float = 0.0) -> float:
+    """The largest distance, relative to the largest value, or to `floor` if that is larger.
+
+    What is not finite is alike where it is so.
+    """
     if found is None or expected is None:
         return 0.0 if found is expected else math.inf
     a, b = np.atleast_1d(np.asarray(found, np.float64)), np.atleast_1d(np.asarray(expected, np.float64))
@@ -157,4 +160,4 @@ def relative(found: object, expected: object) -> float:
     if a.shape != b.shape or (np.isfinite(a) != finite).any():
         return math.inf
     error, largest = (float(np.abs(x[finite]).max(initial=0)) for x in (a - b, b))
-    return error / (largest or 1.0)
+    return error / (max(largest, floor) or 1.0)

@@ -21,8 +21,11 @@ from harness.parity.observed import FITS, TRAINED, Observed, relative
 from harness.parity.variant import CHOICES, LENGTH_EPSILONS, SQUASH_EPSILONS, Variant
 
 LOOSE = 0.02  # the relative error within which a variant may be the one, but for its epsilon
+STRAIGHT = 0.005  # the angle within which capsules point where others do
+ENOUGH = 3  # images that tell
 AS_GOOD = 10.0  # variants up to this many times as far as the closest are indistinguishable from it
 ROUNDING = 1e-2  # distances, in tolerances, that say nothing about which is closer
+FLOOR = 1e-4  # of a loss, or of the largest gradient: what is less is held to this
 MOST = 4  # choices of a stage that may be wrong at once
 EXACT = 12  # loosely fitting variants of one size that are looked at closely
 _BEFORE = ("pixels", "windows", "conv1_relu", "primary_scale", "primary_relu", "split", "order", "primary_squash",
@@ -147,13 +150,15 @@ class _Search:
         found = self.seen.output("faint", "digit")
         if found is None or not np.isfinite(found).all():
             return False
-        u = net.squashed_primary(variant, self.model, self.seen.grid(variant, "faint"))
-        s = (u.reshape(len(u), -1) @ self._summed_votes).reshape(found.shape)
+        grid = self.seen.grid(variant, "faint")
+        if variant.primary_axis != "images":
+            grid, found = grid[:ENOUGH], found[:ENOUGH]
+        u: Any = net.squashed_primary(variant, self.model, grid)
+        s: Any = (u.reshape(len(u), -1) @ self._summed_votes).reshape(found.shape)
         if not np.isfinite(s).all():
             return False
-        for axis in (-1, 1, 0):
-            if _angle(s, found, axis) < LOOSE:
-                return True
+        if any(_angle(s, found, axis) < STRAIGHT for axis in (-1, 1, 0)):
+            return True
         large = np.abs(s) > 0.01 * np.abs(s).max()  # a squash of every number by itself keeps the sign alone
         return float(np.mean((np.sign(s) != np.sign(found))[large])) < 0.005
 
@@ -255,15 +260,27 @@ class _Search:
         def distance(variant: Variant) -> float:
             return max(
                 self.seen.distance(
-                    self.seen.output(name, "reconstruction"),
+                    made[name],
                     net.images_of(
                         variant, self.model,
-                        net.decoded(variant, self.seen.weights[name], self.seen.output(name, "digit"), variant.mask, None),
+                        net.decoded(variant, self.seen.weights[name], digits[name], variant.mask, None),
                     ),
                     "forward", name, "reconstruction",
                 )
                 for name in probes
             )  # fmt: skip
+
+        digits, made = dict[str, np.ndarray](), dict[str, np.ndarray]()
+        for name in list(probes):
+            digit, images = self.seen.output(name, "digit"), self.seen.output(name, "reconstruction")
+            assert digit is not None
+            assert images is not None
+            certain = _certain(digit)
+            digits[name], made[name] = digit[certain], images[certain]
+            if not certain.any():
+                probes.remove(name)
+        if not probes:
+            return [start]
 
         return self._smallest(start, _options(_DECODER), distance)
 
@@ -278,7 +295,7 @@ class _Search:
     def _loss_apart(self, field: str, names: Iterable[str], computed: Callable[[str], Any]) -> float:
         return max(
             self.seen.distance(
-                getattr(self.seen.losses[name], field), float(computed(name)), "loss", name, f"loss.{field}"
+                getattr(self.seen.losses[name], field), float(computed(name)), "loss", name, f"loss.{field}", FLOOR
             )
             for name in names
         )
@@ -328,16 +345,15 @@ class _Search:
         probes = [name for name in self._losses("total") if name in self._losses("margin")]
         if not probes:
             return [start]
-        losses = [self.seen.losses[name] for name in probes]
+        found = [self.seen.losses[name] for name in probes]
+        parts = [(each.total, each.margin or 0.0, each.reconstruction or 0.0) for each in found]
         weights = [start.reconstruction_weight]
-        if self.model.decoder and all(each.reconstruction for each in losses):
-            weights.append(float(np.median([(each.total - each.margin) / each.reconstruction for each in losses])))  # pyright: ignore[reportOperatorIssue]
+        if self.model.decoder and all(reconstruction for _, _, reconstruction in parts):
+            solved = [(total - margin) / reconstruction for total, margin, reconstruction in parts]
+            weights.append(float(np.median(solved)))
         for weight in weights:
-            terms = {
-                name: each.margin + weight * (each.reconstruction or 0.0)
-                for name, each in zip(probes, losses, strict=True)
-            }  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
-            if self._loss_apart("total", probes, lambda name, terms=terms: terms[name]) <= FITS:
+            sums = {name: margin + weight * other for name, (_, margin, other) in zip(probes, parts, strict=True)}
+            if self._loss_apart("total", probes, sums.__getitem__) <= FITS:
                 return [replace(start, reconstruction_weight=weight)]
         return []
 
@@ -352,9 +368,10 @@ class _Search:
                 _, grads = net.loss_and_grads(
                     variant, self.model, self.seen.weights[name], self.seen.images, self.seen.labels
                 )
+                floor = FLOOR * max(float(np.abs(grad).max()) for grad in grads.values())
                 for key, expected in grads.items():
                     found = self.seen.grads[name].get(key)
-                    largest = max(largest, self.seen.distance(found, expected, "grad", name, key))
+                    largest = max(largest, self.seen.distance(found, expected, "grad", name, key, floor))
                 if largest > FITS:
                     break
             return largest
@@ -390,6 +407,12 @@ def closest_epsilon(variants: list[Variant]) -> list[Variant]:
     for variant in variants:
         kept.setdefault(replace(variant, length_epsilon=Variant().length_epsilon), variant)
     return list(kept.values())
+
+
+def _certain(digit: np.ndarray) -> np.ndarray:
+    """(B,) whether rounding does not decide which capsule is the longest."""
+    lengths = np.sort(np.sqrt((digit * digit).sum(-1)), axis=1)
+    return lengths[:, -1] - lengths[:, -2] > 1e-5 * lengths[:, -1]
 
 
 def _angle(s: np.ndarray, found: np.ndarray, axis: int) -> float:

@@ -55,7 +55,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 """Field -> what it may be instead of its default."""
 
-EPSILON_VALUES = tuple(10.0**-exponent for exponent in range(3, 17))
+EPSILON_VALUES = tuple(float(f"1e-{exponent}") for exponent in range(3, 17))
 SQUASH_EPSILONS = (
     Epsilon(0.0, "inside"),
     NO_EPSILON,

@@ -12,8 +12,8 @@ from harness.parity.variant import Variant
 from harness.parity.variant_layers import Array, convolution, length, np, relu, sigmoid, softmax, squash
 from harness.spec import MARGIN_MINUS, MARGIN_PLUS, Loss, ModelSpec, Weights
 
-gradient: Any = _gradient
-detached: Any = getval
+gradient: Any = _gradient  # pyright: ignore[reportUnknownVariableType]
+detached: Any = getval  # pyright: ignore[reportUnknownVariableType]
 _MEAN, _DEVIATION = 0.1307, 0.3081  # of MNIST, as PyTorch's examples have them
 
 

@@ -19,6 +19,7 @@ from harness.served import serve
 from harness.worker import explain
 
 if TYPE_CHECKING:
+    from harness.conventions import Conventions
     from harness.parity import Ladder
 
 Emit = Callable[[dict[str, Any]], None]
@@ -33,6 +34,7 @@ def main() -> NoReturn:
 def _climb(job: dict[str, Any], emit: Emit) -> None:
     from harness import data, registry
     from harness.config import Trial
+    from harness.conventions import accepted
     from harness.parity import Check, Ladder
     from harness.spec import Impl, ModelSpec
 
@@ -46,13 +48,16 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
         runtime = trial.runtime_spec().model_copy(update={"compile": compile and trial.runtime.compile})
         return cast(Impl, Watched(calls.call("__init__", implementation, model, trial.train.optim, runtime), calls))
 
+    def ladder_with(conventions: Conventions) -> Ladder:
+        return Ladder(
+            make(trial.model, compile=True), trial.model, trial.train.optim, trial.runtime_spec(), train.images[:count],
+            train.labels[:count], seed=trial.seed, steps=STEPS, make=make, routing=range(1, 11), conventions=conventions,
+        )  # fmt: skip
+
     ladder: Ladder | None = None
     raised: list[Check] = []
     try:
-        ladder = calls.ladder = Ladder(
-            make(trial.model, compile=True), trial.model, trial.train.optim, trial.runtime_spec(), train.images[:count],
-            train.labels[:count], seed=trial.seed, steps=STEPS, make=make, routing=range(1, 11),
-        )  # fmt: skip
+        ladder = calls.ladder = ladder_with(accepted(job["accept"]))
         ladder.climb(job["level"])
     except (Exception, SystemExit) as error:
         traceback.print_exc()
@@ -61,19 +66,33 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
     failed = ladder is not None and not all(check.ok for check in ladder.checks)
     emit({"kind": "report", "checks": checks, "skipped": ladder.skipped if ladder else {}, "suspects_follow": failed})
     if ladder is not None and failed:
-        emit({"kind": "suspects", "suspects": _suspects(ladder)})
+        emit({"kind": "suspects", **_diagnosis(ladder, job["level"], ladder_with)})
 
 
-def _suspects(ladder: Ladder) -> list[str]:
-    """What the failure looks like; nothing, and the reason in the log, where that cannot be found out."""
+def _diagnosis(ladder: Ladder, level: str, ladder_with: Callable[[Conventions], Ladder]) -> dict[str, Any]:
+    """What the failure looks like; nothing, and the reason in the log, where that cannot be found out.
+
+    Where it is nothing but conventions, `checks` are those of a second climb, with the specification computing by them.
+    """
     try:
-        from harness.parity.diagnose import suspects
+        from harness.parity.diagnose import diagnose
 
-        return list(map(str, suspects(ladder)))
+        found = diagnose(ladder)
+        said: dict[str, Any] = {
+            "suspects": list(found.suspects),
+            "conventions": list(found.conventions.named()),
+            "unexplained": list(found.unexplained),
+            "checks": [],
+        }
+        if found.is_right and found.conventions != ladder.conventions:
+            again = ladder_with(found.conventions)
+            again.climb(level)
+            said["checks"] = [asdict(check) for check in again.checks]
+        return said
     except (Exception, SystemExit):
         print("No diagnosis of the failure:", file=sys.stderr)
         traceback.print_exc()
-        return []
+        return {"suspects": [], "conventions": [], "unexplained": [], "checks": []}
 
 
 class Calls:
