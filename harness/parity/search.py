@@ -22,6 +22,7 @@ from harness.parity.variant import CHOICES, LENGTH_EPSILONS, SQUASH_EPSILONS, Va
 
 LOOSE = 0.02  # the relative error within which a variant may be the one, but for its epsilon
 STRAIGHT = 0.005  # the angle within which capsules point where others do
+STAGE_S = 5.0  # that each stage after the output capsules has in any case
 ENOUGH = 3  # images that tell
 AS_GOOD = 10.0  # variants up to this many times as far as the closest are indistinguishable from it
 ROUNDING = 1e-2  # distances, in tolerances, that say nothing about which is closer
@@ -48,9 +49,9 @@ class Explained:
 
 
 def search(seen: Observed, seconds: float) -> Explained:
-    """Explains as much as can be in about `seconds`."""
+    """Explains as much as can be in about `seconds` of one core."""
     with np.errstate(all="ignore"):  # of what faults compute
-        return _Search(seen, time.monotonic() + seconds).all()
+        return _Search(seen, time.process_time() + seconds).all()
 
 
 def subsets(base: Variant, options: Mapping[str, Sequence[Any]], size: int) -> Iterator[Variant]:
@@ -83,6 +84,7 @@ class _Search:
             ("reconstruction loss", self._reconstruction),
             ("total loss", self._total),
         ):
+            self.deadline = max(self.deadline, time.process_time() + STAGE_S)
             # of indistinguishable capsules the first: what follows is compared on the capsules found
             found = stage(variants[0])
             later = found or self._lost(what, [variants[0]])
@@ -92,6 +94,7 @@ class _Search:
                 for variant in variants
                 for each, names in zip(later, changed, strict=True)
             ][:8]
+        self.deadline = max(self.deadline, time.process_time() + STAGE_S)
         if not self.unexplained:
             fits = list(itertools.chain.from_iterable(self._gradients(variant) for variant in variants))
             smallest = min((len(each.changed(self.seen.base)) for each in fits), default=0)
@@ -111,7 +114,7 @@ class _Search:
             ranked = [(distance(variant), variant) for variant in subsets(base, options, size)]
             if fitting := as_good(ranked):
                 return fitting
-            if time.monotonic() > self.deadline:
+            if time.process_time() > self.deadline:
                 break
         return []
 
@@ -120,26 +123,25 @@ class _Search:
     def _capsules(self) -> list[Variant]:
         """Loosely where routing shows, then closely at every probe, with each epsilon; few choices before many."""
         before: list[list[Variant]] = []
-        first: int | None = None
         for size in range(2 * MOST + 1):
-            if size <= MOST and (first is None or size <= first + 1):
+            # what is known to point the right way first: other beginnings are looked for where routing explains nothing
+            found = self._exact(before, size)
+            if not found and size <= MOST and not any(before[:-1]):
                 before.append(
                     [v for v in subsets(self.seen.base, _options(_BEFORE, self._dead()), size) if self._is_straight(v)]
                 )
-                first = size if first is None and before[-1] else first
-            loose = [
-                each
-                for own, variants in enumerate(before)
-                for start in variants
-                for each in self._routed(start, size - own)
-            ]
-            loose.sort(key=lambda each: each[0])
-            ranked = [self._with_epsilon(variant) for _, variant in loose[:EXACT]]
-            if fitting := as_good(ranked):
-                return fitting
-            if time.monotonic() > self.deadline:
-                break
+                found = self._exact(before[size:], 0) if before[size] else []
+            if found or time.process_time() > self.deadline:
+                return found
         return []
+
+    def _exact(self, before: list[list[Variant]], size: int) -> list[Variant]:
+        """What fits closely of `size` changes in all, given what may come before routing, by its number of changes."""
+        loose = [
+            each for own, starts in enumerate(before) for start in starts for each in self._routed(start, size - own)
+        ]
+        loose.sort(key=lambda each: each[0])
+        return as_good([self._with_epsilon(variant) for _, variant in loose[:EXACT]])
 
     def _dead(self) -> set[str]:
         """Choices that make no difference to this model."""
@@ -415,7 +417,7 @@ def _certain(digit: np.ndarray) -> np.ndarray:
     return lengths[:, -1] - lengths[:, -2] > 1e-5 * lengths[:, -1]
 
 
-def _angle(s: np.ndarray, found: np.ndarray, axis: int) -> float:
+def _angle(s: Any, found: np.ndarray, axis: int) -> float:
     """How far two directions are apart, at the worst, where norms are over `axis`."""
     units = [x / np.sqrt((x * x).sum(axis, keepdims=True)) for x in (s, found)]
     distance = np.sqrt(((units[0] - units[1]) ** 2).sum(axis))

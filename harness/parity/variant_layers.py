@@ -40,9 +40,10 @@ def _input_vjp(_answer: Array, x: Array, w: Array, stride: int) -> Any:
 
 
 def _kernel_vjp(_answer: Array, x: Array, w: Array, stride: int) -> Any:
-    return lambda grad: numpy.tensordot(_windows(x, w.shape[0], stride), grad, ((0, 1, 2), (0, 1, 2))).transpose(
-        1, 2, 0, 3
-    )
+    def pulled(grad: Array) -> Array:
+        return numpy.tensordot(_windows(x, w.shape[0], stride), grad, ((0, 1, 2), (0, 1, 2))).transpose(1, 2, 0, 3)
+
+    return pulled
 
 
 convolution: Any = primitive(_convolve)  # pyright: ignore[reportUnknownVariableType]
