@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,8 @@ from harness.spec import Impl, Loss, Outputs, Weights
 SMALL = 1e-2  # of primary capsules: their squares are next to the larger epsilons
 FAINT = 1e-5  # the size of s_j at which routing has nothing to decide
 FITS = 30.0  # tolerances within which a variant is what was found: faults may amplify rounding
+AS_GOOD = 10.0  # variants up to this many times as far as the closest are indistinguishable from it
+ROUNDING = 1e-2  # distances, in tolerances, that say nothing about which is closer
 TRAINED = ("probe", "middle", "faint")  # where losses and gradients are compared
 
 
@@ -161,3 +163,12 @@ def relative(found: object, expected: object, floor: float = 0.0) -> float:
         return math.inf
     error, largest = (float(np.abs(x[finite]).max(initial=0)) for x in (a - b, b))
     return error / (max(largest, floor) or 1.0)
+
+
+def as_good(ranked: Sequence[tuple[float, Variant]]) -> list[Variant]:
+    """Those that fit, and as well as the closest; the closest first."""
+    fitting = sorted(
+        ((distance, index, variant) for index, (distance, variant) in enumerate(ranked) if distance <= FITS),
+        key=lambda each: each[:2],
+    )
+    return [variant for distance, _, variant in fitting if distance <= AS_GOOD * fitting[0][0] + ROUNDING]

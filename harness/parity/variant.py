@@ -5,6 +5,8 @@ What each deviation is called is in `harness.parity.words`, what it computes in 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -130,3 +132,27 @@ SPECIFIED = Variant()
 def specified(conventions: Conventions) -> Variant:
     """The specification with its accepted conventions."""
     return replace(SPECIFIED, squash_epsilon=conventions.squash_epsilon, length_epsilon=conventions.length_epsilon)
+
+
+def subsets(base: Variant, options: Mapping[str, Sequence[Any]], size: int) -> Iterator[Variant]:
+    """All variants that differ from the base in `size` of the options."""
+    for names in itertools.combinations(options, size):
+        for values in itertools.product(*(options[name] for name in names)):
+            if all(getattr(base, name) != value for name, value in zip(names, values, strict=True)):
+                variant = replace(base, **dict(zip(names, values, strict=True)))
+                if not _cancels(variant):
+                    yield variant
+
+
+def _cancels(variant: Variant) -> bool:
+    """Whether one choice leaves nothing for another to show, so that other pairs that nobody has made would look alike."""
+    spatial = variant.split.startswith("spatial") and variant.order != Variant().order
+    return spatial or (variant.softmax in ("images", "single") and variant.shared != "no")
+
+
+def options_of(
+    names: Iterable[str], dead: Iterable[str] = (), defaults: Sequence[Any] = ()
+) -> dict[str, Sequence[Any]]:
+    """What may be changed, and to what; `defaults` are values that a base may have departed from already."""
+    own = {name: (*CHOICES[name], *(each for each in defaults if each == getattr(Variant(), name))) for name in names}
+    return {name: values for name, values in own.items() if name not in dead}
