@@ -53,8 +53,14 @@ def test_a_fault_is_named(fault: Fault) -> None:
     assert suspects(climbed(fault.edits, *setting(fault), level)) == (fault.says,)
 
 
+# The backward pass of its output capsules is written by hand, and these edits do not reach it.
+OF_FORWARD_ALONE = ("one-iteration-more", "squash-wrong-axis", "squash-to-unit-length")
+
+
 @pytest.mark.parametrize(
-    "fault", [fault for fault in COMPARABLE if fault.level in ("L2", "L3", "L4")], ids=lambda fault: fault.name
+    "fault",
+    [fault for fault in COMPARABLE if fault.level in ("L2", "L3", "L4") and fault.name not in OF_FORWARD_ALONE],
+    ids=lambda fault: fault.name,
 )
 def test_a_fault_of_another_framework_is_explained_with_its_gradient(fault: Fault) -> None:
     """There the gradient is that of the faulty forward, as in any network that people write."""
