@@ -113,6 +113,13 @@ def test_faults_on_several_levels_are_named_together(faults: tuple[str, ...]) ->
     assert suspects(climbed(edits(*faults))) == tuple(SAYS[fault] for fault in faults)
 
 
+def test_what_lies_above_a_network_s_fault_is_found_with_its_own_gradient() -> None:
+    """It is trained as a variant of the specification, in which training is then at fault."""
+    faults = ("detached-iterations", "evaluation-mask-by-label")
+    found = diagnose(climbed(edits(*faults, name="torch"), name="torch"))
+    assert (found.suspects, found.unexplained) == (tuple(SAYS[fault] for fault in faults), ())
+
+
 def test_what_is_known_is_named_below_what_is_not() -> None:
     unknown = Edit("impl.py", "first = ADAM_BETA1 * first", "first = 0.91 * first")
     assert suspects(climbed([*edits("lambda-dropped"), unknown])) == (SAYS["lambda-dropped"],)
