@@ -93,13 +93,13 @@ def test_what_is_accepted_is_what_it_is_compared_with(tmp_path: Path) -> None:
     assert 'unknown convention "squash_epsilom"; did you mean "squash_epsilon"' in done.stderr
 
 
-def found_of(habits: Habits, precision: str) -> tuple[Diagnosis, float]:
+def found_of(habits: Habits, precision: str, wrap: Any = lambda impl: impl) -> tuple[Diagnosis, float]:
     """The diagnosis of a network on what the command compares without a suite, and the seconds that it took."""
     suite = suite_or_built_in(None, _COMPACT, ())
     train = data.load(suite.data).train
     model = data.model(suite.data, suite.model)
     runtime = Runtime.model_validate({"precision": precision, "threads": 1})
-    impl: Any = adapter(habits)(model, OptimSpec(), runtime)
+    impl = wrap(adapter(habits)(model, OptimSpec(), runtime))
     ladder = Ladder(impl, model, OptimSpec(), runtime, train.images[:7], train.labels[:7])
     with np.errstate(all="ignore"):
         ladder.climb()
@@ -115,6 +115,19 @@ def test_rounding_hides_no_fault(name: str) -> None:
     assert (sorted(found.suspects), list(found.conventions.named())) == (sorted(DESCRIBED[name][0]), DESCRIBED[name][1])
     assert found.unexplained == ()
     assert seconds < LIMIT_S
+
+
+def test_a_network_that_shows_its_capsules_alone_is_diagnosed_all_the_same() -> None:
+    """No lengths, no couplings, no reconstructions."""
+
+    def wrap(impl: Any) -> Any:
+        forward = impl.forward
+        impl.forward = lambda images: replace(forward(images), lengths=None, coupling=None, reconstruction=None)
+        return impl
+
+    found, _ = found_of(networks.A, "fp64", wrap)
+    assert sorted(found.suspects) == sorted(DESCRIBED["Softmaxes"][0])
+    assert not found.unexplained
 
 
 HABITS: dict[tuple[str, Any], str] = {

@@ -182,6 +182,8 @@ class _Search:
         if not found and not self.seen.known("lengths", ("tiny",)):
             options["length_epsilon"] = LENGTH_EPSILONS
             found = [self._at_zero(each) for each in closest_epsilon(self._smallest(start, options, distance))]
+        if not self.seen.known("lengths", TRAINED):  # then they are what the loss sees
+            found = [replace(each, lengths=each.scores) for each in found]
         return found
 
     def _reconstruction(self, start: Variant) -> list[Variant]:
@@ -252,9 +254,9 @@ class _Search:
 
 
 def closest_epsilon(variants: list[Variant]) -> list[Variant]:
-    """Of those that differ in their epsilons alone, the first."""
+    """Of those that differ in their epsilons alone one: without any, if that is as good, else the closest."""
     kept: dict[Variant, Variant] = {}
-    for variant in variants:
+    for variant in sorted(variants, key=lambda each: each.length_epsilon.value > 0):
         kept.setdefault(replace(variant, length_epsilon=Variant().length_epsilon), variant)
     return list(kept.values())
 
