@@ -108,6 +108,11 @@ def parser() -> argparse.ArgumentParser:
         "--time-limit", type=float, default=300.0, metavar="S",
         help="seconds for one implementation in one precision; default: 300",
     )  # fmt: skip
+    parity.add_argument(
+        "--accept", action="append", default=[], metavar="KEY=VALUE",
+        help="a convention that is no fault: squash_epsilon=1e-7, squash_epsilon=1e-7@outside, length_epsilon=0; may be "
+        "given several times",
+    )  # fmt: skip
     _out(parity)
     _mlflow(parity)
     parity.add_argument("--no-mlflow", action="store_true", help="record nothing")

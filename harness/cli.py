@@ -148,7 +148,7 @@ def _parity(args: argparse.Namespace) -> int:
     console = Console(stderr=args.json)
     request = ParityRequest(
         args.suite, args.overrides, args.impls, args.level or "L6", args.precision, args.time_limit, args.out,
-        args.mlflow_uri, not args.no_mlflow,
+        args.mlflow_uri, not args.no_mlflow, args.accept,
     )  # fmt: skip
     outcome = parity(request, _tell)
     show(console, outcome.reports, outcome.logs, outcome.level)
@@ -223,7 +223,10 @@ def _parity_of_run(args: argparse.Namespace) -> int:
     from harness.equivalence import judge, show
 
     options = ("--impl", args.impls), ("--level", args.level), ("--precision", args.precision), ("-s", args.overrides)
-    judgement = judge(args.suite, [option for option, value in (*options, ("--mlflow-uri", args.mlflow_uri)) if value])
+    judgement = judge(
+        args.suite,
+        [option for option, value in (*options, ("--accept", args.accept), ("--mlflow-uri", args.mlflow_uri)) if value],
+    )
     show(Console(stderr=args.json), judgement)
     if args.json:
         _print_json(judgement.to_json())

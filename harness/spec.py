@@ -16,6 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, Int32, UInt8
 from pydantic import Field
 
+from harness.conventions import SQUASH_EPSILON as SQUASH_EPSILON
+from harness.conventions import Conventions as Conventions
+from harness.conventions import Epsilon as Epsilon
 from harness.model_spec import Count, ModelSpec, Positive, Section
 
 Weights = dict[str, np.ndarray]
@@ -24,7 +27,6 @@ Weights = dict[str, np.ndarray]
 # Constants of the paper, the same in every implementation.
 MARGIN_PLUS, MARGIN_MINUS, MARGIN_LAMBDA = 0.9, 0.1, 0.5  # Eq. 4
 RECONSTRUCTION_WEIGHT = 0.0005  # section 4.1: times the per-image sum of squared errors
-SQUASH_EPSILON = 1e-9  # added to |s|^2 under the root: keeps value and gradient finite at s = 0
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8  # epsilon is added after bias correction
 
 

@@ -313,11 +313,11 @@ def test_a_diagnosis_spoils_no_report(
     assert {check["name"].partition(".")[0] for check in gone["checks"] if not check["ok"]} == {"grad"}
     assert list(gone["skipped"]) == ["L5", "L6"]
 
-    def raising(ladder: Ladder) -> tuple[str, ...]:
+    def raising(ladder: Ladder) -> None:
         raise SystemExit("no diagnosis")
 
-    monkeypatch.setattr("harness.parity.diagnose.suspects", raising)
-    assert worker._suspects(cast(Ladder, None)) == []
+    monkeypatch.setattr("harness.parity.diagnose.diagnose", raising)
+    assert not any(worker._diagnosis(cast(Ladder, None), "L4", cast(Any, None)).values())
     assert "SystemExit: no diagnosis" in capsys.readouterr().err
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5", "L6")
+_SINGLE = {"L2": 1e-3, "L3": 2e-5, "L4": 1e-3}  # errors below are float32's rounding, where float64 was asked for
+_EXACT = 1e-9  # and above are not float64's
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,19 @@ class Report:
     profile: str
     checks: tuple[Check, ...]
     skipped: dict[str, str] = field(default_factory=dict[str, str])  # level -> why
-    suspects: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()  # faults, all of them there
+    conventions: tuple[str, ...] = ()  # as `--accept` takes them: with these the specification was computed
+    unexplained: tuple[str, ...] = ()  # what else is off, where a diagnosis was made
     images: int = 0  # how many different ones were compared
 
     @property
     def ok(self) -> bool:
         return all(check.ok for check in self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """In words: "ok", "right with conventions", "FAILED"."""
+        return "FAILED" if not self.ok else "right with conventions" if self.conventions else "ok"
 
     @property
     def failed_level(self) -> str | None:
@@ -63,6 +72,15 @@ class Report:
         """The check farthest beyond its tolerance within the lowest failing level, else the one nearest to it."""
         among = [check for check in self.checks if check.level == self.failed_level] or list(self.checks)
         return max(among, key=lambda check: check.ratio)
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether float64 was asked for, and nearly every value is off by as much as float32's rounding, and none by more."""
+        values = [check for check in self.checks if check.level in _SINGLE and check.kind != "exact"]
+        if self.precision != "fp64" or not values:
+            return False
+        off = sum(check.rel_err > _EXACT for check in values)
+        return 2 * off > len(values) and all(check.rel_err < _SINGLE[check.level] for check in values)
 
     def level_errors(self) -> dict[str, Check]:
         """Each climbed level's worst check."""
@@ -91,7 +109,10 @@ class Report:
             "failed_level": self.failed_level,
             "worst": plain(self.worst) if self.checks else None,
             "skipped": self.skipped,
+            "verdict": self.verdict,
             "suspects": list(self.suspects),
+            "conventions": list(self.conventions),
+            "unexplained": list(self.unexplained),
             "checks": [plain(check) for check in self.checks],
         }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import data, registry
 from harness.config import RuntimeConfig, Trial
+from harness.conventions import accepted
 from harness.environment import cpu_model, gpus, memory_bytes
 from harness.errors import UserError
 from harness.journal import finite
@@ -52,6 +53,7 @@ class Request:
     out: Path = Path("runs")
     mlflow_uri: str | None = None
     track: bool = True
+    accept: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def parity(request: Request, tell: Tell) -> Outcome:
     """
     if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
         raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
+    conventions = accepted(request.accept).named()
     if request.mlflow_uri and importlib.util.find_spec("mlflow") is None:
         raise UserError('MLflow is not installed: pip install "capsbench[mlflow]", or drop --mlflow-uri.')
     with registry.importable(Path.cwd()):
@@ -103,7 +106,10 @@ def parity(request: Request, tell: Tell) -> Outcome:
         trials = [_trial(suite, model, impl, precision) for impl in impls for precision in precisions]
         _refuse(trials)
     with log_folder(request.out, "parity") as folder:
-        climbs = [Climb(trial, request.level, request.time_limit_s, folder / _log_name(trial)) for trial in trials]
+        climbs = [
+            Climb(trial, request.level, request.time_limit_s, folder / _log_name(trial), conventions)
+            for trial in trials
+        ]
         reports = run_climbs(climbs, tell)
     images = max((report.images for report in reports), default=0)
     uri = None

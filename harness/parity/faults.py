@@ -198,7 +198,7 @@ _CAPSULES = (
         "primary-not-squashed",
         "primary capsules without squash",
         "L2",
-        (in_model("u = F.squash(primary)", "u = primary"),),
+        (in_model("u = F.squash(primary, conventions.squash_epsilon)", "u = primary"),),
     ),
     Fault(
         "length-without-epsilon",

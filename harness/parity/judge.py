@@ -42,10 +42,7 @@ def _compared(found: Value, exact: Value, share: float) -> Check:
     """A movement is held to Adam's rule on the moments that it came with."""
     if not isinstance(found.value, Moved):
         return compare(found.level, found.name, found.value, exact.value, 1.0, share)
-    moved, rule, rounding = found.value
-    if moved is not None and moved.shape == rule.shape:
-        moved = moved - np.clip(moved, rule - rounding, rule + rounding) + rule
-    return compare(found.level, found.name, moved, rule, 1.0, share)
+    return compare(found.level, found.name, found.value.unrounded, found.value.rule, 1.0, share)
 
 
 def _beyond(check: Check, found: Value, exact: Value, slack: np.ndarray) -> Check:

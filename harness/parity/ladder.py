@@ -19,7 +19,7 @@ from harness.parity.probe import probes
 from harness.parity.relations import TINY, blocks, evaluation, kept, whole_batch
 from harness.parity.setting import Setting
 from harness.parity.tolerances import bound
-from harness.spec import DecoderOptim, Impl, LrDecay, ModelSpec, OptimSpec, Runtime
+from harness.spec import Conventions, DecoderOptim, Impl, LrDecay, ModelSpec, OptimSpec, Runtime
 from harness.weights import parameter_count, weight_table
 
 
@@ -68,6 +68,7 @@ class Ladder:
         first_step: int = 0,
         make: Make | None = None,
         routing: Sequence[int] = (),
+        conventions: Conventions | None = None,
     ) -> None:
         """`images` uint8 (N, H, W, C) and `labels` (N,) are the trial's own; drawn ones are added (`harness.parity.inputs`).
 
@@ -75,8 +76,10 @@ class Ladder:
         `batch` (default: N) is what is compiled for. With `is_staged`, `impl` is compiled for it already and has staged what
         `inputs.staged` makes of the images, else the ladder stages and compiles. Numbers of iterations in `routing` other
         than the model's own, other optimisers, and eager mode are checked on implementations from `make`. `impl` is left with
-        other weights than it had. The trajectory goes on after `first_step` completed steps.
+        other weights than it had. The trajectory goes on after `first_step` completed steps. The specification computes with
+        `conventions`.
         """
+        self.conventions = conventions or Conventions()
         self.impl, self.precision, self.compiles = impl, runtime.precision, runtime.compile
         batch = batch or len(labels)
         all_images, all_labels = staged(model, images, labels)
@@ -125,11 +128,19 @@ class Ladder:
     def _specifications(self) -> list[Impl]:
         return self._specified(self.at.model, self.at.optim)
 
+    @property
+    def specified(self) -> list[Impl]:
+        """The specification, and its twin where there is one."""
+        return self._specifications
+
     def _specified(self, model: ModelSpec, optim: OptimSpec) -> list[Impl]:
         """The specification in float64, and its float32 twin, which says what rounding alone does; operands as ours."""
         specification: Any = registry.load(registry.resolve("numpy"))
         precisions = ("fp64",) if self.precision == "fp64" else ("fp64", "fp32")
-        return [specification(model, optim, Runtime(precision=precision), self.precision) for precision in precisions]
+        return [
+            specification(model, optim, Runtime(precision=precision), self.precision, self.conventions)
+            for precision in precisions
+        ]
 
     def _compared(
         self, measure: Measure, impl: Impl | None = None, specifications: Sequence[Impl] = (), at: Setting | None = None,

@@ -45,6 +45,13 @@ class Moved(NamedTuple):
     rule: np.ndarray
     rounding: np.ndarray
 
+    @property
+    def unrounded(self) -> np.ndarray | None:
+        """What was found, as near to the rule as rounding explains."""
+        if self.found is None or self.found.shape != self.rule.shape:
+            return self.found
+        return self.found - np.clip(self.found, self.rule - self.rounding, self.rule + self.rounding) + self.rule
+
 
 class Decoded(NamedTuple):
     """Reconstructions (N, ...) from the longest capsules, and the lengths (N, J) that decided which these are."""

@@ -37,6 +37,7 @@ class Climb:
     level: str
     time_limit_s: float
     log_path: Path
+    accept: tuple[str, ...] = ()  # conventions, as `harness.conventions.accepted` takes them
 
     @property
     def who(self) -> str:
@@ -99,7 +100,7 @@ class Crew:
             self._tell(f"{climb.who}: started")
             report = _supervise(climb, self._base, seat, self.stop)
         failed = report.failed_level
-        self._tell(f"{climb.who}: {f'FAILED at {failed}' if failed else 'ok'}")
+        self._tell(f"{climb.who}: {report.verdict}{f' at {failed}' if failed else ''}")
         return report
 
     def _seat(self, climb: Climb, held: ExitStack) -> Seat:
@@ -119,7 +120,9 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
     """The climb's report; if it does not come to an end, what was compared until then and a failure where it was."""
     deadline = time.monotonic() + climb.time_limit_s
     level, calling, inside = LEVELS[0], "", False
-    report = Report(climb.trial.impl, climb.trial.runtime.precision, climb.trial.model.variant, ())
+    report = Report(
+        climb.trial.impl, climb.trial.runtime.precision, climb.trial.model.variant, (), conventions=climb.accept
+    )
     complete = False  # then only suspects are to come, and a report does not depend on these
 
     def ended(name: str, note: str) -> Report:
@@ -128,6 +131,7 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
     document = {
         "trial": climb.trial.model_dump(mode="json"),
         "level": climb.level,
+        "accept": list(climb.accept),
         "cores": list(seat.cores),
         "cwd": str(Path.cwd()),
     }
@@ -155,7 +159,7 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
                     if not event["suspects_follow"]:
                         return report
                 case "suspects":
-                    return replace(report, suspects=tuple(event["suspects"]))
+                    return diagnosed(report, event)
                 case "refused":
                     raise UserError(event["message"])
                 case "failed":
@@ -163,6 +167,16 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
                 case _:
                     pass
     return ended("process", f"its process {child.death()} {_place(calling, inside)}")
+
+
+def diagnosed(report: Report, event: dict[str, Any]) -> Report:
+    """The report with its diagnosis; where conventions are all there is, and all else is right, with the checks by these."""
+    suspects, conventions, unexplained = (tuple(event[key]) for key in ("suspects", "conventions", "unexplained"))
+    again = with_checks(replace(report, checks=()), event["checks"])
+    if again.checks:
+        unexplained = unexplained if again.ok else (*unexplained, *sorted({c.level for c in again.checks if not c.ok}))
+        report = again
+    return replace(report, suspects=suspects, conventions=conventions, unexplained=unexplained)
 
 
 def with_checks(report: Report, rows: Sequence[dict[str, Any]]) -> Report:

@@ -105,6 +105,7 @@ def _send(client: Any, experiment: str, report: Report, trial: Trial, facts: dic
         "parity": "good" if report.ok else "failed",
         "failed_level": report.failed_level,
         "suspects": ", ".join(report.suspects),
+        "conventions": ", ".join(report.conventions),
         "mlflow.note.content": None if report.ok else sentence(report),
         "mlflow.runColor": view.color(report.impl),
         "mlflow.source.name": "capsbench",

@@ -11,7 +11,7 @@ from harness.config import Trial
 from harness.data import Split
 from harness.parity.inputs import repeated
 from harness.parity.ladder import Ladder
-from harness.spec import Impl, ModelSpec, OptimSpec
+from harness.spec import Conventions, Impl, ModelSpec, OptimSpec
 
 STEPS = 10  # of the trajectory: from here on rounding grows about as fast as training goes on
 
@@ -21,6 +21,7 @@ def command_ladder(
     implementation: Callable[..., Any],
     train: Split,
     watched: Callable[[Impl], Impl] = lambda impl: impl,
+    conventions: Conventions | None = None,
 ) -> Ladder:
     """The ladder as `capsbench parity` climbs it. `watched` gets every implementation that is made.
 
@@ -36,6 +37,7 @@ def command_ladder(
     return Ladder(
         make(trial.model, None, True), trial.model, trial.train.optim, trial.runtime_spec(), images, labels,
         seed=trial.seed, steps=STEPS, batch=trial.train.batch, make=make, routing=range(1, 11),
+        conventions=conventions,
     )  # fmt: skip
 
 

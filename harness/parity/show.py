@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.conventions import accepted
 from harness.parity.check import LEVELS, Check, Report
 from harness.tables import UNKNOWN, print_table
 
@@ -55,7 +56,6 @@ _WORDS = (  # of a check's name, and what it compares
     (r"tie\.predicted", "predictions where all scores are equal"),
 )
 _OPTIMISERS = ("staircase", "epoch", "constant", "exponential")  # `harness.parity.ladder.OPTIMISERS`
-_SINGLE = {"L3": 2e-5, "L4": 1e-3}  # errors below are float32's rounding, where float64 was asked for
 _ENDINGS = ("exception", "process", "time limit")  # names of checks that say how a climb ended early
 
 
@@ -92,22 +92,39 @@ def figure(value: float) -> str:
 def sentence(report: Report) -> str:
     """The failure to look at first: which tensor of the lowest failing level, how far off, where, and what it looks like.
 
-    Then, where the climb did not come to its end, why.
+    Then, where the climb did not come to its end, why. Of what is right with conventions, these.
     """
+    if report.ok:
+        return f"{report.impl} {report.precision}: {report.verdict}: {'; '.join(diagnosis(report))}"
     ending = next((check for check in report.checks if check.name in _ENDINGS), None)
     compared = replace(report, checks=tuple(check for check in report.checks if check is not ending))
     if ending and compared.ok:
         return f"{report.impl} {report.precision}: {ending.level} {ending.note}"
     check = telling(compared)
     text = f"{report.impl} {report.precision}: {check.level} {_deviation(check)}"
-    if report.suspects:
-        text += f"; looks like {' or '.join(report.suspects)}"
-    elif report.precision == "fp64" and _is_single(compared):
+    text += "".join(f"; {phrase}" for phrase in diagnosis(report))
+    if not report.suspects and report.failed_level != "L1" and compared.is_rounding:
         text += "; as large as the rounding of float32: does it compute in float64 throughout?"
     failing = sum(not each.ok for each in compared.checks if each.level == check.level)
     if failing > 1:
         text += f" ({failing} checks of {check.level} fail)"
     return f"{text}; then {ending.level} {ending.note}" if ending else text
+
+
+def diagnosis(report: Report) -> list[str]:
+    """What it looks like: the faults, apart from these the conventions and how they are accepted, and what remains."""
+    says = list[str]()
+    if len(report.suspects) > 1:
+        numbered = ", ".join(f"({number}) {fault}" for number, fault in enumerate(report.suspects, start=1))
+        says.append(f"looks like {numbered}")
+    elif report.suspects:
+        says.append(f"looks like {report.suspects[0]}")
+    if report.conventions:
+        said = " and ".join(accepted(report.conventions).said())
+        says.append(f"{said} (accepted with {' '.join(f'--accept {each}' for each in report.conventions)})")
+    if report.unexplained and (report.suspects or report.conventions):
+        says.append(f"not explained: {', '.join(report.unexplained)}")
+    return says
 
 
 def telling(report: Report) -> Check:
@@ -154,12 +171,6 @@ def _value(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.6g}"
 
 
-def _is_single(report: Report) -> bool:
-    """Whether values, and not what L1 says in words, are off by as much as float32's rounding, and by no more."""
-    rounded = [check for check in report.checks if check.level in _SINGLE]
-    return report.failed_level != "L1" and all(check.rel_err < _SINGLE[check.level] for check in rounded)
-
-
 def table(reports: Sequence[Report], level: str) -> Table:
     """A line for each level up to `level`: its worst check, the one nearest to its tolerance or farthest beyond."""
     made = Table(box=None, pad_edge=False, header_style="bold")
@@ -185,9 +196,15 @@ def table(reports: Sequence[Report], level: str) -> Table:
             error = figure(check.rel_err) if math.isfinite(check.rel_err) else UNKNOWN
             # the tolerance of what was never compared says nothing
             tolerance = figure(check.tolerance) if math.isfinite(check.rel_err) else UNKNOWN
-            state = Text("ok", "green") if check.ok else Text("FAILED", "bold red")
+            state = _state(report, check)
             made.add_row(*head, str(count), Text(check.name), error, tolerance, state)
     return made
+
+
+def _state(report: Report, check: Check) -> Text:
+    if not check.ok:
+        return Text("FAILED", "bold red")
+    return Text("ok with conventions", "yellow") if report.ok and report.conventions else Text("ok", "green")
 
 
 def show(console: Console, reports: Sequence[Report], logs: Sequence[Path], level: str) -> None:
@@ -203,9 +220,13 @@ def show(console: Console, reports: Sequence[Report], logs: Sequence[Path], leve
     for report, log in zip(reports, logs, strict=True):
         if not report.ok:
             lines += [Text(sentence(report), "red"), Text(f"  log: {log}")]
+        elif report.conventions:
+            lines.append(Text(sentence(report), "yellow"))
     failed = sum(not report.ok for report in reports)
     count = sum(len(report.checks) for report in reports)
     verdict = f"{failed} of {len(reports)} failed" if failed else f"all ok: {count:,} checks, {len(reports)} reports"
+    own = sum(report.ok and bool(report.conventions) for report in reports)
+    verdict += f", {own} right with conventions" if own else ""
     lines.append(Text(f"Parity: {verdict}.", "bold red" if failed else "bold green"))
     console.print()
     for line in lines:

@@ -19,6 +19,7 @@ from harness.served import serve
 from harness.worker import explain
 
 if TYPE_CHECKING:
+    from harness.conventions import Conventions
     from harness.parity import Ladder
     from harness.spec import Impl
 
@@ -33,6 +34,7 @@ def main() -> NoReturn:
 def _climb(job: dict[str, Any], emit: Emit) -> None:
     from harness import data, registry
     from harness.config import Trial
+    from harness.conventions import accepted
     from harness.data import Split
     from harness.ordinary.images import fitted
     from harness.parity import Check
@@ -43,15 +45,20 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
     train = Split(*fitted(found.images, found.labels, trial.model))
     implementation = registry.load(registry.resolve(trial.impl), adapter=True)
     calls = Calls(emit)
-    ladder: Ladder | None = None
-    raised: list[Check] = []
-    try:
-        ladder = calls.ladder = command_ladder(
+
+    def ladder_with(conventions: Conventions) -> Ladder:
+        return command_ladder(
             trial,
             functools.partial(calls.call, "__init__", implementation),
             train,
             lambda impl: cast("Impl", Watched(impl, calls)),
+            conventions,
         )
+
+    ladder: Ladder | None = None
+    raised: list[Check] = []
+    try:
+        ladder = calls.ladder = ladder_with(accepted(job["accept"]))
         ladder.climb(job["level"])
     except (Exception, SystemExit) as error:
         traceback.print_exc()
@@ -61,19 +68,33 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
     emit({"kind": "report", "checks": checks, "skipped": ladder.skipped if ladder else {},
           "images": len(ladder.at.shown_indices) if ladder else 0, "suspects_follow": failed})  # fmt: skip
     if ladder is not None and failed:
-        emit({"kind": "suspects", "suspects": _suspects(ladder)})
+        emit({"kind": "suspects", **_diagnosis(ladder, job["level"], ladder_with)})
 
 
-def _suspects(ladder: Ladder) -> list[str]:
-    """What the failure looks like; nothing, and the reason in the log, where that cannot be found out."""
+def _diagnosis(ladder: Ladder, level: str, ladder_with: Callable[[Conventions], Ladder]) -> dict[str, Any]:
+    """What the failure looks like; nothing, and the reason in the log, where that cannot be found out.
+
+    Where it is nothing but conventions, `checks` are those of a second climb, with the specification computing by them.
+    """
     try:
-        from harness.parity.diagnose import suspects
+        from harness.parity.diagnose import diagnose
 
-        return list(map(str, suspects(ladder)))
+        found = diagnose(ladder)
+        said: dict[str, Any] = {
+            "suspects": list(found.suspects),
+            "conventions": list(found.conventions.named()),
+            "unexplained": list(found.unexplained),
+            "checks": [],
+        }
+        if found.is_right and found.conventions != ladder.conventions:
+            again = ladder_with(found.conventions)
+            again.climb(level)
+            said["checks"] = [asdict(check) for check in again.checks]
+        return said
     except (Exception, SystemExit):
         print("No diagnosis of the failure:", file=sys.stderr)
         traceback.print_exc()
-        return []
+        return {"suspects": [], "conventions": [], "unexplained": [], "checks": []}
 
 
 class Calls:

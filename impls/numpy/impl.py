@@ -14,6 +14,7 @@ from harness.spec import (
     ADAM_BETA1,
     ADAM_BETA2,
     ADAM_EPSILON,
+    Conventions,
     EpochPlan,
     EvalTotals,
     Loss,
@@ -86,15 +87,24 @@ class NumpyCapsNet:
     """See `harness.spec.Impl`. Nothing is compiled, and threads are those of NumPy's BLAS.
 
     Images are shifted in NumPy, and every batch goes to the device as it is used. `operands`, by default the runtime's
-    precision, is that of the operands alone: bf16 in float64 is bf16 without any other rounding. `scores` (N, J) are those
-    that decided what was predicted in the last `train` or `evaluate`, each before its step: they tell how near it was.
+    precision, is that of the operands alone: bf16 in float64 is bf16 without any other rounding. `conventions` are a
+    CapsNet's; a CNN has none. `scores` (N, J) are those that decided what was predicted in the last `train` or `evaluate`,
+    each before its step: they tell how near it was.
     """
 
     scores: Float[np.ndarray, "N J"]
 
-    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime, operands: str | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        optim: OptimSpec,
+        runtime: Runtime,
+        operands: str | None = None,
+        conventions: Conventions | None = None,
+    ) -> None:
         self.model, self.optim, self.device = model, optim, runtime.device
         self.net = ARCHITECTURES[model.kind]
+        self._conventions = {} if model.kind == "cnn" else {"conventions": conventions or Conventions()}
         self._digits = DIGITS.get(operands or runtime.precision)
         self.xp = namespace(runtime.device)
         self.dtype = self.xp.float64 if runtime.precision == "fp64" else self.xp.float32
@@ -137,7 +147,7 @@ class NumpyCapsNet:
         digits = self.xp.reshape(self.xp.asarray(images), (-1, self.model.overlaid, *self.model.image))
         pixels = self.xp.astype(digits, self.dtype) / 255
         masks = [self.xp.astype(self.xp.asarray(mask), self.dtype) for mask in kept]
-        return self.net.forward(self.model, self._operands(), pixels, self._operand, *masks)
+        return self.net.forward(self.model, self._operands(), pixels, self._operand, *masks, **self._conventions)
 
     def _predicted(self, acts: Any) -> Int[Array, "B K"]:
         """The longest capsules, or the most probable classes."""

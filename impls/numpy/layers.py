@@ -15,9 +15,11 @@ from typing import Any
 from array_api_compat import array_namespace, device
 from jaxtyping import Bool, Float, Int
 
-from harness.spec import SQUASH_EPSILON
+from harness.spec import SQUASH_EPSILON, Epsilon
+from impls.numpy.conventions import length, squash_scale
 
 Array = Any  # of any library that follows the standard
+SPECIFIED = Epsilon()
 
 
 def rounded(x: Array, digits: int) -> Array:
@@ -96,27 +98,45 @@ def sigmoid(x: Array) -> Array:
     return 0.5 * (1 + array_namespace(x).tanh(0.5 * x))  # the exponential form overflows at large negative x
 
 
-def squash(s: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+def squash(s: Float[Array, "*n d"], epsilon: Epsilon = SPECIFIED) -> Float[Array, "*n d"]:
     """Eq. 1: |s|^2 / (1 + |s|^2) * s / |s|, with |s| = sqrt(s.s + epsilon). Finite wherever s.s is."""
     xp = array_namespace(s)
+    if epsilon != SPECIFIED:
+        return s * squash_scale(xp.sum(s * s, axis=-1, keepdims=True), epsilon)[0]
     square = xp.sum(s * s, axis=-1, keepdims=True)
     return s * (square / (1 + square) / xp.sqrt(square + SQUASH_EPSILON))
 
 
-def squash_vjp(s: Float[Array, "*n d"], grad: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+def squash_vjp(
+    s: Float[Array, "*n d"], grad: Float[Array, "*n d"], epsilon: Epsilon = SPECIFIED
+) -> Float[Array, "*n d"]:
     """squash(s) = s f(n) with n = s.s, so its gradient is f(n) g + 2 f'(n) (s.g) s."""
     xp = array_namespace(s)
     square = xp.sum(s * s, axis=-1, keepdims=True)
-    root = xp.sqrt(square + SQUASH_EPSILON)
-    scale = square / (1 + square) / root
-    slope = 1 / (1 + square) / (1 + square) / root - 0.5 * scale / root / root  # no power of n: it could overflow
+    if epsilon == SPECIFIED:
+        root = xp.sqrt(square + SQUASH_EPSILON)
+        scale = square / (1 + square) / root
+        slope = 1 / (1 + square) / (1 + square) / root - 0.5 * scale / root / root  # no power of n: it could overflow
+    else:
+        scale, slope = squash_scale(square, epsilon)
     return scale * grad + 2 * slope * xp.sum(s * grad, axis=-1, keepdims=True) * s
 
 
-def lengths(v: Float[Array, "*n e"]) -> Float[Array, "*n"]:
+def lengths(v: Float[Array, "*n e"], epsilon: Epsilon = SPECIFIED) -> Float[Array, "*n"]:
     """Capsule lengths |v| = sqrt(v.v + epsilon): the probability that the entity is there (section 2)."""
     xp = array_namespace(v)
+    if epsilon != SPECIFIED:
+        return length(xp.sum(v * v, axis=-1), epsilon)[0]
     return xp.sqrt(xp.sum(v * v, axis=-1) + SQUASH_EPSILON)
+
+
+def lengths_vjp(
+    v: Float[Array, "*n e"], grad: Float[Array, "*n"], epsilon: Epsilon = SPECIFIED
+) -> Float[Array, "*n e"]:
+    """A length's slope is v / |v|."""
+    if epsilon != SPECIFIED:
+        return (grad * length(array_namespace(v).sum(v * v, axis=-1), epsilon)[1])[..., None] * v
+    return (grad / lengths(v))[..., None] * v
 
 
 def _taps(x: Float[Array, "B y x c"], kernel: int, stride: int) -> list[tuple[slice, slice]]:
@@ -211,7 +231,12 @@ def _agreement(u_hat: Float[Array, "B J I e"], v: Float[Array, "B J e"]) -> Floa
     return (u_hat @ v[..., None])[..., 0]
 
 
-def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None) -> Routing:
+def route(
+    u_hat: Float[Array, "B J I e"],
+    iterations: int,
+    bias: Float[Array, "J e"] | None = None,
+    epsilon: Epsilon = SPECIFIED,
+) -> Routing:
     """Procedure 1: `iterations` softmaxes and squashes; the logits start at zero, the agreement u_hat . v is added.
 
     `bias`, of profile `official`, is added to s_j in every iteration.
@@ -223,14 +248,14 @@ def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J
         s = _weighted_votes(coupling, u_hat)  # Eq. 2
         if bias is not None:
             s = s + bias
-        v = squash(s)
+        v = squash(s, epsilon)
         history.append((coupling, s, v))
         logits = logits + _agreement(u_hat, v)
     return history
 
 
 def route_vjp(
-    u_hat: Float[Array, "B J I e"], history: Routing, grad: Float[Array, "B J e"]
+    u_hat: Float[Array, "B J I e"], history: Routing, grad: Float[Array, "B J e"], epsilon: Epsilon = SPECIFIED
 ) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"]]:
     """Gradients for the votes and for the bias, whether there is one or not.
 
@@ -241,7 +266,7 @@ def route_vjp(
     grad_logits = xp.zeros_like(u_hat[..., 0])
     for k in reversed(range(len(history))):
         coupling, s, _ = history[k]
-        grad_s = squash_vjp(s, grad)
+        grad_s = squash_vjp(s, grad, epsilon)
         grad_bias += xp.sum(grad_s, axis=0)
         grad_u_hat += coupling[..., None] * grad_s[:, :, None, :]
         grad_logits += softmax_vjp(coupling, _agreement(u_hat, grad_s))

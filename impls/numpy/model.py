@@ -11,9 +11,20 @@ from dataclasses import dataclass
 from array_api_compat import array_namespace
 from jaxtyping import Float, Int
 
-from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, Loss, ModelSpec, Weights
+from harness.spec import (
+    MARGIN_LAMBDA,
+    MARGIN_MINUS,
+    MARGIN_PLUS,
+    RECONSTRUCTION_WEIGHT,
+    Conventions,
+    Loss,
+    ModelSpec,
+    Weights,
+)
 from impls.numpy import layers as F
 from impls.numpy.layers import Array, exact, one_hot
+
+SPECIFIED = Conventions()
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,7 @@ class Activations:
     u_hat: Float[Array, "B J I e"]
     routing: F.Routing
     operand: Callable[[Array], Array]
+    conventions: Conventions
 
     @property
     def v(self) -> Float[Array, "B J e"]:
@@ -35,7 +47,11 @@ class Activations:
 
 
 def forward(
-    model: ModelSpec, w: Weights, digits: Float[Array, "B K y x c"], operand: Callable[[Array], Array] = exact
+    model: ModelSpec,
+    w: Weights,
+    digits: Float[Array, "B K y x c"],
+    operand: Callable[[Array], Array] = exact,
+    conventions: Conventions = SPECIFIED,
 ) -> Activations:
     """Pixels in 0..1, overlaid where there are several digits, to output capsules.
 
@@ -49,10 +65,11 @@ def forward(
     grid = F.convolution(operand(conv1), w["primary.w"], 2) * model.primary_scale + w["primary.b"]
     # channel = type * dim + d, so capsule i = (row * width + column) * types + type
     primary = xp.reshape(grid, (-1, model.primary_capsules, model.primary_dim))
-    u = F.squash(primary)
+    u = F.squash(primary, conventions.squash_epsilon)
     u_hat = F.votes(operand(u), w["digit.w"])
     bias = w["digit.b"] if model.digit_bias else None
-    return Activations(digits, images, conv1, primary, u, u_hat, F.route(u_hat, model.routing, bias), operand)
+    routing = F.route(u_hat, model.routing, bias, conventions.squash_epsilon)
+    return Activations(digits, images, conv1, primary, u, u_hat, routing, operand, conventions)
 
 
 def decode(
@@ -71,7 +88,7 @@ def decode(
 
 def scores(model: ModelSpec, acts: Activations) -> Float[Array, "B J"]:
     """The lengths of the output capsules: the probabilities of the classes (section 2)."""
-    return F.lengths(acts.v)
+    return F.lengths(acts.v, acts.conventions.length_epsilon)
 
 
 def outputs(model: ModelSpec, w: Weights, acts: Activations) -> tuple[Array | None, ...]:
@@ -103,7 +120,7 @@ def mean_losses(
 ) -> Float[Array, "3"]:
     """Total, margin and reconstruction, means over the images; the decoder sees the capsules of the classes `mask`."""
     xp = array_namespace(acts.v)
-    margin = model.margin_scale * xp.mean(margin_loss(F.lengths(acts.v), F.present(labels, acts.v)))
+    margin = model.margin_scale * xp.mean(margin_loss(scores(model, acts), F.present(labels, acts.v)))
     reconstruction = xp.zeros_like(margin)
     if model.decoder:
         _, pixels = decode(w, acts.v, one_hot(mask, acts.v), acts.operand)
@@ -119,13 +136,13 @@ def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "
 
 def backward(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"]) -> Weights:
     """The gradient of the mean training loss (decoder masked by the labels) for every weight."""
-    xp, operand = array_namespace(acts.v), acts.operand
+    xp, operand, epsilon = array_namespace(acts.v), acts.operand, acts.conventions.squash_epsilon
     count = acts.v.shape[0]
     grads: Weights = {}
-    present, length = F.present(labels, acts.v), F.lengths(acts.v)
+    present, length = F.present(labels, acts.v), scores(model, acts)
     missed, imagined = F.relu(MARGIN_PLUS - length), F.relu(length - MARGIN_MINUS)
     grad_length = model.margin_scale / count * 2 * (MARGIN_LAMBDA * (1 - present) * imagined - present * missed)
-    grad_v = (grad_length / length)[..., None] * acts.v
+    grad_v = F.lengths_vjp(acts.v, grad_length, acts.conventions.length_epsilon)
     if model.decoder:
         mask = one_hot(labels, acts.v)
         inputs, pixels = decode(w, acts.v, mask, operand)
@@ -137,11 +154,11 @@ def backward(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array,
             if layer != "dec1":
                 grad = F.relu_vjp(x, grad)
         grad_v = grad_v + xp.sum(xp.reshape(grad, (*mask.shape, -1)) * mask[..., None], axis=1)
-    grad_u_hat, grad_bias = F.route_vjp(acts.u_hat, acts.routing, grad_v)
+    grad_u_hat, grad_bias = F.route_vjp(acts.u_hat, acts.routing, grad_v, epsilon)
     if model.digit_bias:
         grads["digit.b"] = grad_bias
     grad_u, grads["digit.w"] = F.votes_vjp(operand(acts.u), w["digit.w"], operand(grad_u_hat))
-    grad_grid = xp.reshape(F.squash_vjp(acts.primary, grad_u), (count, *model.primary_grid, -1))
+    grad_grid = xp.reshape(F.squash_vjp(acts.primary, grad_u, epsilon), (count, *model.primary_grid, -1))
     grads["primary.b"] = xp.sum(grad_grid, axis=(0, 1, 2))
     grad_conv1, grads["primary.w"] = F.convolution_vjp(
         operand(acts.conv1), w["primary.w"], 2, operand(model.primary_scale * grad_grid)
