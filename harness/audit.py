@@ -22,6 +22,7 @@ from harness import data
 from harness.audit_checks import Segment, State, classified, derived, part_of, repeated, specification, together
 from harness.config import Trial
 from harness.data import Dataset
+from harness.parity.measure import apart, moments_apart
 from harness.progress import Ledger
 from harness.spec import EpochPlan, EvalTotals, Impl, Moments, TrainTotals, Weights
 from harness.timing import Sample, Stopwatch, peak_rss_bytes
@@ -89,10 +90,22 @@ class Audit:
         self.ledger = replace(self.ledger, trained_s=self.ledger.trained_s + sample.seconds)
         return sample, together(totals)
 
-    def settle(self, epoch: int, weights: Weights, moments: Moments) -> None:
-        """Judges the epoch that has ended with `weights` and `moments`; they are loaded again where it has used others."""
+    def ended(self) -> State | None:
+        """The state in which training has left the implementation, before anything is evaluated."""
         if not self._trial.parity.audit:
+            return None
+        with self._timed():
+            return self._impl.dump(), self._impl.dump_moments()
+
+    def settle(self, epoch: int, weights: Weights, moments: Moments, ended: State | None) -> None:
+        """Judges the epoch that has ended with `weights` and `moments`; they are loaded again where it has used others.
+
+        `ended` is the state before its validation, which must not change it.
+        """
+        if not self._trial.parity.audit or ended is None:
             return
+        if apart(ended[0], weights) or moments_apart(ended[1], moments):
+            self._fail(f"the evaluation after epoch {epoch} has changed weights or moments")
         steps = epoch * -(-len(self._dataset.train) // self._trial.train.batch)
         if moments.step != steps:
             self._fail(f"epoch {epoch} ends at step {moments.step} of Adam, its plan at step {steps}")

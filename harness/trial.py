@@ -186,12 +186,13 @@ def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> dict[str, Any]:
 
     Or what it said of the same before.
     """
-    event = cached.known(trial, dataset.sha256)
+    place = cached.place(trial, dataset.sha256)
+    event = cached.known(place)
     if event is None:
         ladder = gate_ladder(trial, impl, dataset.train)
         ladder.climb(trial.parity.level)
         event = _parity_event(ladder.report(trial.impl))
-        cached.keep(trial, dataset.sha256, event)
+        cached.keep(place, event)
     return event
 
 
@@ -219,13 +220,14 @@ def _train_epoch(
     if not math.isfinite(totals.loss.total):
         raise Diverged(f"the training loss of epoch {epoch} is {totals.loss.total}; lower train.lr ({train.lr:g})")
     val_err_pct = val_loss = None
+    ended = audit.ended()
     with phases("eval_s"):
         if len(dataset.validation.labels):
             validation = _evaluate(impl, dataset.validation, batch)
             val_err_pct, val_loss = _error_pct(validation, dataset.validation.labels), validation.loss.total
     weights, moments = impl.dump(), impl.dump_moments()
     _require_usable(trial, epoch, flat(weights, moments))
-    audit.settle(epoch, weights, moments)
+    audit.settle(epoch, weights, moments, ended)
     progress = replace(progress.after(epoch, weights, val_err_pct, val_loss), audit=audit.ledger)
     test_err_pct = None
     if train.stop.images == "test":  # of the data set trained on: section 5.2 stops on expanded MNIST, tests on affNIST

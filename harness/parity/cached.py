@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import site
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -23,25 +24,26 @@ FOLDER = "CAPSBENCH_GATE_CACHE"
 _DECISIVE = ("impl", "model", "runtime", "parity", "cpus", "gpus")  # of a trial, beside its batch and its optimiser
 
 
-def known(trial: Trial, data_sha256: str) -> dict[str, Any] | None:
+def known(path: Path | None) -> dict[str, Any] | None:
     """The "parity" event of an earlier gate that passed, of the same everything; None if there is none."""
     with suppress(OSError, ValueError):
-        if path := _path(trial, data_sha256):
+        if path is not None:
             event = json.loads(path.read_text())
             if isinstance(event, dict) and cast("dict[str, Any]", event).get("ok") is True:
                 return {**event, "cached": True}
     return None
 
 
-def keep(trial: Trial, data_sha256: str, event: dict[str, Any]) -> None:
+def keep(path: Path | None, event: dict[str, Any]) -> None:
     """Keeps a verdict, if it is a good one: what failed is looked at again."""
     with suppress(OSError):
-        if event["ok"] and (path := _path(trial, data_sha256)):
+        if path is not None and event["ok"]:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps(event))
 
 
-def _path(trial: Trial, data_sha256: str) -> Path | None:
+def place(trial: Trial, data_sha256: str) -> Path | None:
+    """Where the verdict on this trial is kept, by all that it depends on; None where none is to be."""
     chosen = os.environ.get(FOLDER)
     if chosen == "off":
         return None
@@ -61,12 +63,8 @@ def _path(trial: Trial, data_sha256: str) -> Path | None:
 
 def _loaded() -> str:
     """SHA-256 over the sources of all modules in this process that are not installed: an implementation's own helpers too."""
-    installed = tuple({str(Path(prefix).resolve()) + os.sep for prefix in (sys.prefix, sys.base_prefix)})
-    files = {
-        str(Path(file).resolve())
-        for module in list(sys.modules.values())
-        if (file := getattr(module, "__file__", None))
-    }
+    installed = tuple({prefix + os.sep for prefix in (sys.prefix, sys.base_prefix, *site.getsitepackages())})
+    files = {file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
     sha = hashlib.sha256()
     for file in sorted(file for file in files if not file.startswith(installed) and Path(file).is_file()):
         sha.update(Path(file).read_bytes())

@@ -187,14 +187,9 @@ def _relative(found: object, expected: object) -> float:
         return 0.0  # losses say it, without near ties
     if not (isinstance(found, Moved) and isinstance(expected, Moved)):
         return relative(found, expected)
-    a, b = _departure(found), _departure(expected)
-    if a is None or b is None:
-        return 0.0 if a is b else math.inf
-    return relative(a, b) * (float(np.abs(b[np.isfinite(b)]).max(initial=0)) or 1.0)
-
-
-def _departure(moved: Moved) -> np.ndarray | None:
-    """From Adam's rule, relative to the rule's largest."""
-    if moved.unrounded is None:
-        return None
-    return (moved.unrounded - moved.rule) / (float(np.abs(moved.rule).max()) or 1.0)
+    if found.found is None or expected.found is None or found.found.shape != expected.found.shape:
+        return 0.0 if found.found is expected.found else math.inf
+    scale, own = (float(np.abs(each.rule).max()) or 1.0 for each in (found, expected))
+    apart = np.abs((found.found - found.rule) / scale - (expected.found - expected.rule) / own)
+    left = np.maximum(apart - found.rounding / scale, 0.0)  # a number of its precision cannot be nearer
+    return float(left.max(initial=0)) if np.isfinite(left).all() else math.inf

@@ -14,8 +14,19 @@ from harness import registry
 from harness.parity.check import LEVELS, Check, Report, compare
 from harness.parity.inputs import staged
 from harness.parity.judge import judged
-from harness.parity.measure import Measure, Value, capsules, first_step, one_batch, routed, single_steps, trajectory
-from harness.parity.probe import probes
+from harness.parity.measure import (
+    Measure,
+    Value,
+    apart,
+    capsules,
+    first_step,
+    moments_apart,
+    one_batch,
+    routed,
+    single_steps,
+    trajectory,
+)  # fmt: skip
+from harness.parity.probe import probe_moments, probes
 from harness.parity.relations import TINY, blocks, evaluation, kept, whole_batch
 from harness.parity.setting import Setting
 from harness.parity.tolerances import bound
@@ -49,6 +60,9 @@ _OF_RELUS = ("grad", "moment")
 _NEXT_TO_ZERO = 5e-6  # of a layer's root mean square: about what float32 makes of it
 
 
+_AMID = (20, 60, 150, 400)  # completed steps: everyone's first are alike, and so are their last
+
+
 class Ladder:
     """One implementation's climb. `level` is the one being climbed, `checks` all that has been compared so far."""
 
@@ -65,7 +79,7 @@ class Ladder:
         steps: int = 10,
         batch: int | None = None,
         is_staged: bool = False,
-        first_step: int = 0,
+        first_step: int = 49,
         make: Make | None = None,
         routing: Sequence[int] = (),
         conventions: Conventions | None = None,
@@ -73,10 +87,11 @@ class Ladder:
         """`images` uint8 (N, H, W, C) and `labels` (N,) are the trial's own; drawn ones are added (`harness.parity.inputs`).
 
         Where the model's images show several digits, single ones, which are overlaid here.
-        `batch` (default: N) is what is compiled for. With `is_staged`, `impl` is compiled for it already and has staged what
-        `inputs.staged` makes of the images, else the ladder stages and compiles. Numbers of iterations in `routing` other
-        than the model's own, other optimisers, and eager mode are checked on implementations from `make`. `impl` is left with
-        other weights than it had. The trajectory goes on after `first_step` completed steps. The specification computes with
+        `batch` (default: N) is what is compiled for. With `is_staged`, `impl` is compiled for it already, has staged what
+        `inputs.staged` makes of the images, and is compared in brief; else the ladder stages and compiles. On
+        implementations from `make`, numbers of iterations in `routing` other than the model's own are checked, other
+        optimisers, and eager mode. `impl` is left with other weights than it had. The trajectory goes on after `first_step`
+        completed steps. The specification computes with
         `conventions`.
         """
         self.conventions = conventions or Conventions()
@@ -84,7 +99,7 @@ class Ladder:
         batch = batch or len(labels)
         all_images, all_labels = staged(model, images, labels)
         all_images.flags.writeable = all_labels.flags.writeable = False
-        self.at = Setting(model, optim, all_images, all_labels, {}, steps, batch, first_step)
+        self.at = Setting(model, optim, all_images, all_labels, {}, steps, batch, first_step, brief=is_staged)
         self.at.probes.update(probes(model, seed, self.at.shown))
         self._is_prepared = is_staged
         self._make, self._routing = make, sorted({*routing} - {model.routing}) if make else []
@@ -240,16 +255,26 @@ class Ladder:
                 each.compile(self.at.batch)
         else:
             self._prepare(self.impl, self.at, self._specifications)
+            yield from self._compiled()
         yield from self._compared(single_steps)
         if not self._make:
             return
         # what an optimiser does to a step depends neither on how large a batch is nor on rounding; eager is sooner done
         if self.precision == "fp64":
             at = replace(self.at, batch=self.at.images_a_step)
-            for name, optim in OPTIMISERS.items():
-                yield from self._of_others(single_steps, replace(at, optim=optim), False, f"{name}.")
+            for number, (name, optim) in enumerate(OPTIMISERS.items()):
+                others = replace(at, optim=optim, first_step=_AMID[number])
+                yield from self._of_others(single_steps, others, False, f"{name}.")
             if self.compiles:
                 yield from self._of_others(first_step, at, False, "eager.")
+
+    def _compiled(self) -> Iterator[Check]:
+        """Whether compiling has left weights and moments as they were."""
+        tolerance = bound("exact", self.precision)
+        weights = apart(self.at.probe, self.impl.dump())
+        yield compare("L5", "compiled.weights", weights, 0.0, tolerance)
+        moments = moments_apart(probe_moments(self.at.probe, 5), self.impl.dump_moments())
+        yield compare("L5", "compiled.moments", moments, 0.0, tolerance)
 
     def _of_others(self, measure: Measure, at: Setting, compile: bool, prefix: str) -> Iterator[Check]:
         """Of a fresh implementation, as `at` says."""
@@ -269,10 +294,13 @@ class Ladder:
             yield from blocks(impl, at, self.precision)
 
     def _prepare(self, impl: Impl, at: Setting, specifications: Sequence[Impl] = ()) -> None:
-        """Everyone ready to train. What `impl` was given to stage is not there any more afterwards."""
+        """Everyone ready to train. What `impl` was given to stage is not there any more afterwards.
+
+        Nor may it miss it, or have another state than before it was compiled: see `_compiled`.
+        """
         images, labels = at.images.copy(), at.labels.copy()
         for each, staging in ((impl, (images, labels)), *((each, (at.images, at.labels)) for each in specifications)):
-            each.load(at.probe)
+            each.load(at.probe, probe_moments(at.probe, 5))
             each.stage(*staging)
             each.compile(at.batch)
         images[...] = 0

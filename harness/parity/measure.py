@@ -99,8 +99,8 @@ def routed(impl: Impl, at: Setting) -> Values:
 def one_batch(impl: Impl, at: Setting) -> Values:
     """L3: outputs and each term of the loss. L4: the gradient of every weight, by name. At every probe."""
     for probe, weights in at.probes.items():
-        if at.is_large and probe == "even":
-            continue  # of which an evaluation is
+        if at.brief and probe in ("even", "short"):
+            continue
         mark = "" if weights is at.probe else f"@{probe}"
         images, labels = at.compared(probe)
         impl.load(weights)
@@ -114,14 +114,16 @@ def one_batch(impl: Impl, at: Setting) -> Values:
 def starts(at: Setting) -> list[tuple[int, Weights, Moments | None]]:
     """Of L5: the number of the step, and the weights and the moments before it.
 
-    Beside `STEPS`, the step at which the learning rate has come down to its floor. Biases behind the convolutions are zero
-    before the first: in float32, what a weight near one moves by is little but rounding; what a zero moves by is exact.
+    Beside `STEPS`, one amid training, and the step at which the learning rate has come down to its floor. Biases behind the
+    convolutions are zero before the first: in float32, what a weight near one moves by is little but rounding; what a zero
+    moves by is exact.
     """
     from_zero = {name: 0 * w if re.match(r"(digit|dec\d|fc\d)\.b", name) else w for name, w in at.probe.items()}
     begun: list[tuple[int, Weights, Moments | None]] = [(STEPS[0], from_zero, None)]
-    later = [*STEPS[1:], *floor_step(at.optim)]
-    if at.is_large:  # the second and the last will do
-        later = [later[0], later[-1]]
+    amid = max(at.first_step, 1) + 1
+    later = [amid, *(step for step in (*STEPS[1:], *floor_step(at.optim)) if step != amid)]
+    if at.brief:
+        later = [amid, later[-1]]
     for index, step in enumerate(later):
         weights = (at.probes["graded"], at.even, at.probe)[index % 3]
         begun.append((step, weights, probe_moments(weights, step - 1)))
@@ -197,7 +199,8 @@ def trajectory(impl: Impl, at: Setting) -> Values:
         if step == 1:
             yield from _evaluated(impl, at, "stepped", "trajectory")
             impl.load(at.initial, probe_moments(at.initial, at.first_step))
-    yield from _evaluated(impl, at, "trained", "trajectory")
+    if not at.brief:
+        yield from _evaluated(impl, at, "trained", "trajectory")
     impl.load(_undecided(at))
     yield Value("L6", "exact", "tie.predicted", impl.evaluate(at.shown[:1], at.classes[:1]).predicted)
 

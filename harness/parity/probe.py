@@ -15,6 +15,7 @@ from harness.weights import initial_weights
 EXAMPLES = 8  # different images in a step, at most
 _CAPSULES = 1152  # of the paper's model
 _STEEP = 2.0**10  # a power of two changes no digit
+_SHARP = 6.0
 _SHORT = 2.0**-10
 _CLOSE = 2.0e-4  # half of what half precision tells apart, and many times what float32 does
 _FITTED, _ROUNDS = 6, 3  # images and rounds of fitting lengths: routing follows what is fitted
@@ -32,19 +33,21 @@ def probes(model: ModelSpec, seed: int, images: np.ndarray) -> dict[str, Weights
     `decided`: routing decides strongly, and all lengths are near one. `even`: all classes' capsules are about as long, so
     that each image has a winner of its own. `graded`: lengths of the classes from below m- to above m+ (Eq. 4), so that
     every branch of the margin loss is taken; the layers before it multiplied and divided by a thousand, in turns, which
-    leaves the function as it is and makes some gradients a thousand times larger and others a thousand times smaller.
+    leaves the function as it is and makes some gradients a thousand times larger and others a thousand times smaller; the
+    decoder's last layer as if it were trained, with pixels near 0 and near 1.
     `short`: next to nothing in the primary capsules. `initial`: as training starts, with ReLUs whose input is exactly zero.
     Of a CNN, which has no lengths, there are fewer.
     """
     initial = initial_weights(model, seed)
-    decided = probe_weights(model, seed)
+    decided = probe_weights(model, seed, initial)
     if model.kind != "capsnet":
         return {"decided": decided, "graded": _steep(decided), "initial": initial}
     even, graded = _with_lengths(
         model, decided, images[-_FITTED:], np.full(model.classes, 0.5), np.linspace(0.03, 0.97, model.classes)
     )
     short = {name: w * np.float32(_SHORT) if name.startswith("primary") else w for name, w in even.items()}
-    return {"decided": decided, "even": even, "graded": _steep(graded), "short": short, "initial": initial}
+    sharp = {name: w * np.float32(_SHARP) if name == "dec3.w" else w for name, w in graded.items()}
+    return {"decided": decided, "even": even, "graded": _steep(sharp), "short": short, "initial": initial}
 
 
 def close_weights(probes: dict[str, Weights]) -> Weights:
@@ -64,14 +67,14 @@ def close_weights(probes: dict[str, Weights]) -> Weights:
     return {name: np.ascontiguousarray(w) for name, w in weights.items()}
 
 
-def probe_weights(model: ModelSpec, seed: int) -> Weights:
+def probe_weights(model: ModelSpec, seed: int, initial: Weights | None = None) -> Weights:
     """Weights at which faults show: at the initial ones, biases are zero and routing has next to nothing to decide.
 
     Initial weights, every bias drawn; of a CapsNet, DigitCaps ten times as large, so that the coupling coefficients differ.
     With more primary capsules than a 28x28 image has, less: or all lengths come so near to one that rounding picks the longest.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(b"probe")]))
-    weights = initial_weights(model, seed)
+    weights = {name: w.copy() for name, w in (initial or initial_weights(model, seed)).items()}
     if model.kind == "capsnet":
         weights["digit.w"] *= 10 * min(1.0, _CAPSULES / model.primary_capsules)
     for name, w in weights.items():

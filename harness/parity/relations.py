@@ -52,11 +52,11 @@ def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]
     """L6: a step of a whole batch of different images against two of its halves, their images in the opposite order.
 
     Losses and the numbers of right images add up, and so do gradients, which Adam's first moment shows. `checks` of L4 say
-    how well a gradient is known at all. Of a large model, against the same step in the opposite order.
+    how well a gradient is known at all. In brief, against the same step in the opposite order.
     """
     plan = _drawn_plan(at, at.batch, at.batch)
     backwards = np.arange(at.batch)[::-1]
-    cuts = [] if at.is_large or at.batch == 1 else [at.batch // 2]
+    cuts = [] if at.brief or at.batch == 1 else [at.batch // 2]
     parts = [_some(plan, places) for places in np.split(backwards, cuts)]
     runs = [_step(impl, at.even, part) for part in (plan, *parts)]
     (whole, gradient, _), *others = runs

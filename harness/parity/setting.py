@@ -13,9 +13,8 @@ from harness.parity.inputs import chosen, drawn
 from harness.parity.probe import image_count
 from harness.plans import kept_units, overlays
 from harness.spec import EpochPlan, ModelSpec, OptimSpec, Weights
-from harness.weights import parameter_count
 
-_LARGE = 1_000_000  # parameters
+_BATCHES = 8  # of an evaluation of several: an error may show in a later one
 _LITTLE = np.array([(down, right) for down in (1, -1, 2, 0, -2) for right in (-2, 1, 0, 2, -1)], np.int8)
 """Every shift by at most two pixels."""
 
@@ -38,6 +37,7 @@ class Setting:
     steps: int
     batch: int
     first_step: int = 0  # completed ones before the trajectory
+    brief: bool = False  # some of what is compared has to do for all: nobody waits for a gate
     whole: bool = False
     trained_on: list[EpochPlan] = field(default_factory=list[EpochPlan])
 
@@ -60,17 +60,14 @@ class Setting:
 
     def compared(self, probe: str) -> tuple[UInt8[np.ndarray, "B *K H W C"], Int[np.ndarray, " B *K"]]:
         """What is shown at a probe, and its labels: at the initial weights no black image, whose ReLUs see rounding alone."""
-        some = ~self._is_black if probe == "initial" else slice(None)
+        if probe != "initial":
+            return self.shown, self.classes
+        some = np.where(self._is_black, np.argmin(self._is_black), np.arange(len(self._is_black)))
         return self.shown[some], self.classes[some]
 
     @property
     def repeat(self) -> int:
         return self.batch // self.images_a_step if self.whole else 1
-
-    @property
-    def is_large(self) -> bool:
-        """Whether a step takes so long that some of what is compared has to do for all."""
-        return parameter_count(self.model) > _LARGE
 
     @property
     def fills(self) -> bool:
@@ -151,6 +148,6 @@ class Setting:
         count, times = len(self.shown_indices), 1
         count -= count % self.batch == 0  # of which no multiple has an incomplete batch
         if self.whole and of_several:
-            times = self.batch // count + 1
+            times = (1 if self.brief else _BATCHES) * self.batch // count + 1
             times += times * count % self.batch == 0
         return np.concatenate([self.shown[:count]] * times), np.concatenate([self.classes[:count]] * times)

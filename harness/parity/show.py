@@ -20,6 +20,8 @@ _WORDS = (  # of a check's name, and what it compares
     (r"weight\.(.+)", r"weight \1"),
     (r"(loaded|dumped|fresh)\.weights", r"weights as \1"),
     (r"(loaded|dumped|fresh)\.moments", r"Adam's state as \1"),
+    (r"compiled\.weights", "weights after compiling"),
+    (r"compiled\.moments", "Adam's state after compiling"),
     (r"shape\.(.+)", r"output \1"),
     (r"parameters", "number of parameters"),
     (r"squash_zero\.(.+)", r"\1, where all primary capsules are zero"),

@@ -206,7 +206,7 @@ class NumpyCapsNet:
             correct += self.xp.sum(self.xp.astype(F.is_right(self._predicted(acts), labels), self.xp.int64))
             scores.append(to_numpy(self.net.scores(self.model, acts)))
             self._step(self.net.backward(self.model, self._operands(), acts, labels))
-        self.scores = np.concatenate(scores)
+        self.scores = np.concatenate([np.zeros((0, self.model.classes)), *scores])
         count = len(plan.order)
         return TrainTotals(count, Loss(*(to_numpy(total) / count).tolist()), int(correct))
 
@@ -227,7 +227,7 @@ class NumpyCapsNet:
             scores.append(to_numpy(self.net.scores(self.model, acts)))
             by_label = self.model.evaluation_mask == "label"
             total += self._sums(acts, classes, classes if by_label else predicted[-1])
-        self.scores = np.concatenate(scores)
+        self.scores = np.concatenate([np.zeros((0, self.model.classes)), *scores])
         found = to_numpy(self.xp.concat(predicted)).reshape(-1, *self.model.several)
         return EvalTotals(Loss(*(to_numpy(total) / len(labels)).tolist()), found)
 
