@@ -50,11 +50,17 @@ def climbed(
 @pytest.mark.parametrize("fault", COMPARABLE, ids=lambda fault: fault.name)
 def test_a_fault_is_named(fault: Fault) -> None:
     level = "L6" if fault.level in ("L5", "L6") else "L4"
-    assert suspects(climbed(fault.edits, *setting(fault), level)) == (fault.says,)
+    (said,) = suspects(climbed(fault.edits, *setting(fault), level))
+    assert fault.says in said.split(" or ")
+    assert fault.name in ALIKE or said == fault.says
+
+
+# In a step by itself they are the same: the rate is that of step 0.
+ALIKE = ("no-decay", "decay-per-epoch")
 
 
 # The backward pass of its output capsules is written by hand, and these edits do not reach it.
-OF_FORWARD_ALONE = ("one-iteration-more", "squash-wrong-axis", "squash-to-unit-length")
+OF_FORWARD_ALONE = ("one-iteration-more", "squash-wrong-axis", "squash-to-unit-length", "squash-without-epsilon")
 
 
 @pytest.mark.parametrize(
