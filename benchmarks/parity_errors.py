@@ -57,8 +57,10 @@ def measure(name: str, precision: str, full_size: bool) -> None:
         edge = (model.image[0] - 28) // 2
         images = np.pad(digits.images[:count], ((0, 0), (edge, edge), (edge, edge), (0, 0)))
 
-        def make(model: ModelSpec, optim: OptimSpec = optim, runtime: Runtime = runtime) -> object:
-            return implementation(model, optim, runtime.model_copy(update={"compile": False}))
+        def make(
+            model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False, runtime: Runtime = runtime
+        ) -> object:
+            return implementation(model, optim or OptimSpec(), runtime.model_copy(update={"compile": compile}))
 
         impl = implementation(model, optim, runtime)
         ladder = Ladder(impl, model, optim, runtime, images, digits.labels[:count], make=make, routing=routing)

@@ -271,7 +271,7 @@ def test_every_framework_climbs_to_the_top(name: str, precision: str) -> None:
     assert report.level_errors().keys() == {"L1", "L3", "L4", "L5", "L6"}
     assert report.skipped == {"L2": "a CNN has neither capsules nor routing"}
     names = {check.name for check in report.checks}
-    assert {"shape.coupling", "forward.probabilities", "loss.total", "grad.fc1.w", "step3.total"} <= names
+    assert {"shape.coupling", "forward.probabilities", "loss.total", "grad.fc1.w", "epoch.total"} <= names
     assert not {name for name in names if "margin" in name or "reconstruction" in name} - {"shape.reconstruction"}
 
 
