@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,18 @@ _CLOSER = 1e-2  # of its error: how near a layer has to come to the specificatio
 
 def conventions(examined: Examined, expected: Values, images: np.ndarray) -> Conventions:
     """Those that explain a layer which differs; the specification's where none does."""
-    found, own = Conventions(), seen(examined, images)
-    layers = ("capsules", *(f"capsules {number}" for number in range(1, iterations(expected) + 1)))
-    for key, names, options in (
-        ("squash_epsilon", layers, SQUASH_EPSILONS), ("length_epsilon", ("lengths",), LENGTH_EPSILONS),
-    ):  # fmt: skip
-        for layer in (name for name in names if name in own):
-            epsilon = _fitted(examined, layer, expected, images, [each for each in options if each.value])
-            if epsilon is not None:
-                found = replace(found, **{key: epsilon})
-                break
-    return found
+    own, default = seen(examined, images), Conventions()
+    squashes = ("capsules", *(f"capsules {number}" for number in range(1, iterations(expected) + 1)))
+
+    def fitted(layers: Iterable[str], options: Iterable[Epsilon], otherwise: Epsilon) -> Epsilon:
+        numbers = [each for each in options if each.value]
+        found = (_fitted(examined, layer, expected, images, numbers) for layer in layers if layer in own)
+        return next((each for each in found if each is not None), otherwise)
+
+    return Conventions(
+        fitted(squashes, SQUASH_EPSILONS, default.squash_epsilon),
+        fitted(("lengths",), LENGTH_EPSILONS, default.length_epsilon),
+    )
 
 
 def _fitted(

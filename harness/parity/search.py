@@ -127,23 +127,25 @@ class _Search:
         def distance(variant: Variant) -> float:
             return max(
                 self.seen.distance(
-                    made[name][certain[name]],
+                    made[name][certain[name, variant.mask]],
                     net.images_of(
                         variant, self.model,
                         net.decoded(variant, self.seen.weights[name], digits[name], variant.mask, None),
-                    )[certain[name]],
+                    )[certain[name, variant.mask]],
                     "forward", name, "reconstruction",
                 )
                 for name in probes
             )  # fmt: skip
 
-        digits, made, certain = (dict[str, np.ndarray]() for _ in range(3))
+        digits, made, certain = dict[str, np.ndarray](), dict[str, np.ndarray](), dict[tuple[str, str], np.ndarray]()
         for name in list(probes):
             digit, images = self.seen.output(name, "digit"), self.seen.output(name, "reconstruction")
             assert digit is not None
             assert images is not None
-            digits[name], made[name], certain[name] = digit, images, _certain(digit)
-            if not certain[name].any():
+            digits[name], made[name] = digit, images
+            certain[name, "longest"] = certain[name, "none"] = _certain(lengths := np.sqrt((digit * digit).sum(-1)))
+            certain[name, "relative"] = _certain(net.softmax(lengths, 0))
+            if not certain[name, "longest"].any():
                 probes.remove(name)
         if not probes:
             return [start]
@@ -277,7 +279,7 @@ def closest_epsilon(variants: list[Variant]) -> list[Variant]:
     return list(kept.values())
 
 
-def _certain(digit: np.ndarray) -> np.ndarray:
-    """(B,) whether rounding does not decide which capsule is the longest."""
-    lengths = np.sort(np.sqrt((digit * digit).sum(-1)), axis=1)
-    return lengths[:, -1] - lengths[:, -2] > 1e-5 * lengths[:, -1]
+def _certain(lengths: np.ndarray) -> np.ndarray:
+    """(B,) whether rounding does not decide which is the longest."""
+    ordered = np.sort(lengths, axis=1)
+    return ordered[:, -1] - ordered[:, -2] > 1e-5 * ordered[:, -1]

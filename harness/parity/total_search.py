@@ -44,9 +44,11 @@ def of_total(seen: Observed, start: Variant, probes: Sequence[str], margin: Opti
             if is_solved:
                 weights = (missing * weighed).sum(-1) / np.square(weighed).sum(-1)
             apart = (np.abs(missing - weights[..., None] * weighed) / scale).max(-1)
-            for first, second in np.argwhere(apart <= FITS):
+            for first, second in zip(*np.nonzero(apart <= FITS), strict=True):
                 weight = float(weights[first, second])
-                both = _both(start, firsts[first], seconds[second], 0.0 if abs(weight) < _NO_WEIGHT else weight)
+                both = _both(
+                    start, firsts[int(first)], seconds[int(second)], 0.0 if abs(weight) < _NO_WEIGHT else weight
+                )
                 ranked.append((float(apart[first, second]), both))
         if fitting := as_good(ranked):
             return fitting

@@ -159,7 +159,7 @@ def decoded(variant: Variant, w: Weights, v: Array, mask: str, labels: Array | N
         masked = v
     else:
         found = detached(v)
-        lengths = np.sqrt(np.sum(found * found, axis=-1))
+        lengths = length(found, variant.length_epsilon)
         lengths = softmax(lengths, 0) if mask == "relative" else lengths
         classes = labels if mask == "label" else np.argmax(lengths, axis=1)
         masked = v * np.eye(v.shape[1])[classes][..., None]
