@@ -38,7 +38,7 @@ class Habits:
     shared: bool = False
     length_softmax: bool = False
     length_epsilon: float = 1e-9
-    shown: str = "label"  # what the decoder sees in training; "longest", "all"
+    shown: str = "label"  # what the decoder sees in training; "longest", "relative" (to the batch), "all"
     shown_later: str = "longest"  # "all"
     transposed: bool = False  # what the decoder sees
     sigmoid: bool = True
@@ -120,7 +120,8 @@ class Network(nn.Module):
 
     def decode(self, v: Tensor, shown: str, y: Tensor | None) -> Tensor:
         if shown != "all":
-            classes = self.lengths(v).argmax(1) if shown == "longest" else y
+            lengths = self.lengths(v).softmax(0) if shown == "relative" else self.lengths(v)
+            classes = y if shown == "label" else lengths.argmax(1)
             v = v * F.one_hot(classes, v.shape[1]).to(v.dtype)[..., None]
         v = v.transpose(1, 2) if self.habits.transposed else v
         x = self.fc3(F.relu(self.fc2(F.relu(self.fc1(v.flatten(1))))))
@@ -225,3 +226,6 @@ class OnlyEpsilon(adapter(ONLY_EPSILON)): ...
 
 
 class Means(adapter(MEANS)): ...
+
+
+RELATIVE = Habits(squared=False, shown="relative", shown_later="relative", reconstruction="mean")

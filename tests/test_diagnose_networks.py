@@ -19,7 +19,7 @@ from harness.parity.command import _COMPACT
 from harness.parity.diagnose import Diagnosis, diagnose
 from harness.parity.faults import FAULTS
 from harness.request import suite_or_built_in
-from harness.spec import OptimSpec, Runtime
+from harness.spec import Loss, OptimSpec, Runtime
 from tests import networks
 from tests.networks import Habits, adapter
 from tests.run_helpers import capsbench
@@ -43,6 +43,10 @@ DESCRIBED: dict[str, tuple[list[str], list[str]]] = {
     "OnlyEpsilon": ([], ["squash_epsilon=1e-7"]),
     "Means": ([SAYS["margin-mean-over-classes"], SAYS["reconstruction-mean"], *WITHOUT], []),
 }
+BY_NAME = {
+    "Softmaxes": networks.A, "Neighbours": networks.B, "Detached": networks.C, "Shared": networks.D,
+    "Returns": networks.E, "OnlyEpsilon": networks.ONLY_EPSILON, "Means": networks.MEANS,
+}  # fmt: skip
 LIMIT_S = 60.0
 
 
@@ -109,12 +113,51 @@ def found_of(habits: Habits, precision: str, wrap: Any = lambda impl: impl) -> t
 
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_rounding_hides_no_fault(name: str) -> None:
-    habits = {"Softmaxes": networks.A, "Neighbours": networks.B, "Detached": networks.C, "Shared": networks.D,
-              "Returns": networks.E, "OnlyEpsilon": networks.ONLY_EPSILON, "Means": networks.MEANS}[name]  # fmt: skip
-    found, seconds = found_of(habits, "fp32")
+    found, seconds = found_of(BY_NAME[name], "fp32")
     assert (sorted(found.suspects), list(found.conventions.named())) == (sorted(DESCRIBED[name][0]), DESCRIBED[name][1])
     assert found.unexplained == ()
     assert seconds < LIMIT_S
+
+
+def total_alone(impl: Any) -> Any:
+    """What a network tells of its loss, where that is a function of its author's."""
+    both = impl.loss_and_grads
+    impl.loss_and_grads = lambda images, labels: (Loss((found := both(images, labels))[0].total), found[1])
+    return impl
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_losses_are_named_by_their_total(name: str) -> None:
+    found, seconds = found_of(BY_NAME[name], "fp64", total_alone)
+    assert (sorted(found.suspects), list(found.conventions.named())) == (sorted(DESCRIBED[name][0]), DESCRIBED[name][1])
+    assert found.unexplained == ()
+    assert seconds < LIMIT_S
+
+
+@pytest.mark.parametrize("wrap", [total_alone, lambda impl: impl])
+def test_a_mask_of_what_is_longest_in_the_batch_is_named(wrap: Any) -> None:
+    found, _ = found_of(networks.RELATIVE, "fp64", wrap)
+    assert sorted(found.suspects) == sorted(
+        [
+            "a mask by the longest capsule after a softmax over the images of the batch",
+            SAYS["mask-by-longest-in-training"],
+            SAYS["margin-not-squared"],
+            SAYS["reconstruction-mean"],
+        ]
+    )
+    assert not found.unexplained
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [(0.392 * 784 / 14**2, "a reconstruction loss of weight"), (0.0, "a loss without the reconstruction's")],
+)
+def test_another_weight_follows_from_the_total(weight: float, said: str) -> None:
+    """A mean over pixels and a weight cannot be told from a sum and another."""
+    found, _ = found_of(Habits(reconstruction="mean", weight=weight), "fp64", total_alone)
+    assert len(found.suspects) == 1
+    assert found.suspects[0].startswith(said)
+    assert not found.unexplained
 
 
 def test_a_network_that_shows_its_capsules_alone_is_diagnosed_all_the_same() -> None:

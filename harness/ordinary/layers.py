@@ -14,7 +14,11 @@ from harness import registry
 from harness.ordinary.examined import Examined
 from harness.ordinary.found import COUPLING, DIGIT, INPUTS, VOTES, relative
 from harness.parity.tolerances import bound
-from harness.spec import SQUASH_EPSILON, ModelSpec, OptimSpec, Runtime, Weights
+from harness.parity.variant_layers import squash
+from harness.spec import Conventions, Epsilon, ModelSpec, OptimSpec, Runtime, Weights
+
+_LAST = ("lengths", "decoder")
+_EPSILON = Epsilon()
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,10 @@ def replacement(examined: Examined, values: Mapping[str, np.ndarray], batch: int
     return made
 
 
-def specified(model: ModelSpec, weights: Weights, images: np.ndarray) -> Values:
+def specified(model: ModelSpec, weights: Weights, images: np.ndarray, conventions: Conventions | None = None) -> Values:
     """What the specification's layers give, in float64."""
     maker: Any = registry.load(registry.resolve("numpy"))
-    impl = maker(model, OptimSpec(), Runtime(precision="fp64"))
+    impl = maker(model, OptimSpec(), Runtime(precision="fp64"), conventions=conventions)
     impl.load(weights)
     acts, outputs = impl._forward(images), impl.forward(images)
     found: Values = {
@@ -135,7 +139,7 @@ def _inputs(layer: str, expected: Values) -> tuple[str, ...]:
     previous = {"conv1": (), "primary": ("conv1",), "capsules": ("primary",), "votes": ("capsules",)}
     if layer in previous:
         return previous[layer]
-    last = _iterations(expected)
+    last = iterations(expected)
     if kind == "coupling":
         return ("votes", *(f"{what} {each}" for each in range(1, int(number)) for what in ("coupling", "capsules")))
     if kind == "capsules":
@@ -144,19 +148,23 @@ def _inputs(layer: str, expected: Values) -> tuple[str, ...]:
     return (f"capsules {last}",)  # lengths, decoder
 
 
-def _squash(s: np.ndarray) -> np.ndarray:
-    square = np.square(s).sum(-1, keepdims=True)
-    return s * (square / (1 + square) / np.sqrt(square + SQUASH_EPSILON))
+def fed_with(examined: Examined, layer: str, expected: Values) -> Values:
+    """What a layer is fed with; the last ones with the last capsules, however many iterations the model makes."""
+    inputs = _inputs(layer, expected)
+    if layer in _LAST:
+        return {f"capsules {len(examined.match.layers.outputs)}": expected[inputs[-1]]}
+    return {each: expected[each] for each in inputs}
 
 
-def _iterations(expected: Values) -> int:
+def iterations(expected: Values) -> int:
+    """How many iterations of routing there are among the layers."""
     return max((int(each.partition(" ")[2]) for each in expected if " " in each), default=0)
 
 
-def report(examined: Examined, expected: Values, images: np.ndarray) -> Iterator[Row]:
-    """A row for each layer of `expected`, in the order of computation."""
+def report(examined: Examined, expected: Values, images: np.ndarray, epsilon: Epsilon = _EPSILON) -> Iterator[Row]:
+    """A row for each layer of `expected`, in the order of computation; `epsilon` is that of its squash."""
     own = seen(examined, images)
-    observed, wanted = examined.observed, _iterations(expected)
+    observed, wanted = examined.observed, iterations(expected)
     for layer, value in expected.items():
         kind, _, number = layer.partition(" ")
         if number and observed and int(number) > observed:
@@ -168,21 +176,18 @@ def report(examined: Examined, expected: Values, images: np.ndarray) -> Iterator
             continue
         note = ""
         inputs = _inputs(layer, expected)
-        is_last = layer in ("lengths", "decoder")  # fed with the last capsules, however many iterations there are
-        has_all = all(each in expected and (is_last or each in own) for each in inputs)
-        fed_with = {each: expected[each] for each in inputs} if has_all else {}
-        if is_last and has_all:
-            fed_with = {f"capsules {len(examined.match.layers.outputs)}": expected[inputs[-1]]}
-        made = replacement(examined, fed_with, len(images))
+        has_all = all(each in expected and (layer in _LAST or each in own) for each in inputs)
+        given = fed_with(examined, layer, expected) if has_all else {}
+        made = replacement(examined, given, len(images))
         fed = None
         if not inputs:
             fed = relative(own[layer], value)
-        elif has_all and replacement(examined, dict([*fed_with.items()][-1:]), len(images)):
+        elif has_all and replacement(examined, dict([*given.items()][-1:]), len(images)):
             fed = relative(seen(examined, images, made)[layer], value)
         elif kind == "capsules" and number and f"coupling {number}" in own and "votes" in own:
             # a coupling shared by all images cannot be fed: what the specification makes of the model's own instead
             s = np.einsum("bij,bije->bje", own[f"coupling {number}"], own["votes"])
-            fed = relative(own[layer], _squash(s))
+            fed = relative(own[layer], squash(s, "paper", "dimensions", epsilon))
         if layer == "capsules":
             note = {"wrong": "grouped otherwise", "unknown": "order not found"}.get(examined.match.grouping, "")
         if kind == "coupling" and examined.match.layers.couplings[int(number) - 1].shared and int(number) > 1:

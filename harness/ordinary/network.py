@@ -111,6 +111,11 @@ class Network(Protocol):
         """Of a model that `is_compiled`, the loss that it was compiled with, of its outputs and the target of each."""
         ...
 
-    def specified_loss(self, digit: Any, reconstruction: Any | None, images: Any, present: Any) -> list[Any]:
-        """Total, margin and reconstruction (Eq. 4, section 4.1) of digit capsules (B, J, e), pixels (B, P), labels (B, J)."""
+    def specified_loss(
+        self, digit: Any, lengths: Any | None, reconstruction: Any | None, images: Any, present: Any
+    ) -> list[Any]:
+        """Total, margin and reconstruction (Eq. 4, section 4.1) of digit capsules (B, J, e), pixels (B, P), labels (B, J).
+
+        Of the model's own lengths where it gives some.
+        """
         ...

@@ -46,7 +46,7 @@ class Batch:
 
         return ran, {
             "images": [self.images], "labels": [self.present, self.classes], "output": of("digit", "lengths"),
-            "digit": of("digit"), "reconstruction": of("reconstruction"), "loss": of("loss"),
+            "digit": of("digit"), "lengths": of("lengths"), "reconstruction": of("reconstruction"), "loss": of("loss"),
         }  # fmt: skip
 
 
@@ -106,8 +106,9 @@ class OwnLoss:
         layout = next(layouts(tuple(digit.shape), sizes))
         order = [layout.names.index(name) for name in DIGIT]
         capsules = examined.network.arranged(digit, [sizes[name] for name in layout.names], order)
+        lengths = next(iter(have["lengths"]), None)
         reconstruction = next(iter(have["reconstruction"]), None) if examined.match.reading.dense else None
-        return examined.network.specified_loss(capsules, reconstruction, batch.images, batch.present)
+        return examined.network.specified_loss(capsules, lengths, reconstruction, batch.images, batch.present)
 
     def _compiled(self, batch: Batch) -> Sequence[Any]:
         ran, _ = batch.run()

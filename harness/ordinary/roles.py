@@ -38,7 +38,8 @@ def _role(array: np.ndarray, sizes: Mapping[str, int], image: tuple[int, int, in
     if batch not in array.shape:
         return None
     if array.size == batch * classes:
-        is_mask = bool(np.isin(array, (0, 1)).all())
+        # one class an image: lengths may be zero all of them
+        is_mask = bool(np.isin(array, (0, 1)).all() and (array.reshape(batch, classes).sum(1) == 1).all())
         return "prediction" if is_mask else "lengths"
     for role, axes in (("digit", "BJe"), ("coupling", "BIJ")):
         size = math.prod(sizes[axis] for axis in axes)

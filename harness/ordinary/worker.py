@@ -35,6 +35,7 @@ def _work(job: dict[str, Any], channel: Channel) -> None:
 def examined(job: dict[str, Any]) -> dict[str, Any]:
     """The model that `job["source"]` names: its architecture, which tensor is which weight, and its layers."""
     from harness.ordinary.examined import Examined
+    from harness.ordinary.fitted import conventions
     from harness.ordinary.layers import report, specified
     from harness.ordinary.notes import notes
     from harness.ordinary.own_loss import OwnLoss
@@ -47,7 +48,11 @@ def examined(job: dict[str, Any]) -> dict[str, Any]:
     weights = probe_weights(model, SEED)
     images = drawn(IMAGES, model.image)
     found.network.assign(found.match.spread(weights))
-    rows = list(report(found, specified(model, weights, images), images))
+    expected = specified(model, weights, images)
+    fitted = conventions(found, expected, images)
+    if fitted.named():
+        expected = specified(model, weights, images, fitted)
+    rows = list(report(found, expected, images, fitted.squash_epsilon))
     return {
         "framework": found.built.framework,
         "model": model.model_dump(mode="json"),
@@ -55,7 +60,11 @@ def examined(job: dict[str, Any]) -> dict[str, Any]:
         "weights": found.match.table(),
         "outputs": found.roles,
         "unknown": found.unknown,
-        "notes": notes(found, OwnLoss(found)),
+        "notes": [
+            *(f"{each}: the layers are compared with a specification that does so" for each in fitted.said()),
+            *notes(found, OwnLoss(found)),
+        ],
+        "conventions": fitted.named(),
         "layers": [asdict(row) | {"ok": row.ok, "at_fault": row.is_at_fault} for row in rows],
     }
 

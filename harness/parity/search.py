@@ -17,6 +17,7 @@ import numpy as np
 from harness.parity import variant_net as net
 from harness.parity.capsule_search import MOST, CapsuleSearch
 from harness.parity.observed import FITS, TRAINED, Observed, as_good
+from harness.parity.total_search import of_total
 from harness.parity.variant import CHOICES, LENGTH_EPSILONS, Variant, options_of, subsets
 
 STAGE_S = 5.0  # that each stage after the output capsules has in any case
@@ -56,6 +57,7 @@ class _Search:
             ("margin loss", self._margin),
             ("reconstruction loss", self._reconstruction),
             ("total loss", self._total),
+            ("total loss", self._total_alone),
         ):
             self.deadline = max(self.deadline, time.process_time() + STAGE_S)
             # of indistinguishable capsules the first: what follows is compared on the capsules found
@@ -125,24 +127,25 @@ class _Search:
         def distance(variant: Variant) -> float:
             return max(
                 self.seen.distance(
-                    made[name],
+                    made[name][certain[name, variant.mask]],
                     net.images_of(
                         variant, self.model,
                         net.decoded(variant, self.seen.weights[name], digits[name], variant.mask, None),
-                    ),
+                    )[certain[name, variant.mask]],
                     "forward", name, "reconstruction",
                 )
                 for name in probes
             )  # fmt: skip
 
-        digits, made = dict[str, np.ndarray](), dict[str, np.ndarray]()
+        digits, made, certain = dict[str, np.ndarray](), dict[str, np.ndarray](), dict[tuple[str, str], np.ndarray]()
         for name in list(probes):
             digit, images = self.seen.output(name, "digit"), self.seen.output(name, "reconstruction")
             assert digit is not None
             assert images is not None
-            certain = _certain(digit)
-            digits[name], made[name] = digit[certain], images[certain]
-            if not certain.any():
+            digits[name], made[name] = digit, images
+            certain[name, "longest"] = certain[name, "none"] = _certain(lengths := np.sqrt((digit * digit).sum(-1)))
+            certain[name, "relative"] = _certain(net.softmax(lengths, 0))
+            if not certain[name, "longest"].any():
                 probes.remove(name)
         if not probes:
             return [start]
@@ -224,6 +227,21 @@ class _Search:
                 return [replace(start, reconstruction_weight=weight)]
         return []
 
+    def _total_alone(self, start: Variant) -> list[Variant]:
+        """Where nothing else of the loss is known. What the loss sees as lengths may have another epsilon than those shown."""
+        probes = [] if self._losses("margin") else self._losses("total")
+        if not probes:
+            return [start]
+        start = replace(start, scores=start.lengths, training_mask="label" if start.mask == "longest" else start.mask)
+        margin, made = options_of(_MARGIN, defaults=("norm",)), options_of(_RECONSTRUCTION, defaults=("label",))
+        if not self.seen.known("reconstruction", TRAINED):
+            made = {**made, **options_of(_DECODER[1:])}
+        made = made if self.model.decoder else {}
+        if found := of_total(self.seen, start, probes, margin, made):
+            return found
+        found = of_total(self.seen, start, probes, {**margin, "length_epsilon": LENGTH_EPSILONS}, made)
+        return [self._at_zero(each) for each in closest_epsilon(found)]
+
     # and back
 
     def _gradients(self, start: Variant) -> list[Variant]:
@@ -261,7 +279,7 @@ def closest_epsilon(variants: list[Variant]) -> list[Variant]:
     return list(kept.values())
 
 
-def _certain(digit: np.ndarray) -> np.ndarray:
-    """(B,) whether rounding does not decide which capsule is the longest."""
-    lengths = np.sort(np.sqrt((digit * digit).sum(-1)), axis=1)
-    return lengths[:, -1] - lengths[:, -2] > 1e-5 * lengths[:, -1]
+def _certain(lengths: np.ndarray) -> np.ndarray:
+    """(B,) whether rounding does not decide which is the longest."""
+    ordered = np.sort(lengths, axis=1)
+    return ordered[:, -1] - ordered[:, -2] > 1e-5 * ordered[:, -1]

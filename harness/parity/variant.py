@@ -35,8 +35,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     # lengths and decoder
     "lengths": ("softmax", "square"),
     "scores": ("softmax", "square"),
-    "mask": ("none",),
-    "training_mask": ("longest", "none"),
+    "mask": ("relative", "none"),
+    "training_mask": ("longest", "relative", "none"),
     "flattened": ("dimensions first",),
     "hidden": ("linear",),
     "pixel_output": ("linear", "relu", "tanh"),
@@ -96,7 +96,7 @@ class Variant:
     lengths: str = "norm"  # as they are given out
     scores: str = "norm"  # the lengths that the margin loss sees
     length_epsilon: Epsilon = _EPSILON
-    mask: str = "longest"  # what the decoder sees without labels
+    mask: str = "longest"  # what the decoder sees without labels; "relative": to the batch's other images
     training_mask: str = "label"
     flattened: str = "capsules first"
     hidden: str = "relu"

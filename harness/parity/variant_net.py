@@ -159,7 +159,9 @@ def decoded(variant: Variant, w: Weights, v: Array, mask: str, labels: Array | N
         masked = v
     else:
         found = detached(v)
-        classes = np.argmax(np.sum(found * found, axis=-1), axis=1) if mask == "longest" else labels
+        lengths = length(found, variant.length_epsilon)
+        lengths = softmax(lengths, 0) if mask == "relative" else lengths
+        classes = labels if mask == "label" else np.argmax(lengths, axis=1)
         masked = v * np.eye(v.shape[1])[classes][..., None]
     masked = np.swapaxes(masked, 1, 2) if variant.flattened == "dimensions first" else masked
     x = np.reshape(masked, (v.shape[0], -1))

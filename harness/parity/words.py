@@ -153,7 +153,10 @@ def _several(variant: Variant, model: ModelSpec) -> list[str]:
     else:
         says += [f"{every}, without labels alone"] if variant.mask == "none" else []
         says += [f"{every}, in training alone"] if variant.training_mask == "none" else []
-    says += [_CATALOGUE["mask-by-longest-in-training"]] if variant.training_mask == "longest" else []
+    if variant.training_mask in ("longest", "relative"):
+        says.append(_CATALOGUE["mask-by-longest-in-training"])
+    if "relative" in (variant.mask, variant.training_mask):
+        says.append("a mask by the longest capsule after a softmax over the images of the batch")
     says += _margin_scale(variant, model)
     weight, mean = variant.reconstruction_weight, variant.reconstruction_pixels == "mean"
     made_up = mean and abs(weight / RECONSTRUCTION_WEIGHT / model.pixels - 1) < 1e-3
@@ -166,6 +169,8 @@ def _several(variant: Variant, model: ModelSpec) -> list[str]:
         says.append(
             _CATALOGUE["reconstruction-weight-dropped"]
             if dropped
+            else "a loss without the reconstruction's"
+            if not weight
             else f"a reconstruction loss of weight {weight:.4g} instead of {RECONSTRUCTION_WEIGHT}"
         )
     images = variant.margin_images, variant.reconstruction_images

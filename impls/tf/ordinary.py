@@ -236,8 +236,11 @@ class KerasNetwork:
             x=None, y=list(targets) if many else targets[0], y_pred=list(outputs) if many else outputs[0]
         )
 
-    def specified_loss(self, digit: Any, reconstruction: Any | None, images: Any, present: Any) -> list[Any]:
-        length = tf.sqrt(tf.reduce_sum(digit * digit, -1) + SQUASH_EPSILON)
+    def specified_loss(
+        self, digit: Any, lengths: Any | None, reconstruction: Any | None, images: Any, present: Any
+    ) -> list[Any]:
+        own = tf.sqrt(tf.reduce_sum(digit * digit, -1) + SQUASH_EPSILON)
+        length = own if lengths is None else tf.reshape(lengths, own.shape)
         missed, imagined = tf.nn.relu(MARGIN_PLUS - length) ** 2, tf.nn.relu(length - MARGIN_MINUS) ** 2
         margin = tf.reduce_mean(tf.reduce_sum(present * missed + MARGIN_LAMBDA * (1 - present) * imagined, 1))
         squares = tf.zeros((), self.dtype)

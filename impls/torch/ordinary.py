@@ -238,9 +238,10 @@ class TorchNetwork:
         raise NotImplementedError("PyTorch's modules have no loss of their own")
 
     def specified_loss(
-        self, digit: Tensor, reconstruction: Tensor | None, images: Tensor, present: Tensor
+        self, digit: Tensor, lengths: Tensor | None, reconstruction: Tensor | None, images: Tensor, present: Tensor
     ) -> list[Any]:
-        length = torch.sqrt((digit * digit).sum(-1) + SQUASH_EPSILON)
+        own = torch.sqrt((digit * digit).sum(-1) + SQUASH_EPSILON)
+        length = own if lengths is None or not lengths.requires_grad else lengths.reshape(own.shape)
         missed, imagined = F.relu(MARGIN_PLUS - length) ** 2, F.relu(length - MARGIN_MINUS) ** 2
         margin = (present * missed + MARGIN_LAMBDA * (1 - present) * imagined).sum(1).mean()
         squares = torch.zeros((), dtype=self.dtype)
