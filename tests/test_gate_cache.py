@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def trial(*overrides: str) -> Trial:
-    suite = load_suite(ROOT / "suites" / "quickstart.yaml", [*overrides, *([] if "impl=torch" in overrides else ["impl=numpy"])])
+    one = [] if "impl=torch" in overrides else ["impl=numpy"]
+    suite = load_suite(ROOT / "suites" / "quickstart.yaml", [*overrides, *one])
     return suite.trials(0, lambda _: {})[0]
 
 
