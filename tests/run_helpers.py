@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from harness.parity.inputs import drawn
 from harness.spec import EpochPlan, TrainTotals
 from impls.numpy import NumpyCapsNet
 from impls.numpy import layers as F
@@ -58,8 +59,9 @@ class HeldNet(NumpyCapsNet):
     """In the middle of epoch CAPSBENCH_TEST_HOLD, counted from 1, stays there; never where that is not set."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
-        is_gate = plan.order.max() < 7  # the images that it looks at
-        epoch = self.moments.step // -(-len(self.labels) // plan.batch) + 1
+        own = len(self.labels) - len(drawn(self.model)[1])
+        is_gate = plan.order.max() >= own  # it looks at drawn images too
+        epoch = self.moments.step // -(-own // plan.batch) + 1
         if not is_gate and str(epoch) == os.environ.get("CAPSBENCH_TEST_HOLD"):
             half = len(plan.order) // 2
             super().train(EpochPlan(plan.order[:half], plan.shifts[:half], plan.batch))

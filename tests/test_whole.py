@@ -21,7 +21,7 @@ from harness.figures import draw_missing
 from harness.journal import Journal
 from harness.progress import Best, Progress
 from harness.resume import resume_point
-from harness.spec import EpochPlan, Moments, TrainTotals, Weights
+from harness.spec import EvalTotals, Moments, Weights
 from harness.suite import load_suite
 from harness.trial import Diverged, run_trial
 from harness.weights import initial_weights
@@ -416,10 +416,10 @@ def test_a_transposed_view_is_written_as_it_reads(tmp_path: Path) -> None:
 
 
 class SpoiledNet(NumpyCapsNet):
-    """A step after which one weight is not a number, though no loss has seen it yet."""
+    """After an epoch one weight is not a number, though no loss has seen it yet."""
 
-    def train(self, plan: EpochPlan) -> TrainTotals:
-        totals = super().train(plan)
+    def evaluate(self, images: np.ndarray, labels: np.ndarray) -> EvalTotals:
+        totals = super().evaluate(images, labels)
         self.weights["digit.w"] = self.weights["digit.w"] * np.float32(np.nan)
         return totals
 

@@ -18,7 +18,7 @@ _SUM = f"return xp.sum({_MISSED} + {_IMAGINED}=1)"
 _TERMS = "margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction"
 _EPSILON = "from harness.spec import SQUASH_EPSILON"
 _LENGTHS = "xp.sqrt(xp.sum(v * v, axis=-1) + SQUASH_EPSILON)"
-_SQUASHED = "u = F.squash(primary)"
+_SQUASHED = "u = F.squash(primary, conventions.squash_epsilon)"
 _LAST = 'F.sigmoid(operand(inputs[-1]) @ w["dec3.w"] + w["dec3.b"])'
 _HIDDEN = 'F.relu(operand(inputs[-1]) @ w[f"{layer}.w"] + w[f"{layer}.b"])'
 _PIXELS = "pixels = self.xp.astype(digits, self.dtype) / 255"
@@ -32,7 +32,7 @@ def _pixels(divisor: str) -> tuple[Edit, ...]:
 
 # The specification's gradients are written out: each fault has the one that a framework would derive from it.
 _BACK_MARGIN = "2 * (MARGIN_LAMBDA * (1 - present) * imagined - present * missed)"
-_BACK_LENGTH = "grad_v = (grad_length / length)[..., None] * acts.v"
+_BACK_LENGTH = "grad_v = F.lengths_vjp(acts.v, grad_length, acts.conventions.length_epsilon)"
 _BACK_ABOVE, _BACK_BELOW = "F.relu(MARGIN_PLUS - length),", "F.relu(length - MARGIN_MINUS)\n"
 _BACK_SIGMOID = "grad = grad * pixels * (1 - pixels)"
 _BACK_GRID = "grad_grid = xp.reshape(F.squash_vjp("

@@ -154,7 +154,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "last-batch-dropped": (
         in_impl("= plan.steps()", "= (part[: len(plan.order) // plan.batch] for part in plan.steps())"),
-        in_impl("jnp.concatenate(values)", "jnp.concatenate(values or [jnp.zeros((1, 4))])"),
+        in_impl("np.concatenate(values, dtype", "np.concatenate(values or [np.zeros((1, 4))], dtype"),
     ),
     "last-batch-mean-over-full-size": (in_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),
     "evaluation-mask-by-label": (

@@ -198,7 +198,9 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         _optim(SECOND, f"{SECOND}\n        second = jax.tree.map(lambda n: {BFLOAT16.format('n')}, second)"),
     ),
     "losses-added-in-float16": (
-        in_impl("np.array(jnp.concatenate(values), np.float64)", "np.array(jnp.concatenate(values), np.float16)"),
+        in_impl(
+            "np.concatenate(values, dtype=np.float64)", 'np.concatenate(values, dtype=np.float16, casting="unsafe")'
+        ),
     ),
     "load-keeps-moments": (
         in_impl(
