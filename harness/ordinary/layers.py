@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,8 +206,3 @@ def _said(layer: str) -> str:
     if kind == "capsules" and number:
         return f"output capsules, iteration {number}"
     return {"primary": "primary convolution", "capsules": "primary capsules"}.get(layer, layer)
-
-
-def first_fault(rows: Sequence[Row]) -> Row | None:
-    """The first layer that parts ways."""
-    return next((row for row in rows if row.is_at_fault or not row.ok), None)

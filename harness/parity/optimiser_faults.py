@@ -12,7 +12,6 @@ _RATE = "self.optim.lr_at(self.moments.step)"
 _DECAY = "self.optim.lr_decay"
 _STEP = f"step, lr = self.moments.step + 1, {_RATE}"
 _DECAYED = "self.optim.weight_decay_of(name) * w"
-_FIRST = "    first = ADAM_BETA1 * first"
 _SECOND = "second = ADAM_BETA2 * second + (1 - ADAM_BETA2) * grad**2"
 _ADAM = "adam(w, grad, first[name], second[name], step, own_lr)"
 
