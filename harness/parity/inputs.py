@@ -11,6 +11,7 @@ from harness.spec import ModelSpec
 
 OWN = 4  # of the trial's own images, the first of those staged
 LARGEST = 32  # drawn images: one for every class, of up to so many
+BRIGHTEST = 250  # of drawn images but the white one: not every batch has a white pixel
 _BOUNDARIES = (255, 256, 65_535, 65_536)  # indices at which a narrower integer type ends
 
 
@@ -22,6 +23,7 @@ def drawn(model: ModelSpec) -> tuple[UInt8[np.ndarray, "M H W C"], Int[np.ndarra
     generator = np.random.Generator(np.random.Philox(key=[0, zlib.crc32(b"drawn")]))
     count = min(max(model.classes, 6), LARGEST)
     images = generator.integers(0, 256, (count, *model.image)).astype(np.uint8)
+    images = np.minimum(images, BRIGHTEST)
     images[0], images[1] = 0, 255
     images[2, 1:-1, 1:-1] = 0
     for each in images[4::2]:  # half dark, as digits are; the border stays lit

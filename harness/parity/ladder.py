@@ -27,7 +27,7 @@ from harness.parity.measure import (
     trajectory,
 )  # fmt: skip
 from harness.parity.probe import probe_moments, probes
-from harness.parity.relations import TINY, blocks, evaluation, kept, whole_batch
+from harness.parity.relations import TINY, blocks, counted, evaluation, kept, whole_batch
 from harness.parity.setting import Setting
 from harness.parity.tolerances import bound
 from harness.spec import Conventions, DecoderOptim, Impl, LrDecay, ModelSpec, OptimSpec, Runtime
@@ -60,7 +60,7 @@ _OF_RELUS = ("grad", "moment")
 _NEXT_TO_ZERO = 5e-6  # of a layer's root mean square: about what float32 makes of it
 
 
-_AMID = (20, 60, 150, 400)  # completed steps: everyone's first are alike, and so are their last
+_AMID = (200, 60, 150, 400)  # completed steps: everyone's first are alike, and so are their last
 
 
 class Ladder:
@@ -100,7 +100,7 @@ class Ladder:
         all_images, all_labels = staged(model, images, labels)
         all_images.flags.writeable = all_labels.flags.writeable = False
         self.at = Setting(model, optim, all_images, all_labels, {}, steps, batch, first_step, brief=is_staged)
-        self.at.probes.update(probes(model, seed, self.at.shown))
+        self.at.probes.update(probes(model, seed, self.at.shown, int(self.at.classes.flat[0])))
         self._is_prepared = is_staged
         self._make, self._routing = make, sorted({*routing} - {model.routing}) if make else []
         self.level = LEVELS[0]
@@ -284,9 +284,12 @@ class Ladder:
         return self._compared(measure, everyone[0], everyone[1:], at, prefix)
 
     def _trajectory(self) -> Iterator[Check]:
-        yield from whole_batch(self.impl, self.at, self.precision, self.checks)
         yield from self._compared(trajectory)
+        if self._is_prepared:
+            return
+        yield from whole_batch(self.impl, self.at, self.precision, self.checks)
         yield from evaluation(self.impl, self.at, self.precision)
+        yield from counted(self.impl, self.at, self.precision)
         if self._make and self.precision != "fp64":  # as it is timed
             at = replace(self.at, batch=TINY)
             impl = self._make(at.model, at.optim, True)

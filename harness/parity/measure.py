@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.parity.probe import adam_update, close_weights, probe_moments
+from harness.parity.probe import adam_update, class_axes, close_weights, probe_moments
 from harness.parity.setting import Setting
 from harness.spec import EpochPlan, EvalTotals, Impl, Moments, OptimSpec, Outputs, TrainTotals, Weights
 
@@ -87,7 +87,8 @@ def capsules(impl: Impl, at: Setting) -> Values:
     for label, factor in PRIMARY_SCALES.items():
         scale = np.float32(factor)
         impl.load({name: scale * w if name.startswith("primary") else w for name, w in at.probe.items()})
-        yield from _named("L2", "forward", f"squash_{label}", impl.forward(at.shown), CAPSULES)
+        shown = at.shown[: 4 if at.brief else None]
+        yield from _named("L2", "forward", f"squash_{label}", impl.forward(shown), CAPSULES)
 
 
 def routed(impl: Impl, at: Setting) -> Values:
@@ -179,7 +180,8 @@ def trajectory(impl: Impl, at: Setting) -> Values:
 
     The first evaluation is of several batches, the last incomplete, and changes nothing. It is at weights of which each image
     has a winner of its own, and so is the step after it. The last two steps of training are an epoch of two batches; where a
-    batch is not filled by repeating its images, they are by themselves: it would be of many different images.
+    batch is not filled by repeating its images, they are by themselves: it would be of many different images. In brief, the
+    first step is left to L5.
     """
     impl.load(at.even, probe_moments(at.even, at.first_step))
     before = impl.dump(), impl.dump_moments()
@@ -188,27 +190,26 @@ def trajectory(impl: Impl, at: Setting) -> Values:
     yield Value("L6", "exact", "evaluation.moments", moments_apart(before[1], impl.dump_moments()))
     impl.load(close_weights(at.probes), before[1])
     yield from _evaluated(impl, at, "close")
-    impl.load(at.even, before[1])
-    for step in range(1, at.steps + 1):
+    if at.steps and not at.brief:
+        impl.load(at.even, before[1])
+        yield from _trained("L6", "trajectory", impl, at, "step1.", at.plan(at.images_a_step, 0, gentle=True))
+        yield from _evaluated(impl, at, "stepped", "trajectory")
+    impl.load(at.initial, probe_moments(at.initial, at.first_step))
+    for step in range(2, at.steps + 1):
         images, offset = at.images_a_step if step % 2 else max(1, at.images_a_step // 2), (step - 1) * at.images_a_step
         if at.fills and step == at.steps - 1:
             images = at.images_a_step + (at.images_a_step + 1) // 2
             yield from _trained("L6", "trajectory", impl, at, "epoch.", at.plan(images, offset, gentle=True))
             break
         yield from _trained("L6", "trajectory", impl, at, f"step{step}.", at.plan(images, offset, gentle=True))
-        if step == 1:
-            yield from _evaluated(impl, at, "stepped", "trajectory")
-            impl.load(at.initial, probe_moments(at.initial, at.first_step))
-    if not at.brief:
-        yield from _evaluated(impl, at, "trained", "trajectory")
+    yield from _evaluated(impl, at, "trained", "trajectory", is_dim=True)
     impl.load(_undecided(at))
     yield Value("L6", "exact", "tie.predicted", impl.evaluate(at.shown[:1], at.classes[:1]).predicted)
 
 
 def _undecided(at: Setting) -> Weights:
     """The probe's weights with nothing in the layer that tells the classes apart: all scores are equal."""
-    last = "digit" if at.model.kind == "capsnet" else at.model.cnn_dense[-1]
-    return {name: 0 * w if name.startswith(f"{last}.") else w for name, w in at.probe.items()}
+    return at.probe | {name: 0 * at.probe[name] for name in class_axes(at.probe)}
 
 
 def _trained(level: str, kind: str, impl: Impl, at: Setting, mark: str, plan: EpochPlan) -> Values:
@@ -227,10 +228,11 @@ def _trained(level: str, kind: str, impl: Impl, at: Setting, mark: str, plan: Ep
 
 
 def _evaluated(
-    impl: Impl, at: Setting, name: str, kind: str = "loss", level: str = "L6", of_several: bool = False
-) -> Values:
+    impl: Impl, at: Setting, name: str, kind: str = "loss", level: str = "L6", of_several: bool = False,
+    is_dim: bool = False,
+) -> Values:  # fmt: skip
     images, labels = at.evaluated(of_several)
-    totals: EvalTotals = impl.evaluate(images, labels)
+    totals: EvalTotals = impl.evaluate(images // 2 if is_dim else images, labels)
     yield from _named(level, kind, name, totals.loss, at.model.loss_terms)
     ranked = Ranked(totals.predicted, len(labels), getattr(impl, "scores", None))
     yield Value(level, "ranked", f"{name}.predicted", ranked)

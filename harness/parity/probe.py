@@ -27,24 +27,26 @@ def image_count(batch: int) -> int:
     return fitting if 2 * fitting >= min(EXAMPLES, batch) else min(EXAMPLES, batch)
 
 
-def probes(model: ModelSpec, seed: int, images: np.ndarray) -> dict[str, Weights]:
+def probes(model: ModelSpec, seed: int, images: np.ndarray, favoured: int) -> dict[str, Weights]:
     """Weights by the name of the probe, the first of them `decided`; `images` are those to be compared.
 
     `decided`: routing decides strongly, and all lengths are near one. `even`: all classes' capsules are about as long, so
-    that each image has a winner of its own. `graded`: lengths of the classes from below m- to above m+ (Eq. 4), so that
-    every branch of the margin loss is taken; the layers before it multiplied and divided by a thousand, in turns, which
-    leaves the function as it is and makes some gradients a thousand times larger and others a thousand times smaller; the
-    decoder's last layer as if it were trained, with pixels near 0 and near 1.
+    that each image has a winner of its own, and the last class wins too. `graded`: lengths of the classes from below m- to
+    above m+ (Eq. 4), so that every branch of the margin loss is taken, class `favoured` the longest, whatever the image: if
+    it is the label of what fills up a batch, that would be counted. The layers before are multiplied and divided by a
+    thousand, in turns, which leaves the function as it is and makes some gradients a thousand times larger and others a
+    thousand times smaller; the decoder's last layer is as if it were trained, with pixels near 0 and near 1.
     `short`: next to nothing in the primary capsules. `initial`: as training starts, with ReLUs whose input is exactly zero.
     Of a CNN, which has no lengths, there are fewer.
     """
     initial = initial_weights(model, seed)
     decided = probe_weights(model, seed, initial)
     if model.kind != "capsnet":
+        decided = _turned(model, decided, images[-_FITTED:])
         return {"decided": decided, "graded": _steep(decided), "initial": initial}
-    even, graded = _with_lengths(
-        model, decided, images[-_FITTED:], np.full(model.classes, 0.5), np.linspace(0.03, 0.97, model.classes)
-    )
+    rising = np.roll(np.linspace(0.03, 0.97, model.classes), favoured + 1)
+    even, graded = _with_lengths(model, decided, images[-_FITTED:], np.full(model.classes, 0.5), rising)
+    even = _turned(model, even, images[-_FITTED:])
     short = {name: w * np.float32(_SHORT) if name.startswith("primary") else w for name, w in even.items()}
     sharp = {name: w * np.float32(_SHARP) if name == "dec3.w" else w for name, w in graded.items()}
     return {"decided": decided, "even": even, "graded": _steep(sharp), "short": short, "initial": initial}
@@ -56,15 +58,33 @@ def close_weights(probes: dict[str, Weights]) -> Weights:
     The layers before are those of `graded`: what depends on the weights must be computed anew.
     """
     even, weights = probes.get("even", probes["decided"]), dict(probes["graded"])
-    last = "digit" if "digit.w" in weights else max(name for name in weights if name.startswith("fc"))[:-2]
-    axis = 1 if last == "digit" else -1
-    for name in (each for each in weights if each.startswith(f"{last}.")):
-        w = np.moveaxis(even[name].copy(), 0 if name == "digit.b" else axis, 0)
+    for name, axis in class_axes(weights).items():
+        w = np.moveaxis(even[name].copy(), axis, 0)
         pairs = len(w) // 2
         factors = np.where(np.arange(pairs) % 2, 1 + _CLOSE, 1 - _CLOSE).astype(np.float32)
         w[1 : 2 * pairs : 2] = w[0 : 2 * pairs : 2] * factors.reshape(-1, *[1] * (w.ndim - 1))
-        weights[name] = np.moveaxis(w, 0, 0 if name == "digit.b" else axis)
+        weights[name] = np.moveaxis(w, 0, axis)
     return {name: np.ascontiguousarray(w) for name, w in weights.items()}
+
+
+def _turned(model: ModelSpec, weights: Weights, images: np.ndarray) -> Weights:
+    """`weights` with the classes turned so that the last one wins where the first of `images` has its winner."""
+    specification: Any = registry.load(registry.resolve("numpy"))(model, OptimSpec(), Runtime(precision="fp64"))
+    specification.load(weights)
+    outputs = specification.forward(images[:1])
+    scores = outputs.lengths if model.kind == "capsnet" else outputs.probabilities
+    by = model.classes - 1 - int(np.argmax(scores[0]))
+    return weights | {name: np.roll(weights[name], by, axis) for name, axis in class_axes(weights).items()}
+
+
+def class_axes(weights: Weights) -> dict[str, int]:
+    """The weights of the layer that tells the classes apart, and which of their axes counts the classes."""
+    last = "digit" if "digit.w" in weights else max(name for name in weights if name.startswith("fc"))[:-2]
+    return {
+        name: 1 if name == "digit.w" else 0 if name == "digit.b" else -1
+        for name in weights
+        if name.startswith(f"{last}.")
+    }
 
 
 def probe_weights(model: ModelSpec, seed: int, initial: Weights | None = None) -> Weights:

@@ -23,6 +23,7 @@ from harness.spec import EpochPlan, Impl, Moments, TrainTotals, Weights
 TINY = 2  # images a batch of the epoch that is longer than any block of steps
 STEPS = 130  # of that epoch
 _CUT = 70  # steps before the other way to run it is interrupted
+_RIGHT = 300  # images of an epoch that all are right
 _LOOSER = 2.0  # two roundings are compared, not one with none
 
 
@@ -52,11 +53,11 @@ def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]
     """L6: a step of a whole batch of different images against two of its halves, their images in the opposite order.
 
     Losses and the numbers of right images add up, and so do gradients, which Adam's first moment shows. `checks` of L4 say
-    how well a gradient is known at all. In brief, against the same step in the opposite order.
+    how well a gradient is known at all.
     """
     plan = _drawn_plan(at, at.batch, at.batch)
     backwards = np.arange(at.batch)[::-1]
-    cuts = [] if at.brief or at.batch == 1 else [at.batch // 2]
+    cuts = [] if at.batch == 1 else [at.batch // 2]
     parts = [_some(plan, places) for places in np.split(backwards, cuts)]
     runs = [_step(impl, at.even, part) for part in (plan, *parts)]
     (whole, gradient, _), *others = runs
@@ -82,6 +83,24 @@ def _step(impl: Impl, weights: Weights, plan: EpochPlan) -> tuple[TrainTotals, W
     copied = {name: array.copy() for name, array in dumped.items()}
     totals = impl.train(plan)
     return totals, impl.dump_moments().first, apart(dumped, copied)
+
+
+def counted(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
+    """L6: an epoch of more right images than a byte counts: those that it classifies rightly, at weights that do not move."""
+    weights = at.probes["graded"]
+    impl.load(weights)
+    predicted = np.asarray(impl.evaluate(at.shown, at.classes).predicted)
+    right = (predicted == at.classes).reshape(len(predicted), -1).all(1)
+    if not right.any() or kept_units(np.random.default_rng(0), at.model, 1) is not None:  # dropout decides otherwise
+        return
+    order = np.resize(at.shown_indices[right], (_RIGHT, *at.shown_indices.shape[1:]))
+    plan = EpochPlan(order.astype(np.int32), np.zeros((*order.shape, 2), np.int8), at.batch, None)
+    still = {
+        name: np.full_like(w, 1e12) for name, w in weights.items()
+    }  # a second moment beside which no gradient shows
+    impl.load(weights, Moments(1, {name: np.zeros_like(w) for name, w in weights.items()}, still))
+    differ = abs(impl.train(plan).correct - _RIGHT)
+    yield _check("counted.correct", float(differ), 0.0, 0.5 if precision == "fp64" else 0.5 + _RIGHT // 100)
 
 
 def evaluation(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:

@@ -59,11 +59,18 @@ class Setting:
         return self.probes["initial"]
 
     def compared(self, probe: str) -> tuple[UInt8[np.ndarray, "B *K H W C"], Int[np.ndarray, " B *K"]]:
-        """What is shown at a probe, and its labels: at the initial weights no black image, whose ReLUs see rounding alone."""
+        """What is shown at a probe, and its labels. In brief, half of it at all but the first.
+
+        At the initial weights all is dim: nothing may hang on a batch's brightest pixel. Nor is there a black image, whose
+        ReLUs would see rounding alone.
+        """
+        some = np.arange(len(self._is_black))
+        if self.brief and self.probes[probe] is not self.probe:
+            some = some[::2]
         if probe != "initial":
-            return self.shown, self.classes
-        some = np.where(self._is_black, np.argmin(self._is_black), np.arange(len(self._is_black)))
-        return self.shown[some], self.classes[some]
+            return self.shown[some], self.classes[some]
+        some = np.where(self._is_black[some], np.argmin(self._is_black), some)
+        return self.shown[some] // 2, self.classes[some]
 
     @property
     def repeat(self) -> int:
@@ -130,18 +137,21 @@ class Setting:
 
     @cached_property
     def _shifts(self) -> np.ndarray:
-        """By half an image, to the last row and column, and beyond; then every shift by little."""
+        """By half an image, to the last row and column, and beyond; then every shift by little, in brief each distance once."""
         height, width = (min(side, 127) for side in self.model.image[:2])
         half_up, half_left = height // 2, width // 2
         far = [(half_up, -half_left), (-half_up, half_left), (height - 1, 0), (1 - height, 1), (0, width - 1),
                (-1, 1 - width), (0, -width), (height, 0)]  # fmt: skip
-        return np.concatenate([np.array(far, np.int8), _LITTLE])
+        return np.concatenate([np.array(far, np.int8), _LITTLE[:: 6 if self.brief else 1]])
 
     def _whole(self, examples: np.ndarray) -> np.ndarray:
-        """Each step's examples `repeat` times."""
+        """Each step's examples `repeat` times, mixed: no two chunks of a batch have the same ones."""
         step = self.images_a_step
-        parts = [examples[first : first + step] for first in range(0, len(examples), step)]
-        return np.concatenate([np.concatenate([part] * self.repeat) for part in parts])
+        mixed = (
+            np.random.Generator(np.random.Philox(key=[0, zlib.crc32(b"places")])).permutation(step * self.repeat) % step
+        )
+        parts = (examples[first : first + step] for first in range(0, len(examples), step))
+        return np.concatenate([part[mixed[mixed < len(part)]] for part in parts])
 
     def evaluated(self, of_several: bool) -> tuple[UInt8[np.ndarray, "N *K H W C"], Int[np.ndarray, " N *K"]]:
         """Images and labels to evaluate: those shown; `of_several` whole batches, so often that the last is incomplete."""

@@ -44,11 +44,14 @@ def command_ladder(
 def gate_ladder(trial: Trial, impl: Impl, train: Split) -> Ladder:
     """The ladder as `capsbench run` climbs it, on what it times: `impl`, compiled, with `inputs.staged` images staged.
 
-    Its trajectory begins amid the trial's own steps. The same for every seed of a trial: see `harness.parity.cached`.
+    Its trajectory begins amid the trial's own steps, with the roundest of them: what happens every 100th step happens there.
+    The same for every seed of a trial: see `harness.parity.cached`.
     """
     steps = trial.train.epochs * -(-len(train) // trial.train.batch)
+    unit = next(unit for unit in (1_000, 100, 10, 1) if steps >= unit)
+    amid = max(1, round(steps / 2 / unit)) * unit
     return Ladder(
         impl, trial.model, trial.train.optim, trial.runtime_spec(), np.asarray(train.images), train.labels,
         steps=trial.parity.steps, batch=trial.train.batch, is_staged=True,
-        first_step=steps // 2,
+        first_step=amid - 1,
     )  # fmt: skip
