@@ -153,10 +153,11 @@ def _several(variant: Variant, model: ModelSpec) -> list[str]:
     else:
         says += [f"{every}, without labels alone"] if variant.mask == "none" else []
         says += [f"{every}, in training alone"] if variant.training_mask == "none" else []
-    if variant.training_mask in ("longest", "relative"):
+    if variant.training_mask == "longest" or variant.mask == variant.training_mask == "relative":
         says.append(_CATALOGUE["mask-by-longest-in-training"])
     if "relative" in (variant.mask, variant.training_mask):
-        says.append("a mask by the longest capsule after a softmax over the images of the batch")
+        relative = "a mask by the longest capsule after a softmax over the images of the batch"
+        says.append(relative if variant.mask == "relative" else f"{relative}, in training alone")
     says += _margin_scale(variant, model)
     weight, mean = variant.reconstruction_weight, variant.reconstruction_pixels == "mean"
     made_up = mean and abs(weight / RECONSTRUCTION_WEIGHT / model.pixels - 1) < 1e-3
