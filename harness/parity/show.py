@@ -55,6 +55,7 @@ _WORDS = (  # of a check's name, and what it compares
     (r"stepped\.(.+)", r"\1 of evaluation after a step"),
     (r"trained\.(.+)", r"\1 of evaluation after training"),
     (r"order\.(.+)", r"\1 of evaluation in the opposite order"),
+    (r"counted\.correct", "number of right images of an epoch of 300 that are"),
     (r"tie\.predicted", "predictions where all scores are equal"),
 )
 _OPTIMISERS = ("staircase", "epoch", "constant", "exponential")  # `harness.parity.ladder.OPTIMISERS`
