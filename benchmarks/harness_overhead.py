@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 
 from harness import registry
-from harness.journal import Journal
+from harness.journal.journal import Journal
 from harness.spec import EpochPlan, Moments, TrainTotals
 from harness.stats import median_interval
 
@@ -78,7 +78,7 @@ def watched(command: list[str], **options: Any) -> tuple[str, Callable[[float, f
         while process.poll() is None:
             for each in [root, *root.children(recursive=True)]:
                 with suppress(psutil.Error):
-                    if "harness.worker" not in each.cmdline():
+                    if "harness.worker.trial" not in each.cmdline():
                         spent = each.cpu_times()
                         seconds[each.pid] = spent.user + spent.system
             times.append(time.time())

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from harness import data, registry
-from harness.config import DataConfig
 from harness.parity import Ladder
 from harness.parity.tolerances import FLOOR32, TWIN
 from harness.spec import ModelSpec, OptimSpec, Runtime
+from harness.spec.trial import DataConfig
 
 COMPACT = {"conv_channels": 32, "primary_types": 8, "decoder_units": (128, 256)}
 ALL = range(1, 11)

@@ -1,5 +1,5 @@
 """`python -m harness` is `capsbench`."""
 
-from harness.cli import main
+from harness.commands.cli import main
 
 main()

@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main(executor: str, run_dir: str, *impls: str) -> int:
     if executor == "inline":
-        from harness.executor import InlineExecutor
+        from harness.executors.inline import InlineExecutor
 
         chosen: Any = InlineExecutor()
     else:
-        from harness.ray_executor import RayExecutor
+        from harness.executors.ray import RayExecutor
 
         chosen = RayExecutor(num_cpus=2, num_gpus=0)
     asked = [impl.partition("*") for impl in impls]

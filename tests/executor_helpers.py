@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.errors import UserError
-from harness.executor import Job
+from harness.executors.base import Job
 from harness.spec import (
     EpochPlan,
     EvalTotals,
@@ -31,6 +30,7 @@ from harness.spec import (
     TrainTotals,
     Weights,
 )
+from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from impls.numpy import NumpyCapsNet
 
 FRAMEWORKS = ("torch", "tensorflow", "jax")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
-from harness.journal import Journal
+from harness.journal.journal import Journal
 from harness.spec import ModelSpec
+from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 
 START = 1_700_000_000.0
 

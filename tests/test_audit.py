@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.audit import SAMPLE
-from harness.checkpoint import load_weights
-from harness.config import Trial
 from harness.parity.probe import adam_update
 from harness.spec import EpochPlan, EvalTotals, Loss, Moments, TrainTotals, Weights, batched
-from harness.suite import load_suite
+from harness.spec.trial import Trial
+from harness.suite.suite import load_suite
 from harness.weights import digest
+from harness.weights.files import load_weights
+from harness.worker.audit import SAMPLE
 from impls.numpy import NumpyCapsNet
 from tests.impl_helpers import FRAMEWORKS
 from tests.run_helpers import capsbench, write_suite
@@ -36,8 +36,8 @@ CNN = ("model.kind=cnn", "model.cnn_channels=[6, 5, 4]", "model.cnn_units=[9, 8]
 @pytest.fixture(autouse=True)
 def audited_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch is looked at, however busy the machine is, and half of its steps."""
-    monkeypatch.setattr("harness.audit.LEAST_S", 1e6)
-    monkeypatch.setattr("harness.audit.FEWEST", 4)
+    monkeypatch.setattr("harness.worker.audit.LEAST_S", 1e6)
+    monkeypatch.setattr("harness.worker.audit.FEWEST", 4)
 
 
 def trial_of(impl: str, *overrides: str, model: tuple[str, ...] = CAPSNET) -> Trial:
@@ -292,7 +292,7 @@ def test_the_sample_bounds_the_disagreement() -> None:
 
 
 def test_without_time_it_says_how_little_it_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.audit.LEAST_S", 0.0)
+    monkeypatch.setattr("harness.worker.audit.LEAST_S", 0.0)
     audit = events_of(trial_of("numpy"), tmp_path)[-1]["audit"]
     assert (audit["ok"], audit["steps"], audit["images"]) == (True, 0, 16)
     assert audit["note"] == "no step repeated: training was too short for that"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.plans import plan_epoch
 from harness.spec import Profiled
+from harness.spec.plans import plan_epoch
 from harness.weights import initial_weights
 from tests.impl_helpers import FRAMEWORKS, batch_of, loaded, small_model
 

@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.errors import UserError
-from harness.journal import Journal
-from harness.mlflow_cells import VIEW_KEY as CELLS
-from harness.mlflow_view import view_url
-from harness.results import summarise
+from harness.journal.journal import Journal
+from harness.journal.results import summarise
 from harness.spec import ModelSpec
-from harness.tracking import default_uri, sync
-from harness.ui import free_port, newest_experiment, serve
+from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.views.mlflow.cells import VIEW_KEY as CELLS
+from harness.views.mlflow.server import free_port, newest_experiment, serve
+from harness.views.mlflow.tracking import default_uri, sync
+from harness.views.mlflow.trials import view_url
 from tests import seeds_helpers
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def served(out: Path) -> Iterator[dict[str, str]]:
     """`serve` in a process of its own, as the command runs it: page -> url."""
     # as at a terminal: a job in the background starts with Ctrl-C ignored
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "from harness.ui import serve; serve(sys.argv[1], port=5300, open_browser=False)"
+    code += "from harness.views.mlflow.server import serve; serve(sys.argv[1], port=5300, open_browser=False)"
     command = [sys.executable, "-c", code, str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None

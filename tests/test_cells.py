@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from harness.cells import Cell, changes, contrast, of_results, of_run
-from harness.config import Trial
+from harness.analysis.cells import Cell, changes, contrast, of_results, of_run
+from harness.analysis.seeds import over_seeds
 from harness.errors import UserError
-from harness.journal import Journal
-from harness.report.over_seeds import changes_table, mean, over_seeds
-from harness.results import Result
+from harness.journal.journal import Journal
+from harness.journal.results import Result
+from harness.spec.trial import Trial
 from harness.stats import summary
+from harness.views.report.tables import changes_table, mean
 from tests.seeds_helpers import events_of, make_trial, write_run
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness import __version__
-from harness.cli import main
+from harness.commands.cli import main
 from tests.run_helpers import SMALL, capsbench, write_suite
 
 BAD_SUITES = {

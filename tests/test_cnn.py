@@ -10,20 +10,23 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from harness.config import Trial
-from harness.cost import estimate_s, forward_flops, largest_batch, least_bytes, products, step_bytes, step_flops
-from harness.cost_model import Cell, fit
+from harness.analysis.labels import run_name
+from harness.cost.estimate import estimate_s
+from harness.cost.fit import Cell, fit
+from harness.cost.memory import largest_batch, least_bytes, step_bytes
+from harness.cost.operations import forward_flops, products, step_flops
 from harness.errors import UserError
-from harness.mlflow_view import params, run_name
 from harness.parity import relative_error
-from harness.parity.cnn_faults import CNN_FAULTS
-from harness.parity.diagnose import suspects
-from harness.parity.mutate import Edit
-from harness.plans import plan_digest, plan_epoch
+from harness.parity.diagnosis.diagnose import suspects
+from harness.parity.faults.cnn import CNN_FAULTS
+from harness.parity.faults.mutate import Edit
 from harness.spec import EpochPlan, LrDecay, ModelSpec, OptimSpec, Profiled, Weights
-from harness.suite import load_suite
-from harness.trial import run_trial
+from harness.spec.plans import plan_digest, plan_epoch
+from harness.spec.trial import Trial
+from harness.suite.suite import load_suite
+from harness.views.mlflow.trials import params
 from harness.weights import initial_weights, parameter_count, weight_table
+from harness.worker.training import run_trial
 from impls.numpy import cnn
 from tests.impl_helpers import FRAMEWORKS, batch_of, loaded, one_digit
 from tests.mutants.cnn import EDITS, OWN

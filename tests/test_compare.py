@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from harness.cli import main
-from harness.compare import Comparison, compare
+from harness.analysis.compare import Comparison, compare
+from harness.commands.cli import main
 from harness.errors import UserError
 from harness.stats import holm
 from tests.seeds_helpers import events_of, make_trial, write_run

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.conventions import PLACES, Conventions, Epsilon, accepted
 from harness.errors import UserError
 from harness.parity.probe import probe_weights
 from harness.spec import OptimSpec, Runtime
+from harness.spec.conventions import PLACES, Conventions, Epsilon, accepted
 from impls.numpy import NumpyCapsNet
 from tests.impl_helpers import batch_of, small_model
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness import cost
-from harness.config import Trial
-from harness.cost import estimate_s, finished_trials, forward_flops, step_flops
+from harness.cost import operations as cost
+from harness.cost.estimate import estimate_s
+from harness.cost.operations import forward_flops, step_flops
+from harness.journal.results import finished_trials
 from harness.spec import ModelSpec
+from harness.spec.trial import Trial
 from impls.spectral import spectral
 from tests.executor_helpers import MODEL, tiny_trial
 

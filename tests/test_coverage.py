@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from harness import data
+from harness.commands.common import suite_or_built_in
+from harness.commands.parity import _COMPACT
 from harness.parity import Ladder
-from harness.parity.command import _COMPACT
 from harness.parity.coverage import branches
-from harness.request import suite_or_built_in
 from harness.spec import ModelSpec, OptimSpec, Runtime
 from impls.numpy import NumpyCapsNet
 

@@ -20,12 +20,12 @@ import pytest
 from filelock import FileLock
 
 from harness import data
-from harness.config import DataConfig
 from harness.data import digits, download, idx, mnist
 from harness.data.base import Dataset, Info, Split
 from harness.data.divide import select
 from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
 from harness.errors import UserError
+from harness.spec.trial import DataConfig
 
 # --- A small data set in IDX files: 12 + 4 images of 3x5 whose first two pixels number them. ---
 

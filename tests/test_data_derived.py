@@ -14,16 +14,17 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 
-from harness import data, trial
-from harness.config import Augment, DataConfig
+from harness import data
 from harness.data import affine, affnist_gen, mnist_expanded
 from harness.data.base import Info, Split, uniform
 from harness.data.divide import select
 from harness.data.files import CorruptFile, MissingFiles
 from harness.data.packed import Pack
 from harness.errors import UserError
-from harness.suite import load_suite
+from harness.spec.trial import Augment, DataConfig
+from harness.suite.suite import load_suite
 from harness.weights import initial_weights
+from harness.worker import training as trial
 from tests.data_helpers import Few, tree
 from tests.impl_helpers import batch_of, loaded, small_model
 

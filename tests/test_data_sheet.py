@@ -11,9 +11,9 @@ import pytest
 from matplotlib.image import imread
 
 from harness import data
-from harness.cli import main
+from harness.commands.cli import main
 from harness.data import affnist_gen
-from harness.data.sheet import COLUMNS, _row
+from harness.views.sheet import COLUMNS, _row
 from tests.data_helpers import Few
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from harness import registry
 from harness.parity import Ladder
-from harness.parity.diagnose import diagnose, suspects
-from harness.parity.faults import FAULTS, Fault
-from harness.parity.mutate import Edit, discard, mutant
+from harness.parity.diagnosis.diagnose import diagnose, suspects
+from harness.parity.faults.capsnet import FAULTS, Fault
+from harness.parity.faults.mutate import Edit, discard, mutant
 from harness.spec import Loss, ModelSpec, OptimSpec, Outputs, Runtime, Weights
 from tests.impl_helpers import THREADS, batch_of
 from tests.mutants import EDITS

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from harness import data
+from harness.commands.common import suite_or_built_in
+from harness.commands.parity import _COMPACT
 from harness.parity import Ladder
-from harness.parity.command import _COMPACT
-from harness.parity.diagnose import Diagnosis, diagnose
-from harness.parity.faults import FAULTS
-from harness.request import suite_or_built_in
+from harness.parity.diagnosis.diagnose import Diagnosis, diagnose
+from harness.parity.faults.capsnet import FAULTS
 from harness.spec import Loss, OptimSpec, Runtime
 from tests import networks
 from tests.networks import Habits, adapter

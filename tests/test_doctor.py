@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness import doctor, registry
-from harness.doctor import Check, Diagnosis, diagnose, probe, render
-from harness.environment import environment
+from harness import registry
+from harness.commands import doctor
+from harness.commands.doctor import Check, Diagnosis, diagnose, probe, render
+from harness.machine.environment import environment
 
 FRAMEWORKS = ("torch", "tf", "jax")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import environment as env
-from harness.environment import environment, fingerprint, git_state
+from harness.machine import environment as env
+from harness.machine.environment import environment, fingerprint, git_state
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +38,7 @@ def test_environment() -> None:
 
 def test_no_framework_is_imported() -> None:
     code = (
-        "import sys; from harness.environment import environment; environment(); "
+        "import sys; from harness.machine.environment import environment; environment(); "
         "print(sorted({'torch', 'tensorflow', 'jax', 'ray', 'mlflow', 'numpy'} & set(sys.modules)))"
     )
     assert run(code) == "[]"

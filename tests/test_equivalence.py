@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.cli import main
-from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
-from harness.equivalence import caveat, compare, judge, sentence, show
+from harness.analysis.equivalence import caveat, compare, judge, sentence
+from harness.commands.cli import main
 from harness.errors import UserError
-from harness.journal import Journal
-from harness.results import Result
+from harness.journal.journal import Journal
+from harness.journal.results import Result
 from harness.spec import ModelSpec
+from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.stats import equivalence
+from harness.views.equivalence import show
 from tests.run_helpers import capsbench, write_suite
 
 TWIN = "run_helpers:HeldNet"  # the specification once more

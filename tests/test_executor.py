@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.executor import Capacity, InlineExecutor, check_fits, interruptible
-from harness.leases import local_cores
+from harness.executors.base import Capacity, check_fits
+from harness.executors.inline import InlineExecutor
+from harness.machine.leases import local_cores
+from harness.supervisor.seat import interruptible
 from tests.driver_helpers import ROOT, driver
 from tests.executor_helpers import Record, gone, tiny_job, tiny_trial
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.checkpoint import load_weights, save_weights
+from harness.commands.export import export, find_trial
 from harness.errors import UserError
-from harness.export import export, find_trial
-from harness.journal import Journal
+from harness.journal.journal import Journal
 from harness.parity import probe_weights
 from harness.spec import ModelSpec
+from harness.weights.files import load_weights, save_weights
 from tests.impl_helpers import FRAMEWORKS, batch_of, build, small_model, start_tensorflow
 from tests.run_helpers import SMALL, capsbench, write_suite
 

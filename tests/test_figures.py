@@ -15,19 +15,21 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from harness import data
-from harness.checkpoint import load_predictions, load_weights
-from harness.cli import main
+from harness.commands.cli import main
+from harness.commands.figures import draw_run
 from harness.errors import UserError
-from harness.figures import command, draw_missing, draw_run, draw_trial
-from harness.figures.capsules import STEPS, perturbed
-from harness.figures.classes import class_rows, confusion
-from harness.figures.material import LeftOut, Material
-from harness.insight import routing_logit_change, specification
-from harness.journal import Journal
-from harness.mlflow_view import metric_rows
-from harness.results import summarise
-from harness.suite import Suite, load_suite
-from harness.trial import run_trial
+from harness.journal.journal import Journal
+from harness.journal.results import summarise
+from harness.parity.specification import routing_logit_change, specification
+from harness.suite.suite import Suite, load_suite
+from harness.views.figures import draw as command
+from harness.views.figures.capsules import STEPS, perturbed
+from harness.views.figures.classes import class_rows, confusion
+from harness.views.figures.draw import draw_missing, draw_trial
+from harness.views.figures.material import LeftOut, Material
+from harness.views.mlflow.trials import metric_rows
+from harness.weights.files import load_predictions, load_weights
+from harness.worker.training import run_trial
 
 SUITE = Path(__file__).parent.parent / "suites" / "quickstart.yaml"
 SMALL = (

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.config import Trial
 from harness.parity import cached
-from harness.suite import load_suite
+from harness.spec.trial import Trial
+from harness.suite.suite import load_suite
 
 ROOT = Path(__file__).parent.parent
 

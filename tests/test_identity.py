@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from harness import identity, registry
-from harness.identity import code_version, trial_id
-from harness.registry import Entry
+from harness import registry
+from harness.registry import Entry, code_version
+from harness.suite import identity
+from harness.suite.identity import trial_id
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT: dict[str, Any] = {
@@ -121,7 +122,7 @@ def test_the_document_is_left_as_it_was() -> None:
 
 def test_ids_are_the_same_in_another_process() -> None:
     code = (
-        "from harness.suite import load_suite\n"
+        "from harness.suite.suite import load_suite\n"
         "print(*(trial.id for trial in load_suite('suites/quickstart.yaml').trials(0, lambda impl: {'impl': impl})))"
     )
     seen = set[str]()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from harness.parity import probe_weights, relative_error
-from harness.plans import plan_epoch
 from harness.spec import Impl, LrDecay, ModelSpec, Moments
+from harness.spec.plans import plan_epoch
 from harness.weights import digest, initial_weights
 from tests.impl_helpers import FRAMEWORKS, batch_of, build, loaded, small_model
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.errors import UserError
-from harness.journal import Journal
+from harness.journal.journal import Journal
 from harness.spec import ModelSpec
+from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 
 
 @pytest.fixture
@@ -51,7 +51,12 @@ def finish_epoch(journal: Journal, epoch: int, **more) -> Path:
 
 def writer(code: str, *arguments: object) -> subprocess.Popen[str]:
     """A process that writes journals, as the driver does; it can be killed for real."""
-    command = [sys.executable, "-c", f"import sys\nfrom harness.journal import Journal\n{code}", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys\nfrom harness.journal.journal import Journal\n{code}",
+        *map(str, arguments),
+    ]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

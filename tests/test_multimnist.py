@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 
 from harness import data
-from harness.config import DataConfig
 from harness.data import multimnist
 from harness.data.base import Info, Split
 from harness.data.divide import select
 from harness.data.overlay import composite, overlaid
 from harness.errors import UserError
-from harness.figures.classes import class_rows, confusion
-from harness.figures.overlaid import aligned
 from harness.parity import probe_weights
-from harness.parity.diagnose import suspects
-from harness.parity.faults import Fault
-from harness.parity.overlay_faults import OVERLAY_FAULTS
-from harness.plans import overlays, plan_digest, plan_epoch
+from harness.parity.diagnosis.diagnose import suspects
+from harness.parity.faults.capsnet import Fault
+from harness.parity.faults.overlay import OVERLAY_FAULTS
 from harness.spec import EpochPlan, ModelSpec, is_right
-from harness.suite import load_suite
-from harness.trial import run_trial
+from harness.spec.plans import overlays, plan_digest, plan_epoch
+from harness.spec.trial import DataConfig
+from harness.suite.suite import load_suite
+from harness.views.figures.classes import class_rows, confusion
+from harness.views.figures.overlaid import aligned
 from harness.weights import initial_weights, parameter_count
+from harness.worker.training import run_trial
 from impls.numpy.cnn import max_pool, max_pool_vjp
 from tests.data_helpers import FEW, Few
 from tests.impl_helpers import FRAMEWORKS, batch_of, loaded, small_model

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness.parity.catalogue import MORE_FAULTS
-from harness.parity.cnn_faults import CNN_FAULTS
-from harness.parity.faults import FAULTS
-from harness.parity.mutate import Edit, edited
-from harness.parity.overlay_faults import OVERLAY_FAULTS
+from harness.parity.faults.capsnet import FAULTS
+from harness.parity.faults.catalogue import MORE_FAULTS
+from harness.parity.faults.cnn import CNN_FAULTS
+from harness.parity.faults.mutate import Edit, edited
+from harness.parity.faults.overlay import OVERLAY_FAULTS
 from tests.mutants.catalogue import (
     FRAMEWORKS,
     MORE,

@@ -8,8 +8,8 @@ import pytest
 
 from harness import registry
 from harness.parity import Check, Ladder, Report
-from harness.parity.faults import FAULTS, Fault
-from harness.parity.mutate import Edit, discard, mutant
+from harness.parity.faults.capsnet import FAULTS, Fault
+from harness.parity.faults.mutate import Edit, discard, mutant
 from harness.spec import LrDecay, ModelSpec, OptimSpec, Runtime
 from tests.impl_helpers import THREADS, batch_of, small_model
 from tests.mutants import EDITS, NOT_WRITTEN

@@ -15,8 +15,8 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from harness.plans import plan_epoch
 from harness.spec import ModelSpec, Moments, OptimSpec, Runtime, Weights
+from harness.spec.plans import plan_epoch
 from harness.weights import initial_weights
 from impls.numpy import NumpyCapsNet, model
 from impls.numpy import impl as numpy_impl

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from harness.arguments import parser
-from harness.cli import main
+from harness.commands.cli import main
+from harness.commands.parser import parser
 from harness.errors import UserError
-from harness.ordinary.images import fitted
+from harness.parity.ordinary.images import fitted
 from tests.impl_helpers import small_model
 from tests.ordinary.torch_models import DimensionList
 from tests.run_helpers import ROOT, capsbench

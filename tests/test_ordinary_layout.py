@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.ordinary.finder import _reordering
-from harness.ordinary.layout import layouts
+from harness.parity.ordinary.finder import _reordering
+from harness.parity.ordinary.layout import layouts
 
 SIZES = {"I": 12, "J": 5, "d": 2, "e": 3}
 

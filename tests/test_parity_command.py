@@ -16,20 +16,22 @@ import pytest
 from rich.console import Console
 
 from harness import registry
-from harness.attempt import Seat
-from harness.cli import main
-from harness.config import RuntimeConfig, Trial
+from harness.commands.cli import main
+from harness.commands.common import log_folder
+from harness.commands.parity import Request, parity
 from harness.errors import UserError
-from harness.model_spec import KIND_KEYS
-from harness.parity import Check, Ladder, Report, process, worker
-from harness.parity.command import Request, parity
-from harness.parity.process import Climb
-from harness.parity.record import metrics, run_name
-from harness.parity.show import described, figure, sentence, show, telling
-from harness.request import log_folder
+from harness.parity import Check, Ladder, Report
 from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
-from harness.suite import load_suite
-from harness.ui import newest_experiment
+from harness.spec.model import KIND_KEYS
+from harness.spec.trial import RuntimeConfig, Trial
+from harness.suite.suite import load_suite
+from harness.supervisor import parity as process
+from harness.supervisor.parity import Climb
+from harness.supervisor.seat import Seat
+from harness.views.mlflow.parity import metrics, run_name
+from harness.views.mlflow.server import newest_experiment
+from harness.views.parity import described, figure, sentence, show, telling
+from harness.worker import parity as worker
 from impls.numpy import NumpyCapsNet
 from tests.impl_helpers import batch_of, small_model
 from tests.run_helpers import ROOT, capsbench, environment, started, wait_for, write_suite
@@ -316,7 +318,7 @@ def test_a_diagnosis_spoils_no_report(
     def raising(ladder: Ladder) -> None:
         raise SystemExit("no diagnosis")
 
-    monkeypatch.setattr("harness.parity.diagnose.diagnose", raising)
+    monkeypatch.setattr("harness.parity.diagnosis.diagnose.diagnose", raising)
     assert not any(worker._diagnosis(cast(Ladder, None), "L4", cast(Any, None)).values())
     assert "SystemExit: no diagnosis" in capsys.readouterr().err
 
@@ -480,7 +482,7 @@ def test_no_process_outlives_the_command(ending: signal.Signals, tmp_path: Path)
 def test_the_built_in_setting_is_the_quickstart_s_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[Any] = []
-    monkeypatch.setattr("harness.parity.command.run_climbs", lambda climbs, tell: seen.extend(climbs) or [])
+    monkeypatch.setattr("harness.commands.parity.run_climbs", lambda climbs, tell: seen.extend(climbs) or [])
     outcome = parity(Request(impls=["numpy"], track=False, level="L2"), print)
     assert outcome.ok
     trial = seen[0].trial

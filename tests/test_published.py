@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness.cells import of_run
-from harness.config import Trial
-from harness.journal import Journal
-from harness.published import Beside, beside, facts_of, meets, published
-from harness.suite import load_suite
+from harness.analysis.cells import of_run
+from harness.analysis.published import Beside, beside, facts_of, meets, published
+from harness.journal.journal import Journal
+from harness.spec.trial import Trial
+from harness.suite.suite import load_suite
 from tests.conftest import ROOT
 from tests.seeds_helpers import events_of, make_trial, write_run
 

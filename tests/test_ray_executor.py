@@ -16,13 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import ray_executor
 from harness.errors import UserError
-from harness.executor import Capacity
-from harness.journal import FILES
-from harness.leases import local_cores
-from harness.ray_executor import RayExecutor
-from harness.whole import fingerprint
+from harness.events import FILES
+from harness.executors import ray as ray_executor
+from harness.executors.base import Capacity
+from harness.executors.ray import RayExecutor
+from harness.machine.leases import local_cores
+from harness.weights.whole import fingerprint
 from tests.driver_helpers import driver
 from tests.executor_helpers import FRAMEWORKS, Record, gone, tiny_job, tiny_trial, trained_epochs
 

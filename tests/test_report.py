@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import cost_model
-from harness.cost import products
-from harness.cost_model import Cell, counts, fit
+from harness.analysis.costs import curves, make_report, to_json
+from harness.commands.report import Written, report
+from harness.cost import fit as cost_model
+from harness.cost.fit import Cell, counts, fit
+from harness.cost.operations import products
 from harness.errors import UserError
-from harness.journal import Journal
-from harness.report import Written, make_report, report, to_json
-from harness.report.curves import curves
+from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.weights import parameter_count
 from tests import seeds_helpers

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
-from harness.cost import step_flops
-from harness.results import kept_epochs, named_files, parity_of, summarise
+from harness.cost.operations import step_flops
+from harness.journal.results import kept_epochs, named_files, parity_of, summarise
 from harness.spec import ModelSpec
+from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 
 HASHES = {"weights_sha256": "ab", "data_sha256": "cd", "data_provenance": "some images"}
 READY = {"kind": "ready", "compile_s": 4.5, "parameters": 10, "device": "cpu", **HASHES}

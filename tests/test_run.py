@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.checkpoint import load_weights
 from harness.weights import digest
+from harness.weights.files import load_weights
 from tests.run_helpers import capsbench, contents, events_of, repeatable, start, write_suite
 
 TRIAL_FIELDS = {

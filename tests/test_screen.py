@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import screen as screen_module
-from harness.config import ParityConfig, Trial
-from harness.screen import Screen
+from harness.spec.trial import ParityConfig, Trial
+from harness.views import screen as screen_module
+from harness.views.screen import Screen
 from tests.executor_helpers import tiny_trial
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from harness.plans import plan_digest, plan_epoch
 from harness.spec import DecoderOptim, EpochPlan, LrDecay, ModelSpec, OptimSpec, batched
-from harness.suite import load_suite
+from harness.spec.plans import plan_digest, plan_epoch
+from harness.suite.suite import load_suite
 from harness.weights import digest, initial_weights, parameter_count, weight_table
 
 Profile = Literal["paper", "official"]

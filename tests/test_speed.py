@@ -15,18 +15,19 @@ import psutil
 import pytest
 from rich.console import Console
 
-from harness.cli import main
-from harness.config import Trial
-from harness.cost import moved_bytes, step_flops
-from harness.environment import available_cores, available_memory_bytes
+from harness.analysis.speed import EPOCH_IMAGES, document
+from harness.commands.cli import main
+from harness.commands.speed import Request, speed
+from harness.cost.operations import moved_bytes, step_flops
+from harness.machine import rates
+from harness.machine.environment import available_cores, available_memory_bytes
 from harness.registry import resolve
 from harness.spec import ModelSpec
-from harness.speed import process, rates
-from harness.speed.command import Request, speed
-from harness.speed.figures import EPOCH_IMAGES, document
-from harness.speed.process import Failure, Record, Session, Setting, measure
-from harness.speed.show import show
-from harness.suite import load_suite
+from harness.spec.trial import Trial
+from harness.suite.suite import load_suite
+from harness.supervisor import speed as process
+from harness.supervisor.speed import Failure, Record, Session, Setting, measure
+from harness.views.speed import show
 from tests.impl_helpers import start_tensorflow
 from tests.run_helpers import TESTS, capsbench, started, wait_for, write_suite
 from tests.test_report import SETTINGS, law, model
@@ -161,7 +162,7 @@ def asked_for(request: Request, monkeypatch: pytest.MonkeyPatch, folder: Path) -
         seen.extend(replace(record, failure=Failure("failed", "not begun")) for record in records)
         return Session(seen)
 
-    monkeypatch.setattr("harness.speed.command.measure", measured)
+    monkeypatch.setattr("harness.commands.speed.measure", measured)
     monkeypatch.chdir(folder)
     assert not speed(request, print)["ok"]
     return seen

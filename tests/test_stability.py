@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.energy import Meter
-from harness.stability import Machine, Observation, between, doubts, drift, machine, wide
+from harness.machine.energy import Meter
+from harness.machine.noise import Machine, Observation, between, doubts, drift, machine, wide
 from harness.stats import FEWEST, median_interval
 
 STAT = """cpu  900 0 0 0 0 0 0 0 0 0

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.checkpoint import load_weights, read_facts, save_weights
 from harness.errors import UserError
-from harness.plans import plan_epoch
 from harness.spec import Impl
-from harness.start import starting_weights, weights_file
-from harness.suite import load_suite
+from harness.spec.plans import plan_epoch
+from harness.suite.suite import load_suite
 from harness.weights import digest, initial_weights
+from harness.weights.files import load_weights, read_facts, save_weights
+from harness.weights.start import starting_weights, weights_file
 from tests.impl_helpers import FRAMEWORKS, batch_of, build, small_model
 from tests.run_helpers import capsbench, write_suite
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from harness import data
-from harness.config import Stop
 from harness.errors import UserError
-from harness.mlflow_view import trial_tags
-from harness.progress import Progress
-from harness.results import Result, summarise
-from harness.suite import load_suite
-from harness.tables import comparison
+from harness.journal.results import Result, summarise
+from harness.spec.trial import Stop
+from harness.suite.suite import load_suite
+from harness.views.mlflow.trials import trial_tags
+from harness.views.tables import comparison
+from harness.weights.progress import Progress
 from tests.run_helpers import write_suite
 from tests.test_trial import COLLAPSING, events_of, make_trial
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness import data, registry
-from harness.config import Trial
 from harness.errors import UserError
-from harness.suite import MAX_TRIALS, Suite, load_suite
+from harness.spec.trial import Trial
+from harness.suite.suite import MAX_TRIALS, Suite, load_suite
 
 SUITES = Path(__file__).parent.parent / "suites"
 GOOD = """\
@@ -372,7 +372,7 @@ def test_shipped_routing_counts() -> None:
 
 def test_reading_imports_no_framework() -> None:
     code = (
-        "import sys; from harness.suite import load_suite\n"
+        "import sys; from harness.suite.suite import load_suite\n"
         f"load_suite({str(SUITES / 'mnist.yaml')!r}).trials(0, lambda impl: {{}})\n"
         "print(sorted({'torch', 'tensorflow', 'keras', 'jax', 'ray', 'mlflow', 'sklearn'} & set(sys.modules)))"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.cost import forward_flops
-from harness.suite import load_suite
-from harness.summary import layers, summaries
+from harness.cost.layers import layers, summaries
+from harness.cost.operations import forward_flops
+from harness.suite.suite import load_suite
 from harness.weights import parameter_count, weight_table
 from tests.impl_helpers import batch_of, build, small_model
 from tests.run_helpers import ROOT, capsbench, write_suite

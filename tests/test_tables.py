@@ -12,9 +12,12 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from harness.results import Result
-from harness.tables import cells, comparison, data_table, duration, number, plan_table, print_data, print_table, setting
-from harness.tables import remarks as remarks_of
+from harness.analysis.cells import cells
+from harness.analysis.labels import setting
+from harness.journal.results import Result
+from harness.text import duration, number
+from harness.views.tables import comparison, data_table, plan_table, print_data, print_table
+from harness.views.tables import remarks as remarks_of
 
 RUN_DIR = Path("runs/routing")
 

@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from harness import mlflow_view as view
-from harness.config import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
-from harness.cost import step_flops
+from harness.cost.operations import step_flops
 from harness.errors import UserError
-from harness.journal import Journal
-from harness.mlflow_client import Runs
+from harness.journal.journal import Journal
 from harness.spec import ModelSpec
-from harness.tracking import Tracker, default_uri, redact, sync
+from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.views.mlflow import trials as view
+from harness.views.mlflow.client import Runs
+from harness.views.mlflow.tracking import Tracker, default_uri, redact, sync
 
 TIMINGS = {"epoch_s", "img_per_s", "gflops_per_s", "compile_s", "epoch/epoch_s", "epoch/img_per_s", "epoch/eval_s"}
 START = 1_700_000_000.0
@@ -515,7 +515,7 @@ def test_nothing_of_mlflow_reaches_the_screen(tmp_path: Path) -> None:
     with Journal(tmp_path / "run").open() as journal:
         plan(journal, trial)
         write(journal, trial, FINISHED)
-    code = "import sys; from harness.tracking import sync; sync(sys.argv[1])"
+    code = "import sys; from harness.views.mlflow.tracking import sync; sync(sys.argv[1])"
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     process = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from harness import data
-from harness.checkpoint import load_checkpoint, load_progress, load_weights, read_facts, save_checkpoint
-from harness.config import Trial
-from harness.progress import Progress
+from harness.machine.clock import peak_rss_bytes, reset_peak_rss
 from harness.spec import EpochPlan, ModelSpec, Moments, TrainTotals
-from harness.suite import load_suite
-from harness.timing import peak_rss_bytes, reset_peak_rss
-from harness.trial import Diverged, run_trial
+from harness.spec.trial import Trial
+from harness.suite.suite import load_suite
 from harness.weights import digest, initial_weights
+from harness.weights.files import load_checkpoint, load_progress, load_weights, read_facts, save_checkpoint
+from harness.weights.progress import Progress
+from harness.worker.training import Diverged, run_trial
 from impls.numpy import NumpyCapsNet
 from tests.impl_helpers import build, small_model
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.parity import variant_net as net
+from harness.parity.diagnosis import variant_net as net
+from harness.parity.diagnosis.variant import CHOICES, LENGTH_EPSILONS, SPECIFIED, SQUASH_EPSILONS, Variant
+from harness.parity.diagnosis.words import conventions_of, faults_of
 from harness.parity.probe import probe_weights
-from harness.parity.variant import CHOICES, LENGTH_EPSILONS, SPECIFIED, SQUASH_EPSILONS, Variant
-from harness.parity.words import conventions_of, faults_of
 from harness.spec import ModelSpec, OptimSpec, Runtime, Weights
 from impls.numpy import NumpyCapsNet
 from tests.impl_helpers import batch_of, small_model

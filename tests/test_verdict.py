@@ -6,13 +6,14 @@ import re
 
 import pytest
 
-from harness import registry, verdict
-from harness.config import Trial
-from harness.cost import least_bytes, step_bytes
-from harness.environment import Gpu
+from harness import registry
+from harness.cost import limits as verdict
+from harness.cost.limits import emulated, out_of_memory, refusal
+from harness.cost.memory import least_bytes, step_bytes
 from harness.errors import starved
+from harness.machine.environment import Gpu
 from harness.spec import ModelSpec
-from harness.verdict import emulated, out_of_memory, refusal
+from harness.spec.trial import Trial
 from tests.executor_helpers import tiny_trial
 
 PAPER = ModelSpec(image=(28, 28, 1), classes=10)

@@ -13,19 +13,19 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from harness.checkpoint import FIRST, SECOND, load_weights, read_facts, save_checkpoint, save_weights
-from harness.cli import main
-from harness.config import Trial
+from harness.commands.cli import main
 from harness.errors import TrialFailed, UserError
-from harness.figures import draw_missing
-from harness.journal import Journal
-from harness.progress import Best, Progress
-from harness.resume import resume_point
+from harness.journal.journal import Journal
+from harness.journal.resume import resume_point
 from harness.spec import EvalTotals, Moments, Weights
-from harness.suite import load_suite
-from harness.trial import Diverged, run_trial
+from harness.spec.trial import Trial
+from harness.suite.suite import load_suite
+from harness.views.figures.draw import draw_missing
 from harness.weights import initial_weights
-from harness.whole import Damaged, fingerprint, read_checkpoint, read_weights
+from harness.weights.files import FIRST, SECOND, load_weights, read_facts, save_checkpoint, save_weights
+from harness.weights.progress import Best, Progress
+from harness.weights.whole import Damaged, fingerprint, read_checkpoint, read_weights
+from harness.worker.training import Diverged, run_trial
 from impls.numpy import NumpyCapsNet
 from tests.run_helpers import write_suite
 
@@ -400,7 +400,7 @@ def test_a_write_that_breaks_off_leaves_the_file_before(tmp_path: Path, monkeypa
         to.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("harness.checkpoint._save", fails)
+    monkeypatch.setattr("harness.weights.files._save", fails)
     with pytest.raises(OSError, match="No space left"):
         save_weights(path, {"a": np.zeros(3)})
     assert load_weights(path)["a"].tolist() == [1, 1, 1]

@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from harness import attempt
-from harness.attempt import Event, Seat, run_attempt, worker_environment
-from harness.environment import cpu_flags
 from harness.errors import UserError
-from harness.executor import Job
-from harness.leases import local_cores
-from harness.worker import explain
+from harness.events import Event
+from harness.executors.base import Job
+from harness.machine.environment import cpu_flags
+from harness.machine.leases import local_cores
+from harness.supervisor import trial as attempt
+from harness.supervisor.seat import Seat, worker_environment
+from harness.supervisor.trial import run_attempt
+from harness.worker.channel import explain
 from tests.executor_helpers import FRAMEWORKS, gone, tiny_job, tiny_trial, trained_epochs
 
 SEAT = Seat(local_cores()[:1])
@@ -284,7 +286,7 @@ def test_a_cause_is_one_short_line() -> None:
 def test_supervisors_import_no_framework() -> None:
     pytest.importorskip("ray")
     code = (
-        "import sys, harness.attempt, harness.executor, harness.leases, harness.ray_executor, harness.ray_tune;"
+        "import sys, harness.supervisor.trial, harness.executors.base, harness.machine.leases, harness.executors.ray, harness.executors.tune;"
         f"print([name for name in {FRAMEWORKS} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -292,7 +294,7 @@ def test_supervisors_import_no_framework() -> None:
 
 
 def test_a_worker_without_a_job_ends() -> None:
-    command = [sys.executable, "-m", "harness.worker", "--events-fd", "1"]
+    command = [sys.executable, "-m", "harness.worker.trial", "--events-fd", "1"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     assert done.returncode != 0
     assert done.stdout == b""

@@ -13,13 +13,13 @@ from typing import Any
 
 import platformdirs
 
-from harness.config import DataConfig
 from harness.data.base import Dataset, Info, PartialSource, Source, Split, release
 from harness.data.divide import image_shape, select, split_sizes, test_images
 from harness.data.files import MissingFiles
 from harness.data.overlay import overlaid
 from harness.errors import UserError, nearest
-from harness.model_spec import ModelConfig, ModelSpec
+from harness.spec.model import ModelConfig, ModelSpec
+from harness.spec.trial import DataConfig
 
 _MODULES = {
     "digits": "harness.data.digits", "mnist": "harness.data.mnist", "fashion-mnist": "harness.data.fashion_mnist",

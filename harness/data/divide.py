@@ -6,10 +6,10 @@ import hashlib
 
 import numpy as np
 
-from harness.config import DataConfig
 from harness.data.base import Dataset, Info, Split, order, release
 from harness.data.overlay import overlaid
 from harness.errors import UserError
+from harness.spec.trial import DataConfig
 
 _VALIDATION, _TEST = 0, 1  # whose overlays are drawn
 

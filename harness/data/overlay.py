@@ -7,7 +7,7 @@ from jaxtyping import Int, UInt8
 
 from harness.data.base import Info, Split, uniform
 from harness.errors import UserError
-from harness.plans import overlays
+from harness.spec.plans import overlays
 
 _STREAM = 0x6F7665726C6179  # "overlay"
 

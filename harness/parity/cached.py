@@ -14,10 +14,10 @@ from typing import Any, cast
 import platformdirs
 
 from harness import __version__, registry
-from harness.config import Trial
-from harness.environment import environment, fingerprint
-from harness.identity import code_version
-from harness.journal import write_atomic
+from harness.journal.disk import write_atomic
+from harness.machine.environment import environment, fingerprint
+from harness.registry import code_version
+from harness.spec.trial import Trial
 
 FOLDER = "CAPSBENCH_GATE_CACHE"
 """The environment variable that names the folder of the verdicts, or is "off"; default: `parity` in the user's cache."""

@@ -25,7 +25,7 @@ from harness.parity.measure import (
     routed,
     single_steps,
     trajectory,
-)  # fmt: skip
+)
 from harness.parity.probe import probe_moments, probes
 from harness.parity.relations import TINY, blocks, counted, evaluation, kept, whole_batch
 from harness.parity.setting import Setting

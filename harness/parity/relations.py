@@ -17,8 +17,8 @@ from harness.parity.measure import apart, moments_apart
 from harness.parity.probe import probe_moments
 from harness.parity.setting import Setting
 from harness.parity.tolerances import bound, spared
-from harness.plans import kept_units, overlays
 from harness.spec import EpochPlan, Impl, Moments, TrainTotals, Weights
+from harness.spec.plans import kept_units, overlays
 
 TINY = 2  # images a batch of the epoch that is longer than any block of steps
 STEPS = 130  # of that epoch

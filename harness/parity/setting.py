@@ -11,8 +11,8 @@ from jaxtyping import Int, UInt8
 
 from harness.parity.inputs import chosen, drawn
 from harness.parity.probe import image_count
-from harness.plans import kept_units, overlays
 from harness.spec import EpochPlan, ModelSpec, OptimSpec, Weights
+from harness.spec.plans import kept_units, overlays
 
 _BATCHES = 8  # of an evaluation of several: an error may show in a later one
 _LITTLE = np.array([(down, right) for down in (1, -1, 2, 0, -2) for right in (-2, 1, 0, 2, -1)], np.int8)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.config import Trial
 from harness.data import Split
 from harness.parity.inputs import repeated
 from harness.parity.ladder import Ladder
 from harness.spec import Conventions, Impl, ModelSpec, OptimSpec
+from harness.spec.trial import Trial
 
 STEPS = 10  # of the trajectory: from here on rounding grows about as fast as training goes on
 

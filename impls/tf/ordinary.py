@@ -1,4 +1,4 @@
-"""A Keras model as `harness.ordinary` asks for it: its parameters, its forward pass operation by operation."""
+"""A Keras model as `harness.parity.ordinary` asks for it: its parameters, its forward pass operation by operation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.ordinary.network import Parameter, Ran
+from harness.parity.ordinary.network import Parameter, Ran
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, SQUASH_EPSILON
 from impls.tf.watched import watched
 
@@ -126,7 +126,7 @@ def is_model(found: object) -> bool:
 
 
 class KerasNetwork:
-    """See `harness.ordinary.network.Network`."""
+    """See `harness.parity.ordinary.network.Network`."""
 
     takes_lists = True
 

@@ -1,4 +1,4 @@
-"""An ordinary `torch.nn.Module` as `harness.ordinary` asks for it: its parameters, its forward pass step by step."""
+"""An ordinary `torch.nn.Module` as `harness.parity.ordinary` asks for it: its parameters, its forward pass step by step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from harness.errors import UserError
-from harness.ordinary.network import Parameter, Ran, Step
+from harness.parity.ordinary.network import Parameter, Ran, Step
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, SQUASH_EPSILON
 
 LARGEST = 1 << 26  # elements of a step that is still recorded
@@ -119,7 +119,7 @@ def is_model(found: object) -> bool:
 
 
 class TorchNetwork:
-    """See `harness.ordinary.network.Network`."""
+    """See `harness.parity.ordinary.network.Network`."""
 
     channels_first, takes_lists, is_compiled = True, False, False
 

@@ -1,9 +1,9 @@
-"""Every fault of `harness.parity.faults`, written into each implementation: framework -> fault -> edits of its source."""
+"""Every fault of `harness.parity.faults.capsnet`, written into each implementation: framework -> fault -> edits of its source."""
 
 from __future__ import annotations
 
-from harness.parity.faults import FAULTS
-from harness.parity.mutate import Edit
+from harness.parity.faults.capsnet import FAULTS
+from harness.parity.faults.mutate import Edit
 from tests.mutants import jax, tf, torch
 
 EDITS: dict[str, dict[str, tuple[Edit, ...]]] = {

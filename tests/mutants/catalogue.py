@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.parity.catalogue import MORE_FAULTS
-from harness.parity.detail_faults import DETAIL_FAULTS
-from harness.parity.evaluation_faults import EVALUATION_FAULTS
-from harness.parity.faults import FAULTS, Fault
-from harness.parity.mutate import Edit
-from harness.parity.optimiser_faults import OPTIMISER_FAULTS
-from harness.parity.overlay_faults import OVERLAY_FAULTS
-from harness.parity.plan_faults import PLAN_FAULTS
+from harness.parity.faults.capsnet import FAULTS, Fault
+from harness.parity.faults.catalogue import MORE_FAULTS
+from harness.parity.faults.detail import DETAIL_FAULTS
+from harness.parity.faults.evaluation import EVALUATION_FAULTS
+from harness.parity.faults.mutate import Edit
+from harness.parity.faults.optimiser import OPTIMISER_FAULTS
+from harness.parity.faults.overlay import OVERLAY_FAULTS
+from harness.parity.faults.plan import PLAN_FAULTS
 from harness.spec import ModelSpec
 from tests.mutants import EDITS, NOT_WRITTEN, cnn, more_jax, more_tf, more_torch, overlay
 

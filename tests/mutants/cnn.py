@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.parity.cnn_faults import CNN_FAULTS, in_cnn
-from harness.parity.faults import FAULTS
-from harness.parity.mutate import Edit
+from harness.parity.faults.capsnet import FAULTS
+from harness.parity.faults.cnn import CNN_FAULTS, in_cnn
+from harness.parity.faults.mutate import Edit
 from tests.mutants import jax, tf, torch
 
 OWN = tuple(fault for fault in CNN_FAULTS if fault.edits[0].file == "cnn.py")

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from harness.attempt import Seat, worker_environment
-from harness.config import Trial
+from harness.spec.trial import Trial
+from harness.supervisor.seat import Seat, worker_environment
 from tests.mutants.catalogue import Mutant
 
 ROOT = Path(__file__).parents[2]

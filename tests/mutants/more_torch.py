@@ -1,10 +1,10 @@
-"""The faults of `harness.parity.catalogue` in PyTorch."""
+"""The faults of `harness.parity.faults.catalogue` in PyTorch."""
 
 from __future__ import annotations
 
-from harness.parity.evaluation_faults import PREDICTED
-from harness.parity.mutate import Edit, in_impl, in_layers, in_model
-from harness.parity.plan_faults import PLANS
+from harness.parity.faults.evaluation import PREDICTED
+from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
+from harness.parity.faults.plan import PLANS
 from tests.mutants.overlay import in_overlay
 
 STEPS = "order, shifts, weight = (torch.tensor(part, device=self.device) for part in plan.steps())"

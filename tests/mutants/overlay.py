@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.parity.mutate import Edit, in_impl, in_model
-from harness.parity.overlay_faults import OVERLAY_FAULTS
+from harness.parity.faults.mutate import Edit, in_impl, in_model
+from harness.parity.faults.overlay import OVERLAY_FAULTS
 
 
 def in_overlay(old: str, new: str) -> Edit:

@@ -6,14 +6,14 @@ from functools import cache
 from pathlib import Path
 
 from harness import data
-from harness.config import Trial
+from harness.commands.common import suite_or_built_in
+from harness.commands.parity import _COMPACT, _trial
 from harness.data import Dataset
-from harness.parity.command import _COMPACT, _trial
 from harness.parity.inputs import staged
 from harness.parity.setups import command_ladder, gate_ladder
-from harness.request import suite_or_built_in
 from harness.spec import Impl, ModelSpec
-from harness.suite import Suite, load_suite
+from harness.spec.trial import Trial
+from harness.suite.suite import Suite, load_suite
 from harness.weights import initial_weights
 from tests.mutants.catalogue import VARIANTS
 
@@ -50,7 +50,7 @@ def _of_variant(model: ModelSpec, variant: str) -> ModelSpec:
 
 
 def built(trial: Trial, implementation: type[Impl], dataset: Dataset) -> Impl:
-    """Loaded, staged and compiled, as `harness.trial` has it at its gate."""
+    """Loaded, staged and compiled, as `harness.worker.training` has it at its gate."""
     impl = implementation(trial.model, trial.train.optim, trial.runtime_spec())
     impl.load(initial_weights(trial.model, trial.seed))
     impl.stage(*staged(trial.model, dataset.train.images, dataset.train.labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.parity.mutate import Edit, in_impl, in_layers, in_model
+from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
 
 
 def _optim(old: str, new: str) -> Edit:

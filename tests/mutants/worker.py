@@ -15,9 +15,9 @@ import time
 from typing import Any
 
 from harness import data, registry
-from harness.config import Trial
 from harness.parity import LEVELS, Ladder
-from harness.parity.mutate import Edit, discard, mutant
+from harness.parity.faults.mutate import Edit, discard, mutant
+from harness.spec.trial import Trial
 from tests.mutants.setups import built, command_ladder, gate_ladder
 
 

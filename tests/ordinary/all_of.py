@@ -1,6 +1,6 @@
 """Examines models of one file, and climbs with each, in a process of their own: python -m tests.ordinary.all_of FILE NAME...
 
-A name may be followed by `=` and a JSON object: options of `harness.ordinary.source.Source`. Prints one JSON document, name ->
+A name may be followed by `=` and a JSON object: options of `harness.parity.ordinary.source.Source`. Prints one JSON document, name ->
 what was found and the checks of L1 to L4 in float64, or the error.
 """
 
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
-from harness.model_spec import ModelSpec
-from harness.ordinary.adapter import Ordinary
-from harness.ordinary.source import VARIABLE, Source
-from harness.ordinary.worker import examined
 from harness.parity import Ladder
-from harness.parity.diagnose import suspects
+from harness.parity.diagnosis.diagnose import suspects
+from harness.parity.ordinary.adapter import Ordinary
+from harness.parity.ordinary.source import VARIABLE, Source
 from harness.spec import OptimSpec, Runtime
+from harness.spec.model import ModelSpec
+from harness.worker.ordinary import examined
 
 
 def climbed(source: Source, found: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,199 @@
+"""Cells: trials that differ in the seed alone. Their figures over seeds, and by how much one cell differs from another.
+
+A seed is one observation: the epochs of one trial are no independent repetitions of it. So a cell of one seed has no
+interval, and is part of no test.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from harness import data
+from harness.analysis.cells import cells as grouped
+from harness.analysis.labels import setting
+from harness.errors import UserError
+from harness.journal.journal import Journal
+from harness.journal.results import Result, summarise
+from harness.spec.trial import Trial
+from harness.stats import Difference, Summary, adjust, difference, summary
+
+ALPHA = 0.05
+_DECIDING = (
+    "model.kind",
+    "model.decoder",
+    "train.lr_decay.kind",
+)  # on which other settings depend: see harness.suite.unused
+
+
+class Metric(NamedTuple):
+    """A figure of `Result`: how people call it, its unit's scale for them, what two cells with the same seeds share of it.
+
+    A seed stands for initial weights, order and shifts: errors with the same seed are pairs, times and bytes are not.
+    Of all of them less is better, but for `img_per_s`.
+    """
+
+    title: str
+    scale: float = 1.0
+    paired: bool = False
+
+
+METRICS = {
+    "test_err_pct": Metric("test error %", paired=True),
+    "best_test_err_pct": Metric("best epoch's test error %", paired=True),  # best by validation error
+    "val_err_pct": Metric("validation error %", paired=True),
+    "test_loss": Metric("test loss", paired=True),
+    "epoch_s": Metric("s/epoch"),
+    "img_per_s": Metric("images/s"),
+    "compile_s": Metric("compile s"),
+    "peak_bytes": Metric("peak MB", 1e-6),
+    "joules_per_epoch": Metric("J/epoch"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The results of one cell, in the plan's order; `trial` is its first. `counted`: finished, and without a flaw."""
+
+    trial: Trial
+    results: tuple[Result, ...]
+
+    @property
+    def impl(self) -> str:
+        return self.trial.impl
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.trial.params
+
+    @property
+    def name(self) -> str:
+        """ "torch, routing 3"."""
+        return ", ".join(filter(None, (self.impl, setting(self.params))))
+
+    @cached_property
+    def counted(self) -> tuple[Result, ...]:
+        return tuple(each for each in self.results if each.status == "finished" and not each.flaw)
+
+    @property
+    def seeds(self) -> str:
+        """ "3", or "2 of 3" where some do not count."""
+        counted, planned = len(self.counted), len(self.results)
+        return str(planned) if counted == planned else f"{counted} of {planned}"
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Seed -> value, where there is one."""
+        found = {result.seed: getattr(result, metric, None) for result in self.counted}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
+
+    def summary(self, metric: str) -> Summary | None:
+        """The metric over the seeds, in the unit of `Result`; None where there is none."""
+        return summary(list(self.values(metric).values()))
+
+    @cached_property
+    def resolution_pct(self) -> float:
+        """The step in which its test errors are counted: one image of its test set, in percent."""
+        return 100 / data.sizes(self.trial.data)[2]
+
+    def to_json(self) -> dict[str, Any]:
+        summaries = {name: self.summary(name) for name in METRICS}
+        return {
+            "impl": self.impl,
+            "params": self.params,
+            "seeds": [result.seed for result in self.counted],
+            "planned": len(self.results),
+            "figures": {name: asdict(found) for name, found in summaries.items() if found},
+        }
+
+
+def of_run(journal: Journal) -> list[Cell]:
+    """The cells of the latest plan, in its order. Raises `UserError` for a folder that is no run, or a damaged journal."""
+    planned = [str(each["id"]) for each in journal.plan().get("trials", ())]
+    if not planned:
+        raise UserError(
+            f"{journal.run_dir} is not a run directory: it has no plan.json. "
+            "Give the folder that `run` named, such as runs/mnist."
+        )
+    trials = {id: journal.trial(id) for id in planned}
+    return of_results(trials, [summarise(trial, journal.events(trial.id)) for trial in trials.values()])
+
+
+def of_results(trials: Mapping[str, Trial], results: Sequence[Result]) -> list[Cell]:
+    """The same from results; `trials` by id."""
+    return [Cell(trials[cell[0].id], tuple(cell)) for cell in grouped(results)]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Two cells of one run that differ in `key` alone; `test` is of `metric` in `b` minus that in `a`."""
+
+    metric: str
+    key: str  # a grid's key, or "impl"
+    a: Cell
+    b: Cell
+    test: Difference
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference stands after the correction for all that were tested with it."""
+        return self.test.adjusted_p is not None and self.test.adjusted_p < ALPHA
+
+    def value(self, cell: Cell) -> Any:
+        return cell.impl if self.key == "impl" else cell.params[self.key]
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """The rest of their settings, the implementation first; of two kinds of model, also what one of them alone has."""
+        rest = {"impl": self.a.impl, **self.a.params, **self.b.params}
+        return {key: value for key, value in rest.items() if key != self.key}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric, "key": self.key, "from": self.value(self.a), "to": self.value(self.b),
+            "others": self.others, "significant": self.significant, **asdict(self.test),
+        }  # fmt: skip
+
+
+def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:
+    """Every two cells that have the metric and differ in one setting, tested; Holm's correction counts them all.
+
+    Args:
+        impls: whether two implementations in one setting are such a pair. Of their test errors `harness.analysis.equivalence` asks
+            another question: not whether they differ, but whether they are shown not to.
+    """
+    pairs = [
+        (key, a, b)
+        for a, b in itertools.combinations(cells, 2)
+        for key in _differing(a, b)
+        if (impls or key != "impl") and a.values(metric) and b.values(metric)
+    ]  # fmt: skip
+    tests = adjust([contrast(a, b, metric) for _, a, b in pairs], ALPHA)
+    return [Change(metric, key, a, b, test) for (key, a, b), test in zip(pairs, tests, strict=True)]
+
+
+def contrast(a: Cell, b: Cell, metric: str) -> Difference:
+    """The metric in `b` minus that in `a`: by pairs where that makes sense and both have the same seeds."""
+    of_a, of_b = a.values(metric), b.values(metric)
+    paired = METRICS[metric].paired and of_a.keys() == of_b.keys()
+    resolution = max(a.resolution_pct, b.resolution_pct) if metric in ("test_err_pct", "best_test_err_pct") else 0.0
+    sides = ([side[seed] for seed in sorted(side)] for side in (of_a, of_b))
+    return difference(*sides, paired=paired, alpha=ALPHA, resolution=resolution)
+
+
+def _differing(a: Cell, b: Cell) -> Iterator[str]:
+    """The one setting that the two differ in; nothing where there are several. Some values have keys of their own."""
+    of_a, of_b = ({"impl": cell.impl, **cell.params} for cell in (a, b))
+    differing = [key for key in of_a if key in of_b and of_a[key] != of_b[key]]
+    if len(differing) == 1 and (differing[0] in _DECIDING or of_a.keys() == of_b.keys()):
+        yield differing[0]
+
+
+def cells(results: Sequence[Result]) -> list[list[Result]]:
+    """Results that differ in the seed alone, together; in the order of their first."""
+    grouped: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        grouped.setdefault((result.impl, repr(result.params)), []).append(result)
+    return list(grouped.values())

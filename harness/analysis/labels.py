@@ -1,0 +1,48 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from harness.spec.trial import Trial
+
+
+def setting(params: Mapping[str, Any]) -> str:
+    """A trial's grid values in short: "routing 3, batch 64"."""
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in params.items())
+
+
+NAME_LENGTH = 20  # what MLflow's table and legends show of a run's name
+_COLORS = {"torch": "#D55E00", "tf": "#009E73", "jax": "#0072B2", "numpy": "#7F7F7F"}
+_OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
+_SHORT = {  # grid keys as run names write them; others by the first letters of their last part
+    "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n", "data.canvas": "c",
+    "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "data.test_from": "on-",
+    "model.profile": "", "model.kind": "",
+}  # fmt: skip
+
+
+def run_name(trial: Trial) -> str:
+    """At most 20 characters, framework first, seed last: `torch r3 s0`."""
+    return short_name(trial, f" s{trial.seed}")
+
+
+def short_name(trial: Trial, tail: str) -> str:
+    """The implementation and the setting in short, and `tail` whole."""
+    impl = trial.impl.rpartition(":")[2]
+    body = " ".join([impl, *(_short(key, value) for key, value in trial.params.items())])
+    return body[: NAME_LENGTH - len(tail)].rstrip() + tail
+
+
+def color(impl: str) -> str:
+    """The implementation's colour in charts, as #rrggbb; distinct for colour-blind eyes too."""
+    return _COLORS.get(impl) or _OTHER_COLORS[zlib.crc32(impl.encode()) % len(_OTHER_COLORS)]
+
+
+def _short(key: str, value: Any) -> str:
+    last = key.rpartition(".")[2]
+    if isinstance(value, bool):
+        return last[:7] if value else f"no-{last[:7]}"
+    return _SHORT.get(key, last[:3]) + (f"{value:g}" if isinstance(value, float) else str(value))

@@ -1,0 +1,69 @@
+"""What a run says over its seeds: cells with intervals, their differences, equivalence of frameworks, published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.cells import Cell, Change, changes, of_run
+from harness.analysis.equivalence import Pair, compare
+from harness.analysis.published import Beside, beside
+from harness.journal.journal import Journal
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """Cells in the plan's order, and what follows from them. `changes` are of test error and of seconds per epoch."""
+
+    suite: str
+    question: str
+    machine: str  # what it was measured on, with which libraries
+    cells: list[Cell]
+    changes: list[Change]
+    pairs: list[Pair]  # L7
+    beside: list[Beside]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "cells": [cell.to_json() for cell in self.cells],
+            "changes": [change.to_json() for change in self.changes],
+            "equivalence": [pair.to_json() for pair in self.pairs],
+            "published": [each.to_json() for each in self.beside],
+        }
+
+
+def over_seeds(run_dir: Path) -> OverSeeds:
+    """The latest plan's. Raises `UserError` for a folder that is no run, or a damaged journal."""
+    journal = Journal(run_dir)
+    cells = of_run(journal)
+    plan, margin = journal.plan(), cells[0].trial.parity.margin_pct
+    pairs = compare([result for cell in cells for result in cell.results], margin)
+    found = [*changes(cells, "test_err_pct", impls=False), *changes(cells, "epoch_s", impls=True)]
+    return OverSeeds(
+        str(plan["suite"]), str(plan.get("question") or ""), _machine(journal.environment()), cells, found, pairs, beside(cells)
+    )  # fmt: skip
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    """ "Measured on: Some CPU, 2 cores; Python 3.11.7, numpy 2.4.6, ...", of what is known."""
+    parts = [environment.get("cpu"), f"{cores} cores" if (cores := environment.get("cores")) else None]
+    gpus: Sequence[Any] = environment.get("gpus") or ()
+    hardware = ", ".join(str(part) for part in (*parts, *gpus) if part)
+    versions: dict[str, Any] = {"Python": environment.get("python"), **(environment.get("versions") or {})}
+    software = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    told = "; ".join(filter(None, (hardware, software)))
+    return f"Measured on: {told}" if told else ""
+
+
+def left_out(cells: Sequence[Cell]) -> list[str]:
+    """A line for every trial that does not count, with the reason."""
+    lines: list[str] = []
+    for cell in cells:
+        for result in cell.results:
+            if result in cell.counted:
+                continue
+            why = "parity failed" if result.parity_ok is False else result.flaw or result.cause or result.status
+            lines.append(f"{cell.name}, seed {result.seed} does not count: {why}")
+    return lines

@@ -1,0 +1,67 @@
+"""What the commands that build a suite of their own share: that suite, which implementations are there, their logs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from harness import registry
+from harness.errors import UserError
+from harness.journal.disk import file_lock
+from harness.suite.suite import Suite, load_suite
+
+
+def suite_or_built_in(path: Path | None, built_in: str, overrides: Sequence[str]) -> Suite:
+    """The suite at `path`, or else the one that `built_in` is the text of. Raises `UserError`."""
+    if path:
+        return load_suite(path, overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "built-in.yaml"
+        written.write_text(built_in)
+        try:
+            return load_suite(written, overrides)
+        except UserError as error:
+            raise UserError(str(error).replace(str(written), "the built-in setting")) from error
+
+
+def installed(impls: Sequence[str], *, named: bool) -> tuple[list[str], list[str]]:
+    """Those that are there, and a line for each that is not. Raises `UserError` where one was `named`, or all are absent."""
+    absent = {name: reason for name in impls if (reason := registry.missing(registry.resolve(name)))}
+    lines = [f"{name}: {reason}" for name, reason in absent.items()]
+    if absent and (named or len(absent) == len(impls)):
+        raise UserError("; ".join(lines))
+    return [name for name in impls if name not in absent], lines
+
+
+@contextmanager
+def log_folder(out: Path, name: str) -> Generator[Path, None, None]:
+    """`name` in the output folder, alone for the length of the `with` block: a second command at a time gets `name-2`."""
+    for number in itertools.count(1):
+        folder = out / (name if number == 1 else f"{name}-{number}")
+        with ExitStack() as held:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                is_ours = held.enter_context(file_lock(folder / ".lock", 0))
+            except OSError as error:
+                raise UserError(
+                    f"cannot write logs to {folder}: {error.strerror}; choose another folder with --out DIR"
+                ) from error
+            if is_ours:
+                yield folder
+                return
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _tell(line: str) -> None:
+    Console(stderr=True).print(Text(line, "dim"), soft_wrap=True)

@@ -1,0 +1,267 @@
+"""What this machine can run, found out for real, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness import data, registry
+from harness.commands.common import _print_json
+from harness.machine.environment import cpu_flags, environment
+
+State = Literal["ok", "warning", "absent", "broken"]
+
+_COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "absent": "yellow", "broken": "red"}
+_GB = 1e9
+_LEAST_MEMORY_BYTES = 4e9  # a full-size trial at batch 128 takes about 2 GB
+_LEAST_DISK_BYTES = 2e9  # weights and optimiser state of one full-size checkpoint are 0.1 GB
+_INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve")
+
+# Run by the interpreter that trials run in. Whatever an import prints, the answer is the line that starts with "@".
+_PROBE = """
+import importlib, importlib.util, json, sys
+
+def installed(name):
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None  # a folder that is no package has no origin
+
+answer = {"absent": [name for name in sys.argv[1:] if not installed(name)], "versions": {}, "gpus": []}
+if not answer["absent"]:
+    modules = {name: importlib.import_module(name) for name in sys.argv[1:]}
+    answer["versions"] = {name: str(getattr(module, "__version__", "?")) for name, module in modules.items()}
+    if "torch" in modules:
+        cuda = modules["torch"].cuda
+        answer["gpus"] = [cuda.get_device_name(index) for index in range(cuda.device_count())]
+    if "tensorflow" in modules:
+        config = modules["tensorflow"].config
+        details = config.experimental.get_device_details
+        answer["gpus"] = [details(gpu).get("device_name", gpu.name) for gpu in config.list_physical_devices("GPU")]
+    if "jax" in modules:
+        answer["gpus"] = [device.device_kind for device in modules["jax"].devices() if device.platform != "cpu"]
+print("\\n@" + json.dumps(answer), flush=True)
+"""
+_QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "PYTHONWARNINGS": "ignore",
+    # A look must not take the memory of a GPU that a trial is using.
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `advice` says what to do; it is there whenever `state` is not "ok"."""
+
+    group: Literal["implementation", "tool", "data", "machine"]
+    name: str
+    state: State
+    detail: str
+    advice: str | None = None
+    versions: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
+    devices: list[str] = dataclasses.field(default_factory=list[str])  # of an implementation: "cpu", names of GPUs
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`ready` names the implementations whose framework works; `ok` unless there is none to train with."""
+
+    ok: bool
+    ready: list[str]
+    checks: list[Check]
+    environment: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def diagnose(
+    out: str | Path = "runs",
+    data_directory: str | None = None,
+    *,
+    python: str = sys.executable,
+    timeout_s: float = 120.0,
+) -> Diagnosis:
+    """Looks at everything a run needs; frameworks are imported in processes of their own, by `python`.
+
+    Args:
+        out: where runs would be written.
+        data_directory: where data files are kept; None for the usual place.
+        python: the interpreter that trials run in.
+        timeout_s: limit on each framework's import.
+    """
+    load = os.getloadavg()[0]  # before the probes add to it
+    entries = [registry.resolve(name) for name in registry.names()]
+    with ThreadPoolExecutor(max_workers=2) as pool:  # imports are heavy: more at once would not be faster on few cores
+        futures = [pool.submit(probe, entry, python, timeout_s) for entry in entries]
+    probes = [future.result() for future in futures]
+    found = environment()
+    # The reference implementation is what the others are compared with; nobody trains with it.
+    ready = [check.name for check in probes if check.state == "ok" and check.name != "numpy"]
+    checks = [
+        *probes,
+        _tool(found, "ray", 'pip install "capsbench[ray]"; without it: capsbench run --executor inline'),
+        _tool(found, "mlflow", 'pip install "capsbench[mlflow]"; without it: capsbench sync RUN later'),
+        *_data(data_directory),
+        *_machine(found, load, Path(out)),
+        _gpus(found, [check for check in probes if check.name in ready]),
+    ]
+    return Diagnosis(ok=bool(ready), ready=ready, checks=checks, environment=found)
+
+
+def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
+    """Imports the packages of an implementation in a process of its own: versions and devices, or why not."""
+
+    def check(state: State, detail: str, advice: str | None = None, **more: Any) -> Check:
+        return Check("implementation", entry.name, state, detail, advice, **more)
+
+    repair = f"reinstall it ({entry.install}); until then capsbench goes on without it"
+    command = [python, "-c", _PROBE, *entry.packages]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **_QUIET},
+        )
+    except subprocess.TimeoutExpired:
+        return check("broken", f"importing {', '.join(entry.packages)} took more than {timeout_s:g} s", repair)
+    except OSError as error:
+        return check("broken", f"{python} cannot be started: {error.strerror}", "name a Python interpreter")
+    line = next((line for line in reversed(done.stdout.splitlines()) if line.startswith("@")), None)
+    if line is None:
+        return check("broken", _failure(done), repair)
+    answer: dict[str, Any] = json.loads(line[1:])
+    if answer["absent"]:
+        return check("absent", f"not installed: {', '.join(answer['absent'])}", entry.install)
+    devices = ["cpu", *answer["gpus"]]
+    text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
+    return check("ok", f"{text}; {', '.join(devices)}", versions=answer["versions"], devices=devices)
+
+
+def render(diagnosis: Diagnosis, console: Console) -> None:
+    """Prints the diagnosis as a table, advice under what it is about."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    group = None
+    for check in diagnosis.checks:
+        if group not in (None, check.group):
+            table.add_section()
+            table.add_row()
+        group = check.group
+        # Text, not str: "capsbench[torch]" is not markup.
+        table.add_row(Text(check.name, "bold"), Text(check.state, _COLOURS[check.state]), Text(check.detail))
+        if check.advice:
+            table.add_row("", "", Text(f"-> {check.advice}", "cyan"))
+    console.print(table)
+    ready = f"Ready to train with: {', '.join(diagnosis.ready)}."
+    verdict = ready if diagnosis.ok else "Nothing can be trained: no framework works."
+    console.print(Text(f"\n{verdict}", "bold green" if diagnosis.ok else "bold red"))
+
+
+def _failure(done: subprocess.CompletedProcess[str]) -> str:
+    """The line that says why the import failed: the last that names an error, or how the process ended."""
+    if done.returncode < 0:
+        return f"importing it ends the process with {signal.Signals(-done.returncode).name}"
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt): \S", line)]
+    return next(reversed(errors or lines), f"importing it ends the process with exit code {done.returncode}")
+
+
+def _tool(found: dict[str, Any], dist: str, advice: str) -> Check:
+    version = found["versions"].get(dist)
+    if version is None:
+        return Check("tool", dist, "absent", "not installed", advice)
+    return Check("tool", dist, "ok", version, versions={dist: version})
+
+
+def _data(directory: str | None) -> list[Check]:
+    checks: list[Check] = []
+    for row in data.list_datasets(directory):
+        name, place = row["name"], row["path"] or "embedded"
+        if row["state"] == "absent":
+            fetch = f"capsbench data fetch {name}, or name the folder that has the files in CAPSBENCH_DATA"
+            advice = row["detail"] if row["embedded"] else fetch
+            checks.append(Check("data", name, "absent", f"not there ({place})", advice))
+        elif row["state"] == "corrupt":
+            what, _, advice = row["detail"].rpartition("\n")
+            checks.append(Check("data", name, "broken", what, advice))
+        else:
+            sizes = f"{row['train']:,} + {row['validation']:,} + {row['test']:,} images"
+            checks.append(Check("data", name, "ok", f"{sizes}, {place}"))
+    return checks
+
+
+def _machine(found: dict[str, Any], load: float, out: Path) -> list[Check]:
+    def check(name: str, problem: bool, detail: str, advice: str) -> Check:
+        return Check("machine", name, "warning" if problem else "ok", detail, advice if problem else None)
+
+    cores, memory = found["cores"], found["memory_bytes"]
+    sets = [name for name in _INSTRUCTION_SETS if name in cpu_flags()]
+    place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    checks = [
+        Check("machine", "Python", "ok", f"{found['python']}, {found['os']}"),
+        check(
+            "cores",
+            cores < 2,
+            f"{cores} of {os.cpu_count()} usable, {found['cpu']} ({' '.join(sets) or 'instruction sets unknown'})",
+            "suites ask for 2 cores a trial: -s resources.cpus=1",
+        ),
+        check(
+            "load",
+            load > cores / 2,
+            f"{load:.1f} over the last minute on {cores} cores",
+            "something else is computing: timings taken now will not repeat",
+        ),
+    ]
+    if memory is not None:
+        advice = "a full-size trial takes about 2 GB: run one at a time, or a smaller model"
+        checks.append(check("memory", memory < _LEAST_MEMORY_BYTES, f"{memory / _GB:.1f} GB", advice))
+    if os.access(place, os.W_OK):
+        advice = "checkpoints take 0.1 GB a full-size trial: make room, or choose another place with --out"
+        checks.append(check("disk", free < _LEAST_DISK_BYTES, f"{free / _GB:.1f} GB free for {out}", advice))
+    else:
+        checks.append(Check("machine", "disk", "broken", f"{place} cannot be written", "choose a place with --out"))
+    return checks
+
+
+def _gpus(found: dict[str, Any], working: Sequence[Check]) -> Check:
+    blind = [check.name for check in working if len(check.devices) == 1]
+    names = ", ".join(found["gpus"])
+    if found["gpus"] and blind:
+        advice = 'install the GPU builds: pip install "capsbench[gpu]"; see also CUDA_VISIBLE_DEVICES'
+        return Check("machine", "GPU", "warning", f"{names}; not seen by {', '.join(blind)}", advice)
+    return Check("machine", "GPU", "ok", names or "none with an NVIDIA driver; trials run on the CPU")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from harness.commands.doctor import diagnose, render
+
+    diagnosis = diagnose(args.out)
+    if args.json:
+        _print_json(diagnosis.to_json())
+    else:
+        render(diagnosis, Console())
+    return 0 if diagnosis.ok else 1

@@ -1,0 +1,83 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.commands.common import _print_json, _tell
+from harness.errors import UserError, nearest
+from harness.journal.journal import FOLDER, Journal
+from harness.journal.results import summarise
+from harness.views.figures.draw import Drawn, _datasets, draw_trial, require_matplotlib
+from harness.views.figures.material import Material
+from harness.weights.whole import Damaged
+
+
+def draw_run(
+    run_dir: Path, trial_ids: Sequence[str] = (), out: Path | None = None, note: Callable[[str], None] = lambda _: None
+) -> list[Drawn]:
+    """Draws the figures of all finished trials of a run, or of those named, into the run directory or `out`.
+
+    Raises `UserError` for a folder that is no run, a trial that is not there or not finished, without matplotlib, and, once
+    the others are drawn, for trials of which a file is damaged.
+    """
+    journal = Journal(run_dir)
+    if not journal.plan():
+        raise UserError(f"{run_dir} is not a run directory: it has no plan.json{_nearest_run(run_dir)}")
+    known = journal.trial_ids()
+    for trial_id in trial_ids:
+        if trial_id not in known:
+            raise UserError(f'{run_dir} has no trial "{trial_id}"{nearest(trial_id, known)}')
+    states = {each: summarise(journal.trial(each), journal.events(each)).status for each in trial_ids or known}
+    unfinished = [f"{each} ({state})" for each, state in states.items() if state != "finished"]
+    chosen = [each for each, state in states.items() if state == "finished"]
+    if unfinished and (trial_ids or not chosen):
+        raise UserError(
+            f"figures are drawn of finished trials; not finished: {', '.join(unfinished)}. "
+            f"Run the suite again to go on with them: capsbench run {journal.plan().get('source', 'SUITE')}"
+        )
+    require_matplotlib()
+    dataset = _datasets()
+    drawn: list[Drawn] = []
+    damaged: list[str] = []
+    for trial_id in chosen:
+        note(f"drawing the figures of trial {trial_id}")
+        folder = out / trial_id if out else journal.trial_dir(trial_id) / FOLDER
+        try:
+            drawn.append(draw_trial(Material(journal, trial_id, dataset), folder))
+        except Damaged as error:
+            damaged.append(f"trial {trial_id} has no new figures: {error}")
+    if damaged:
+        raise UserError("\n".join(damaged))
+    return drawn
+
+
+def show(console: Console, drawn: Sequence[Drawn]) -> None:
+    """Prints where the figures of each trial are, and of which there are none."""
+    for each in drawn:
+        names = ", ".join(path.name for path in each.files)
+        console.print(Text(f"{each.id} {each.impl} seed {each.seed}: {each.folder}: {names}"), soft_wrap=True)
+        for style, reasons in (("dim", each.left_out), ("yellow", each.lacking)):
+            for name, reason in reasons.items():
+                console.print(Text(f"  no {name}: {reason}", style), soft_wrap=True)
+
+
+def _nearest_run(run_dir: Path) -> str:
+    folders = {run_dir, run_dir.parent, Path("runs")}
+    runs = {str(path.parent) for folder in folders if folder.is_dir() for path in folder.glob("*/plan.json")}
+    return nearest(str(run_dir), runs) if runs else ". Give the folder that `run` named."
+
+
+def _figures(args: argparse.Namespace) -> int:
+    from harness.commands.figures import draw_run, show
+
+    drawn = draw_run(args.run_dir, args.trials, args.out, _tell)
+    show(Console(stderr=args.json), drawn)
+    if args.json:
+        _print_json({"run_dir": str(args.run_dir), "trials": [each.to_json() for each in drawn]})
+    return 0

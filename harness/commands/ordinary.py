@@ -1,0 +1,231 @@
+"""`capsbench parity --model` and `capsbench parity A B`: models are examined in a process of their own, then they climb."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from harness import data
+from harness.commands.common import _print_json, _tell, log_folder
+from harness.commands.parity import PRECISIONS
+from harness.errors import UserError
+from harness.journal.disk import finite
+from harness.parity.check import Report
+from harness.parity.ordinary.source import VARIABLE, Source, split_target
+from harness.spec import ModelSpec
+from harness.spec.model import ModelConfig
+from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.suite.suite import load_suite
+from harness.supervisor.ordinary import examine
+from harness.supervisor.parity import Climb, Tell, run_climbs
+from harness.views.mlflow.client import redact
+from harness.views.mlflow.parity import record
+
+_ARCHITECTURE = (
+    "profile", "routing", "decoder", "conv_channels", "primary_types", "primary_dim", "digit_dim", "decoder_units", "kernel",
+)  # fmt: skip
+_COMPACT: dict[str, Any] = {"conv_channels": 32, "primary_types": 8, "decoder_units": (128, 256)}
+"""Of two implementations, where no suite says which model they are to compute."""
+_LEVEL = "L4"  # an adapter has no training
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    target: str
+    suite: Path | None = None
+    overrides: Sequence[str] = ()
+    arguments: str | None = None
+    loss: str | None = None
+    loss_arguments: str | None = None
+    weights: Sequence[str] = ()
+    level: str | None = None
+    precision: str | None = None
+    time_limit_s: float = 300.0
+    out: Path = Path("runs")
+    mlflow_uri: str | None = None
+    track: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found of the model, and its reports."""
+
+    found: dict[str, Any]
+    reports: list[Report]
+    logs: list[Path]
+    level: str
+    mlflow_uri: str | None = None
+    warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def ok(self) -> bool:
+        return all(report.ok for report in self.reports) and all(row["ok"] for row in self.found["layers"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `parity --json`."""
+        reports = zip(self.reports, self.logs, strict=True)
+        return finite(
+            {
+                "ok": self.ok,
+                "level": self.level,
+                "model": self.found,
+                "reports": [{**report.to_json(), "log": str(log)} for report, log in reports],
+                "mlflow_uri": self.mlflow_uri,
+                "warnings": self.warnings,
+            }
+        )
+
+
+def parity_of_model(request: Request, tell: Tell) -> Outcome:
+    """Examines the model, compares its layers, and climbs with it. Raises `UserError` for one that cannot be checked."""
+    if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
+        raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
+    sizes, config = _asked(request)
+    source = source_of(request, sizes)
+    level = min(request.level or _LEVEL, _LEVEL)
+    with log_folder(request.out, "parity") as folder:
+        tell(f"{source.name}: examined")
+        found = examine({"source": source.to_json()}, folder / "model.log", request.time_limit_s)
+        model = ModelSpec.model_validate(found["model"], strict=False)
+        data.ensure(config, progress=True)
+        precisions = (request.precision,) if request.precision else PRECISIONS
+        trials = [_trial(source.name, model, config, precision) for precision in precisions]
+        climbs = [
+            Climb(trial, level, request.time_limit_s, folder / f"model-{trial.runtime.precision}.log")
+            for trial in trials
+        ]
+        os.environ[VARIABLE] = source.to_json()
+        try:
+            reports = run_climbs(climbs, tell)
+        finally:
+            del os.environ[VARIABLE]
+    uri, warnings = None, list[str]()
+    if request.track:
+        uri, problem = record(reports, trials, request.out, request.mlflow_uri)
+        warnings += [problem] if problem else []
+    return Outcome(found, reports, [climb.log_path for climb in climbs], level, uri and redact(uri), warnings)
+
+
+def parity_of_two(a: str, b: str, request: Request, tell: Tell) -> dict[str, Any]:
+    """Compares A and B: models, implementations, or files of weights of the model `request.target`. Raises `UserError`."""
+    sizes, config = _asked(request)
+    source = source_of(request, sizes).to_json() if request.target else None
+    model = data.model(config, ModelConfig(**_COMPACT)).model_dump(mode="json")
+    with log_folder(request.out, "parity") as folder:
+        tell(f"{a}, {b}: compared")
+        job = {"pair": [a, b], "source": source, "model": model | sizes}
+        found = examine(job, folder / "pair.log", request.time_limit_s)
+    found["ok"] = all(row["ok"] for row in (*found["layers"], *found["values"]))
+    return {key: value for key, value in found.items() if key not in ("kind", "time")}
+
+
+def source_of(request: Request, sizes: dict[str, Any]) -> Source:
+    """The options as a `Source`; `sizes` is what is given of the architecture. Raises `UserError` for one malformed."""
+    split_target(request.target)
+    names: dict[str, str] = {}
+    for each in request.weights:
+        canonical, equals, own = each.partition("=")
+        if not equals or not own:
+            raise UserError(f'--weights: found "{each}"; expected CANONICAL=OWN, such as conv1.w=features.0.weight')
+        if canonical not in (*(f"dec{layer}.w" for layer in (1, 2, 3)), "conv1.w", "primary.w", "digit.w"):
+            raise UserError(
+                f'--weights: "{canonical}" names no weight; expected conv1.w, primary.w, digit.w, dec1.w ...'
+            )
+        names[canonical] = own
+    return Source(
+        request.target, _object("--model-args", request.arguments), request.loss,
+        _object("--loss-args", request.loss_arguments), names, sizes, str(Path.cwd()),
+    )  # fmt: skip
+
+
+def _object(option: str, text: str | None) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UserError(
+            f"{option}: not JSON ({error}); expected an object, such as '{{\"num_classes\": 10}}'"
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{option}: found {text}; expected an object, such as '{{\"num_classes\": 10}}'")
+    return cast("dict[str, Any]", found)
+
+
+def _asked(request: Request) -> tuple[dict[str, Any], DataConfig]:
+    """What of the architecture is given, by a suite or by `-s model.KEY=VALUE`, and the images. Raises `UserError`."""
+    if request.suite:
+        suite = load_suite(request.suite, request.overrides)
+        model = data.model(suite.data, suite.model)
+        if model.kind != "capsnet" or model.overlaid > 1:
+            raise UserError(f"--model: {request.suite} is of another kind of model than a CapsNet on single digits")
+        given = {key: getattr(model, key) for key in (*_ARCHITECTURE, "image", "classes")}
+        return given, suite.data
+    given: dict[str, Any] = {}
+    for each in request.overrides:
+        key, _, value = each.partition("=")
+        section, _, name = key.partition(".")
+        if section != "model" or name not in (*_ARCHITECTURE, "classes", "image"):
+            raise UserError(
+                f"-s {key}: with --model and no suite, expected model.KEY, KEY one of {', '.join((*_ARCHITECTURE, 'classes'))}"
+            )
+        given[name] = yaml.safe_load(value)
+    return given, DataConfig(name="digits")
+
+
+def _trial(impl: str, model: ModelSpec, config: DataConfig, precision: str) -> Trial:
+    return Trial(
+        id="", suite="model", impl=impl, seed=0, params={}, data=config, model=model, train=TrainConfig(),
+        runtime=RuntimeConfig.model_validate({"precision": precision, "compile": False}), parity=ParityConfig(),
+        cpus=1, gpus=0,
+    )  # fmt: skip
+
+
+def _parity_of_model(args: argparse.Namespace) -> int:
+    from harness.commands.ordinary import Request, parity_of_model
+    from harness.views.ordinary import show_model
+    from harness.views.parity import show
+
+    if args.impls:
+        raise UserError("--impl and --model cannot be given together: check one after the other")
+    request = Request(
+        args.model, args.suite, args.overrides, args.model_args, args.loss, args.loss_args, args.weights, args.level,
+        args.precision, args.time_limit, args.out, args.mlflow_uri, not args.no_mlflow,
+    )  # fmt: skip
+    outcome = parity_of_model(request, _tell)
+    console = Console(stderr=args.json)
+    show_model(console, outcome.found)
+    show(console, outcome.reports, outcome.logs, outcome.level)
+    for line in outcome.warnings:
+        console.print(Text(line, "yellow"), soft_wrap=True)
+    if args.json:
+        _print_json(outcome.to_json())
+    return 0 if outcome.ok else 1
+
+
+def _parity_of_two(args: argparse.Namespace) -> int:
+    from harness.commands.ordinary import Request, parity_of_two
+    from harness.journal.disk import finite
+    from harness.views.ordinary import show_pair
+
+    request = Request(
+        args.model or "", None, args.overrides, args.model_args, args.loss, args.loss_args, args.weights,
+        time_limit_s=args.time_limit, out=args.out,
+    )  # fmt: skip
+    found = parity_of_two(str(args.suite), args.other, request, _tell)
+    show_pair(Console(stderr=args.json), found)
+    if args.json:
+        _print_json(finite(found))
+    return 0 if found["ok"] else 1

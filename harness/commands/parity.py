@@ -1,0 +1,197 @@
+"""`capsbench parity`: from what was asked for to reports, each implementation in each precision a climb of its own."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from harness import data, registry
+from harness.commands.common import _print_json, _tell, installed, log_folder, suite_or_built_in
+from harness.commands.ordinary import _parity_of_model, _parity_of_two
+from harness.cost.limits import refusal
+from harness.errors import UserError
+from harness.journal.disk import finite
+from harness.machine.environment import cpu_model, gpus, memory_bytes
+from harness.parity.check import Report
+from harness.spec import ModelSpec
+from harness.spec.conventions import accepted
+from harness.spec.trial import RuntimeConfig, Trial
+from harness.suite.suite import Suite
+from harness.supervisor.parity import Climb, Tell, run_climbs
+from harness.views.mlflow.client import redact
+from harness.views.mlflow.parity import record
+
+PRECISIONS = ("fp64", "fp32")
+_COMPACT = """\
+name: compact
+question: Do the implementations compute the same CapsNet?
+data: {name: digits}
+model:
+  {conv_channels: 32, primary_types: 8, primary_dim: 8, digit_dim: 16, decoder_units: [128, 256], routing: 3,
+   cnn_channels: [24, 24, 12], cnn_units: [41, 24]}
+train: {lr: 1.0e-3, lr_decay: {rate: 0.96, steps: 2000}}
+grid: {impl: [torch, tf, jax]}
+resources: {cpus: 1, gpus: 0}
+"""
+"""What is checked without a suite: the paper's architectures with fewer channels, on digits that need no download."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    suite: Path | None = None
+    overrides: Sequence[str] = ()
+    impls: Sequence[str] = ()
+    level: str = "L6"
+    precision: str | None = None
+    time_limit_s: float = 300.0
+    out: Path = Path("runs")
+    mlflow_uri: str | None = None
+    track: bool = True
+    accept: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Reports in the order asked for, the log of each, and what to tell the user beside them."""
+
+    reports: list[Report]
+    logs: list[Path]
+    level: str
+    images: int
+    mlflow_uri: str | None = None
+    warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def ok(self) -> bool:
+        return all(report.ok for report in self.reports)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `parity --json`."""
+        reports = zip(self.reports, self.logs, strict=True)
+        return finite(
+            {
+                "ok": self.ok,
+                "level": self.level,
+                "images": self.images,
+                "reports": [{**report.to_json(), "log": str(log)} for report, log in reports],
+                "mlflow_uri": self.mlflow_uri,
+                "warnings": self.warnings,
+            }
+        )
+
+
+def parity(request: Request, tell: Tell) -> Outcome:
+    """Climbs with every implementation asked for; `tell` gets a line whenever one begins or ends.
+
+    Raises `UserError` for a request that cannot be met.
+    """
+    if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
+        raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
+    conventions = accepted(request.accept).named()
+    if request.mlflow_uri and importlib.util.find_spec("mlflow") is None:
+        raise UserError('MLflow is not installed: pip install "capsbench[mlflow]", or drop --mlflow-uri.')
+    with registry.importable(Path.cwd()):
+        suite = suite_or_built_in(request.suite, _COMPACT, request.overrides)
+        chosen = list(dict.fromkeys(request.impls or suite.grid["impl"]))
+        impls, warnings = installed(chosen, named=bool(request.impls))
+        model = data.model(suite.data, suite.model)
+        data.ensure(suite.data, progress=True)
+        precisions = (request.precision,) if request.precision else PRECISIONS
+        trials = [_trial(suite, model, impl, precision) for impl in impls for precision in precisions]
+        _refuse(trials)
+    with log_folder(request.out, "parity") as folder:
+        climbs = [
+            Climb(trial, request.level, request.time_limit_s, folder / _log_name(trial), conventions)
+            for trial in trials
+        ]
+        reports = run_climbs(climbs, tell)
+    images = max((report.images for report in reports), default=0)
+    uri = None
+    if request.track:
+        uri, problem = record(reports, trials, request.out, request.mlflow_uri)
+        warnings += [problem] if problem else []
+    return Outcome(reports, [c.log_path for c in climbs], request.level, images, uri and redact(uri), warnings)
+
+
+def _refuse(trials: Sequence[Trial]) -> None:
+    """Raises `UserError` for the first that this machine can in no way compute."""
+    for trial in trials:
+        if verdict := refusal(trial, memory_bytes(), gpus(), cpu_model()):
+            hint = verdict.hint.replace("-s runtime.precision=", "--precision ")
+            raise UserError(f"{trial.impl} {trial.runtime.precision}: {verdict.cause}; {hint}")
+
+
+def _trial(suite: Suite, model: ModelSpec, impl: str, precision: str) -> Trial:
+    asked = suite.resources.gpus
+    count = asked if isinstance(asked, int) and "gpu" in registry.resolve(impl).devices else 0
+    return Trial(
+        id="", suite=suite.name, impl=impl, seed=0, params={}, data=suite.data, model=model, train=suite.train,
+        runtime=RuntimeConfig.model_validate({"precision": precision, "compile": suite.runtime.compile}),
+        parity=suite.parity, cpus=1, gpus=count,
+    )  # fmt: skip
+
+
+def _log_name(trial: Trial) -> str:
+    return re.sub(r"[^\w.-]", "_", f"{trial.impl}-{trial.runtime.precision}") + ".log"
+
+
+def _parity(args: argparse.Namespace) -> int:
+    from harness.commands.parity import Request as ParityRequest
+    from harness.commands.parity import parity
+    from harness.views.parity import show
+
+    if args.other:
+        for name in (str(args.suite), args.other):
+            if Path(name).suffix in (".yaml", ".yml") or Path(name).is_dir():
+                raise UserError(
+                    f'found "{args.suite}" and "{args.other}", but one suite or run is checked at a time; two names are two '
+                    "models, implementations, or files of weights"
+                )
+        return _parity_of_two(args)
+    if args.model:
+        return _parity_of_model(args)
+    for option in ("model_args", "loss", "loss_args", "weights"):
+        if getattr(args, option):
+            raise UserError(f"--{option.replace('_', '-')} is about the model that --model FILE.py:NAME names")
+    if args.suite and args.suite.is_dir():
+        return _parity_of_run(args)
+    console = Console(stderr=args.json)
+    request = ParityRequest(
+        args.suite, args.overrides, args.impls, args.level or "L6", args.precision, args.time_limit, args.out,
+        args.mlflow_uri, not args.no_mlflow, args.accept,
+    )  # fmt: skip
+    outcome = parity(request, _tell)
+    show(console, outcome.reports, outcome.logs, outcome.level)
+    for line in outcome.warnings:
+        console.print(Text(line, "yellow"), soft_wrap=True)
+    if outcome.mlflow_uri:
+        console.print(Text(f"Recorded in MLflow: {outcome.mlflow_uri}"), soft_wrap=True)
+    if args.json:
+        _print_json(outcome.to_json())
+    return 0 if outcome.ok else 1
+
+
+def _parity_of_run(args: argparse.Namespace) -> int:
+    from harness.analysis.equivalence import judge
+    from harness.views.equivalence import show
+
+    options = ("--impl", args.impls), ("--level", args.level), ("--precision", args.precision), ("-s", args.overrides)
+    judgement = judge(
+        args.suite,
+        [option for option, value in (*options, ("--accept", args.accept), ("--mlflow-uri", args.mlflow_uri)) if value],
+    )
+    show(Console(stderr=args.json), judgement)
+    if args.json:
+        _print_json(judgement.to_json())
+    return 0 if judgement.ok else 1

@@ -1,0 +1,170 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.text import Text
+
+from harness import registry
+from harness.commands.common import _print_json
+from harness.cost.estimate import estimate_s
+from harness.cost.limits import Verdict, refusal
+from harness.errors import UserError
+from harness.executors.base import Executor
+from harness.executors.inline import InlineExecutor
+from harness.journal.journal import Journal
+from harness.journal.results import Result, finished_trials, summarise
+from harness.machine.environment import environment, fingerprint, gpus
+from harness.spec.trial import Trial
+from harness.suite.suite import Suite, load_suite
+
+ExecutorName = Literal["auto", "ray", "inline"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    suite: Path
+    overrides: Sequence[str] = ()
+    quick: bool = False
+    out: Path = Path("runs")
+    executor: ExecutorName = "auto"
+    ray_address: str | None = None
+    mlflow_uri: str | None = None
+    track: bool = True
+    figures: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite's trials, bound to this machine or cluster; `results` holds those that are finished already."""
+
+    suite: Suite
+    run_dir: Path
+    environment: dict[str, Any]
+    trials: tuple[Trial, ...]
+    results: dict[str, Result]
+    states: dict[str, str]  # finished, failed, interrupted, running, pending or unavailable
+    unavailable: dict[str, Verdict]  # by trial: why it cannot run here
+    estimates: dict[str, float | None]  # seconds, by trial; 0 for a finished one
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `plan --json`."""
+        return {"suite": self.suite.name, "trials": [self.row(trial) for trial in self.trials]}
+
+    def row(self, trial: Trial) -> dict[str, Any]:
+        named = {key: getattr(trial, key) for key in ("id", "impl", "params", "seed", "cpus", "gpus")}
+        return {**named, "state": self.states[trial.id], "estimate_s": self.estimates[trial.id],
+                "at_most": trial.train.stop.images is not None}  # fmt: skip
+
+
+def make_executor(request: Request) -> tuple[Executor, str | None]:
+    """The executor asked for; `auto` is Ray where it is installed, else inline with a word about it."""
+    name = request.executor
+    has_ray = importlib.util.find_spec("ray") is not None
+    if name == "inline" and request.ray_address:
+        raise UserError("--executor inline runs on this machine alone: drop it, or drop --ray-address.")
+    if (name == "ray" or request.ray_address) and not has_ray:
+        raise UserError('Ray is not installed: pip install "capsbench[ray]", or use --executor inline on this machine.')
+    if request.mlflow_uri and importlib.util.find_spec("mlflow") is None:
+        raise UserError('MLflow is not installed: pip install "capsbench[mlflow]", or drop --mlflow-uri.')
+    if name == "inline" or not has_ray:
+        note = "Ray is not installed: trials run one after another, in this process" if name == "auto" else None
+        return InlineExecutor(), note
+    from harness.executors.ray import RayExecutor
+
+    return RayExecutor(request.ray_address), None
+
+
+def make_plan(request: Request, executor: Executor) -> Plan:
+    """Reads the suite and what is known of its trials. Raises `UserError` for a request that cannot be met."""
+    suite = load_suite(request.suite, request.overrides, request.quick)
+    facts = environment()
+    trials = suite.trials(executor.capacity().gpus, lambda impl: fingerprint(facts, impl))
+    executor.check(trials)
+    run_dir = request.out / (f"{suite.name}-quick" if request.quick else suite.name)
+    journal = Journal(run_dir)
+    results = {trial.id: summarise(trial, journal.events(trial.id)) for trial in trials}
+    states: dict[str, str] = {id: result.status for id, result in results.items()}
+    if journal.is_live():  # another driver is at work: what looks interrupted is going on
+        states = {id: "running" if state == "interrupted" else state for id, state in states.items()}
+    # the nodes of a cluster have environments of their own
+    unavailable = {} if request.ray_address else _unavailable(trials, states, facts)
+    states |= dict.fromkeys(unavailable, "unavailable")
+    known = list(finished_trials(request.out))
+    ended = ("finished", "unavailable")
+    estimates = {trial.id: 0.0 if states[trial.id] in ended else estimate_s(trial, known) for trial in trials}
+    return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates)
+
+
+def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Verdict]:
+    """Why trials that are not finished cannot run on this machine; the others are not in it."""
+    found: dict[str, Verdict] = {}
+    devices = gpus()
+    absent = {impl: registry.missing(registry.resolve(impl)) for impl in dict.fromkeys(t.impl for t in trials)}
+    without = ",".join(impl for impl, reason in absent.items() if not reason)
+    hint = f"to leave it out: -s grid.impl={without}" if without else ""
+    for trial in trials:
+        if states[trial.id] == "finished":
+            continue
+        if reason := absent[trial.impl]:
+            found[trial.id] = Verdict(reason, hint)
+        elif verdict := refusal(trial, facts["memory_bytes"], devices, facts["cpu"]):
+            found[trial.id] = verdict
+    return found
+
+
+def reasons(plan: Plan) -> list[str]:
+    """One line for each reason why trials cannot run here: "torch, jax: tf32 needs ..."."""
+    impls: dict[Verdict, list[str]] = {}
+    for trial in plan.trials:
+        if verdict := plan.unavailable.get(trial.id):
+            impls.setdefault(verdict, []).append(trial.impl)
+    return [
+        "; ".join(filter(None, (f"{', '.join(dict.fromkeys(names))}: {verdict.cause}", verdict.hint)))
+        for verdict, names in impls.items()
+    ]
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from harness.commands import run as running
+    from harness.text import duration
+    from harness.views.tables import plan_table, print_table
+
+    request = _request(args)
+    executor, note = running.make_executor(request)
+    try:
+        plan = running.make_plan(request, executor)
+    finally:
+        executor.close()
+    console = Console(stderr=args.json)
+    if args.json:
+        _print_json(plan.to_json())
+        return 0
+    rows = [plan.row(trial) for trial in plan.trials]
+    print_table(console, plan_table(rows))
+    todo = [row["estimate_s"] for row in rows if row["state"] not in ("finished", "unavailable")]
+    most = "at most" if any(row["at_most"] for row in rows) else "about"
+    total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
+    console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
+    for line in [note, *running.reasons(plan)]:
+        if line:
+            console.print(Text(line, "yellow"), soft_wrap=True)
+    return 0
+
+
+def _request(args: argparse.Namespace) -> Request:
+    from harness.commands.plan import Request
+
+    request = Request(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address)
+    if args.command == "plan":
+        return request
+    return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)

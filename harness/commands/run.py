@@ -1,0 +1,218 @@
+"""`capsbench run`: from a suite to results. What is finished is kept, what is half done goes on, nothing is lost."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from harness import data
+from harness.analysis.equivalence import Pair, caveat, compare
+from harness.commands.common import _print_json
+from harness.commands.plan import Plan, Request, _request, make_executor, make_plan, reasons
+from harness.errors import UserError
+from harness.executors.base import Emit, Executor, Job
+from harness.journal.journal import Event, Journal
+from harness.journal.results import Result, summarise
+from harness.journal.resume import resume_point
+from harness.spec.trial import Trial
+from harness.views.figures.draw import draw_missing
+from harness.views.mlflow.client import redact
+from harness.views.mlflow.tracking import Tracker
+from harness.views.screen import Screen
+from harness.weights.start import weights_file
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run` leaves: results in the plan's order, and what to tell the user beside them."""
+
+    suite: str
+    run_dir: Path
+    mlflow_uri: str | None
+    results: list[Result]
+    interrupted: bool
+    warnings: list[str] = field(default_factory=list[str])
+    equivalence: list[Pair] = field(default_factory=list[Pair])  # empty where the plan has one seed alone
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is good, 1 if a trial, its parity or its audit failed, 130 if interrupted."""
+        if self.interrupted:
+            return 130
+        return int(any(result.status != "finished" or result.flaw for result in self.results))
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `run --json`."""
+        return {
+            "suite": self.suite,
+            "run_dir": str(self.run_dir),
+            "mlflow_uri": self.mlflow_uri,
+            "trials": [result.to_json() for result in self.results],
+            "warnings": self.warnings,
+            "equivalence": [pair.to_json() for pair in self.equivalence],
+        }
+
+
+def run(request: Request, screen_of: Callable[[Mapping[str, float | None]], Screen]) -> Outcome:
+    """Runs what is not finished yet; `screen_of(estimates)` makes the screen.
+
+    Raises `UserError` before anything is started or written if the request cannot be met.
+    """
+    executor, note = make_executor(request)
+    try:
+        plan = make_plan(request, executor)
+        todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
+        if set(plan.states.values()) == {"unavailable"}:
+            raise UserError("; ".join(reasons(plan)))
+        for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
+            data.ensure(config, progress=True)
+        with Journal(plan.run_dir).open() as journal:
+            return _execute(request, plan, todo, executor, journal, screen_of(plan.estimates), note)
+    finally:
+        executor.close()
+
+
+def _execute(
+    request: Request,
+    plan: Plan,
+    todo: Sequence[Trial],
+    executor: Executor,
+    journal: Journal,
+    screen: Screen,
+    note: str | None,
+) -> Outcome:
+    by_id = {trial.id: trial for trial in plan.trials}
+    results = dict(plan.results)
+    warnings = [note] if note else []
+    _write_plan(request, plan, journal)
+    tracker = _tracker(request, journal, warnings)
+
+    def on_event(trial_id: str, event: Event) -> None:
+        if event["kind"] == "waiting":  # for a core or GPU: of interest now, not later
+            screen.note(event["message"])
+            return
+        journal.append(trial_id, event)
+        if event["kind"] in ("result", "failed", "interrupted"):
+            results[trial_id] = summarise(by_id[trial_id], journal.events(trial_id))
+            if event["kind"] != "interrupted":
+                journal.write_result(trial_id, results[trial_id].to_json())
+        if tracker:
+            tracker.notify(trial_id)
+        screen.update(trial_id, event)
+
+    interrupted = False
+    screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
+    try:
+        if todo:
+            if executor.name == "ray":
+                screen.note("starting Ray")
+            executor.run([_job(plan, journal, trial, on_event) for trial in todo], on_event)
+        if request.figures:  # all cores are free again: no timed trial shares them
+            finished = [id for id, result in results.items() if result.status == "finished"]
+            warnings += draw_missing(journal, finished, tracker.notify if tracker else lambda _: None, screen.note)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        screen.end()
+        closing = tracker.close(5 if interrupted else 60) if tracker else None
+    if closing:
+        warnings.append(closing)
+    reported = [_reported(trial, plan, results) for trial in plan.trials]
+    equivalence = compare(reported, plan.suite.parity.margin_pct)
+    if equivalence and (coarse := caveat(plan.trials)):
+        warnings.append(coarse)
+    uri = redact(tracker.uri) if tracker else None
+    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, warnings, equivalence)
+
+
+def _write_plan(request: Request, plan: Plan, journal: Journal) -> None:
+    document = {
+        "suite": plan.suite.name,
+        "question": plan.suite.question,
+        "source": str(request.suite),
+        "overrides": list(request.overrides),
+        "quick": request.quick,
+        "trials": [trial.model_dump(mode="json") for trial in plan.trials],
+    }
+    journal.write_plan(document, plan.suite.source)
+    journal.write_environment(plan.environment)
+
+
+def _tracker(request: Request, journal: Journal, warnings: list[str]) -> Tracker | None:
+    if not request.track:
+        return None
+    if importlib.util.find_spec("mlflow") is None:
+        warnings.append(
+            "MLflow is not installed: the journal holds everything; where it is installed, "
+            f"capsbench sync {journal.run_dir} brings it in"
+        )
+        return None
+    tracker = Tracker(journal, request.mlflow_uri)
+    tracker.start()
+    return tracker
+
+
+def _job(plan: Plan, journal: Journal, trial: Trial, emit: Emit) -> Job:
+    """The next attempt; if it cannot go on where the last one ended, it says so."""
+    attempt, point = journal.next_attempt(trial.id), resume_point(journal, trial)
+    if point.warning:
+        event = {"kind": "warning", "message": point.warning}
+        emit(trial.id, {"trial": trial.id, "attempt": attempt, "time": time.time(), **event})
+    start = weights_file(trial.train.start_from) if trial.train.start_from else None
+    return Job(trial, plan.run_dir, attempt, point.epoch, point.checkpoint or start, point.recorded)
+
+
+def _reported(trial: Trial, plan: Plan, results: Mapping[str, Result]) -> Result:
+    """The trial's result; one that could not be tried here has failed, and says what is missing."""
+    if verdict := plan.unavailable.get(trial.id):
+        others = len(plan.unavailable) < len(plan.trials)
+        hint = "; ".join(filter(None, ("the others went on" if others else "", verdict.hint)))
+        return Result(
+            trial.id,
+            trial.impl,
+            trial.params,
+            trial.seed,
+            "failed",
+            cause=verdict.cause,
+            error="Unavailable",
+            hint=hint,
+        )
+    return results[trial.id]
+
+
+def _run(args: argparse.Namespace) -> int:
+    from harness.analysis.equivalence import sentence
+    from harness.commands import run as running
+    from harness.views.screen import Screen, own_console
+    from harness.views.tables import comparison, print_table, remarks
+
+    console = own_console(args.json)
+    outcome = running.run(_request(args), lambda estimates: Screen(console, estimates))
+    print_table(console, comparison(outcome.results))
+    lines = [Text(sentence(pair)) for pair in outcome.equivalence]
+    lines += [*remarks(outcome.results, outcome.run_dir), *(Text(warning, "yellow") for warning in outcome.warnings)]
+    for line in [Text(), *lines] if lines else []:
+        console.print(line, soft_wrap=True)
+    console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
+    if outcome.interrupted:
+        again = shlex.join(["capsbench", *sys.argv[1:]])
+        console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
+    elif outcome.mlflow_uri:
+        where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
+        where += f" --mlflow-uri {shlex.quote(args.mlflow_uri)}" if args.mlflow_uri else ""
+        console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
+    if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
+        told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
+        console.print(Text(told), soft_wrap=True)
+    if args.json:
+        _print_json(outcome.to_json())
+    return outcome.exit_code

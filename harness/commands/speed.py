@@ -1,0 +1,146 @@
+"""`capsbench speed`: from what was asked for to figures, each implementation in each setting a cell of its own."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness import data, registry
+from harness.analysis.speed import document
+from harness.commands.common import _print_json, _tell, installed, log_folder, suite_or_built_in
+from harness.errors import UserError
+from harness.journal.disk import finite
+from harness.machine.environment import available_cores, environment
+from harness.machine.leases import local_gpus
+from harness.spec.trial import Trial
+from harness.suite.suite import Suite
+from harness.supervisor.parity import Tell
+from harness.supervisor.speed import Record, Setting, measure
+
+_BUILT_IN = """\
+name: speed
+question: How fast is a training step of the paper's CapsNet, and what is it made of?
+data: {{name: digits}}
+model: {{profile: paper, routing: 3, decoder: true}}
+train: {{batch: 128}}
+grid: {{impl: [torch, tf, jax]}}
+resources: {{cpus: {cores}, gpus: auto}}
+"""
+"""What is measured without a suite: the paper's full size, on digits that need no download."""
+
+_KEYS = {"impl": "--impl", "runtime.precision": "--precision", "train.batch": "--batch", "model.routing": "--routing"}
+"""Keys of a suite that have an option of their own."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    suite: Path | None = None
+    overrides: Sequence[str] = ()
+    impls: Sequence[str] = ()
+    precisions: Sequence[str] = ()
+    batches: Sequence[str] = ()
+    routings: Sequence[str] = ()
+    rounds: int = 7
+    steps: int = 4
+    matmul: int = 4096
+    gate: bool = True
+    trace: Path | None = None
+    time_limit_s: float = 900.0
+    out: Path = Path("runs")
+
+
+def speed(request: Request, tell: Tell) -> dict[str, Any]:
+    """Measures every cell asked for and returns the document of `speed --json`; `tell` gets a line at every step.
+
+    Raises `UserError` for a request that cannot be met, before anything is started.
+    """
+    _check_numbers(request)
+    with registry.importable(Path.cwd()):
+        suite = _suite(request)
+        chosen, warnings = installed(list(suite.grid["impl"]), named=bool(request.impls))
+        trials = [trial for trial in _trials(suite) if trial.impl in chosen]
+        for config in {trial.data.model_dump_json(): trial.data for trial in trials}.values():
+            data.ensure(config, progress=True)
+    if request.trace:
+        _check_folder(request.trace)
+    with log_folder(request.out, "speed") as folder:
+        setting = Setting(
+            request.rounds, request.steps, request.matmul, request.gate, request.time_limit_s, folder, request.trace
+        )
+        names = _names(trials)
+        records = [Record(name, trial, folder / f"{name}.log") for name, trial in zip(names, trials, strict=True)]
+        found = document(measure(records, setting, tell), setting)
+    return finite({**found, "warnings": [*warnings, *found["warnings"]], "environment": environment()})
+
+
+def _check_numbers(request: Request) -> None:
+    if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
+        raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
+    for option, value in (("--rounds", request.rounds), ("--steps", request.steps), ("--matmul", request.matmul)):
+        if value < 1:
+            raise UserError(f"{option}: found {value}; expected a whole number of at least 1")
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--trace: cannot write to {folder}: {error.strerror}; choose a folder of yours") from error
+
+
+def _suite(request: Request) -> Suite:
+    """The suite, with the command's options in the place of what it says. Raises `UserError` in the options' terms."""
+    asked = dict(zip(_KEYS, (request.impls, request.precisions, request.batches, request.routings), strict=True))
+    options = [f"{key}={','.join(dict.fromkeys(values))}" for key, values in asked.items() if values]
+    built_in = _BUILT_IN.format(cores=available_cores())
+    try:
+        return suite_or_built_in(request.suite, built_in, (*request.overrides, *options))
+    except UserError as error:
+        text = str(error)
+        for key, option in _KEYS.items():
+            text = text.replace(f"-s {key}=", f"{option} ")
+        raise UserError(text) from error
+
+
+def _trials(suite: Suite) -> list[Trial]:
+    """Every point of the grid once: with its first seed."""
+    trials = suite.trials(len(local_gpus()), lambda _: {})
+    return [trial for trial in trials if trial.seed == suite.grid["seed"][0]]
+
+
+def _names(trials: Sequence[Trial]) -> list[str]:
+    """A name for each cell, fit for a file: "torch-fp32-b128-r3", and what else the grid varies."""
+    found: list[str] = []
+    own = {*_KEYS, "model.kind"}  # what every name says already
+    for trial in trials:
+        more = [f"{key.rpartition('.')[2]}{value}" for key, value in trial.params.items() if key not in own]
+        model = f"r{trial.model.routing}" if trial.model.kind == "capsnet" else trial.model.kind
+        parts = [trial.impl, trial.runtime.precision, f"b{trial.train.batch}", model, *more]
+        name = re.sub(r"[^\w.-]", "_", "-".join(parts))
+        found.append(name if name not in found else f"{name}-{len(found)}")
+    return found
+
+
+def _speed(args: argparse.Namespace) -> int:
+    from harness.commands.speed import Request as SpeedRequest
+    from harness.commands.speed import speed
+    from harness.views.speed import show
+
+    request = SpeedRequest(
+        args.suite, args.overrides, args.impl, args.precision, args.batch, args.routing, args.rounds, args.steps,
+        args.matmul, not args.no_gate, args.trace, args.time_limit, args.out,
+    )  # fmt: skip
+    document = speed(request, _tell)
+    show(Console(stderr=args.json), document)
+    if args.json:
+        _print_json(document)
+    return 0 if document["ok"] else 1

@@ -1,0 +1,52 @@
+"""`capsbench summary`: the models of a suite, layer by layer: what comes out of each, and how many parameters it has."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.analysis.labels import setting
+from harness.commands.common import _print_json
+from harness.cost.layers import Summary
+from harness.cost.operations import forward_flops
+
+
+def table(summary: Summary) -> Table:
+    """One model: a row a layer, and the totals."""
+    variant = f"profile {summary.model.profile}" if summary.model.kind == "capsnet" else summary.model.kind
+    title = ", ".join(filter(None, (variant, setting(summary.differs))))
+    shown = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
+    shown.add_column("layer", no_wrap=True)
+    shown.add_column("what", no_wrap=True)
+    for name in ("output", "parameters", "MFLOP/image"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    several = f", of {summary.model.overlaid} digits" if summary.model.overlaid > 1 else ""
+    shown.add_row("image", f"pixels in 0..1{several}", _by(summary.model.image), "", "")
+    for layer in summary.layers:
+        megaflops = f"{layer.flops / 1e6:,.2f}"
+        shown.add_row(layer.name, layer.what, _by(layer.output), f"{layer.parameters:,}", megaflops)
+    total = f"{forward_flops(summary.model) / 1e6:,.2f}"
+    shown.add_row("total", "", "", f"{summary.parameters:,}", total, style="bold")
+    return shown
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _summary(args: argparse.Namespace) -> int:
+    from harness.commands.summary import table
+    from harness.cost.layers import summaries
+    from harness.suite.suite import load_suite
+    from harness.views.tables import print_table
+
+    suite = load_suite(args.suite, args.overrides)
+    found = summaries(suite.trials(2**16, lambda _: {}))  # on whatever machine
+    if args.json:
+        _print_json({"suite": suite.name, "models": [summary.to_json() for summary in found]})
+        return 0
+    for summary in found:
+        print_table(Console(), table(summary))
+    return 0

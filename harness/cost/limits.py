@@ -1,0 +1,117 @@
+"""Why a trial cannot run here, and why one died for want of memory: in words, with what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness import registry
+from harness.cost.memory import largest_batch, least_bytes, step_bytes
+from harness.machine.environment import Gpu, cpu_flags
+from harness.spec.trial import Trial
+
+_TF32_CAPABILITY = (8, 0)
+_BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # as Linux names them; the last is Arm's
+_USABLE = 0.9  # of the memory: the rest is the system's
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of cause, and what to do."""
+
+    cause: str
+    hint: str
+
+
+def refusal(trial: Trial, memory_bytes: int | None, gpus: Sequence[Gpu], cpu: str) -> Verdict | None:
+    """Why `trial` can in no way run on this machine, or None. Imports no framework.
+
+    Args:
+        memory_bytes: what the process may use; None is unknown and refuses nothing.
+        gpus: those that the trial could get; empty is unknown where the trial has been given one.
+        cpu: the processor's name, for the message.
+    """
+    return _no_gpu(trial) or _no_precision(trial, gpus, cpu) or _no_memory(trial, memory_bytes, gpus)
+
+
+def _no_gpu(trial: Trial) -> Verdict | None:
+    if not trial.gpus or (reason := registry.without_gpu(registry.resolve(trial.impl))) is None:
+        return None
+    return Verdict(
+        f"the trial is for a GPU, but {reason}",
+        'install the GPU builds (pip install "capsbench[gpu]"), or run it on the CPU: -s resources.gpus=0',
+    )
+
+
+def _no_precision(trial: Trial, gpus: Sequence[Gpu], cpu: str) -> Verdict | None:
+    if trial.runtime.precision != "tf32" or trial.impl == "numpy":  # the specification computes any precision
+        return None
+    if trial.gpus and any(gpu.capability is None or gpu.capability >= _TF32_CAPABILITY for gpu in gpus):
+        return None
+    if trial.gpus and not gpus:
+        return None
+    told = [f"{gpu.name} ({'.'.join(map(str, gpu.capability or ()))})" for gpu in gpus]
+    found = ", ".join(dict.fromkeys(told)) if trial.gpus else f"a trial on the CPU ({cpu})"
+    least = ".".join(map(str, _TF32_CAPABILITY))
+    return Verdict(
+        f"tf32 needs an NVIDIA GPU of compute capability {least} or more; found {found}",
+        "use -s runtime.precision=fp32; bf16 computes everywhere, faster only where the device has it",
+    )
+
+
+def _no_memory(trial: Trial, memory_bytes: int | None, gpus: Sequence[Gpu]) -> Verdict | None:
+    limit = max((gpu.memory_bytes or 0 for gpu in gpus), default=0) if trial.gpus else memory_bytes
+    size = _item_bytes(trial)
+    least = least_bytes(trial.model, trial.train.batch, size)
+    if not limit or least <= limit:
+        return None
+    place = "the GPU" if trial.gpus else "this machine"
+    cause = (
+        f"out of memory before it starts: batch {trial.train.batch:,} needs at least {_gb(least)}, "
+        f"{place} has {_gb(limit)}"
+    )
+    return Verdict(cause, _lower(trial, largest_batch(trial.model, _USABLE * limit, size)))
+
+
+def out_of_memory(trial: Trial, said: str, peak_bytes: int | None, limit_bytes: int | None) -> Verdict:
+    """The verdict on a trial that died for want of memory.
+
+    Args:
+        said: how it showed: an exception's text, or the signal.
+        peak_bytes: what it had reached, as far as known.
+        limit_bytes: what there is on its device.
+    """
+    reached = f"reached {_gb(peak_bytes)}" if peak_bytes else "peak unknown"
+    there = f" of {_gb(limit_bytes)}" if limit_bytes else ""
+    batch = trial.train.batch
+    size = _item_bytes(trial)
+    # What the step took beyond the estimate, a smaller one will too.
+    excess = max(1.0, (peak_bytes or 0) / step_bytes(trial.model, batch, size))
+    fitting = largest_batch(trial.model, _USABLE * (limit_bytes or 0) / excess, size)
+    return Verdict(f"out of memory: {said} ({reached}{there})", _lower(trial, min(fitting or batch, batch // 2)))
+
+
+def emulated(trial: Trial) -> str | None:
+    """What to say of the timing of a precision that this processor does not have; None where it has it."""
+    if trial.runtime.precision != "bf16" or trial.gpus or (flags := cpu_flags()) & _BF16_FLAGS:
+        return None
+    found = "no AMX or AVX512-BF16 among its instruction sets" if flags else "its instruction sets are unknown"
+    return f"bf16 is emulated here: {found}; its timing says nothing of bf16 hardware"
+
+
+def _lower(trial: Trial, batch: int) -> str:
+    keys = "model.cnn_channels" if trial.model.kind == "cnn" else "model.conv_channels, model.primary_types"
+    smaller = f"a smaller model ({keys})"
+    double = ", or -s runtime.precision=fp32" if trial.runtime.precision == "fp64" else ""
+    return (
+        f"lower train.batch: -s train.batch={batch}, or take {smaller}{double}" if batch else f"take {smaller}{double}"
+    )
+
+
+def _item_bytes(trial: Trial) -> int:
+    return 8 if trial.runtime.precision == "fp64" else 4
+
+
+def _gb(count: float) -> str:
+    return f"{count / _GB:,.2f} GB"

@@ -1,0 +1,100 @@
+"""Where trials run: the `Executor` interface, and `InlineExecutor`, which needs nothing but this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.errors import UserError
+from harness.events import Event
+from harness.spec.trial import Trial
+from harness.supervisor.seat import forwarded_environment
+from harness.weights.whole import Record
+
+Emit = Callable[[str, Event], None]
+"""Gets a trial's id and an event, in the driver's process and main thread; an epoch is safe once it has returned."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to be run, and where to begin."""
+
+    trial: Trial
+    run_dir: Path
+    attempt: int = 1
+    resumed_epoch: int = 0
+    checkpoint: Path | None = None  # of `resumed_epoch`; before the first epoch, the weights to start from, if given
+    recorded: Record | None = None  # what the event says of that checkpoint: its SHA-256 and size
+
+    @property
+    def folder(self) -> Path:
+        """The trial's directory, absolute: a worker may have another working directory."""
+        return (self.run_dir / "trials" / self.trial.id).absolute()
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / f"attempt-{self.attempt}.log"
+
+    def document(self) -> dict[str, Any]:
+        """What a supervisor needs to know, as JSON; see `attempt.run_attempt`."""
+        return {
+            "trial": self.trial.model_dump(mode="json"),
+            "attempt": self.attempt,
+            "resumed_epoch": self.resumed_epoch,
+            "checkpoint": str(self.checkpoint.absolute()) if self.checkpoint else None,
+            "recorded": dict(self.recorded) if self.recorded else None,
+            "folder": str(self.folder),
+            "log": self.log_path.name,
+            "cwd": str(Path.cwd()),
+            "environ": forwarded_environment(),
+        }
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What there is for trials, over all nodes."""
+
+    cpus: int
+    gpus: int
+    nodes: int
+
+
+class Executor(Protocol):
+    """Runs trials, each attempt in a process of its own, alone on its cores and GPUs."""
+
+    name: str
+
+    def capacity(self) -> Capacity: ...
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        """Raises `UserError` if a trial asks for more than any node has."""
+        ...
+
+    def run(self, jobs: Sequence[Job], emit: Emit) -> None:
+        """Runs all jobs; every one that was begun has had its final event when this returns.
+
+        Ctrl-C or SIGTERM ends the workers, emits "interrupted" for their trials, then raises `KeyboardInterrupt`. What
+        `emit` raises ends the workers too, and is raised.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives back all that was started; closing twice is fine."""
+        ...
+
+
+def check_fits(trials: Sequence[Trial], nodes: Sequence[Capacity]) -> None:
+    """Raises `UserError` naming the first trial that fits on none of `nodes`, each a node's own capacity."""
+    for trial in trials:
+        if any(trial.cpus <= node.cpus and trial.gpus <= node.gpus for node in nodes):
+            continue
+        cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
+        changes = [f"-s resources.cpus={max(1, cpus)}"] if trial.cpus > cpus else []
+        changes += [f"-s resources.gpus={gpus}"] if trial.gpus > gpus else []
+        raise UserError(
+            f"trial {trial.id} ({trial.impl}) asks for {trial.cpus} CPUs and {trial.gpus} GPUs, more than a node has: "
+            f"at most {cpus} CPUs and {gpus} GPUs on one of {len(nodes)}. "
+            f"Ask for less: {' '.join(changes) or '-s resources.gpus=0'}"
+        )

@@ -1,0 +1,54 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from harness.events import Event
+from harness.executors.base import Capacity, Emit, Job, check_fits
+from harness.machine.leases import lease, local_cores, local_gpus
+from harness.spec.trial import Trial
+from harness.supervisor.seat import Seat, interruptible
+from harness.supervisor.trial import run_attempt
+
+
+class InlineExecutor:
+    """One trial after another, supervised by this process."""
+
+    name = "inline"
+
+    def __init__(self) -> None:
+        self._cores, self._gpus = local_cores(), local_gpus()
+
+    def capacity(self) -> Capacity:
+        return Capacity(len(self._cores), len(self._gpus), nodes=1)
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        check_fits(trials, [self.capacity()])
+
+    def run(self, jobs: Sequence[Job], emit: Emit) -> None:
+        with interruptible() as stop:
+            for job in jobs:
+                self._run_one(job, emit, stop)
+                if stop.is_set():
+                    raise KeyboardInterrupt
+
+    def close(self) -> None:
+        pass
+
+    def _run_one(self, job: Job, emit: Emit, stop: threading.Event) -> None:
+        trial = job.trial
+
+        def tell(event: Event) -> None:
+            emit(trial.id, event)
+
+        def waiting(message: str) -> None:
+            tell({"kind": "waiting", "message": message, "trial": trial.id, "attempt": job.attempt})
+
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with (
+            lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop) as cores,
+            lease("gpu", self._gpus, trial.gpus, waiting=waiting, stop=stop) as gpus,
+        ):
+            run_attempt(job.document(), Seat(cores, gpus), tell, job.log_path, job.folder, job.checkpoint, stop=stop)

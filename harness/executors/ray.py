@@ -1,0 +1,272 @@
+"""Ray Tune schedules the trials, on this machine or on a cluster. Ray is imported when it is started, not before."""
+
+# Ray is only partly typed.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError
+from harness.executors.base import Capacity, Emit, Job, check_fits
+from harness.executors.cleanup import Guardian
+from harness.machine.leases import local_cores, local_gpus
+from harness.spec.trial import Trial
+from harness.supervisor.seat import forwarded_environment, interruptible
+
+if TYPE_CHECKING:
+    from harness.executors.tune import Relay
+
+_ENVIRONMENT = {
+    # Nothing of Ray's reaches the terminal, and no file of Tune's is written beside the journal.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what raylets tell the driver would be printed to stdout
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",  # a report returns when the driver has handled it
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end the run as if it had finished
+    "RAY_worker_niceness": "0",  # by default what Ray starts yields to everything else, and so would the timed trial
+    "RAY_memory_monitor_refresh_ms": "0",  # it would kill the supervisor; the kernel kills the worker that is to blame
+}
+_WORKER_ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # else a CPU trial sees every GPU
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+_OBJECT_STORE_BYTES = 256 * 2**20  # jobs and events only; files pass through it on clusters alone
+_CONNECT_S = 30.0
+_GONE_S = 10.0
+
+
+class RayExecutor:
+    """Trials as an explicit list for Ray Tune, each supervised by a Ray actor on the node where it runs.
+
+    Args:
+        address: of a running cluster ("host:port" or "auto") with this machine among its nodes; None starts a private
+            one on this machine.
+        num_cpus, num_gpus: what the private one is told it has, instead of what is detected. Like the environment
+            variables `CAPSBENCH_RAY_CPUS` and `CAPSBENCH_RAY_GPUS` they are for logical resources, as in tests: trials
+            then share real cores, or are given GPU ids that do not exist.
+
+    An interrupted or failed `run` closes the executor.
+    """
+
+    name = "ray"
+
+    def __init__(self, address: str | None = None, *, num_cpus: int | None = None, num_gpus: int | None = None) -> None:
+        self._address = address
+        self._started = False
+        if address is None:
+            self._cpus = num_cpus or _count("CAPSBENCH_RAY_CPUS", len(local_cores()))
+            self._gpus = _count("CAPSBENCH_RAY_GPUS", len(local_gpus())) if num_gpus is None else num_gpus
+
+    def start(self) -> None:
+        """Starts Ray, or connects to it; a few seconds. Done by `run` if it was not done before.
+
+        Raises `UserError` if the cluster cannot be reached within a bounded time.
+        """
+        if self._started:
+            return
+        with interruptible() as stop:  # Ray half started cannot be shut down
+            os.environ.update(_ENVIRONMENT | _WORKER_ENVIRONMENT)
+            import ray
+
+            _silence()
+            if self._address is not None:
+                _probe(self._address)
+            if stop.is_set():
+                raise KeyboardInterrupt
+            # Paths of Unix sockets are at most 107 bytes long, and Ray's begin here.
+            base = tempfile.gettempdir()
+            self._temp = Path(tempfile.mkdtemp(prefix="cb-", dir=base if len(base) < 24 else "/tmp"))
+            try:
+                self._init()
+                self._guardian = Guardian(self._temp)
+            except BaseException:
+                ray.shutdown()
+                shutil.rmtree(self._temp, ignore_errors=True)
+                raise
+            self._started = True
+        if stop.is_set():
+            self.close()
+            raise KeyboardInterrupt
+
+    def capacity(self) -> Capacity:
+        """All nodes together. Connects to the cluster; a private one need not have been started."""
+        nodes = self._nodes()
+        return Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), len(nodes))
+
+    def check(self, trials: Sequence[Trial]) -> None:
+        check_fits(trials, self._nodes())
+
+    def run(self, jobs: Sequence[Job], emit: Emit) -> None:
+        if not jobs:
+            return
+        with interruptible() as stop:
+            self.start()
+            from ray import tune
+
+            from harness.executors import tune as ray_tune
+
+            home = ray_tune.Home.here(reachable=self._address is not None)
+            relay = ray_tune.Relay(jobs, home, emit, stop)
+            tuner = tune.Tuner(
+                tune.with_resources(ray_tune.supervise, ray_tune.resources),
+                param_space={"given": tune.grid_search([ray_tune.configuration(job, home) for job in jobs])},
+                # A supervisor holds nothing of an attempt that has ended; a new one takes 3 s to start.
+                tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=str),
+                run_config=tune.RunConfig(
+                    storage_path=str(self._temp / "tune"),
+                    callbacks=[relay],
+                    failure_config=tune.FailureConfig(max_failures=1),
+                    verbose=0,
+                ),
+            )
+            lost: Exception | None = None
+            try:
+                tuner.fit()
+            except ray_tune.Abort:
+                pass
+            except Exception as error:
+                lost = error
+            if lost or relay.error or stop.is_set():
+                self.close()
+                _wait_until_gone(relay)
+                if relay.error:
+                    raise relay.error
+                relay.interrupt()
+                if lost:
+                    raise lost
+                raise KeyboardInterrupt
+
+    def close(self) -> None:
+        if self._started:
+            import ray
+
+            self._started = False
+            ray.shutdown()
+            self._guardian.release()
+
+    def _init(self) -> None:
+        import ray
+
+        before = signal.getsignal(signal.SIGTERM)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        if self._address is not None:
+            ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
+        else:
+            if self._gpus > len(local_gpus()):  # logical ones: Ray would refuse, since fewer are visible
+                os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            with _fewer_processes():
+                ray.init(
+                    address="local",
+                    num_cpus=self._cpus,
+                    num_gpus=self._gpus,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    # Supervisors run the driver's code, wherever it was imported from.
+                    runtime_env={"env_vars": _WORKER_ENVIRONMENT | forwarded_environment()},
+                    _temp_dir=str(self._temp),
+                    **quiet,
+                )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own would leave without a word
+
+    def _nodes(self) -> list[Capacity]:
+        if self._address is None:
+            return [Capacity(self._cpus, self._gpus, 1)]
+        self.start()
+        import ray
+
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [Capacity(int(each.get("CPU", 0)), int(each.get("GPU", 0)), 1) for each in alive]
+
+
+def _count(variable: str, otherwise: int) -> int:
+    value = os.environ.get(variable)
+    if not value:
+        return otherwise
+    if not value.isdigit():
+        raise UserError(f'{variable} is "{value}"; it must be a number of logical resources, such as 4')
+    return int(value)
+
+
+@contextlib.contextmanager
+def _fewer_processes() -> Generator[None]:
+    """Lets Ray start without its autoscaler and log reader, of no use here: 2 s of both cores, and 1 s at the end.
+
+    `ray.init` has no option for it. A Ray whose private names are others starts as usual.
+    """
+    from ray._private.node import Node
+
+    kept = {name: getattr(Node, name) for name in ("start_monitor", "start_log_monitor") if hasattr(Node, name)}
+    try:
+        for name in kept:
+            setattr(Node, name, _nothing)
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Node, name, method)
+
+
+def _nothing(_node: object) -> None:
+    pass
+
+
+def _silence() -> None:
+    """Ray's loggers write to the terminal from the moment Ray is imported."""
+    logger = logging.getLogger("ray")
+    logger.handlers[:] = [logging.NullHandler()]
+    logger.propagate = False
+    logger.setLevel(logging.CRITICAL)
+
+
+def _probe(address: str) -> None:
+    """Connects from a process of its own, which can be given up: Ray tries for minutes, then may end the process."""
+    failed = f"cannot connect to Ray at {address}"
+    if "://" in address:
+        raise UserError(f"{failed}: Ray clients are not supported; run on a node of the cluster, with its host:port")
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise UserError(f'{failed}: expected host:port, such as 10.0.0.1:6379, or "auto"')
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            raise UserError(f"{failed}: {error.strerror or error}. Is the head node up (ray start --head)?") from error
+    code = f"import ray; ray.init(address={address!r}, log_to_driver=False)"
+    try:
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_CONNECT_S, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{failed} within {_CONNECT_S:.0f} s: is it Ray, and is this machine a node of it?") from error
+    except subprocess.CalledProcessError as error:
+        said = [line for line in str(error.stderr).splitlines() if line.strip()]
+        raise UserError(
+            f"{failed}: {said[-1] if said else f'exit code {error.returncode}'}. "
+            "If it asks for a token, set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        ) from error
+
+
+def _wait_until_gone(relay: Relay) -> None:
+    """Waits for this host's workers, which the kernel kills with their supervisors."""
+    deadline = time.monotonic() + _GONE_S
+    for pid in relay.local_pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            while time.monotonic() < deadline:
+                os.kill(pid, 0)
+                time.sleep(0.02)

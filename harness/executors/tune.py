@@ -1,0 +1,256 @@
+"""The two ends of a Ray Tune trial: the supervisor that runs in it, and the driver's callback that hears from it.
+
+Events travel by `tune.report`, which returns once the driver's callback has: an acknowledged epoch is a durable one.
+From other nodes files travel to a small actor on the driver's, each before the event that names it.
+"""
+
+# Ray is only partly typed.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from harness import registry
+from harness.events import FILES, FINAL, Event
+from harness.executors.base import Emit, Job
+from harness.machine.leases import lease, local_cores, scratch_folder
+from harness.registry import code_version
+from harness.supervisor.seat import Seat
+from harness.supervisor.trial import run_attempt
+from harness.weights.whole import recorded
+
+
+class Files:
+    """An actor's methods: files of the node it runs on."""
+
+    def read(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def write(self, path: str, content: bytes) -> None:
+        """Atomic: the file is there whole, or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+
+
+@dataclass(frozen=True)
+class Home:
+    """The driver's node, and the files on it for supervisors elsewhere; an actor, unless there is no elsewhere."""
+
+    node: str
+    files: Any = None
+
+    @staticmethod
+    def here(reachable: bool) -> Home:
+        node = ray.get_runtime_context().get_node_id()
+        if not reachable:
+            return Home(node)
+        pinned = NodeAffinitySchedulingStrategy(node, soft=False)
+        actor = ray.remote(Files).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=pinned)
+        return Home(node, actor.remote())
+
+    def fetch(self, path: Path, folder: Path) -> Path:
+        """Copies a file of the driver's node into a folder of this one."""
+        copy = folder / path.name
+        copy.write_bytes(ray.get(self.files.read.remote(str(path))))
+        return copy
+
+    def send(self, path: Path, folder: Path) -> None:
+        """Moves a file of this node into a folder of the driver's."""
+        ray.get(self.files.write.remote(str(folder / path.name), path.read_bytes()))
+        path.unlink()
+
+
+def configuration(job: Job, home: Home) -> dict[str, Any]:
+    """What a Tune trial is given."""
+    return {"job": job.document(), "home": home, "code": _code(job.trial.impl) if home.files else None}
+
+
+def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What a Tune trial reserves."""
+    trial = config["given"]["job"]["trial"]
+    return tune.PlacementGroupFactory([{"CPU": trial["cpus"], "GPU": trial["gpus"]}])
+
+
+def supervise(config: dict[str, Any]) -> None:
+    """The body of a Tune trial: leases cores and GPUs of this node, runs one attempt, reports its events."""
+    if config.get("ended"):  # its last event had arrived when this supervisor's predecessor was lost
+        return
+    job, home = config["given"]["job"], config["given"]["home"]
+    trial = job["trial"]
+    context = ray.get_runtime_context()
+    gpus = tuple(str(id) for id in context.get_accelerator_ids()["GPU"]) if trial["gpus"] else ()
+    folder, checkpoint = Path(job["folder"]), Path(job["checkpoint"]) if job["checkpoint"] else None
+
+    def tell(event: Event) -> None:
+        tune.report({"event": json.dumps({"trial": trial["id"], "attempt": job["attempt"], **event})})
+
+    def waiting(message: str) -> None:
+        tell({"kind": "waiting", "message": message, "time": time.time()})
+
+    with ExitStack() as held:
+        slots, shared = _core_slots(context.get_node_id())
+        leased = held.enter_context(lease("core", slots, trial["cpus"], waiting=waiting))
+        held.enter_context(lease("gpu", gpus, len(gpus), waiting=waiting))
+        seat = Seat(tuple(sorted({int(slot.partition("+")[0]) for slot in leased})), gpus)
+        if shared:
+            tell({"kind": "warning", "message": shared, "time": time.time()})
+        if context.get_node_id() == home.node:
+            folder.mkdir(parents=True, exist_ok=True)
+            run_attempt(job, seat, tell, folder / job["log"], folder, checkpoint)
+            return
+        if _code(trial["impl"]) != config["given"]["code"]:
+            cause = f"{socket.gethostname()} has other code of capsbench or of {trial['impl']} than the driver"
+            hint = "install the same on every node; a trial's id stands for one version"
+            tell({"kind": "failed", "cause": cause, "error": "VersionMismatch", "hint": hint, "time": time.time()})
+            return
+        here = held.enter_context(scratch_folder())
+
+        def tell_after_files(event: Event) -> None:
+            for key in FILES:
+                if event.get(key):
+                    home.send(here / event[key], folder)
+            tell(event)
+
+        checkpoint = home.fetch(checkpoint, here) if checkpoint else None
+        try:
+            run_attempt(job, seat, tell_after_files, here / job["log"], here, checkpoint)
+        finally:
+            home.send(here / job["log"], folder)
+
+
+@cache
+def _code(impl: str) -> str:
+    return code_version(registry.resolve(impl))
+
+
+def _core_slots(node: str) -> tuple[list[str], str | None]:
+    """Names of what can be leased: the node's cores, or several a core, and a warning, if Ray was told of more CPUs."""
+    cores = local_cores()
+    told = next(int(found["Resources"].get("CPU", 0)) for found in ray.nodes() if found["NodeID"] == node)
+    if told <= len(cores):
+        return [str(core) for core in cores], None
+    names = [f"{cores[slot % len(cores)]}+{slot // len(cores)}".removesuffix("+0") for slot in range(told)]
+    return names, f"Ray was told of {told} CPUs where there are {len(cores)}: trials share cores, timings mean little"
+
+
+class Abort(BaseException):
+    """Leaves `Tuner.fit` at once: Tune would catch an `Exception` and wait for its trials."""
+
+
+@dataclass
+class _Progress:
+    """What the driver knows of one job."""
+
+    job: Job
+    begun: bool = False
+    ended: bool = False
+    pid: int | None = None  # of the worker, if it is on this host
+
+
+class Relay(tune.Callback):
+    """Hands every event to `emit`, in the driver's main thread, and restarts from the last epoch what was lost.
+
+    Between two of Tune's steps, never within `emit`, it raises `Abort`: when `stop` is set, or after `emit` has raised.
+    """
+
+    def __init__(self, jobs: Sequence[Job], home: Home, emit: Emit, stop: threading.Event) -> None:
+        self._progress = {job.trial.id: _Progress(job) for job in jobs}
+        self._home, self._emit, self._stop = home, emit, stop
+        self.error: BaseException | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps a copy for restoring a run, which is not how runs are resumed here
+
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        if self._stop.is_set() or self.error:
+            raise Abort
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "event" in result:
+            self._forward(json.loads(result["event"]))
+
+    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        progress = self._of(trial)
+        job = progress.job
+        if progress.begun and not progress.ended:
+            lost = (
+                f"attempt {job.attempt} was lost with its node or supervisor; went on after epoch {job.resumed_epoch}"
+            )
+            self._say(progress, {"kind": "warning", "message": lost})
+            self._say(progress, {"kind": "interrupted"})
+            progress.job = replace(job, attempt=job.attempt + 1)
+            progress.begun = progress.ended = False
+        trial.set_config({"given": configuration(progress.job, self._home), "ended": progress.ended})
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        lines = [line.strip() for line in Path(trial.error_file or os.devnull).read_text().splitlines() if line.strip()]
+        cause = f"its supervisor failed twice: {lines[-1][:500] if lines else 'unknown cause'}"
+        event = {"cause": cause, "error": "SupervisorFailed", "hint": None}
+        self._say(self._of(trial), {"kind": "failed", **event})
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        event = {"cause": "the supervisor ended without a result", "error": "RuntimeError", "hint": None}
+        self._say(self._of(trial), {"kind": "failed", **event})
+
+    def interrupt(self) -> None:
+        """Ends, in the record, what had begun. To be called when the workers are gone."""
+        for progress in self._progress.values():
+            if progress.begun:
+                self._say(progress, {"kind": "interrupted"})
+
+    def local_pids(self) -> list[int]:
+        """Workers on this host that have not had their final event."""
+        return [each.pid for each in self._progress.values() if each.pid and not each.ended]
+
+    def _of(self, trial: TuneTrial) -> _Progress:
+        return self._progress[trial.config["given"]["job"]["trial"]["id"]]
+
+    def _say(self, progress: _Progress, event: Event) -> None:
+        """An event of the driver's own; a final one only if the trial has had none."""
+        if not (progress.ended and event["kind"] in FINAL):
+            mark = {"trial": progress.job.trial.id, "attempt": progress.job.attempt}
+            self._forward({"time": time.time(), **event, **mark})
+
+    def _forward(self, event: Event) -> None:
+        progress = self._progress[event["trial"]]
+        job = progress.job
+        if event["attempt"] != job.attempt:  # a late word of an attempt that was given up
+            return
+        try:
+            self._emit(job.trial.id, event)
+        except BaseException as error:  # Tune must not handle it: raised by the executor when the workers are gone
+            self.error = self.error or error
+            return
+        progress.ended = progress.ended or event["kind"] in FINAL
+        if event["kind"] == "attempt":
+            progress.begun = True
+            progress.pid = event["pid"] if event["host"] == socket.gethostname() else None
+        elif event["kind"] == "epoch":
+            name = event["checkpoint"]
+            progress.job = replace(
+                job, resumed_epoch=event["epoch"], checkpoint=job.folder / name, recorded=recorded(event, name)
+            )

@@ -1,0 +1,285 @@
+"""From a trial's events to its result: pure functions, so that a result can always be computed again."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.cost.operations import step_flops
+from harness.events import FILES
+from harness.journal.disk import finite, read_json
+from harness.journal.journal import Event
+from harness.machine.noise import drift, wide
+from harness.spec.trial import Trial
+from harness.stats import FEWEST, median_interval
+
+Status = Literal["finished", "failed", "interrupted", "pending"]
+
+_TIMINGS = ("epoch_s", "eval_s", "img_per_s", "joules")  # of an epoch; withheld together
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The gate's verdict over all attempts that trained a kept epoch: good only if all were; the worst error of all."""
+
+    ok: bool
+    max_rel_err: float | None  # None where it was not a number
+    worst: str  # the tensor with that error
+    tensors: dict[str, Any]  # name -> {"rel_err", "tolerance"}, of the attempt with that error
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the bench reports of one trial. Seconds, bytes, images per second, error in percent; None is unknown."""
+
+    id: str
+    impl: str
+    params: dict[str, Any]
+    seed: int
+    status: Status
+    test_err_pct: float | None = None
+    test_loss: float | None = None
+    val_err_pct: float | None = None  # of the last epoch
+    best_epoch: int | None = None  # of the lowest validation error; None: no validation images, so no best.safetensors
+    best_test_err_pct: float | None = None  # of the weights after that epoch; test_err_pct is of the last
+    epochs_trained: int = 0  # fewer than train.epochs where a stopping rule held, or before the end
+    stopped_on: Literal["validation", "test"] | None = None  # the images that the suite's stopping rule looks at
+    epoch_s: float | None = None  # median of the steady epochs
+    epoch_s_ci: tuple[float, float] | None = None  # its 95% interval; None of fewer than six
+    img_per_s: float | None = None  # likewise
+    flops_per_s: float | None = (
+        None  # achieved: the direct algorithm's operations (`harness.cost.operations`) over the time taken
+    )
+    joules_per_epoch: float | None = None  # median of the steady epochs, where the hardware counts them
+    compile_s: float | None = None  # of the first attempt: later ones may find caches
+    peak_bytes: int | None = None
+    parity_ok: bool | None = None  # None: not checked
+    parity_max_rel_err: float | None = None
+    parity_worst: str | None = None
+    audit: dict[str, Any] | None = None  # its verdict (`harness.worker.audit.Audit.verdict`); None before the end
+    timing_withheld: str | None = None  # why there is no timing verdict
+    steady_epochs: int = 0  # how many epochs the medians are of
+    warmup_epochs: list[int] = field(default_factory=list[int])
+    epochs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    warnings: list[str] = field(default_factory=list[str])
+    cause: str | None = None
+    error: str | None = None
+    hint: str | None = None
+    parameters: int | None = None
+    device: str | None = None
+    weights_sha256: str | None = None  # of the initial weights
+    data_sha256: str | None = None
+    data_provenance: str | None = None  # which images of which data set
+    attempts: int = 0
+    log: str | None = None  # of the last attempt, relative to the run directory
+
+    @property
+    def flaw(self) -> str | None:
+        """Why a finished trial does not count: what is wrong with its implementation."""
+        if self.parity_ok is False:
+            return f"parity failed at {self.parity_worst}"
+        return f"audit failed: {self.audit['note']}" if self.audit and self.audit["ok"] is False else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as strict JSON: numbers that are not finite are None."""
+        document = finite(asdict(self))
+        if self.joules_per_epoch is None:  # cannot be measured here, which is not the same as not yet
+            del document["joules_per_epoch"]
+        return document
+
+
+def summarise(trial: Trial, events: Sequence[Event]) -> Result:
+    """The result of `trial`, from its events in the order they were written.
+
+    The status is the last attempt's own final word: finished, failed, or else interrupted; pending if none began. A
+    trial whose parity failed or was not checked keeps its training record and gets no timing figure. One whose audit failed
+    gets no accuracy either: it is not known what was trained.
+    """
+    epochs = kept_epochs(events)
+    parity = parity_of(events)
+    attempts = [event for event in events if event["kind"] == "attempt"]
+    final = _final(events)
+    ready = next((event for event in events if event["kind"] == "ready"), Event())
+    result = final if final["kind"] == "result" else {}
+    failed = final if final["kind"] == "failed" else {}
+    warmup, steady = _split(epochs)
+    audit: dict[str, Any] | None = result.get("audit")
+    unsound = audit["note"] if audit and audit["ok"] is False else None
+    withheld = _withheld(trial, parity) or (f"audit failed: {unsound}" if unsound else None)
+    timed = [] if withheld else steady
+    img_per_s = _median(timed, "img_per_s")
+    summary = Result(
+        id=trial.id,
+        impl=trial.impl,
+        params=trial.params,
+        seed=trial.seed,
+        status=_status(final, attempts),
+        test_err_pct=result.get("test_err_pct"),
+        test_loss=result.get("test_loss"),
+        val_err_pct=epochs[-1].get("val_err_pct") if epochs and not unsound else None,
+        best_epoch=result.get("best_epoch"),
+        best_test_err_pct=result.get("best_test_err_pct"),
+        epochs_trained=int(epochs[-1]["epoch"]) if epochs else 0,
+        stopped_on=trial.train.stop.images,
+        epoch_s=_median(timed, "epoch_s"),
+        epoch_s_ci=median_interval([float(epoch["epoch_s"]) for epoch in timed]),
+        img_per_s=img_per_s,
+        flops_per_s=img_per_s and img_per_s * step_flops(trial.model, 1),
+        joules_per_epoch=_median(timed, "joules"),
+        compile_s=None if withheld else ready.get("compile_s"),
+        peak_bytes=result.get("peak_bytes"),
+        parity_ok=parity.ok if parity else None,
+        parity_max_rel_err=parity.max_rel_err if parity else None,
+        parity_worst=parity.worst if parity else None,
+        audit=audit,
+        timing_withheld=withheld,
+        steady_epochs=len(timed),
+        warmup_epochs=warmup,
+        epochs=[_epoch_record(event, event["epoch"] in warmup, bool(withheld)) for event in epochs],
+        warnings=[*_said(events), *_stopped(trial), *_found(epochs, timed, warmup, result)],
+        cause=failed.get("cause"),
+        error=failed.get("error"),
+        hint=failed.get("hint"),
+        parameters=ready.get("parameters"),
+        device=ready.get("device"),
+        weights_sha256=ready.get("weights_sha256"),
+        data_sha256=ready.get("data_sha256"),
+        data_provenance=ready.get("data_provenance"),
+        attempts=len(attempts),
+        log=f"trials/{trial.id}/attempt-{attempts[-1]['attempt']}.log" if attempts else None,
+    )
+    return replace(summary, cause="interrupted before it ended") if summary.status == "interrupted" else summary
+
+
+def kept_epochs(events: Iterable[Event]) -> list[Event]:
+    """The "epoch" events that count, by number: an attempt that resumed after epoch k discards those after k."""
+    kept: dict[int, Event] = {}
+    for event in events:
+        if event["kind"] == "attempt":
+            resumed = int(event.get("resumed_epoch") or 0)
+            kept = {number: epoch for number, epoch in kept.items() if number <= resumed}
+        elif event["kind"] == "epoch":
+            kept[int(event["epoch"])] = event
+    return [kept[number] for number in sorted(kept)]
+
+
+def named_files(events: Sequence[Event]) -> dict[str, Event]:
+    """Files of the trial's folder that count, by name, with the event that names each: a kept epoch's, or the result."""
+    named = [*kept_epochs(events), *([final] if (final := _final(events))["kind"] == "result" else [])]
+    return {str(event[key]): event for event in named for key in FILES if event.get(key)}
+
+
+def parity_of(events: Sequence[Event]) -> Parity | None:
+    """The gate's verdict on the kept epochs and on the last attempt; None if parity was never checked there."""
+    last = max((event.get("attempt", 1) for event in events), default=1)
+    relevant = {epoch.get("attempt", 1) for epoch in kept_epochs(events)} | {last}
+    checks = [event for event in events if event["kind"] == "parity" and event.get("attempt", 1) in relevant]
+    if not checks:
+        return None
+    worst = max(checks, key=lambda check: (not check["ok"], _or_inf(check["max_rel_err"])))
+    error = finite(worst["max_rel_err"])
+    return Parity(bool(worst["ok"]), error, str(worst["worst"]), dict(worst.get("tensors", {})))
+
+
+def _final(events: Sequence[Event]) -> Event:
+    """The last attempt's final event; an event of kind "none" if it has none."""
+    final: Event = {"kind": "none"}
+    for event in events:
+        if event["kind"] == "attempt":
+            final = {"kind": "none"}
+        elif event["kind"] in ("result", "failed", "interrupted"):
+            final = event
+    return final
+
+
+def _status(final: Event, attempts: Sequence[Event]) -> Status:
+    match final["kind"]:
+        case "result":
+            return "finished"
+        case "failed":
+            return "failed"
+        case "interrupted":
+            return "interrupted"
+        case _:
+            return "interrupted" if attempts else "pending"
+
+
+def _withheld(trial: Trial, parity: Parity | None) -> str | None:
+    if parity is None:
+        return "parity was not checked" if trial.parity.gate else "the parity gate is off (parity.gate: false)"
+    return None if parity.ok else f"parity failed at {parity.worst}"
+
+
+def _split(epochs: Sequence[Event]) -> tuple[list[int], list[Event]]:
+    """The numbers of the warm-up epochs (the first of every attempt), and the epochs to take medians of."""
+    attempts = [epoch.get("attempt", 1) for epoch in epochs]
+    first = [index for index, attempt in enumerate(attempts) if attempt not in attempts[:index]]
+    steady = [epoch for index, epoch in enumerate(epochs) if index not in first]
+    return [int(epochs[index]["epoch"]) for index in first], steady or list(epochs)
+
+
+def _median(epochs: Sequence[Event], name: str) -> float | None:
+    values = [float(epoch[name]) for epoch in epochs if epoch.get(name) is not None]
+    return statistics.median(values) if values else None
+
+
+def _epoch_record(event: Event, is_warmup: bool, withheld: bool) -> dict[str, Any]:
+    hidden = ("kind", "trial", "checkpoint", "files", *(_TIMINGS if withheld else ()))
+    return {name: value for name, value in event.items() if name not in hidden} | {"warmup": is_warmup}
+
+
+def _said(events: Iterable[Event]) -> list[str]:
+    """Each warning of the trial once, in the order of their first appearance."""
+    return list(dict.fromkeys(str(event["message"]) for event in events if event["kind"] == "warning"))
+
+
+def _stopped(trial: Trial) -> list[str]:
+    if trial.train.stop.images != "test":
+        return []
+    said = "stopped by its error on the test images"
+    if other := trial.data.test_from:
+        return [
+            f"{said} of {trial.data.name} (train.stop.on: test), so that on those of {other} is not independent of it"
+        ]
+    return [f"{said} (train.stop.on: test), so that error is not one of unseen images"]
+
+
+def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int], result: Event) -> list[str]:
+    """What the events themselves show to be doubtful."""
+    found: list[str] = []
+    if result and timed and all(epoch["epoch"] in warmup for epoch in timed):
+        found.append("timed on warm-up epochs only: no attempt ran a second epoch; use train.epochs of 2 or more")
+    if all(epoch["epoch"] not in warmup for epoch in timed):
+        seconds = [float(epoch["epoch_s"]) for epoch in timed]
+        rise = drift(seconds)
+        if rise is not None:
+            found.append(f"its epochs became {rise:.0%} slower from the first third to the last: heat, or other load")
+        advice = (
+            f"train more epochs (-s train.epochs={max(FEWEST + 1, 2 * len(epochs))}) on a machine with no other load"
+        )
+        found += [doubt] if (doubt := wide(seconds, "an epoch's time", advice)) else []
+    lost = [str(epoch["epoch"]) for epoch in epochs if finite(epoch.get("train_loss")) is None]
+    if lost:
+        found.append(f"the training loss was not a finite number in epoch {', '.join(lost)}: the training diverged")
+    audit: dict[str, Any] | None = result.get("audit")
+    if result and not (audit and audit["ok"] is False) and finite(result.get("test_loss")) is None:
+        found.append("the test loss is not a finite number")
+    return found
+
+
+def _or_inf(value: float | None) -> float:
+    return float("inf") if finite(value) is None else float(value or 0)
+
+
+def finished_trials(out: Path) -> Iterator[tuple[Trial, dict[str, Any]]]:
+    """Every finished trial below the output folder, with its result; unreadable ones are passed over."""
+    for path in sorted(out.glob("*/trials/*/result.json")):
+        result = read_json(path)
+        if result and result.get("status") == "finished":
+            try:
+                yield Trial.model_validate_json((path.parent / "trial.json").read_bytes()), result
+            except (OSError, ValueError):
+                continue

@@ -1,0 +1,89 @@
+"""Which framework a model is of, and its module; nothing is imported before it is known to be needed."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.parity.ordinary.source import Source, attribute, construct, load_file, split_target
+
+_MODULES = {"torch": "impls.torch.ordinary", "tf": "impls.tf.ordinary"}
+_SIGNS = {"torch": ("torch", "torchvision"), "tf": ("keras", "tensorflow", "tf_keras")}
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level packages that a file imports, those of its own folder's modules included. Empty for what cannot be parsed."""
+    found: set[str] = set()
+    seen: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        if (here := waiting.pop()) in seen or not here.is_file():
+            continue
+        seen.add(here)
+        try:
+            tree = ast.parse(here.read_text())
+        except (SyntaxError, UnicodeDecodeError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                top = name.partition(".")[0]
+                found.add(top)
+                waiting.append(here.parent / f"{top}.py")
+    return found
+
+
+def framework_of(source: Source) -> str:
+    """By what its file imports: "torch" or "tf". Raises `UserError` where neither is found, or it is not installed."""
+    where, _ = split_target(source.target)
+    path = (Path(source.cwd) / where).expanduser()
+    if not path.is_file():
+        spec = importlib.util.find_spec(where.partition(".")[0]) if "/" not in where else None
+        folder = Path(spec.origin).parent if spec and spec.origin else None
+        path = folder.parent.joinpath(*where.split(".")).with_suffix(".py") if folder else path
+        path = path if path.is_file() else path.with_suffix("") / "__init__.py"
+    found = imports(path)
+    for framework, signs in _SIGNS.items():
+        if found & set(signs):
+            if importlib.util.find_spec(signs[0]) is None:
+                raise UserError(
+                    f'--model: "{where}" is of {signs[0]}, which is not installed: pip install "capsbench[{framework}]"'
+                )
+            return framework
+    if path.is_file():
+        raise UserError(
+            f'--model: "{where}" imports neither torch nor keras; found {", ".join(sorted(found)) or "nothing"}'
+        )
+    return "torch"  # whose loader then says that there is no such file
+
+
+def build(source: Source, sizes: Mapping[str, Any], precision: str, threads: int) -> Built:
+    """The model in its framework. Raises `UserError`."""
+    framework = framework_of(source)
+    module: Any = importlib.import_module(_MODULES[framework])
+    here = module.start(precision, threads)
+    where, name = split_target(source.target)
+    with here:
+        loaded = load_file(where, Path(source.cwd), module.names)
+        found = attribute(loaded, name, where)
+        made = construct(found, sizes, source.arguments, name, framework == "torch")
+        made = module.chosen(made)
+    if not module.is_model(made):
+        kind = type(made).__name__
+        raise UserError(
+            f'--model: "{source.target}" gave a {kind}; expected {module.EXPECTED}, or a class or function that makes one'
+        )
+    return Built(framework, module, loaded, found, module.network(made, precision))
+
+
+class Built:
+    """A model, with where it came from."""
+
+    def __init__(self, framework: str, module: Any, file: Any, made_by: Any, network: Any) -> None:
+        self.framework, self.module, self.file, self.made_by, self.network = framework, module, file, made_by, network

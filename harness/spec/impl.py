@@ -1,0 +1,239 @@
+"""What every implementation must agree on: the model, the optimiser, the runtime, and the `Impl` interface.
+
+Everything crosses this border as NumPy. An implementation imports this module and nothing else of the bench; the bench
+imports implementations only through `harness.registry`. Source of the model: Sabour, Frosst, Hinton, *Dynamic Routing
+Between Capsules*, NIPS 2017 (arXiv 1710.09829v2), cited below by section and equation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int8, Int32, UInt8
+
+from harness.spec.model import Count, ModelSpec, Section
+from harness.spec.optim import OptimSpec
+
+Weights = dict[str, np.ndarray]
+"""Canonical name -> float array in the canonical layout; see `harness.weights.weight_table`."""
+
+# Constants of the paper, the same in every implementation.
+MARGIN_PLUS, MARGIN_MINUS, MARGIN_LAMBDA = 0.9, 0.1, 0.5  # Eq. 4
+RECONSTRUCTION_WEIGHT = 0.0005  # section 4.1: times the per-image sum of squared errors
+
+
+class TimingWarning(UserWarning):
+    """Raised with `warnings.warn` by an implementation whose timing does not mean what its configuration says.
+
+    The worker records every such warning with the trial, and the tables print it.
+    """
+
+
+class Runtime(Section):
+    """Where and how an implementation computes.
+
+    `fp32` is strict: no TF32, no accumulation in less. `bf16` and `tf32` round the operands of the convolutions', the votes'
+    and the decoder's matrix products to 8 and 11 binary digits, in both passes, and nothing else: products accumulate in
+    float32; routing, losses, weights and Adam are float32. `tf32` is the hardware's own.
+    """
+
+    precision: Literal["fp32", "fp64", "tf32", "bf16"] = "fp32"
+    compile: bool = True  # torch.compile / tf.function / jax.jit; False is the framework's eager mode
+    device: Literal["cpu", "gpu"] = "cpu"
+    threads: Count = 1
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        return np.float64 if self.precision == "fp64" else np.float32
+
+
+def batched(array: np.ndarray, batch: int) -> np.ndarray:
+    """(N, ...) -> (ceil(N / batch), batch, ...), filled up with zeros."""
+    steps = -(-len(array) // batch)
+    filled = np.zeros((steps * batch, *array.shape[1:]), array.dtype)
+    filled[: len(array)] = array
+    return filled.reshape(steps, batch, *array.shape[1:])
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The forward pass on B images without labels: the decoder sees the longest capsule (section 4.1).
+
+    Where images show K > 1 digits it sees the K longest, one at a time, and the reconstructions are in the order of the
+    lengths, longest first.
+
+    Of a CNN, the probabilities of the classes stand in the place of lengths, which they mean as well (section 2); there is
+    nothing else, and no unit is dropped.
+    """
+
+    digit: Float[np.ndarray, "B J D"] | None  # output capsules v_j
+    lengths: Float[np.ndarray, "B J"]  # |v_j|; of a CNN the softmax's or the sigmoids' output
+    coupling: Float[np.ndarray, "B I J"] | None  # c_ij of the last routing iteration; sums to 1 over j
+    reconstruction: Float[np.ndarray, "B *K H W C"] | None  # None without a decoder
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, "B J"]:
+        """`lengths`, by their name in a CNN."""
+        return self.lengths
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Means over the images. `total` = margin (Eq. 4 * margin_scale) + 0.0005 * reconstruction (sum of squares per image).
+
+    Where an image shows K > 1 digits, the sum of squares is over all K, each against what its own class's capsule makes.
+    Of a CNN, `total` is the cross-entropy in nats, of sigmoids the sum over the classes, and there is nothing else: see
+    `ModelSpec.loss_terms`.
+    """
+
+    total: float
+    margin: float | None = None
+    reconstruction: float | None = None  # unweighted; 0.0 without a decoder
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Adam's state after `step` completed steps; both dictionaries have the weights' names and layouts."""
+
+    step: int
+    first: Weights
+    second: Weights
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """One epoch, drawn outside the frameworks. A last batch smaller than `batch` is kept; its mean is over its own images.
+
+    Where an image shows K > 1 digits, it is made of K staged ones, each shifted by itself.
+    """
+
+    order: Int32[np.ndarray, " N *K"]  # indices into the staged images
+    shifts: Int8[np.ndarray, "N *K 2"]  # (down, right) in pixels, zero filled: out[y, x] = image[y - down, x - right]
+    batch: int
+    kept: UInt8[np.ndarray, "N U"] | None = None  # 1 where dropout keeps a unit, else 0; None for models without
+
+    @classmethod
+    def blank(cls, model: ModelSpec, batch: int) -> EpochPlan:
+        """One step of image 0 over and over, unmoved, every unit kept: to compile with."""
+        kept = np.ones((batch, model.dropped_units), np.uint8) if model.dropped_units else None
+        shape = (batch, *model.several)
+        return cls(np.zeros(shape, np.int32), np.zeros((*shape, 2), np.int8), batch, kept)
+
+    def steps(self) -> tuple[Int32[np.ndarray, "S B *K"], Int8[np.ndarray, "S B *K 2"], Float[np.ndarray, "S B"]]:
+        """Order, shifts and weights of the S steps, each of full size: the last batch is filled up with image 0 at weight 0.
+
+        So one compiled shape serves every step; a step's loss is sum(weight * loss) / sum(weight) over its B images.
+        """
+        real = np.ones(len(self.order), np.float32)
+        return batched(self.order, self.batch), batched(self.shifts, self.batch), batched(real, self.batch)
+
+    def masks(self, model: ModelSpec) -> tuple[UInt8[np.ndarray, "S B U"], ...]:
+        """`kept` by steps, as one array for a model with dropout, and as none for any other.
+
+        Raises `ValueError` where the plan was not drawn for `model`.
+        """
+        if not model.dropped_units:
+            return ()
+        found, expected = None if self.kept is None else self.kept.shape, (len(self.order), model.dropped_units)
+        if self.kept is None or found != expected:
+            raise ValueError(f"dropout: the plan's masks have the shape {found}, expected {expected}; see plan_epoch")
+        return (batched(self.kept, self.batch),)
+
+
+@dataclass(frozen=True)
+class TrainTotals:
+    """One epoch of training: means over all its images, each under the weights of its own step."""
+
+    count: int
+    loss: Loss
+    correct: int  # longest capsule (or most probable class) is the label's, all K are, before the step's update
+
+
+@dataclass(frozen=True)
+class EvalTotals:
+    """Evaluation of N images: mean loss (decoder masked by `ModelSpec.evaluation_mask`) and each one's predicted class.
+
+    Where images show K > 1 digits, the K longest capsules' classes, longest first. Of equally long ones the first comes first.
+    """
+
+    loss: Loss
+    predicted: Int[np.ndarray, " N *K"]
+
+
+def is_right(predicted: Int[np.ndarray, " N *K"], labels: Int[np.ndarray, " N *K"]) -> Bool[np.ndarray, " N"]:
+    """Whether all that an image shows was predicted, in whatever order (section 6 for two digits)."""
+    if labels.ndim == 1:
+        return predicted == labels
+    return (np.sort(predicted, axis=1) == np.sort(labels, axis=1)).all(1)
+
+
+@runtime_checkable
+class Impl(Protocol):
+    """One network, of any `ModelSpec.kind`, in one framework.
+
+    Construction allocates nothing that depends on data; `load` comes first.
+
+    Images are uint8 (N, H, W, C), labels int (N,); pixels are divided by 255 on the device. Where `ModelSpec.overlaid` is
+    K > 1, images are K digits (N, K, H, W, C) and labels (N, K): the network sees the digits' sum, clipped at 255, and the
+    decoder has to make each. Only what is staged is single digits. Calls block until the device is done, so that the
+    caller's clock is right.
+    """
+
+    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None: ...
+
+    def load(self, weights: Weights, moments: Moments | None = None) -> None:
+        """Takes canonical weights, and Adam's state: fresh (step 0, zeros) if `moments` is None."""
+        ...
+
+    def dump(self) -> Weights: ...
+
+    def dump_moments(self) -> Moments: ...
+
+    def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
+        """Moves the training images to the device once; single digits, which an epoch's plan overlays."""
+        ...
+
+    def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs: ...
+
+    def loss_and_grads(
+        self, images: UInt8[np.ndarray, "B *K H W C"], labels: Int[np.ndarray, " B *K"]
+    ) -> tuple[Loss, Weights]:
+        """Training-mode loss (decoder masked by the label; no unit dropped) and its gradient for every weight."""
+        ...
+
+    def compile(self, batch: int) -> None:
+        """Builds the training and evaluation steps for batches of `batch`; changes no weight and no optimiser state."""
+        ...
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        """Runs the plan's steps on the staged images; nothing is read back from the device before the end."""
+        ...
+
+    def evaluate(self, images: UInt8[np.ndarray, "N *K H W C"], labels: Int[np.ndarray, " N *K"]) -> EvalTotals: ...
+
+    def peak_bytes(self) -> int | None:
+        """Peak device memory of this process; None on the CPU, where the bench reads the process's own peak."""
+        ...
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """What an implementation may tell of its training step besides: `capsbench speed` asks where it is there."""
+
+    def parts(self) -> dict[str, Callable[[], None]]:
+        """After `load`, `stage` and `compile`: what a training step of one batch consists of, each part by itself.
+
+        "data" (gather, shift, pixels), "conv" (both convolutions, ReLU, squash), "votes", "routing", "decoder" (with the
+        losses; not there without a decoder), "optimiser". Of a CNN: "data", "conv" (the convolutions and their ReLU),
+        "dense" (all that follows, with the loss), "optimiser". A call does that part once, forward and backward, and blocks
+        until the device is done. No weight of the implementation changes.
+        """
+        ...
+
+    def trace(self, plan: EpochPlan, path: Path) -> None:
+        """`train(plan)` under the framework's profiler; writes `path` (.json.gz): a gzipped Chrome trace, for Perfetto."""
+        ...

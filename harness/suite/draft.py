@@ -1,0 +1,171 @@
+"""A suite while it is put together: flat ("train.lr_decay.rate" -> value), unchecked, every value with its place.
+
+So the sections, the grid, `quick` and the -s overrides are all checked by the same few lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import data, registry
+from harness.errors import UserError
+from harness.suite.keys import AXES, FOLDERS, GRID_KEYS, KEYS, SECTION_KEYS, TEXTS, inside, unknown
+from harness.suite.yaml import Node, Problems, parse_value
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Dotted key -> value of the sections, and of the grid; each method sends what it refuses to `problems`."""
+
+    problems: Problems
+    values: dict[str, Node] = field(default_factory=dict[str, Node])
+    grid: dict[str, Node] = field(default_factory=dict[str, Node])  # each a list
+    names: dict[str, str] = field(default_factory=dict[str, str])  # key -> as it was written, where that differs
+
+    @classmethod
+    def of_file(cls, root: Node, problems: Problems) -> Draft:
+        """The file's sections and grid."""
+        draft = cls(problems)
+        draft._read_section(root)
+        for key, node in draft._entries(root, "grid"):
+            if key not in GRID_KEYS:
+                problems.add(node.place, f"grid.{key}", unknown(key, GRID_KEYS))
+                continue
+            if key in draft.values:
+                problems.add(node.place, f"grid.{key}", f"also set at {draft.values[key].place}; keep one of the two")
+            if node.items is None:
+                problems.add(
+                    node.place, f"grid.{key}", f"found {node}, expected a list, such as [{node.text or '...'}]"
+                )
+            draft.grid[key] = Node([node], "", node.place) if node.items is None else node
+            draft.names[key] = f"grid.{key}"
+        return draft
+
+    def with_quick(self, root: Node) -> Draft:
+        """This draft with the file's `quick` applied."""
+        return self._with(self._entries(root, "quick"))
+
+    def with_overrides(self, overrides: Sequence[str]) -> Draft:
+        """This draft with each "key=value" applied."""
+        assignments: list[tuple[str, Node]] = []
+        for override in overrides:
+            place = f"-s {override}"
+            key, _, text = (part.strip() for part in override.partition("="))
+            if not key or not text:
+                self.problems.add(place, "expected key=value, such as -s train.epochs=2 or -s model.routing=1,3")
+            elif key in TEXTS:  # free text, commas and all
+                assignments.append((key, Node(text, text, place)))
+            else:
+                try:
+                    assignments.append((key, parse_value(text, place, self.problems)))
+                except UserError as error:
+                    self.problems.add(str(error))
+        return self._with(assignments)
+
+    def place(self, key: str) -> str | None:
+        """Where `key` was set, if it was."""
+        node = self.grid.get(key) or self.values.get(key)
+        return node.place if node else None
+
+    def written(self, key: str) -> str:
+        """`key` as the user wrote it: "grid.impl" where it stands in the grid."""
+        return self.names.get(key, key)
+
+    def found(self, key: str) -> str:
+        """What `key` was set to, for a message."""
+        node = self.grid.get(key) or self.values[key]
+        return str(node)
+
+    def check(self) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
+        """Values and grid in their own types; complete and right only if there are no problems."""
+        values = {key: self._checked(key, node) for key, node in self.values.items()}
+        grid: dict[str, tuple[Any, ...]] = {}
+        for key, node in self.grid.items():
+            if not node.value:
+                self.problems.add(node.place, self.written(key), "found an empty list, expected at least one value")
+            chosen: dict[str, Any] = {}
+            for item in node.items or ():
+                value = self._checked(key, item)
+                if value is None and (item.refused or item.value is not None):
+                    continue  # among the problems already
+                if (canonical := json.dumps(value)) in chosen:
+                    self.problems.add(item.place, self.written(key), f"{item.text or item} is there twice; drop one")
+                chosen[canonical] = value
+            grid[key] = tuple(chosen.values())
+        return values, grid
+
+    def _read_section(self, section: Node, prefix: str = "") -> None:
+        for name, node in (section.entries or {}).items():
+            key = prefix + name
+            if key in SECTION_KEYS:
+                self.values[key] = node
+            elif key in FOLDERS:
+                if node.entries is not None:
+                    self._read_section(node, f"{key}.")
+                elif node.value is not None:  # null: all its keys are commented out
+                    self.problems.add(node.place, key, f"found {node}, expected a section of {', '.join(inside(key))}")
+            elif prefix or name not in ("grid", "quick"):
+                self.problems.add(node.place, key, unknown(key, SECTION_KEYS, inside(prefix.rstrip("."))))
+
+    def _entries(self, root: Node, key: str) -> list[tuple[str, Node]]:
+        node = (root.entries or {}).get(key)
+        if node is None or node.value is None:
+            return []
+        if node.entries is not None:
+            return list(node.entries.items())
+        self.problems.add(node.place, key, f"found {node}, expected keys such as model.routing")
+        return []
+
+    def _with(self, assignments: Sequence[tuple[str, Node]]) -> Draft:
+        draft = Draft(self.problems, dict(self.values), dict(self.grid), dict(self.names))
+        seen: dict[str, str] = {}
+        for key, node in assignments:
+            name = key.removeprefix("grid.")
+            valid = KEYS if name == key else GRID_KEYS
+            if name not in valid:
+                self.problems.add(node.place, key, unknown(name, valid))
+            elif name in seen:
+                self.problems.add(node.place, key, f"already given by {seen[name]}; several values take a list")
+            else:
+                seen[name] = node.place
+                draft.names[name] = key
+                draft._assign(name, node, varied=name != key or name in AXES or name in self.grid)
+        return draft
+
+    def _assign(self, key: str, node: Node, *, varied: bool) -> None:
+        """Sets `key`. Several values go to the grid, in place of a list that is there; one of a `varied` key too."""
+        items = node.items
+        if items is not None and KEYS[key].is_list and not any(item.items for item in items):
+            items = None  # [512, 1024] is one value of model.decoder_units
+        if key in GRID_KEYS and (varied or items is not None):
+            self.grid[key] = node if items is not None else Node([node], node.text, node.place)
+            self.values.pop(key, None)
+        else:
+            self.values[key] = node
+
+    def _checked(self, key: str, node: Node) -> Any:
+        if node.refused:
+            return None
+        try:
+            value = KEYS[key].check(node)
+            if key == "impl":
+                registry.resolve(value)
+            elif key in ("data.name", "data.test_from") and value is not None:
+                data.info(value, key)
+        except ValueError as error:
+            self.problems.add(node.place, self.written(key), str(error))
+        except UserError as error:
+            named, message = attributed(error, key)
+            self.problems.add(node.place, self.written(named), message)
+        else:
+            return value
+        return None
+
+
+def attributed(error: UserError, key: str) -> tuple[str, str]:
+    """The key that the message begins with, else `key`; and the message without it."""
+    head, _, rest = str(error).partition(": ")
+    return (head, rest) if head in KEYS else (key, str(error))

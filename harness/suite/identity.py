@@ -1,0 +1,31 @@
+"""A trial's identity: the hash of everything that can change its result, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from harness.registry import Entry, code_version
+
+_IRRELEVANT = {"id", "suite", "params"}  # of a trial; params only repeats what the sections say
+_IRRELEVANT_INSIDE = {"data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"}}
+"""Of its sections: where files are, whose content counts instead; and the margin, which judges finished trials."""
+
+
+def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mapping[str, Any]) -> str:
+    """12 hex digits of the SHA-256 of a trial's content, the code that determines its result, and its environment.
+
+    Args:
+        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir, train.start_from and parity.margin_pct do not
+            count.
+        impl_entry: the entry of the trial's implementation, whose sources count.
+        fingerprint: JSON-serialisable facts of the environment that can change a result.
+    """
+    content = {key: value for key, value in document.items() if key not in _IRRELEVANT}
+    for section, names in _IRRELEVANT_INSIDE.items():
+        content[section] = {key: value for key, value in content.get(section, {}).items() if key not in names}
+    identity = {"trial": content, "code": code_version(impl_entry), "environment": fingerprint}
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

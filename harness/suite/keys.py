@@ -1,0 +1,164 @@
+"""The keys a suite may have: each one's strict check, what it expects in plain words, what a wrong key meant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from harness.errors import nearest
+from harness.spec.model import ModelConfig, Section
+from harness.spec.trial import DataConfig, MeasureConfig, ParityConfig, Resources, RuntimeConfig, TrainConfig
+from harness.suite.yaml import Node
+
+
+class Sections(Section):
+    """A suite without its grid: one complete configuration."""
+
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            description="a name of at most 64 letters, digits, '.', '_' and '-' (its folder is called so)",
+        ),
+    ]
+    question: str = ""
+    vary: Literal["together", "singly"] = (
+        "together"  # the grid's keys: all combinations, or one at a time around the first
+    )
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    parity: ParityConfig = ParityConfig()
+    measure: MeasureConfig = MeasureConfig()
+    resources: Resources = Resources()
+
+
+class _Axes(Section):
+    impl: str
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0  # a word of NumPy's Philox key
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One key that holds a value rather than a section."""
+
+    adapter: TypeAdapter[Any]
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
+        return self.adapter.json_schema()
+
+    @property
+    def is_list(self) -> bool:
+        """Whether one value of this key is itself a list, as of model.decoder_units."""
+        return self._schema.get("type") == "array"
+
+    @property
+    def expected(self) -> str:
+        """What the key takes: 'a whole number of at least 1'."""
+        return _in_words(self._schema)
+
+    def check(self, node: Node) -> Any:
+        """The value of `node` in the key's own type. Raises `ValueError` with what was found and what was expected."""
+        try:
+            return self.adapter.validate_python(node.plain())
+        except ValidationError:
+            if isinstance(node.value, str) and (choices := _choices(self._schema)):
+                raise ValueError(f"found {node}{nearest(node.value, choices)}") from None
+            raise ValueError(f"found {node}, expected {self.expected}") from None
+
+
+def _leaves(section: type[BaseModel], prefix: str = "") -> dict[str, Leaf]:
+    found: dict[str, Leaf] = {}
+    for name, field in section.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found |= _leaves(annotation, f"{prefix}{name}.")
+        else:
+            exact: Any = Annotated[cast("Any", annotation), field]  # the field carries the bounds
+            found[prefix + name] = Leaf(TypeAdapter(exact, config=ConfigDict(strict=True)))
+    return found
+
+
+SECTION_KEYS = _leaves(Sections)
+"""Dotted key -> leaf, of all sections, in order of declaration."""
+AXES = _leaves(_Axes)
+"""The keys that only the grid has: impl and seed."""
+KEYS = SECTION_KEYS | AXES
+TEXTS = ("name", "question", "data.dir")
+"""Keys that hold free text."""
+FIXED = (*TEXTS, "vary", "parity.margin_pct")
+"""Keys that change no result and so cannot be varied: trials that differ only in them are the same trial."""
+GRID_KEYS = {key: leaf for key, leaf in KEYS.items() if key not in FIXED}
+FOLDERS = {key[:at] for key in SECTION_KEYS for at, letter in enumerate(key) if letter == "."}
+"""The sections themselves: "data", "data.augment", ..."""
+
+
+def inside(section: str) -> list[str]:
+    """The names that stand directly in `section` ("" is the whole suite)."""
+    if not section:
+        return [*dict.fromkeys(key.partition(".")[0] for key in SECTION_KEYS), "grid", "quick"]
+    keys = (key.removeprefix(f"{section}.") for key in SECTION_KEYS if key.startswith(f"{section}."))
+    return list(dict.fromkeys(key.partition(".")[0] for key in keys))
+
+
+def unknown(key: str, valid: Collection[str], siblings: Collection[str] = ()) -> str:
+    """Why `key` is none of `valid`, and which was meant: the same name elsewhere, or the most similar of `siblings`."""
+    section, _, name = key.rpartition(".")
+    if key in FIXED:
+        return "cannot be varied: it changes no result"
+    if key in FOLDERS:
+        return f"a section, not a value; name one of its keys: {', '.join(k for k in valid if k.startswith(f'{key}.'))}"
+    if name in AXES:
+        return f'unknown key; did you mean "grid.{name}"?'
+    if twin := next((other for other in valid if other.rpartition(".")[2] == name), None):
+        return f'unknown key; did you mean "{twin}"?'
+    siblings = siblings or (inside(section) if section in FOLDERS else ())
+    return "unknown key" + (nearest(name, siblings) if siblings else nearest(key, valid))
+
+
+def _choices(schema: dict[str, Any]) -> list[str]:
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    return [value for value in values if isinstance(value, str)]
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    if "description" in schema:
+        return schema["description"]
+    if "anyOf" in schema:
+        return " or ".join(_in_words(part) for part in schema["anyOf"])
+    if choices := _choices(schema):
+        return " or ".join(choices)
+    match schema.get("type"):
+        case "integer":
+            return "a whole number" + _bounds(schema)
+        case "number":
+            return "a number" + _bounds(schema)
+        case "boolean":
+            return "true or false"
+        case "string":
+            return "text"
+        case "array":
+            if items := schema.get("prefixItems"):
+                return f"a list of {len(items)}, each {_in_words(items[0])}"
+            sizes = f"{schema['minItems']} to {schema['maxItems']}"
+            return f"a list of {sizes}, each {_in_words(schema['items'])}"
+        case kind:
+            return str(kind)
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    low, above, high = schema.get("minimum"), schema.get("exclusiveMinimum"), schema.get("maximum")
+    below = schema.get("exclusiveMaximum")
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    if low is not None:
+        return f" of at least {low}" + (f" and below {below}" if below is not None else "")
+    if above is not None:
+        return f" above {above}" + (f" and at most {high}" if high is not None else "")
+    return ""

@@ -1,0 +1,253 @@
+"""A suite: a YAML file, read strictly, merged with --quick and -s overrides, expanded to trials.
+
+Reading collects every problem of the request before it refuses; nothing is started, imported or fetched meanwhile.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness import data as datasets
+from harness import registry
+from harness.errors import UserError
+from harness.spec.model import ModelSpec, has_capsules
+from harness.spec.trial import Augment, Stop, TrainConfig, Trial
+from harness.suite import identity
+from harness.suite.draft import Draft, attributed
+from harness.suite.keys import AXES, KEYS, SECTION_KEYS, Sections
+from harness.suite.unused import idle_keys, misplaced, without_idle
+from harness.suite.yaml import Problems, parse_mapping, read_text
+from harness.weights.start import start_sha256
+
+MAX_TRIALS = 10_000
+
+
+class Suite(Sections):
+    """A validated suite with its overrides applied. What the grid varies stands in its section with its first value."""
+
+    grid: dict[str, tuple[Any, ...]]  # always has impl and seed
+    path: str
+    source: str  # the file's text
+    overrides: tuple[str, ...] = ()
+    quick: bool = False
+
+    def trials(self, gpus_available: int, fingerprint: Callable[[str], Mapping[str, Any]]) -> tuple[Trial, ...]:
+        """The grid, expanded: all combinations, or with `vary: singly` those that differ from the first in one key.
+
+        Seeds vary slowest, implementations fastest, other keys in between as written. So the implementations of one
+        configuration run one after the other, under like conditions, and a whole comparison stands once the first seed
+        is through.
+
+        Args:
+            gpus_available: GPUs of the whole cluster; decides what `gpus: auto` means.
+            fingerprint: implementation name -> the facts of its environment that can change a result.
+
+        Raises:
+            UserError: trials ask for more GPUs than there are, or two trials are the same.
+        """
+        facts = {impl: fingerprint(impl) for impl in self.grid["impl"]}
+        trials: dict[str, Trial] = {}
+        problems = Problems()
+        for cell in _cells(self):
+            asked = cell.sections.resources.gpus
+            gpus = min(gpus_available, int("gpu" in cell.entry.devices)) if asked == "auto" else asked
+            if gpus > gpus_available:
+                problems.add(
+                    self.path,
+                    "resources.gpus",
+                    f"found {gpus} for each trial, but there are {gpus_available}; use auto, or add GPUs",
+                )
+            trial = cell.trial(gpus)
+            identifier = identity.trial_id(trial.model_dump(mode="json"), cell.entry, facts[trial.impl])
+            if identifier in trials:
+                problems.add(
+                    self.path, "grid", f"{cell.choice} repeats {trials[identifier].params}; drop one of the two"
+                )
+            trials[identifier] = trial.model_copy(update={"id": identifier})
+        problems.raise_any()
+        return tuple(trials.values())
+
+
+def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = False) -> Suite:
+    """Reads the suite at `path`, with its `quick` applied if asked for, then each "key=value" of `overrides`.
+
+    Raises `UserError` with every problem found, a line each: place, key, what was found, what was expected.
+    """
+    path = Path(path)
+    problems = Problems()
+    source = read_text(path)
+    root = parse_mapping(source, path, problems)
+
+    as_written = Draft.of_file(root, problems)
+    as_quick = as_written.with_quick(root)
+    as_written.check()
+    as_quick.check()  # without --quick too: a file is right or wrong as a whole
+    draft = (as_quick if quick else as_written).with_overrides(overrides)
+    values, grid = draft.check()
+
+    for key in ("name", "data.name"):
+        if draft.place(key) is None:
+            problems.add(str(path), key, f"missing; expected {KEYS[key].expected}")
+    if "impl" not in grid:
+        problems.add(str(path), "grid.impl", "missing; expected a list of implementations, such as [torch, tf, jax]")
+    lengths = {key: len(choices) for key, choices in grid.items()}
+    combinations = math.prod(lengths.pop(axis, 1) for axis in AXES)
+    if values.get("vary") == "singly":
+        combinations *= 1 + sum(length - 1 for length in lengths.values())
+    else:
+        combinations *= math.prod(lengths.values())
+    if combinations > MAX_TRIALS:
+        problems.add(str(path), "grid", f"{combinations:,} trials; at most {MAX_TRIALS:,} are allowed")
+    problems.raise_any()
+
+    first = {key: choices[0] for key, choices in grid.items() if key in SECTION_KEYS}
+    suite = Suite.model_validate(
+        {
+            **_nest({**values, **first}, {}),
+            "grid": {"seed": (0,), **grid},
+            "path": str(path),
+            "source": source,
+            "overrides": tuple(overrides),
+            "quick": quick,
+        }
+    )
+    cells = list(_cells(suite))
+    conflicts = (conflict for cell in cells for conflict in cell.conflicts())
+    for key, message in itertools.chain(misplaced(draft, [cell.sections for cell in cells]), conflicts):
+        problems.add(draft.place(key) or str(path), draft.written(key), message)
+    problems.raise_any()
+    return suite
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One point of the grid."""
+
+    choice: dict[str, Any]
+    sections: Sections
+    entry: registry.Entry
+
+    def model(self) -> ModelSpec:
+        """The model bound to its data set. Raises `ValidationError` if they do not fit, `UserError` for the canvas."""
+        return datasets.model(self.sections.data, self.sections.model)
+
+    def trial(self, gpus: int) -> Trial:
+        """The trial, still without its id."""
+        sections = self.sections
+        return Trial(
+            id="",
+            suite=sections.name,
+            impl=self.choice["impl"],
+            seed=self.choice["seed"],
+            params={key: value for key, value in self.choice.items() if key not in AXES},
+            data=sections.data.model_copy(update={"augment": Augment(shift=datasets.shift(sections.data))}),
+            model=self.model(),
+            train=self.train(),
+            runtime=sections.runtime,
+            parity=sections.parity,
+            measure=sections.measure,
+            cpus=sections.resources.cpus,
+            gpus=gpus,
+            start_sha256=start_sha256(sections.train.start_from, self.model()),
+        )
+
+    def train(self) -> TrainConfig:
+        """The section with the steps of an epoch filled in, where the learning rate falls with each."""
+        train = self.sections.train
+        if train.lr_decay.kind != "epoch":
+            return train
+        images, _, _ = datasets.sizes(self.sections.data)
+        decay = train.lr_decay.model_copy(update={"steps": math.ceil(images / train.batch)})
+        return train.model_copy(update={"lr_decay": decay})
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """(key, message) of what is valid by itself and impossible together."""
+        sections = self.sections
+        try:
+            train, validation, _ = datasets.sizes(sections.data)
+        except UserError as error:
+            yield attributed(error, "data.name")
+        else:
+            if sections.train.batch > train:
+                yield "train.batch", f"found {sections.train.batch}, more than the {train:,} training images"
+            yield from _stop_conflicts(sections.train.stop, validation)
+            seen, part = (validation, "validation") if validation else (train, "training")
+            if sections.measure.routing_logits > seen:
+                yield (
+                    "measure.routing_logits",
+                    f"found {sections.measure.routing_logits}, more than the {seen:,} {part} images",
+                )
+        if sections.measure.routing_logits and not has_capsules(sections.model):
+            yield "measure.routing_logits", f"a model of kind {sections.model.kind} has no routing; expected 0"
+        try:
+            start_sha256(sections.train.start_from, self.model())
+        except UserError as error:
+            yield attributed(error, "data.canvas")
+        except ValueError as error:
+            for cause in error.errors() if isinstance(error, ValidationError) else ():
+                yield attributed(UserError(cause["msg"].removeprefix("Value error, ")), "model.kernel")
+        if sections.resources.gpus not in ("auto", 0) and "gpu" not in self.entry.devices:
+            yield (
+                "resources.gpus",
+                f'found {sections.resources.gpus}, but "{self.entry.name}" runs on the CPU only; expected auto or 0',
+            )
+
+
+def _stop_conflicts(stop: Stop, validation: int) -> Iterator[tuple[str, str]]:
+    if not validation and (stop.patience or stop.images == "validation"):
+        key = "patience" if stop.patience else "accuracy_pct"
+        yield f"train.stop.{key}", "there are no validation images to look at; set data.validation"
+    if stop.on == "test" and stop.accuracy_pct is None:
+        yield "train.stop.on", "found test, but no train.stop.accuracy_pct to reach on it (patience is on validation)"
+
+
+def _cells(suite: Suite) -> Iterator[_Cell]:
+    between = [key for key in suite.grid if key not in AXES]
+    fixed = suite.model_dump(include=set(Sections.model_fields))
+    entries = {name: registry.resolve(name) for name in suite.grid["impl"]}
+    varied = _distinct(_points({key: suite.grid[key] for key in between}, suite.vary), fixed)
+    for seed, (point, sections), impl in itertools.product(suite.grid["seed"], varied, suite.grid["impl"]):
+        yield _Cell({"seed": seed, **point, "impl": impl}, sections, entries[impl])
+
+
+def _points(varied: Mapping[str, Sequence[Any]], vary: str) -> Iterator[dict[str, Any]]:
+    """The values that the grid's keys take: every combination, or one key at a time around the first values."""
+    if vary != "singly":
+        for values in itertools.product(*varied.values()):
+            yield dict(zip(varied, values, strict=True))
+        return
+    first = {key: values[0] for key, values in varied.items()}
+    yield first
+    for key, values in varied.items():
+        yield from ({**first, key: value} for value in values[1:])
+
+
+def _distinct(points: Iterable[dict[str, Any]], fixed: Mapping[str, Any]) -> list[tuple[dict[str, Any], Sections]]:
+    """Each point without the settings that are idle there, and its configuration; of those that are the same then, one."""
+    found: dict[str, tuple[dict[str, Any], Sections]] = {}
+    for point in points:
+        sections = Sections.model_validate(_nest(point, fixed))
+        idle = idle_keys(sections)
+        own = {key: value for key, value in point.items() if key not in idle}
+        found.setdefault(repr(own), (own, without_idle(sections)))
+    return list(found.values())
+
+
+def _nest(flat: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """{"train.batch": 64} -> {"train": {"batch": 64}}, over a copy of `base`."""
+    nested = copy.deepcopy(dict(base))
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return nested

@@ -1,0 +1,99 @@
+"""Settings that change nothing: refused where no trial of a suite needs them, left out of the trials that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import get_args
+
+from harness.spec.model import KIND_KEYS, foreign_keys
+from harness.spec.trial import LrDecay
+from harness.suite.draft import Draft
+from harness.suite.keys import SECTION_KEYS, Sections
+
+_DECODER = frozenset({"model.decoder_units", "train.decoder.lr", "train.decoder.weight_decay"})
+_NO_DECAY = {"epoch": frozenset({"steps"}), "constant": frozenset({"rate", "steps", "floor"})}
+"""Kind of the learning rate's fall -> the keys of `LrDecay` that mean nothing to it. An epoch has as many steps as it has."""
+
+
+def idle_keys(sections: Sections) -> frozenset[str]:
+    """The keys that change nothing in this configuration, whatever their values."""
+    model, decay = sections.model, sections.train.lr_decay
+    keys = {f"model.{name}" for name in foreign_keys(model.kind)}
+    if not _has_decoder(sections):
+        keys |= _DECODER
+    return frozenset(keys | {f"train.lr_decay.{name}" for name in _NO_DECAY.get(decay.kind, ())})
+
+
+def without_idle(sections: Sections) -> Sections:
+    """The same configuration, every idle setting at its default: what says the same is the same."""
+    plain = sections.model_dump()
+    for key in idle_keys(sections):
+        *path, name = key.split(".")
+        inner = plain
+        for section in path:
+            inner = inner[section]
+        del inner[name]
+    return Sections.model_validate(plain)
+
+
+def misplaced(draft: Draft, configurations: Sequence[Sections]) -> Iterator[tuple[str, str]]:
+    """(key, message) of each setting given that is idle in all `configurations` to be run.
+
+    What the file says of its own model or schedule is no mistake where -s asks for another, nor where a file that names no
+    kind of model has settings for either.
+    """
+
+    def is_asked(key: str) -> bool:
+        return (draft.place(key) or "").startswith("-s ")
+
+    idle = frozenset[str].intersection(*map(idle_keys, configurations))
+    of_models = [key for key in SECTION_KEYS if _is_of_a_kind(key) and draft.place(key)]
+    is_for_either = draft.place("model.kind") is None and not idle.issuperset(of_models)
+    for key in SECTION_KEYS:
+        if key not in idle or draft.place(key) is None:
+            continue
+        excused = any(map(is_asked, _deciding(key))) or (is_for_either and key in of_models and key not in _DECODER)
+        if is_asked(key) or not excused:
+            yield key, _reason(key, draft, configurations)
+
+
+def _has_decoder(sections: Sections) -> bool:
+    return sections.model.kind == "capsnet" and sections.model.decoder
+
+
+def _is_of_a_kind(key: str) -> bool:
+    section, _, name = key.rpartition(".")
+    return section == "model" and any(name in keys for keys in KIND_KEYS.values())
+
+
+def _deciding(key: str) -> tuple[str, ...]:
+    """The settings that `key`'s being idle follows from."""
+    if key in _DECODER:
+        return "model.kind", "model.decoder"
+    return ("model.kind",) if key.startswith("model.") else ("train.lr_decay.kind",)
+
+
+def _reason(key: str, draft: Draft, configurations: Sequence[Sections]) -> str:
+    kinds = {each.model.kind for each in configurations}
+    name = key.rpartition(".")[2]
+    if key.startswith("model.") and all(name in foreign_keys(kind) for kind in kinds):
+        own = ", ".join(sorted(frozenset[str]().union(*(KIND_KEYS[kind] for kind in kinds))))
+        kind = next(kind for kind, keys in KIND_KEYS.items() if name in keys)
+        return f'kind "{_either(kinds)}" has no such setting; drop it, or set model.kind to {kind}. It has: {own}'
+    if key in _DECODER:
+        if "capsnet" in kinds:
+            return f"found {draft.found(key)}, but no model here has a decoder; drop it, or set model.decoder to true"
+        return (
+            f'found {draft.found(key)}, but models of kind "{_either(kinds)}" have no decoder; drop it, or set model.kind '
+            "to capsnet"
+        )
+    decays = {each.train.lr_decay.kind for each in configurations}
+    others = [kind for kind in get_args(LrDecay.model_fields["kind"].annotation) if name not in _NO_DECAY.get(kind, ())]
+    return (
+        f'found {draft.found(key)}, but kind "{_either(decays)}" has no such setting; drop it, or set train.lr_decay.kind to '
+        f"{_either(others)}"
+    )
+
+
+def _either(names: Iterable[str]) -> str:
+    return " or ".join(sorted(names))

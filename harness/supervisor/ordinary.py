@@ -1,0 +1,41 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.commands.ordinary import _trial
+from harness.errors import UserError
+from harness.machine.leases import local_cores
+from harness.spec import ModelSpec
+from harness.spec.trial import DataConfig
+from harness.supervisor.child import started
+from harness.supervisor.seat import Seat, forwarded_environment, worker_environment
+
+
+def examine(job: dict[str, Any], log: Path, time_limit_s: float) -> dict[str, Any]:
+    """What the process of `harness.worker.ordinary` found. Raises `UserError` where it refuses, dies or takes too long."""
+    cores = local_cores()
+    trial = _trial("torch", ModelSpec(image=(28, 28, 1), classes=10), DataConfig(name="digits"), "fp64")
+    env = worker_environment(trial, Seat(tuple(cores[:1]), ()), {**os.environ, **forwarded_environment()})
+    document = {**job, "cores": list(cores), "cwd": str(Path.cwd())}
+    deadline = time.monotonic() + time_limit_s
+    with started("harness.worker.ordinary", document, env, log) as child:
+        for event in child.events:
+            if event is None:
+                if time.monotonic() > deadline:
+                    raise UserError(f"--model: not examined within the time limit of {time_limit_s:g} s; log: {log}")
+                continue
+            match event["kind"]:
+                case "examined":
+                    return event
+                case "refused":
+                    raise UserError(f"{event['message']}\n  log: {log}")
+                case "failed":
+                    raise UserError(f"--model: it cannot be examined: {event['cause']}\n  log: {log}")
+                case _:
+                    pass
+    raise UserError(f"--model: the process that examined it {child.death()}\n  log: {log}")

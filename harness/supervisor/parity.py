@@ -1,0 +1,191 @@
+"""Implementations climb the ladder in processes of their own: the supervisor's side of `harness.worker.parity`."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.machine.leases import lease, local_cores, local_gpus
+from harness.parity.check import LEVELS, Check, Report
+from harness.spec.trial import Trial
+from harness.supervisor.child import started
+from harness.supervisor.seat import Seat, forwarded_environment, interruptible, worker_environment
+
+_POLL_S = 0.2
+_LONGEST = ("jax fp32", "jax fp64", "tf fp32", "tf fp64")
+"""What begins first, so that no core is left with a long climb at the end: JAX compiles every operation each time, and
+TensorFlow takes long to import.
+"""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Climb:
+    """One implementation in one precision; `trial` has one core, and the GPU if there is to be one."""
+
+    trial: Trial
+    level: str
+    time_limit_s: float
+    log_path: Path
+    accept: tuple[str, ...] = ()  # conventions, as `harness.spec.conventions.accepted` takes them
+
+    @property
+    def who(self) -> str:
+        return f"{self.trial.impl} {self.trial.runtime.precision}"
+
+
+def run_climbs(climbs: Sequence[Climb], tell: Tell) -> list[Report]:
+    """Runs all, each alone on a core, as many at once as there are cores; `tell` gets a line when one begins, waits, ends.
+
+    Reports come in the order of `climbs`, whichever began first. Whatever an implementation does makes a report. Raises
+    `UserError` for one that cannot be imported or lacks a method, `KeyboardInterrupt` after Ctrl-C or SIGTERM; in both
+    cases all processes have ended.
+    """
+    base = {**os.environ, **forwarded_environment()}
+    crew = Crew(base, tell)
+    order = sorted(range(len(climbs)), key=lambda i: _rank(climbs[i]))
+    with interruptible() as interrupted, ThreadPoolExecutor(at_once(climbs)) as pool:
+        futures = {i: pool.submit(crew.climb, climbs[i]) for i in order}
+        running = [futures[i] for i in range(len(climbs))]
+        try:
+            while (done := wait(running, _POLL_S, FIRST_EXCEPTION)).not_done:
+                if interrupted.is_set() or any(future.exception() for future in done.done):
+                    break
+        finally:
+            crew.stop.set()  # ends what is still running; without effect where all is done
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+    failures = [error for future in running if (error := future.exception())]
+    for error in sorted(failures, key=lambda error: isinstance(error, KeyboardInterrupt)):
+        raise error  # a refusal before the interruptions that it caused
+    return [future.result() for future in running]
+
+
+def at_once(climbs: Sequence[Climb]) -> int:
+    """One climb a core, and where they need GPUs, one a GPU."""
+    limits = [len(climbs), len(local_cores())]
+    if any(climb.trial.gpus for climb in climbs):
+        limits.append(len(local_gpus()))
+    return max(1, min(limits))
+
+
+def _rank(climb: Climb) -> int:
+    """The longest first; what is not known to be long comes last, in the order asked for."""
+    return _LONGEST.index(climb.who) if climb.who in _LONGEST else len(_LONGEST)
+
+
+class Crew:
+    """What the climbs of one command share."""
+
+    def __init__(self, base: dict[str, str], tell: Tell) -> None:
+        self._base, self._tell = base, tell
+        self.stop = threading.Event()
+        self._turn = threading.Lock()  # else two of us, leasing at once, would take each other for another command
+
+    def climb(self, climb: Climb) -> Report:
+        with ExitStack() as held:
+            seat = self._seat(climb, held)
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            self._tell(f"{climb.who}: started")
+            report = _supervise(climb, self._base, seat, self.stop)
+        failed = report.failed_level
+        self._tell(f"{climb.who}: {report.verdict}{f' at {failed}' if failed else ''}")
+        return report
+
+    def _seat(self, climb: Climb, held: ExitStack) -> Seat:
+        """A core, and a GPU if it is to have one, until `held` is closed."""
+
+        def waiting(message: str) -> None:
+            self._tell(f"{climb.who}: {message}")
+
+        gpus = climb.trial.gpus
+        with self._turn:
+            cores = held.enter_context(lease("core", local_cores(), 1, waiting=waiting, stop=self.stop))
+            found = local_gpus() if gpus else ()
+            return Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=waiting, stop=self.stop)))
+
+
+def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.Event) -> Report:
+    """The climb's report; if it does not come to an end, what was compared until then and a failure where it was."""
+    deadline = time.monotonic() + climb.time_limit_s
+    level, calling, inside = LEVELS[0], "", False
+    report = Report(
+        climb.trial.impl, climb.trial.runtime.precision, climb.trial.model.variant, (), conventions=climb.accept
+    )
+    complete = False  # then only suspects are to come, and a report does not depend on these
+
+    def ended(name: str, note: str) -> Report:
+        return report if complete else with_checks(report, [asdict(Check(level, name, math.inf, 1.0, note=note))])
+
+    document = {
+        "trial": climb.trial.model_dump(mode="json"),
+        "level": climb.level,
+        "accept": list(climb.accept),
+        "cores": list(seat.cores),
+        "cwd": str(Path.cwd()),
+    }
+    env = worker_environment(climb.trial, seat, base)
+    with started("harness.worker.parity", document, env, climb.log_path) as child:
+        for event in child.events:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            if event is None:
+                if time.monotonic() > deadline:
+                    where = _place(calling, inside)
+                    return ended("time limit", f"the time limit of {climb.time_limit_s:g} s ran out {where}")
+                continue
+            match event["kind"]:
+                case "calling":
+                    level, calling, inside = event["level"], event["method"], True
+                    report = with_checks(report, event["checks"])
+                case "returned":
+                    inside = False
+                case "report":
+                    report = replace(
+                        with_checks(report, event["checks"]), skipped=event["skipped"], images=event["images"]
+                    )
+                    complete = True
+                    if not event["suspects_follow"]:
+                        return report
+                case "suspects":
+                    return diagnosed(report, event)
+                case "refused":
+                    raise UserError(event["message"])
+                case "failed":
+                    return ended("exception", event["cause"])
+                case _:
+                    pass
+    return ended("process", f"its process {child.death()} {_place(calling, inside)}")
+
+
+def diagnosed(report: Report, event: dict[str, Any]) -> Report:
+    """The report with its diagnosis; where conventions are all there is, and all else is right, with the checks by these."""
+    suspects, conventions, unexplained = (tuple(event[key]) for key in ("suspects", "conventions", "unexplained"))
+    again = with_checks(replace(report, checks=()), event["checks"])
+    if again.checks:
+        unexplained = unexplained if again.ok else (*unexplained, *sorted({c.level for c in again.checks if not c.ok}))
+        report = again
+    return replace(report, suspects=suspects, conventions=conventions, unexplained=unexplained)
+
+
+def with_checks(report: Report, rows: Sequence[dict[str, Any]]) -> Report:
+    """The report with more checks, these in the form that `dataclasses.asdict` and JSON have given them."""
+    checks = [Check(**row) for row in rows]
+    checks = [check if check.where is None else replace(check, where=tuple(check.where)) for check in checks]
+    return replace(report, checks=(*report.checks, *checks))
+
+
+def _place(calling: str, inside: bool) -> str:
+    if not calling:
+        return "before its first call"
+    return f"in its {calling}" if inside else f"after its {calling}, outside of its methods"

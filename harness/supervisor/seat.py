@@ -1,0 +1,105 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import sysconfig
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from harness.spec.trial import Trial
+
+_PACKAGES = Path(__file__).resolve().parent.parent
+_MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What an attempt has for itself: logical cores, and GPU ids as `CUDA_VISIBLE_DEVICES` names them."""
+
+    cores: tuple[int, ...]
+    gpus: tuple[str, ...] = ()
+
+
+def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a trial's process, complete before Python starts: much of it is read when a library loads."""
+    env = {
+        name: value
+        for name, value in base.items()
+        # The worker is no part of Ray or MLflow; their variables (addresses, tokens, patched devices) are not for it.
+        if not name.startswith(("RAY_", "TUNE_", "MLFLOW_"))
+    }
+    threads = str(trial.cpus)
+    env |= {
+        # One thread a core, for NumPy's BLAS and for torch; affinity alone bounds JAX.
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        # TensorFlow ignores OMP_NUM_THREADS.
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+        # The GPUs of this trial alone; a CPU trial must not even find one. Numbered as nvidia-smi numbers them.
+        "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        # GPU memory on demand, so that the peak reported is what the trial used.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        # Memory in huge pages, kept from step to step: a fresh page costs more than what is computed on it. 16 GiB: always.
+        "GLIBC_TUNABLES": ":".join(filter(None, (_MALLOC, base.get("GLIBC_TUNABLES")))),
+        "THP_MEM_ALLOC_ENABLE": "1",  # PyTorch's own allocator
+        # The log is for errors, in the order in which things happened.
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTHONUNBUFFERED": "1",
+        # Sets and dictionaries of strings in the same order in every run.
+        "PYTHONHASHSEED": "0",
+        # No window, whatever an implementation imports.
+        "MPLBACKEND": "Agg",
+        # This harness, from wherever it is, in whatever interpreter the worker has.
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(_PACKAGES), base.get("PYTHONPATH")))),
+    }
+    env.pop("NVIDIA_TF32_OVERRIDE", None)
+    if trial.runtime.precision in ("fp32", "fp64"):
+        env["NVIDIA_TF32_OVERRIDE"] = "0"  # strict: no TF32 in any NVIDIA library
+    env.pop("JAX_PLATFORMS", None)
+    if not seat.gpus:
+        env["JAX_PLATFORMS"] = "cpu"  # else JAX looks for accelerators, and warns that there are none
+    # JAX makes float32 of every float64 unless told at the start.
+    env["JAX_ENABLE_X64"] = "1" if trial.runtime.precision == "fp64" else "0"
+    return env
+
+
+@contextmanager
+def interruptible() -> Generator[threading.Event]:
+    """SIGINT and SIGTERM set the event, so that no signal ever cuts a write of the journal in two.
+
+    Only the main thread can receive signals; elsewhere the event is never set.
+    """
+    stop = threading.Event()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def forwarded_environment() -> dict[str, str]:
+    """What a worker needs of this process's surroundings wherever it runs: the bench's settings, our import path."""
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib", "scripts")}
+    paths = (Path(path or ".").resolve() for path in sys.path)
+    ours = [str(path) for path in paths if path.is_dir() and not installed & {path, *path.parents}]
+    settings = {name: value for name, value in os.environ.items() if name.startswith("CAPSBENCH_")}
+    return {**settings, "PYTHONPATH": os.pathsep.join(dict.fromkeys(ours))}

@@ -1,0 +1,272 @@
+"""Cells are measured in processes of their own, in turns: the supervisor's side of `harness.worker.speed`."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.cost.peak import expected_bytes
+from harness.machine.environment import available_memory_bytes
+from harness.machine.leases import lease, local_cores, local_gpus
+from harness.machine.rates import LIBRARIES
+from harness.machine.rates import installed as installed_libraries
+from harness.spec.trial import Trial
+from harness.supervisor.child import Child, started
+from harness.supervisor.parity import Tell
+from harness.supervisor.seat import Seat, forwarded_environment, interruptible, worker_environment
+
+_MODULE = "harness.worker.speed"
+_MARGIN = 1.2  # memory left free for what was not foreseen
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How everything is measured."""
+
+    rounds: int
+    steps: int  # of each timed call
+    matmul: int  # rows and columns
+    gate: bool
+    time_limit_s: float  # of one cell, not counting its waiting for the others
+    logs: Path
+    trace: Path | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell has no figures: a short verdict, its cause in a line, and what to do if that is known."""
+
+    verdict: str
+    cause: str
+    hint: str | None = None
+
+
+@dataclass
+class Record:
+    """All that is found out about one cell, in the order in which it was found out."""
+
+    name: str
+    trial: Trial
+    log_path: Path
+    ready: dict[str, Any] = field(default_factory=dict[str, Any])
+    rounds: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    parts: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    trace: str | None = None
+    failure: Failure | None = None
+    warnings: list[str] = field(default_factory=list[str])
+
+
+@dataclass
+class Session:
+    """What one command measured: its cells, the rates of libraries that no cell computes with, and remarks on both."""
+
+    records: list[Record]
+    rates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    warnings: list[str] = field(default_factory=list[str])
+
+
+def measure(records: Sequence[Record], setting: Setting, tell: Tell) -> Session:
+    """Measures every cell, all on the same cores, only one of them at work at a time; `tell` gets a line at every step.
+
+    Round by round, each cell has its turn, so that a drift of the machine is no difference between them. Where memory
+    does not hold all processes, groups of cells follow one another. Whatever a cell does makes a record. Raises
+    `UserError` if there are not enough cores or GPUs, `KeyboardInterrupt` after Ctrl-C or SIGTERM; all processes have
+    ended then.
+    """
+    session = Session(list(records))
+    cpus, gpus = max(record.trial.cpus for record in records), max(record.trial.gpus for record in records)
+    with interruptible() as stop, ExitStack() as held:
+        cores = held.enter_context(lease("core", local_cores(), cpus, waiting=tell, stop=stop))
+        found = local_gpus() if gpus else ()
+        seat = Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=tell, stop=stop)))
+        bench = _Bench(setting, seat, stop, tell, session)
+        gauges = bench.start_gauges(held)
+        waiting = list(records)
+        while waiting:
+            with ExitStack() as group:
+                running = bench.start_group(waiting, group)
+                bench.take_rounds(running, gauges)
+    return session
+
+
+class _Worker:
+    """A running worker and its supervisor's patience."""
+
+    def __init__(self, child: Child, patience_s: float, stop: threading.Event, warnings: list[str]) -> None:
+        self._child, self._patience_s, self._limit_s, self._stop = child, patience_s, patience_s, stop
+        self._warnings = warnings
+        self.failure: Failure | None = None
+
+    def ask(self, order: str) -> dict[str, Any] | None:
+        """What it answers; None if there is no answer, and `failure` says why: its process has then ended."""
+        self._child.say(order)
+        return self.hear(order)
+
+    def hear(self, kind: str) -> dict[str, Any] | None:
+        """The next event of this kind."""
+        last = time.monotonic()
+        for event in self._child.events:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            now = time.monotonic()
+            self._patience_s, last = self._patience_s - (now - last), now
+            if event is None:
+                if self._patience_s < 0:
+                    return self._fail("time limit", f"the time limit of {self._limit_s:g} s ran out")
+                continue
+            if event["kind"] == kind:
+                return event
+            if event["kind"] == "warning":
+                self._warnings.append(event["message"])
+            elif event["kind"] == "refused":
+                return self._fail("refused", event["message"])
+            elif event["kind"] == "failed":
+                return self._fail(_verdict(event), event["cause"], event["hint"])
+        self._child.end()
+        return self._fail("process", f"its process {self._child.death()}")
+
+    def _fail(self, verdict: str, cause: str, hint: str | None = None) -> None:
+        self.failure = Failure(verdict, cause, hint)
+        self._child.end()
+
+
+class _Bench:
+    """What the cells of one command share."""
+
+    def __init__(self, setting: Setting, seat: Seat, stop: threading.Event, tell: Tell, session: Session) -> None:
+        self._setting, self._seat, self._stop, self._tell, self._session = setting, seat, stop, tell, session
+        self._base = {**os.environ, **forwarded_environment()}
+        self._needed = 0  # bytes of the largest worker so far
+
+    def start_gauges(self, held: ExitStack) -> list[_Worker]:
+        """Workers for the libraries that are installed and that no cell on the CPU computes with."""
+        on_cpu = [record.trial for record in self._session.records if not record.trial.gpus]
+        if not on_cpu:
+            return []
+        measured = {"tensorflow" if trial.impl == "tf" else trial.impl for trial in on_cpu}
+        started = {
+            library: self._start(
+                on_cpu[0], {"trial": None, "library": library}, self._setting.logs / f"matmul-{library}.log", held,
+                self._session.warnings,
+            )
+            for library in installed_libraries()
+            if library not in measured
+        }  # fmt: skip
+        for library, worker in started.items():
+            if worker.hear("ready") is None and worker.failure:
+                self._session.warnings.append(
+                    f"{library}: its matrix product could not be measured: {worker.failure.cause}"
+                )
+        return [worker for worker in started.values() if worker.failure is None]
+
+    def start_group(self, waiting: list[Record], group: ExitStack) -> list[tuple[Record, _Worker]]:
+        """Takes from `waiting` as many as memory holds, at least one; those that came to be ready."""
+        running: list[tuple[Record, _Worker]] = []
+        while waiting:
+            record = waiting[0]
+            available = available_memory_bytes()
+            needed = _MARGIN * max(self._needed, expected_bytes(record.trial.model, record.trial.train.batch))
+            if running and available is not None and available < needed:
+                self._session.warnings.append(
+                    f"{record.name} and those after it were measured after the others, not in turns with them: "
+                    f"{available / 1e9:.1f} GB of memory were left, and a worker takes up to {needed / 1e9:.1f} GB"
+                )
+                break
+            waiting.pop(0)
+            if worker := self._prepare(record, group):
+                running.append((record, worker))
+        return running
+
+    def _prepare(self, record: Record, group: ExitStack) -> _Worker | None:
+        self._tell(f"{record.name}: started")
+        trial, trace = record.trial, self._setting.trace
+        document = {
+            "trial": trial.model_dump(mode="json"),
+            "steps": self._setting.steps,
+            "gate": self._setting.gate,
+            "trace": str((trace / f"{record.name}.json.gz").absolute()) if trace else None,
+        }
+        if str(trial.runtime.precision) == "tf32" and not trial.gpus:
+            record.failure = Failure("unsupported", "a CPU has no tf32: it is a format of NVIDIA GPUs", "take fp32")
+        else:
+            worker = self._start(trial, document, record.log_path, group, record.warnings)
+            if ready := worker.hear("ready"):
+                record.ready = ready
+                self._needed = max(self._needed, ready["needed_bytes"])
+                self._tell(f"{record.name}: ready, compiled in {ready['compile_s']:.1f} s")
+                return worker
+            record.failure = worker.failure
+        self._tell(f"{record.name}: FAILED")
+        return None
+
+    def take_rounds(self, running: list[tuple[Record, _Worker]], gauges: Sequence[_Worker]) -> None:
+        """All rounds of steps, then as many of the parts, then the traces. A cell that fails leaves."""
+        rounds = self._setting.rounds
+        for number in range(1, rounds + 1):
+            if running:
+                self._tell(f"round {number} of {rounds}")
+            for gauge in gauges if running else ():
+                self._session.rates += [rate] if gauge.failure is None and (rate := gauge.ask("rate")) else []
+            for record, worker in list(running):
+                if answer := worker.ask("round"):
+                    record.rounds.append(answer)
+                else:
+                    record.failure = worker.failure
+                    self._tell(f"{record.name}: FAILED in round {number}")
+                    running.remove((record, worker))
+        self._take_parts(running)
+        if self._setting.trace:
+            for record, worker in list(running):
+                record.trace = self._ask_more(record, worker, "trace", running).get("path")
+                if record.trace is None and worker.failure is None:
+                    record.warnings.append("no trace: the implementation has no trace()")
+        for _, worker in running:
+            worker.ask("end")
+
+    def _take_parts(self, running: list[tuple[Record, _Worker]]) -> None:
+        """As many rounds again, of the parts of a step, where an implementation tells them."""
+        telling = list(running)
+        for _ in range(self._setting.rounds):
+            for record, worker in list(telling):
+                answer = self._ask_more(record, worker, "parts", running)
+                if "parts" in answer:
+                    record.parts.append(answer["parts"])
+                else:
+                    telling.remove((record, worker))
+
+    def _ask_more(
+        self, record: Record, worker: _Worker, order: str, running: list[tuple[Record, _Worker]]
+    ) -> dict[str, Any]:
+        """What can be found out of a cell that has been timed: failing now costs it no figure."""
+        if answer := worker.ask(order):
+            return answer
+        running.remove((record, worker))
+        cause = worker.failure.cause if worker.failure else "no answer"
+        record.warnings.append(f"no {'breakdown' if order == 'parts' else order}: {cause}")
+        return {}
+
+    def _start(
+        self, trial: Trial, job: dict[str, Any], log_path: Path, until: ExitStack, warnings: list[str]
+    ) -> _Worker:
+        """A worker with the environment of a trial, on the cores and GPUs of this command."""
+        seat = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus])
+        document = {"matmul": self._setting.matmul, "cores": list(seat.cores), "cwd": str(Path.cwd()), **job}
+        env = worker_environment(trial, seat, self._base)
+        child = until.enter_context(started(_MODULE, document, env, log_path))
+        return _Worker(child, self._setting.time_limit_s, self._stop, warnings)
+
+
+def _verdict(event: dict[str, Any]) -> str:
+    """A word or two for a "failed" event."""
+    if event["error"] == "ParityFailed":
+        return "parity"
+    return "out of memory" if (event["hint"] or "").startswith("not enough memory") else "failed"
+
+
+__all__ = ["LIBRARIES", "Failure", "Record", "Session", "Setting", "measure"]

@@ -1,0 +1,33 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+import math
+
+UNKNOWN = "-"
+
+
+def duration(seconds: float | None) -> str:
+    """`75.3` -> "1 min 15 s"; rounded to what a person plans with."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 10:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = seconds / 3600
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`digits` significant digits; an exponent below a thousandth alone."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
+        return f"{value:.0e}"
+    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"

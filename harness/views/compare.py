@@ -1,0 +1,57 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.cells import METRICS
+from harness.analysis.compare import Comparison
+from harness.analysis.labels import setting
+from harness.text import UNKNOWN, number
+from harness.views.report.tables import mean, p_value
+from harness.views.tables import print_table
+
+_COLORS = {"worse": "bold red", "better": "green"}
+
+
+def table(comparison: Comparison) -> Table:
+    """A row for each metric of each cell."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("metric", "impl", "setting"):
+        made.add_column(title, no_wrap=True)
+    for title in ("A", "B", "change", "95% interval", "Holm's p", "detectable"):
+        made.add_column(title, justify="right", no_wrap=True)
+    made.add_column("verdict", no_wrap=True)
+    for row in comparison.rows:
+        metric, test = METRICS[row.metric], row.test
+        low, high, detectable = (
+            UNKNOWN if end is None else number(end * metric.scale) for end in (test.low, test.high, test.detectable)
+        )
+        made.add_row(
+            metric.title, row.a.impl, setting(row.a.params), mean(row.a.summary(row.metric), metric.scale),
+            mean(row.b.summary(row.metric), metric.scale),
+            UNKNOWN if row.change_pct is None else f"{row.change_pct:+.1f}%",
+            UNKNOWN if test.low is None or test.low == test.high else f"{low} to {high}", p_value(test.adjusted_p),
+            detectable, Text(row.verdict, _COLORS.get(row.verdict, "")),
+        )  # fmt: skip
+    return made
+
+
+def show(console: Console, comparison: Comparison) -> None:
+    """Prints the table, what is not alike, and the verdict."""
+    print_table(console, table(comparison))
+    console.print()
+    for line in comparison.warnings:
+        console.print(Text(line, "yellow"), soft_wrap=True)
+    worse = [row for row in comparison.rows if row.verdict == "worse"]
+    tested = sum(row.test.p is not None for row in comparison.rows)
+    if comparison.broken:
+        verdict = Text(f"B is broken: {'; '.join(comparison.broken)}.", "bold red")
+    elif worse:
+        named = "; ".join(f"{METRICS[row.metric].title} of {row.a.name}" for row in worse)
+        verdict = Text(f"B is worse: {named}.", "bold red")
+    else:
+        verdict = Text(f"Nothing is shown to be worse in B ({tested} tests).", "green" if tested else "yellow")
+    console.print(verdict, soft_wrap=True)

@@ -1,0 +1,55 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.equivalence import _COLORS, _LEVEL, Judgement, Pair, _interval, _p, _points, _varies, sentence
+from harness.analysis.labels import setting
+from harness.text import UNKNOWN
+from harness.views.tables import print_table
+
+
+def table(pairs: Sequence[Pair]) -> Table:
+    """A line for each pair."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    varied = any(pair.params for pair in pairs)
+    for title in ("impls", *(["setting"] if varied else [])):
+        made.add_column(title, no_wrap=True)
+    for title in ("difference", f"{_LEVEL} interval", "margin", "p", "seeds"):
+        made.add_column(title, justify="right", no_wrap=True)
+    made.add_column("verdict", no_wrap=True)
+    for pair in pairs:
+        test, verdict = pair.test, pair.verdict
+        row = [Text(f"{pair.a} - {pair.b}"), *([Text(setting(pair.params))] if varied else [])]
+        seeds = str(test.n_a) if test.n_a == test.n_b else f"{test.n_a}, {test.n_b}"
+        difference = UNKNOWN if test.difference is None else _points(test.difference)
+        interval, p = (_interval(test), _p(test)) if verdict and _varies(test) else (UNKNOWN, UNKNOWN)
+        state = Text("needs more seeds" if pair.needs_seeds else verdict or "no verdict", _COLORS[verdict])
+        made.add_row(
+            *row, difference, interval, _points(test.margin), p.removeprefix("p ").removeprefix("= "), seeds, state
+        )
+    return made
+
+
+def show(console: Console, judgement: Judgement) -> None:
+    """Prints the table, what is missing for a verdict, and the verdict on all."""
+    print_table(console, table(judgement.pairs))
+    lines = [Text(sentence(pair), "yellow") for pair in judgement.pairs if pair.verdict is None]
+    lines += [Text(judgement.caveat, "yellow")] if judgement.caveat else []
+    count = len(judgement.pairs)
+    different = sum(pair.verdict == "different" for pair in judgement.pairs)
+    equivalent = sum(pair.verdict == "equivalent" for pair in judgement.pairs)
+    if different:
+        verdict = Text(f"L7: {different} of {count} pairs differ by more than the margin.", "bold red")
+    else:
+        verdict = Text(
+            f"L7: {equivalent} of {count} pairs equivalent.", "bold green" if equivalent == count else "yellow"
+        )
+    console.print()
+    for line in [*lines, verdict]:
+        console.print(line, soft_wrap=True)

@@ -1,0 +1,135 @@
+"""Draws the figures of trials into folders: at the end of `run`, those that are not there yet, and for `capsbench figures`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness import data
+from harness.data import Dataset
+from harness.errors import UserError
+from harness.journal.disk import read_json, write_atomic
+from harness.journal.journal import FOLDER, INDEX, Journal
+from harness.spec.trial import DataConfig
+from harness.views.figures.capsules import draw_entropy, draw_lengths, draw_perturbations, draw_reconstructions
+from harness.views.figures.classes import draw_classes
+from harness.views.figures.learning import draw_epochs, draw_learning, draw_routing_logits
+from harness.views.figures.material import LeftOut, Material
+
+Draw = Callable[[Material, Path], list[Path]]
+_FIGURES: dict[str, Draw] = {
+    "epochs": draw_epochs,
+    "learning": draw_learning,
+    "confusion": draw_classes,
+    "reconstructions": draw_reconstructions,
+    "perturbations": draw_perturbations,
+    "lengths": draw_lengths,
+    "entropy": draw_entropy,
+    "routing_logits": draw_routing_logits,
+}
+
+
+@dataclass
+class Drawn:
+    """What was drawn of one trial: files, why the other figures make no sense for it, what they lack, what went wrong."""
+
+    id: str
+    impl: str
+    seed: int
+    folder: Path
+    files: list[Path] = field(default_factory=list[Path])
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
+    lacking: dict[str, str] = field(default_factory=dict[str, str])
+
+    def to_json(self) -> dict[str, Any]:
+        """A trial of `figures --json`."""
+        return {
+            "id": self.id,
+            "impl": self.impl,
+            "seed": self.seed,
+            "folder": str(self.folder),
+            "files": [str(path) for path in self.files],
+            "left_out": self.left_out,
+            "lacking": self.lacking,
+        }
+
+
+def require_matplotlib() -> None:
+    """Raises `UserError` where matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError('figures need matplotlib, which is not installed: pip install "capsbench[report]"')
+
+
+def draw_trial(material: Material, folder: Path) -> Drawn:
+    """Draws all figures of a finished trial into `folder`, over earlier ones; a figure that fails is a reason in `lacking`.
+
+    Raises `UserError` if the folder cannot be written, and, before anything is drawn, if a file of the trial is damaged.
+    """
+    trial = material.trial
+    material.read()
+    drawn = Drawn(trial.id, trial.impl, trial.seed, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (read_json(folder / INDEX) or {}).get("files", {}):
+            (folder / Path(name).name).unlink(missing_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)  # until it is there again, the folder is unfinished
+        for name, draw in _FIGURES.items():
+            try:
+                drawn.files += draw(material, folder)
+            except LeftOut as reason:
+                (drawn.lacking if reason.lacking else drawn.left_out)[name] = str(reason)
+            except OSError:
+                raise
+            except Exception as error:  # whatever it is, the other figures are drawn, and no trial fails for it
+                drawn.lacking[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in drawn.files}
+        index = {"trial": trial.id, "files": digests, "left_out": drawn.left_out, "lacking": drawn.lacking}
+        write_atomic(folder / INDEX, json.dumps(index, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write figures to {folder}: {error.strerror}; choose a place with --out") from error
+    return drawn
+
+
+def draw_missing(
+    journal: Journal, trial_ids: Iterable[str], on_drawn: Callable[[str], None], note: Callable[[str], None]
+) -> list[str]:
+    """Draws what these finished trials have no figures of yet; returns warnings, and raises none of them.
+
+    `note` gets a line for the screen before each trial, `on_drawn` its id after it.
+    """
+    missing = [each for each in trial_ids if not (journal.trial_dir(each) / FOLDER / INDEX).exists()]
+    if not missing:
+        return []
+    again = f"to draw them: capsbench figures {journal.run_dir}"
+    try:
+        require_matplotlib()
+    except UserError as error:
+        return [f"{error}; then, {again}"]
+    warnings: dict[str, None] = {}
+    dataset = _datasets()
+    for number, trial_id in enumerate(missing, start=1):
+        note(f"drawing the figures of trial {number} of {len(missing)}")
+        try:
+            drawn = draw_trial(Material(journal, trial_id, dataset), journal.trial_dir(trial_id) / FOLDER)
+        except Exception as error:
+            warnings[f"trial {trial_id} has no figures: {error}; {again}"] = None
+            continue
+        warnings |= dict.fromkeys(f"no figure {name} of trial {trial_id}: {why}" for name, why in drawn.lacking.items())
+        on_drawn(trial_id)
+    return list(warnings)
+
+
+def _datasets() -> Callable[[DataConfig], Dataset]:
+    """`data.load`, each data set once."""
+
+    @cache
+    def load(document: str) -> Dataset:
+        return data.load(DataConfig.model_validate_json(document))
+
+    return lambda config: load(config.model_dump_json())

@@ -1,0 +1,62 @@
+"""What all figures share: how they are made without a window, their title, their colours, mosaics of images."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.analysis.labels import setting
+from harness.views.figures.material import Material
+
+TRAIN, VALIDATION, TEST = "#0072B2", "#D55E00", "#000000"
+_GAP = 2  # white pixels between the images of a mosaic
+
+
+def new_figure(material: Material, title: str, inches: tuple[float, float], dpi: int = 120) -> Any:
+    """A figure headed by `title`, above it which trial it is of. Without pyplot: no window, no state of a caller's."""
+    figure = importlib.import_module("matplotlib.figure").Figure(figsize=inches, dpi=dpi, layout="constrained")
+    trial = material.trial
+    settings = setting(trial.params)
+    who = f"{trial.impl.rpartition(':')[2]}, seed {trial.seed}" + (f", {settings}" if settings else "")
+    figure.suptitle(f"{trial.suite}: {who}\n{title}", fontsize=11)
+    return figure
+
+
+def plain(axis: Any) -> Any:
+    """An axis with a faint grid and no box."""
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    return axis
+
+
+def colormap(name: str) -> Any:
+    return importlib.import_module("matplotlib").colormaps[name]
+
+
+def save(figure: Any, path: Path) -> Path:
+    figure.savefig(path)
+    return path
+
+
+def mosaic(tiles: Float[np.ndarray, "R K H W C"]) -> Float[np.ndarray, "y x c"]:
+    """R rows of K images of 0..1 as one, grey or in colour; other numbers of channels as their mean."""
+    if tiles.shape[-1] not in (1, 3):
+        tiles = tiles.mean(-1, keepdims=True)
+    rows, columns, height, width, _ = tiles.shape
+    framed = np.pad(tiles, [(0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0)], constant_values=1.0)
+    joined = framed.transpose(0, 2, 1, 3, 4).reshape(rows * (height + _GAP), columns * (width + _GAP), -1)
+    return joined[:-_GAP, :-_GAP]
+
+
+def show_mosaic(axis: Any, tiles: Float[np.ndarray, "R K H W C"], rows: list[str], columns: list[str]) -> None:
+    """Draws the mosaic with a label for each row and each column."""
+    height, width = tiles.shape[2:4]
+    axis.imshow(mosaic(tiles.astype(float)), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.set_yticks([row * (height + _GAP) + height / 2 - 0.5 for row in range(len(rows))], rows)
+    axis.set_xticks([column * (width + _GAP) + width / 2 - 0.5 for column in range(len(columns))], columns)
+    axis.tick_params(length=0, labelsize=8)
+    axis.spines[:].set_visible(False)

@@ -1,0 +1,148 @@
+"""What a cell of several seeds looks like in MLflow: the parent run of its trials, with their mean and its interval.
+
+Pure functions of the journal's content, as `harness.views.mlflow.trials` is for trials. A metric's step is the number of seeds
+that it is of, in the order in which they ended, so that a longer journal adds steps and changes none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from harness.analysis.cells import METRICS, Cell, of_run
+from harness.journal.journal import Event, Journal
+from harness.stats import summary
+from harness.views.mlflow import trials as view
+
+VIEW_KEY = "capsbench-cells"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
+
+_NAMES = {"peak_bytes": "peak_mem_mb"}  # as trials have it; other metrics by their own name
+_SPREADS = ("sd", "low", "high")
+_COLUMNS = {
+    "params.`impl`": 75, "params.`model.routing`": 110, "metrics.`seeds`": 65, "metrics.`test_err_pct_mean`": 140,
+    "metrics.`test_err_pct_sd`": 120, "metrics.`test_err_pct_low`": 125, "metrics.`test_err_pct_high`": 130,
+    "metrics.`epoch_s_mean`": 110, "metrics.`epoch_s_low`": 100, "metrics.`epoch_s_high`": 105,
+    "metrics.`peak_mem_mb_mean`": 150,
+}  # fmt: skip
+_CHARTS = {
+    "Accuracy": [("BAR", "test_err_pct_mean"), ("LINE", "test_err_pct_mean")],
+    "Cost": [("BAR", "epoch_s_mean"), ("BAR", "peak_mem_mb_mean")],
+}
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The parent run of a cell's trials. `ended`: seed -> when its trial ended, of those that did."""
+
+    key: str
+    cell: Cell
+    ended: dict[int, int]  # milliseconds since 1970
+
+    @property
+    def trial_ids(self) -> list[str]:
+        return [result.id for result in self.cell.results]
+
+    @property
+    def run_name(self) -> str:
+        """At most 20 characters: `torch r3 mean`."""
+        return view.short_name(self.cell.trial, " mean")
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What the trials have in common."""
+        return {key: value for key, value in view.params(self.cell.trial).items() if key != "seed"}
+
+    @property
+    def ended_ms(self) -> int:
+        return max(self.ended.values(), default=0)
+
+    def status(self, live: bool) -> str:
+        """Finished if all its trials are, failed if any did, else running or interrupted."""
+        states = {result.status for result in self.cell.results}
+        if states == {"finished"}:
+            return "FINISHED"
+        return "RUNNING" if live else "FAILED" if "failed" in states else "KILLED"
+
+    @cached_property
+    def rows(self) -> list[view.Row]:
+        """Of each metric `..._mean`, from two seeds on also `..._sd`, and the 95% interval `..._low` to `..._high`."""
+        order = sorted(self.cell.counted, key=lambda result: (self.ended[result.seed], result.seed))
+        rows: list[view.Row] = []
+        for count, last in enumerate(order, start=1):
+            at_ms, seeds = self.ended[last.seed], {result.seed for result in order[:count]}
+            rows.append(view.row("seeds", count, at_ms, count))
+            for name, metric in METRICS.items():
+                found = summary([value for seed, value in self.cell.values(name).items() if seed in seeds])
+                for part in ("mean", *_SPREADS) if found else ():
+                    if (value := getattr(found, part)) is not None:
+                        key = f"{_NAMES.get(name, name)}_{part}"
+                        rows.append(view.row(key, value * metric.scale, at_ms, count))
+        return rows
+
+    @property
+    def steps(self) -> dict[str, str]:
+        """Step -> a digest of its rows: a step once sent must stay as it is, or the run is void."""
+        found: dict[str, list[view.Row]] = {}
+        for row in self.rows:
+            found.setdefault(str(row.step), []).append(row)
+        return {step: _digest(rows) for step, rows in found.items()}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What it is, and its figures in words."""
+        trial = self.cell.trial
+        lines = {name: found for name in METRICS if (found := self._line(name))}
+        text = "\n".join(f"| {METRICS[name].title} | {line} |" for name, line in lines.items())
+        tags: Mapping[str, Any] = {
+            "mlflow.runColor": view.color(trial.impl),
+            "mlflow.note.content": f"Mean over seeds ({self.cell.seeds}) and its 95% interval.\n\n| | |\n|---|---|\n{text}",
+            "capsbench.kind": "cell",
+            "capsbench.suite": trial.suite,
+            "impl": trial.impl,
+            "profile": trial.model.variant,
+            "seeds": ", ".join(str(result.seed) for result in self.cell.counted),
+            **{_NAMES.get(name, name): line for name, line in lines.items()},
+        }
+        return view.tidy(tags)
+
+    def digest(self, live: bool) -> str:
+        """Of all that is sent: where it is the same there is nothing to send."""
+        return _digest([self.rows, self.tags, self.status(live), self.trial_ids])
+
+    def _line(self, name: str) -> str | None:
+        """ "0.28, 0.24 to 0.32"; "0.28 (one seed)"."""
+        found, scale = self.cell.summary(name), METRICS[name].scale
+        if found is None:
+            return None
+        if found.low is None or found.high is None:
+            return f"{found.mean * scale:.5g} ({'one seed' if found.n == 1 else 'the same with every seed'})"
+        return f"{found.mean * scale:.5g}, {found.low * scale:.5g} to {found.high * scale:.5g}"
+
+
+def parents_of(journal: Journal) -> dict[str, Parent]:
+    """Key -> parent, of the latest plan's cells with several seeds; a cell of one has nothing to aggregate."""
+    found: dict[str, Parent] = {}
+    for cell in of_run(journal) if journal.plan().get("trials") else ():
+        if len(cell.results) > 1:
+            ended = {result.seed: _ended_ms(journal.events(result.id)) for result in cell.counted}
+            key = f"cell-{_digest([cell.impl, cell.params])}"
+            found[key] = Parent(key, cell, ended)
+    return found
+
+
+def saved_view(now_ms: int) -> str:
+    """The experiment tag's value: a table of the cells, fewest errors first, and charts beside it."""
+    return view.shared_view(now_ms, "cell", "metrics.`test_err_pct_mean`", _COLUMNS, _CHARTS)
+
+
+def _ended_ms(events: list[Event]) -> int:
+    return max(view.time_ms(event) for event in events if event["kind"] == "result")
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,99 @@
+"""An MLflow client that prints nothing, and the runs of one run directory in it: made, found again, filled."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.errors import UserError
+from harness.journal.journal import Journal
+from harness.views.mlflow import trials as view
+
+PARENT = "mlflow.parentRunId"
+_QUIET = {  # only our own text may reach the screen; a dead server is found out in seconds, not minutes
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def redact(uri: str) -> str:
+    """`uri` without its password, fit for screens and files."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
+def quiet_environment() -> dict[str, str]:
+    """MLflow's settings under the bench; what the user set already stays."""
+    return {key: os.environ.get(key, value) for key, value in _QUIET.items()}
+
+
+def connect(uri: str) -> Any:
+    """An MLflow client that prints nothing. Raises `UserError` if MLflow is not installed."""
+    os.environ.update(quiet_environment())
+    try:
+        from mlflow.tracking import MlflowClient
+    except ImportError as error:
+        raise UserError(f"MLflow is not installed here ({error}); `pip install mlflow`") from error
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return MlflowClient(uri)
+
+
+class Runs:
+    """One run directory's runs. Each has a key: "suite", a cell's or a trial's id."""
+
+    def __init__(self, client: Any, experiment_id: str, journal: Journal) -> None:
+        self.client = client
+        self._experiment_id = experiment_id
+        self._journal = journal
+
+    def create(self, key: str, name: str, parent: str | None = None, started_ms: int | None = None) -> str:
+        """A new run under that of id `parent`; returns its id."""
+        folder = str(self._journal.run_dir.resolve())
+        tags = {**self._key(key), "capsbench.run_dir": folder, "mlflow.source.name": "capsbench"}
+        if parent:
+            tags[PARENT] = parent
+        return self.client.create_run(self._experiment_id, started_ms, tags, name).info.run_id
+
+    def _key(self, key: str) -> dict[str, str]:
+        """The tags a run is known by wherever it is: the run directory's own random name, and what it is in it."""
+        return {"capsbench.run_id": str(self._journal.plan().get("run_id")), "capsbench.trial": key}
+
+    def find(self, key: str) -> Any:
+        """The run of that key; None if there is none."""
+        wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in self._key(key).items())
+        return next(iter(self.client.search_runs([self._experiment_id], wanted, max_results=1)), None)
+
+    def discard(self, sent: dict[str, Any]) -> None:
+        """MLflow keeps every value for ever: where a later attempt made some void, they get a new run."""
+        self.client.delete_run(sent["run_id"])
+        sent.update(run_id=None, events=0, status=None, figures=None)
+
+    def set_status(self, sent: dict[str, Any], status: str, ended_ms: int) -> None:
+        """Brings the run to that status, if it has another."""
+        if sent["status"] != status:
+            if status == "RUNNING":
+                self.client.update_run(sent["run_id"], status)
+            else:
+                self.client.set_terminated(sent["run_id"], status, ended_ms)
+            sent["status"] = status
+
+    def log(
+        self, run_id: str, tags: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None,
+        rows: Sequence[view.Row] = (),
+    ) -> None:  # fmt: skip
+        """One call for what fits: MLflow takes 100 tags, 100 params and 1000 metrics at a time, 1000 together."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(row.key, row.value, row.time_ms, row.step) for row in rows]
+        described = [RunTag(key, value) for key, value in (tags or {}).items()]
+        configured = [Param(key, value) for key, value in (params or {}).items()]
+        for start in range(0, max(len(metrics), 1), 800):
+            self.client.log_batch(run_id, metrics[start : start + 800], configured, described, synchronous=True)
+            described, configured = [], []

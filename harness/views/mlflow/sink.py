@@ -1,0 +1,257 @@
+"""One run directory's journal, brought into one MLflow: each pass sends what is not there yet.
+
+Sending twice stores once, because every row has the time of its event. `mlflow.json` in the run directory remembers
+what was sent; where it is lost, the runs are found again by their tags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.equivalence import Pair, of_journal
+from harness.journal.disk import file_lock, finite, read_json, write_atomic
+from harness.journal.journal import FOLDER, INDEX, Event, Journal
+from harness.journal.results import Result, parity_of, summarise
+from harness.views.mlflow import cells
+from harness.views.mlflow import trials as view
+from harness.views.mlflow.client import PARENT, Runs, connect, redact
+
+_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_STALE = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}  # the cursor's fault, maybe
+
+
+class Sink:
+    """One run directory and one MLflow; every pass holds a lock, as a fresh sqlite file bears one writer only."""
+
+    def __init__(self, journal: Journal, uri: str) -> None:
+        self._journal = journal
+        self._uri = uri
+        self._cursor_path = journal.run_dir / "mlflow.json"
+        self._client: Any = None
+
+    def push(self, trial_ids: Iterable[str], live: bool, lock_timeout_s: float) -> int:
+        """Sends what is unsent of these trials; returns the number of new events. Unended trials run only if `live`."""
+        with file_lock(self._journal.run_dir.parent / ".mlflow.lock", lock_timeout_s) as locked:
+            if not locked:
+                raise TimeoutError("another process is writing to MLflow from the same output folder")
+            work = [(trial_id, events) for trial_id in trial_ids if (events := self._journal.events(trial_id))]
+            cursor = self.load()
+            if not self._is_behind(cursor, work, live):
+                return 0
+            if self._client is None:
+                self._client = connect(self._uri)
+            try:
+                return self._send(cursor, work, live)
+            except Exception as error:
+                if getattr(error, "error_code", None) not in _STALE:
+                    raise
+                everything = [(known, self._journal.events(known)) for known in self._journal.trial_ids()]
+                return self._send({}, [(known, events) for known, events in everything if events], live)
+
+    def load(self) -> dict[str, Any]:
+        """The cursor; empty if it is lost, or of another MLflow."""
+        cursor = read_json(self._cursor_path) or {}
+        database = self._uri.removeprefix("sqlite:///")
+        gone = database != self._uri and not Path(database).exists()
+        return {} if gone or cursor.get("uri") != redact(self._uri) else cursor
+
+    def _is_behind(self, cursor: Mapping[str, Any], work: Sequence[tuple[str, list[Event]]], live: bool) -> bool:
+        if "suite" not in cursor or (not live and cursor["suite"]["status"] != self._suite_status(live)):
+            return True
+        if not live and cursor["suite"].get("equivalence") != self._equivalence()[1]:
+            return True
+        if not live and self._cells_sent(cursor) != {
+            key: each.digest(live) for key, each in cells.parents_of(self._journal).items()
+        }:
+            return True
+        sent = cursor["trials"]
+        return any(
+            sent.get(trial_id, {}).get("events") != len(events)
+            or sent[trial_id]["status"] != self._trial_status(self._summary(trial_id, events), live)
+            or sent[trial_id].get("figures") != self._figures(trial_id)
+            or sent[trial_id].get("parent") != self._parent(cursor, trial_id)
+            for trial_id, events in work
+        )
+
+    def _send(self, cursor: dict[str, Any], work: Sequence[tuple[str, list[Event]]], live: bool) -> int:
+        cursor.setdefault("uri", redact(self._uri))
+        cursor.setdefault("trials", {})
+        cursor.setdefault("cells", {})
+        self._send_experiment(cursor)
+        self._send_suite(cursor, "RUNNING" if live else self._suite_status(live))
+        if not live:
+            self._send_equivalence(cursor["suite"])
+        self._send_cells(cursor, live)
+        count = 0
+        for trial_id, events in work:
+            count += self._send_trial(cursor, trial_id, events, live)
+            self._save(cursor)
+        return count
+
+    def _save(self, cursor: Mapping[str, Any]) -> None:
+        write_atomic(self._cursor_path, json.dumps(cursor, indent=2) + "\n")
+
+    def _send_experiment(self, cursor: dict[str, Any]) -> None:
+        """Finds or creates the experiment, and gives it the views its pages open with."""
+        client, name = self._client, view.experiment_name(self._journal.plan())
+        if "experiment_id" not in cursor:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                is_server = self._uri.startswith(("http://", "https://", "databricks"))
+                files = self._journal.run_dir.resolve().parent / "mlartifacts" / name
+                cursor["experiment_id"] = client.create_experiment(name, None if is_server else files.as_uri())
+            else:
+                cursor["experiment_id"] = found.experiment_id
+                if found.lifecycle_stage == "deleted":  # the name stays taken, so nothing else would help
+                    client.restore_experiment(found.experiment_id)
+        views = {view.VIEW_TAG: view.saved_view, cells.VIEW_TAG: cells.saved_view}
+        fingerprint = hashlib.sha256("".join(made(0) for made in views.values()).encode()).hexdigest()
+        if cursor.get("view") != fingerprint:
+            experiment_id = cursor["experiment_id"]
+            client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
+            for tag, made in views.items():
+                client.set_experiment_tag(experiment_id, tag, made(round(time.time() * 1000)))
+            cursor["view"] = fingerprint
+
+    def _send_suite(self, cursor: dict[str, Any], status: str) -> None:
+        journal, runs = self._journal, self._runs(cursor)
+        suite = cursor.setdefault("suite", {"status": None, "files": {}})
+        if "run_id" not in suite:
+            found = runs.find("suite")
+            suite["run_id"] = found.info.run_id if found else runs.create("suite", journal.run_dir.name)
+        tags = view.suite_tags(journal.plan(), journal.environment())
+        files = {path: _digest(path) for name in ("suite.yaml", "environment.json", "plan.json")
+                 if (path := journal.run_dir / name).exists()}  # fmt: skip
+        for path, digest in files.items():
+            if suite["files"].get(path.name) != digest:
+                runs.log(suite["run_id"], tags=tags)
+                self._client.log_artifact(suite["run_id"], str(path))
+                suite["files"][path.name] = digest
+        runs.set_status(suite, status, round(time.time() * 1000))
+        self._save(cursor)
+
+    def _send_equivalence(self, suite: dict[str, Any]) -> None:
+        """The pairs of implementations over seeds (L7), which belong to no single trial: a file and a tag of the suite."""
+        pairs, digest = self._equivalence()
+        if suite.get("equivalence") != digest:
+            self._client.log_dict(
+                suite["run_id"], {"equivalence": [pair.to_json() for pair in pairs]}, "equivalence.json"
+            )
+            self._client.set_tag(suite["run_id"], "equivalence", view.equivalence_tag(pairs))
+            suite["equivalence"] = digest
+
+    def _equivalence(self) -> tuple[list[Pair], str | None]:
+        """The pairs of the latest plan, and a digest of what they say; None where there are no pairs."""
+        _, pairs = of_journal(self._journal)
+        text = json.dumps([pair.to_json() for pair in pairs])
+        return pairs, hashlib.sha256(text.encode()).hexdigest() if pairs else None
+
+    def _send_trial(self, cursor: dict[str, Any], trial_id: str, events: list[Event], live: bool) -> int:
+        """Brings one trial's run up to date; returns how many events were new."""
+        journal, runs = self._journal, self._runs(cursor)
+        trial, summary = journal.trial(trial_id), self._summary(trial_id, events)
+        sent: dict[str, Any] = cursor["trials"].setdefault(trial_id, {"run_id": None, "events": 0, "status": None})
+        status = self._trial_status(summary, live)
+        parent, figures = self._parent(cursor, trial_id), self._figures(trial_id)
+        if sent["events"] == len(events) and sent["status"] == status and sent.get("figures") == figures:
+            if sent.get("parent") != parent:  # its cell came, or went, with another plan
+                self._client.set_tag(sent["run_id"], PARENT, parent)
+                sent["parent"] = parent
+            return 0
+        rows, known = view.metric_rows(trial, events), set(view.metric_rows(trial, events[: sent["events"]]))
+        if sent["run_id"] is None and (found := runs.find(trial_id)):
+            sent["run_id"] = found.info.run_id
+            if set(found.data.metrics) - {row.key for row in rows}:
+                runs.discard(sent)
+        elif sent["events"] > len(events) or not known <= set(rows):
+            runs.discard(sent)
+        if sent["run_id"] is None:
+            known = set[view.Row]()
+            sent["run_id"] = runs.create(trial_id, view.run_name(trial), parent, view.time_ms(events[0]))
+            runs.log(sent["run_id"], params=view.params(trial))
+        fresh = len(events) - sent["events"]
+        tags = view.trial_tags(trial, summary, events, journal.environment())
+        runs.log(sent["run_id"], tags={**tags, PARENT: parent}, rows=[row for row in rows if row not in known])
+        if status != "RUNNING":
+            self._log_files(sent["run_id"], summary, events)
+            if figures and figures != sent.get("figures"):
+                self._client.log_artifacts(sent["run_id"], str(journal.trial_dir(trial_id) / FOLDER), FOLDER)
+                sent["figures"] = figures
+        runs.set_status(sent, status, view.time_ms(events[-1]))
+        sent.update(events=len(events), parent=parent)
+        return fresh
+
+    def _send_cells(self, cursor: dict[str, Any], live: bool) -> None:
+        """Brings the cells' runs up to date, which are the parents of their trials'; those of earlier plans go."""
+        runs, current = self._runs(cursor), cells.parents_of(self._journal)
+        for key, each in current.items():
+            sent = cursor["cells"].setdefault(key, {"run_id": None, "status": None, "steps": {}, "digest": None})
+            if sent["digest"] == each.digest(live):
+                continue
+            if sent["run_id"] is None and (found := runs.find(key)):
+                sent["run_id"] = found.info.run_id
+                if not set(found.data.metrics.items()) <= {(row.key, row.value) for row in each.rows}:
+                    runs.discard(sent)
+            elif sent["run_id"] and not sent["steps"].items() <= each.steps.items():
+                runs.discard(sent)
+            if sent["run_id"] is None:
+                sent["run_id"] = runs.create(key, each.run_name, cursor["suite"]["run_id"])
+                runs.log(sent["run_id"], params=each.params)
+            runs.log(sent["run_id"], tags=each.tags, rows=each.rows)
+            runs.set_status(sent, each.status(live), each.ended_ms)
+            sent.update(steps=each.steps, digest=each.digest(live), trials=each.trial_ids)
+            self._save(cursor)
+        for key in cursor["cells"].keys() - current.keys():
+            self._client.delete_run(cursor["cells"].pop(key)["run_id"])
+        self._save(cursor)
+
+    def _cells_sent(self, cursor: Mapping[str, Any]) -> dict[str, str | None]:
+        return {key: sent["digest"] for key, sent in cursor.get("cells", {}).items()}
+
+    def _parent(self, cursor: Mapping[str, Any], trial_id: str) -> str:
+        """The id of the run that the trial's is shown under: its cell's, or the suite's where one seed is planned."""
+        cell = next((sent for sent in cursor.get("cells", {}).values() if trial_id in sent.get("trials", ())), None)
+        return (cell or cursor["suite"])["run_id"]
+
+    def _runs(self, cursor: Mapping[str, Any]) -> Runs:
+        return Runs(self._client, cursor["experiment_id"], self._journal)
+
+    def _log_files(self, run_id: str, summary: Result, events: Sequence[Event]) -> None:
+        self._client.log_dict(run_id, summary.to_json(), "result.json")
+        if parity := parity_of(events):
+            self._client.log_dict(run_id, finite(asdict(parity)), "parity.json")
+        for log in sorted(self._journal.trial_dir(summary.id).glob("attempt-*.log")):
+            self._client.log_artifact(run_id, str(log))
+
+    def _figures(self, trial_id: str) -> str | None:
+        """A digest of the trial's figures; None while there are none, or they are being drawn."""
+        index = self._journal.trial_dir(trial_id) / FOLDER / INDEX
+        try:
+            return _digest(index)
+        except OSError:
+            return None
+
+    def _summary(self, trial_id: str, events: Sequence[Event]) -> Result:
+        return summarise(self._journal.trial(trial_id), events)
+
+    def _trial_status(self, summary: Result, live: bool) -> str:
+        status = _STATUS[summary.status]
+        return "RUNNING" if live and status == "KILLED" else status
+
+    def _suite_status(self, live: bool) -> str:
+        """Of the latest plan: finished if all its trials are, failed if any did, else interrupted."""
+        if live:
+            return "RUNNING"
+        planned = [str(trial["id"]) for trial in self._journal.plan()["trials"]]
+        states = {summarise(self._journal.trial(key), self._journal.events(key)).status for key in planned}
+        return "FAILED" if "failed" in states else "FINISHED" if states <= {"finished"} else "KILLED"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,133 @@
+"""The journal's projection into MLflow: sent from one thread of the driver, or replayed at any time by `sync`.
+
+The journal is the truth and MLflow a copy: whatever happens to the server, nothing is lost and everything can be sent
+again. What is sent, and how it is stored once: `harness.views.mlflow.sink`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.journal.journal import Journal
+from harness.views.mlflow import trials as view
+from harness.views.mlflow.client import redact
+from harness.views.mlflow.sink import Sink
+
+_FLUSH_S = 10.0  # while trials run: rare enough to take nothing from them
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """What `sync` did: where the run is in MLflow, how many of its trials are there, how many events were new."""
+
+    uri: str
+    experiment: str
+    experiment_id: str
+    run_id: str
+    trials: int
+    events: int
+
+
+def default_uri(out: str | os.PathLike[str]) -> str:
+    """The database of an output folder: `sqlite:///<out>/mlflow.db`."""
+    return f"sqlite:///{Path(out).resolve() / 'mlflow.db'}"
+
+
+def sync(run_dir: str | os.PathLike[str], uri: str | None = None) -> SyncReport:
+    """Brings everything in the run directory into MLflow; safe at any time, and while the run goes on.
+
+    Raises `UserError` if there is no run, if MLflow is not installed, or if its server does not take the data.
+    """
+    journal = Journal(run_dir)
+    uri = uri or default_uri(journal.run_dir.parent)
+    if not journal.plan():
+        raise UserError(f"{run_dir} is not a run directory: it has no plan.json. Give the folder that `run` named.")
+    sink = Sink(journal, uri)
+    try:
+        events = sink.push(journal.trial_ids(), live=journal.is_live(), lock_timeout_s=30)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"MLflow at {redact(uri)} did not take the run: {_reason(error)}") from error
+    cursor = sink.load()
+    return SyncReport(
+        redact(uri), view.experiment_name(journal.plan()), cursor["experiment_id"], cursor["suite"]["run_id"],
+        len(cursor["trials"]), events,
+    )  # fmt: skip
+
+
+class Tracker:
+    """Sends the journal to MLflow while a run goes on, from a thread of its own; nothing it meets stops the run."""
+
+    def __init__(self, journal: Journal, uri: str | None = None, flush_s: float = _FLUSH_S) -> None:
+        self.uri = uri or default_uri(journal.run_dir.parent)
+        self._journal = journal
+        self._flush_s = flush_s
+        self._sink = Sink(journal, self.uri)
+        self._lock = threading.Lock()
+        self._changed: set[str] = set()
+        self._stop = threading.Event()
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+
+    def start(self) -> None:
+        """Returns at once; the thread imports MLflow, creates its database (seconds) and sends what is unsent.
+
+        The plan must be written by then.
+        """
+        self._changed.update(self._journal.trial_ids())
+        self._thread.start()
+
+    def notify(self, trial_id: str) -> None:
+        """Says that the trial has new events."""
+        with self._lock:
+            self._changed.add(trial_id)
+
+    @property
+    def warning(self) -> str | None:
+        """Why MLflow lags behind the journal, and what to do; None while it does not."""
+        problem = self._problem
+        if problem is None:
+            return None
+        command = f"capsbench sync {shlex.quote(str(self._journal.run_dir))}"
+        return f"MLflow at {redact(self.uri)} lacks results ({problem}). Nothing is lost; bring them in with: {command}"
+
+    def close(self, timeout_s: float = 30.0) -> str | None:
+        """Sends the rest and ends the thread; returns the warning, if MLflow still lacks anything."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._problem = self._problem or f"no answer within {timeout_s:g} s"
+        return self.warning
+
+    def _work(self) -> None:
+        stopping, pause_s = False, self._flush_s
+        while True:
+            with self._lock:
+                changed, self._changed = self._changed, set()
+            try:
+                self._sink.push(self._journal.trial_ids() if stopping else changed, not stopping, lock_timeout_s=5)
+                self._problem, pause_s = None, self._flush_s
+            except Exception as error:  # a projection's trouble is never the run's
+                self._problem = _reason(error)
+                pause_s = min(2 * pause_s, 6 * self._flush_s)
+                with self._lock:
+                    self._changed |= changed
+            if stopping:
+                return
+            stopping = self._stop.wait(pause_s)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line of the screen and without passwords."""
+    text = str(error).strip() or type(error).__name__
+    if "Max retries exceeded" in text or "timed out" in text:
+        return "it does not answer"
+    line = redact(text.splitlines()[0])
+    return line if len(line) <= 200 else f"{line[:200]}..."

@@ -1,0 +1,263 @@
+"""What a run looks like in MLflow: names, colours, tags, metric rows, and the saved view that its pages open with.
+
+Pure functions of the journal's content; `harness.views.mlflow.sink` sends what they return. The saved view's format is
+MLflow's own and undocumented: it holds for MLflow 3.17, and `tests/test_browser.py` opens it in a real browser.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from harness.analysis.equivalence import Pair, sentence
+from harness.analysis.labels import color
+from harness.journal.journal import Event
+from harness.journal.results import Result, kept_epochs, parity_of, summarise
+from harness.spec.trial import Trial
+
+VIEW_KEY = "capsbench"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
+
+_EPOCH_RECORD = (
+    "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "test_err_pct",
+    "own_test_err_pct", "lr",
+)  # fmt: skip
+_EPOCH_TIMING = ("epoch_s", "eval_s", "img_per_s")
+_COLUMNS = {  # of the saved view's table, with their widths in pixels
+    "params.`impl`": 75, "params.`model.routing`": 110, "params.`seed`": 65,
+    "metrics.`test_err_pct`": 110, "metrics.`epoch_s`": 80, "metrics.`img_per_s`": 85, "metrics.`compile_s`": 95,
+    "metrics.`peak_mem_mb`": 105, "metrics.`parity_ok`": 80, "metrics.`parity_max_rel_err`": 150,
+    "metrics.`val_err_pct`": 100,
+}  # fmt: skip
+_CHARTS = {
+    "Accuracy": [("BAR", "test_err_pct"), ("LINE", "epoch/val_err_pct"), ("LINE", "epoch/train_loss")],
+    "Cost": [("BAR", "epoch_s"), ("BAR", "img_per_s"), ("BAR", "compile_s"), ("BAR", "peak_mem_mb"),
+             ("LINE", "epoch/epoch_s")],
+    "Evidence": [("BAR", "parity_ok"), ("BAR", "parity_max_rel_err")],
+}  # fmt: skip
+_LEVELS = [f"L{level}" for level in range(1, 7)]
+_PARITY_COLUMNS = {
+    "params.`impl`": 110, "params.`runtime.precision`": 130, "params.`model.profile`": 110, "metrics.`parity_ok`": 80,
+    **{f"metrics.`{level}.max_rel_err`": 125 for level in _LEVELS},
+}  # fmt: skip
+_PARITY_CHARTS = {"Largest errors": [("BAR", f"{level}.max_rel_err") for level in _LEVELS]}
+_LINE = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0,
+         "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}  # fmt: skip
+_NO_PARAMS: Any = {  # may change
+    "id": True, "suite": True, "params": True, "data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"},
+}  # fmt: skip
+_TAG_LENGTH = 5000
+_MAX_TAGS = 90  # MLflow takes at most 100 in one call
+
+
+class Row(NamedTuple):
+    """One metric value as MLflow stores it; time in milliseconds since 1970, the value to be read: see `row`."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+
+
+def experiment_name(plan: Mapping[str, Any]) -> str:
+    """The experiment of a suite; quick runs have their own, being no comparison for full ones."""
+    return f"capsbench/{plan['suite']}{'-quick' if plan.get('quick') else ''}"
+
+
+def params(trial: Trial) -> dict[str, str]:
+    """The configuration, flattened: {"impl": "torch", "model.routing": "3", ...}."""
+    document = trial.model_dump(mode="json", exclude=_NO_PARAMS)
+    return {key: str(value) for key, value in _flatten(document) if value is not None}
+
+
+def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
+    """Every metric value of a trial: series `epoch/...` from step 1, finals under short names at step 0.
+
+    A trial without a good parity verdict has no timing among them. A row once returned for a journal is returned for
+    every longer one too, unless a later attempt or a failed audit made it void.
+    """
+    summary = summarise(trial, events)
+    names = _EPOCH_RECORD if summary.timing_withheld else _EPOCH_RECORD + _EPOCH_TIMING
+    rows = [
+        row(f"epoch/{name}", epoch[name], time_ms(epoch), int(epoch["epoch"]))
+        for epoch in kept_epochs(events)
+        for name in names
+        if epoch.get(name) is not None
+    ]
+    for epoch in kept_epochs(events):
+        for number, change in enumerate(epoch.get("routing_logit_change") or (), start=1):
+            if change is not None:
+                name = f"epoch/routing_logit_change_{number}"
+                rows.append(row(name, change, time_ms(epoch), int(epoch["epoch"])))
+    for count, event in enumerate(events, start=1):
+        if event["kind"] == "parity" and (parity := parity_of(events[:count])):
+            rows.append(row("parity_ok", parity.ok, time_ms(event)))
+            if parity.max_rel_err is not None:
+                rows.append(row("parity_max_rel_err", parity.max_rel_err, time_ms(event)))
+    if summary.status == "finished":
+        finals = {
+            "test_err_pct": summary.test_err_pct,
+            "best_test_err_pct": summary.best_test_err_pct,
+            "best_epoch": summary.best_epoch,
+            "epochs_trained": summary.epochs_trained if summary.stopped_on else None,
+            "val_err_pct": summary.val_err_pct,
+            "test_loss": summary.test_loss,
+            "audit_s": (summary.audit or {}).get("audit_s"),
+            "epoch_s": summary.epoch_s,
+            "img_per_s": summary.img_per_s,
+            "gflops_per_s": summary.flops_per_s / 1e9 if summary.flops_per_s is not None else None,
+            "joules_per_epoch": summary.joules_per_epoch,
+            "compile_s": summary.compile_s,
+            "peak_mem_mb": summary.peak_bytes / 1e6 if summary.peak_bytes is not None else None,
+        }
+        ended = max(time_ms(event) for event in events if event["kind"] == "result")
+        rows += [row(key, value, ended) for key, value in finals.items() if value is not None]
+    return rows
+
+
+def trial_tags(
+    trial: Trial, summary: Result, events: Sequence[Event], environment: Mapping[str, Any]
+) -> dict[str, str]:
+    """Tags of a trial's run, its key and parent aside: what it is, what came of it, and where it ran."""
+    attempt = next((event for event in reversed(events) if event["kind"] == "attempt"), Event())
+    parity = {None: "not checked", True: "good", False: "failed"}[summary.parity_ok]
+    tags: dict[str, Any] = {
+        "mlflow.runColor": color(trial.impl),
+        "mlflow.note.content": _note(summary),
+        "capsbench.kind": "trial",
+        "capsbench.suite": trial.suite,
+        "impl": trial.impl,
+        "seed": trial.seed,
+        "profile": trial.model.variant,
+        "status": summary.status,
+        "stopped_on": summary.stopped_on,
+        "parity": parity,
+        "parity_worst": summary.parity_worst,
+        "audit": summary.audit and {None: "off", True: "good", False: summary.flaw}[summary.audit["ok"]],
+        "timing_withheld": summary.timing_withheld,
+        "cause": summary.cause,
+        "hint": summary.hint,
+        "warnings": "\n".join(summary.warnings) or None,
+        "device": summary.device,
+        "parameters": summary.parameters,
+        "weights_sha256": summary.weights_sha256,
+        "data_sha256": summary.data_sha256,
+        "data_provenance": summary.data_provenance,
+        **environment_tags(environment, attempt),
+    }
+    return tidy(tags)
+
+
+def suite_tags(plan: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of the parent run, its key aside."""
+    tags = {
+        "capsbench.kind": "suite",
+        "capsbench.suite": plan["suite"],
+        "mlflow.note.content": plan.get("question"),
+        "overrides": json.dumps(plan["overrides"]) if plan.get("overrides") else None,
+        **environment_tags(environment, {}),
+    }
+    return tidy(tags)
+
+
+def equivalence_tag(pairs: Sequence[Pair]) -> str:
+    """A line for each pair of implementations compared over seeds (L7); "-" where there are none any more."""
+    return "\n".join(map(sentence, pairs))[:_TAG_LENGTH] or "-"
+
+
+def environment_tags(environment: Mapping[str, Any], attempt: Event) -> dict[str, Any]:
+    """System, git state and library versions; what the worker said of itself in `attempt` goes first."""
+    git = _section(environment, "git")
+    versions = _section(environment, "versions") | _section(attempt, "versions")
+    system = ("os", "cpu", "cores", "memory_bytes", "gpus")
+    return {
+        "mlflow.source.git.commit": git.get("commit"),
+        "git.dirty": git.get("dirty"),
+        "system.host": attempt.get("host") or environment.get("host"),
+        "system.python": attempt.get("python") or environment.get("python"),
+        **{f"system.{name}": environment.get(name) for name in system},
+        **{f"version.{name}": version for name, version in versions.items()},
+    }
+
+
+def saved_view(now_ms: int) -> str:
+    """The experiment tag's value: a comparison table of the trials, fewest errors first, and the charts beside it."""
+    return shared_view(now_ms, "trial", "metrics.`test_err_pct`", _COLUMNS, _CHARTS)
+
+
+def parity_view(now_ms: int) -> str:
+    """The same for parity reports: the newest first, with the worst error of each level."""
+    return shared_view(now_ms, "parity", "attributes.start_time", _PARITY_COLUMNS, _PARITY_CHARTS)
+
+
+def shared_view(
+    now_ms: int, kind: str, order: str, columns: Mapping[str, int], charts: Mapping[str, Sequence[tuple[str, str]]]
+) -> str:
+    """A saved view of the runs of that `capsbench.kind`: their columns with widths in pixels, charts by section."""
+    state = {
+        "searchFilter": f"tags.`capsbench.kind` = '{kind}'",
+        "orderByKey": order,
+        "orderByAsc": kind != "parity",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": list(columns),
+        "columnOrder": list(columns),
+        "columnWidths": columns,
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "isAccordionReordered": True,  # or else the sections are sorted by name
+        "hideEmptyCharts": True,
+        "compareRunSections": [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in charts],
+        "compareRunCharts": [
+            {"uuid": f"{kind} {key}", "type": kind, "metricKey": key, "metricSectionId": section,
+             "runsCountToCompare": 20, "deleted": False, "isGenerated": False} | (_LINE if kind == "LINE" else {})
+            for section, each in charts.items() for kind, key in each
+        ],
+    }  # fmt: skip
+    view = {"name": "capsbench", "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(state)}
+    return json.dumps(view)
+
+
+def view_url(base: str, experiment_id: str, charts: bool = False, key: str = VIEW_KEY) -> str:
+    """The page of a saved view, its table or its charts, on the MLflow server at `base`."""
+    page = f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    return f"{page}&viewStateShareKey={key}" + ("&compareRunsMode=CHART" if charts else "")
+
+
+def time_ms(event: Event) -> int:
+    """When the event happened, in MLflow's unit."""
+    return round(float(event["time"]) * 1000)
+
+
+def row(key: str, value: float, at_ms: int, step: int = 0) -> Row:
+    """A value with five significant digits, as MLflow's table shows every digit it has; the journal keeps them all."""
+    return Row(key, float(f"{value:.5g}"), at_ms, step)
+
+
+def _flatten(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(cast(Mapping[str, Any], value), f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _section(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return document.get(name) or {}
+
+
+def _note(summary: Result) -> str | None:
+    """Shown at the head of the run's page: why it failed, why it has no timing, what is doubtful."""
+    lines = [f"**{summary.status}**: {summary.cause}"] if summary.cause else []
+    lines += [summary.hint] if summary.hint else []
+    lines += [f"No timing verdict: {summary.timing_withheld}."] if summary.timing_withheld else []
+    lines += [f"Warning: {text}" for text in summary.warnings]
+    return "\n\n".join(lines) or None
+
+
+def tidy(tags: Mapping[str, Any]) -> dict[str, str]:
+    """The tags that say something, as text that MLflow takes."""
+    known = [(key, str(value)[:_TAG_LENGTH]) for key, value in tags.items() if value not in (None, "", [])]
+    return dict(known[:_MAX_TAGS])

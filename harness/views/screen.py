@@ -1,0 +1,195 @@
+"""What a run shows while it goes on: a live table on a terminal, a line an event elsewhere."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.labels import run_name
+from harness.journal.journal import Event
+from harness.spec.trial import Trial
+from harness.text import UNKNOWN, duration, number
+
+_ACTIVE = ("starting", "checking", "training", "testing")
+_STATE = {"attempt": "starting", "parity": "checking", "ready": "training", "epoch": "training"}
+_ENDED = {"result": "finished", "failed": "failed", "interrupted": "interrupted"}
+_COLOUR = {"finished": "green", "cached": "green", "failed": "red", "interrupted": "yellow", "waiting": "dim"}
+
+
+def own_console(json_mode: bool) -> Console:
+    """A console on a copy of stdout (stderr if stdout belongs to JSON), which no library that prints can disturb."""
+    stream = sys.stderr if json_mode else sys.stdout
+    return Console(file=os.fdopen(os.dup(stream.fileno()), "w", encoding="utf-8"))
+
+
+class _Row:
+    """One trial as the screen knows it."""
+
+    def __init__(self, trial: Trial, state: str, estimate_s: float | None) -> None:
+        self.trial, self.state, self.estimate_s = trial, state, estimate_s
+        self.epoch: Event = {}
+        self.timed = trial.parity.gate  # an implementation that fails the gate gets no timing anywhere
+        self.epoch_s: list[float] = []
+        self.test_err_pct: float | None = None
+        self.since = 0.0  # when the attempt began, or its last epoch ended
+
+    def update(self, event: Event) -> None:
+        kind = event["kind"]
+        self.state = _ENDED.get(kind) or _STATE.get(kind, self.state)
+        if kind in ("attempt", "epoch"):
+            self.since = time.monotonic()
+        if kind == "parity":
+            self.timed = bool(event["ok"])
+        if kind == "epoch":
+            self.epoch = event
+            self.epoch_s.append(event["epoch_s"] + event["eval_s"])
+            if event["epoch"] == event["epochs"]:
+                self.state = "testing"
+        if kind == "result":
+            self.test_err_pct = event["test_err_pct"]
+
+    def left_s(self) -> float | None:
+        """Seconds to the end of this trial: by its own epochs once it has some, by the plan's estimate before.
+
+        None where neither tells: an estimate that was exceeded is no better than none.
+        """
+        if self.state not in (*_ACTIVE, "waiting"):
+            return 0.0
+        passed = time.monotonic() - self.since if self.since else 0.0
+        if self.epoch_s:
+            each = statistics.median(self.epoch_s)
+            return max(0.0, each * (self.trial.train.epochs - self.epoch["epoch"]) - min(passed, each))
+        return self.estimate_s - passed if self.estimate_s is not None and self.estimate_s > passed else None
+
+    def cells(self) -> list[str | Text]:
+        name = run_name(self.trial)
+        state = Text(self.state, _COLOUR.get(self.state, "cyan"))
+        epoch = f"{self.epoch['epoch']}/{self.trial.train.epochs}" if self.epoch else UNKNOWN
+        error = self.test_err_pct if self.test_err_pct is not None else self.epoch.get("val_err_pct")
+        shown = UNKNOWN if error is None else f"{error:.2f}{'' if self.test_err_pct is not None else ' val'}"
+        left_s = self.left_s()
+        left = duration(left_s) if self.state in _ACTIVE else ""
+        epoch_s = number(self.epoch.get("epoch_s")) if self.timed else UNKNOWN
+        return [name, state, epoch, number(self.epoch.get("train_loss")), shown, epoch_s, left]
+
+
+class Screen:
+    """Shows the trials of one run; a context manager around the run's events."""
+
+    def __init__(self, console: Console, estimates: Mapping[str, float | None]) -> None:
+        self.console = console
+        self._estimates = estimates
+        self._rows: dict[str, _Row] = {}
+        self._note = ""
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render, transient=True)
+
+    def begin(self, trials: Sequence[Trial], cached: set[str]) -> None:
+        self._rows = {
+            trial.id: _Row(trial, "cached" if trial.id in cached else "waiting", self._estimates.get(trial.id))
+            for trial in trials
+        }
+        if self.console.is_terminal:
+            self._live.start()
+
+    def end(self) -> None:
+        self._live.stop()
+
+    def note(self, text: str) -> None:
+        """One line about the run as a whole, such as what it is waiting for."""
+        self._note = text
+        if not self.console.is_terminal:
+            self._say(text)
+
+    def update(self, trial_id: str, event: Event) -> None:
+        row = self._rows[trial_id]
+        row.update(event)
+        if self._note:
+            self._note = ""
+        if not self.console.is_terminal and (line := _line(event, row.timed)):
+            self._say(f"{run_name(row.trial):<20} {line}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+    def _render(self) -> Group:
+        rows = list(self._rows.values())
+        counts = {state: sum(row.state == state for row in rows) for state in ("finished", "cached", "failed")}
+        done = sum(row.state not in (*_ACTIVE, "waiting") for row in rows)
+        left = [row.left_s() for row in rows]
+        at_once = max(1, sum(row.state in _ACTIVE for row in rows))
+        total = None if None in left else sum(seconds for seconds in left if seconds) / at_once
+        head = f"{done} of {len(rows)} trials done"
+        head += "".join(f", {count} {state}" for state, count in counts.items() if count and state != "finished")
+        if done < len(rows):
+            head += f"; about {duration(total)} left" if total is not None else "; time left not known yet"
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("trial", no_wrap=True, min_width=14)
+        for title in ("state", "epoch", "loss", "error %", "s/epoch", "left"):
+            table.add_column(title, no_wrap=True, justify="left" if title == "state" else "right")
+        room = max(4, self.console.height - 6)
+        for row in _most_telling(rows, room):
+            table.add_row(*row.cells())
+        hidden = len(rows) - min(room, len(rows))
+        more = [Text(f"... and {hidden} more", "dim")] if hidden else []
+        note = [Text(self._note, "dim")] if self._note else []
+        return Group(table, *more, Text(head), *note)
+
+
+def _most_telling(rows: Sequence[_Row], room: int) -> list[_Row]:
+    """What fits: all trials in their order, or those running, failed, next and last done, in that preference."""
+    if len(rows) <= room:
+        return list(rows)
+    active = [row for row in rows if row.state in _ACTIVE]
+    failed = [row for row in rows if row.state in ("failed", "interrupted")]
+    waiting = [row for row in rows if row.state == "waiting"][:3]
+    done = [row for row in rows if row.state in ("finished", "cached")]
+    chosen = [*active, *failed, *waiting, *reversed(done)][:room]
+    return [row for row in rows if row in chosen]
+
+
+def _line(event: Event, timed: bool) -> str | None:
+    """An event as one line of a log, with its seconds if `timed`; None if it is not worth one."""
+    match event["kind"]:
+        case "attempt":
+            resumed = event.get("resumed_epoch")
+            return f"started, resuming after epoch {resumed}" if resumed else "started"
+        case "parity":
+            verdict = "ok" if event["ok"] else "FAILED"
+            return f"parity {verdict}: worst {event['worst']}, relative error {event['max_rel_err']:.1e}"
+        case "ready":
+            compiled = f"compiled in {event['compile_s']:.1f} s" if timed else "compiled"
+            return f"{compiled}, {event['parameters']:,} parameters"
+        case "epoch":
+            error: Any = event["val_err_pct"]
+            shown = "" if error is None else f", validation error {error:.2f}%"
+            seconds = f", {event['epoch_s']:.2f} s" if timed else ""
+            fault = f"; audit failed: {event['audit_fault']}" if "audit_fault" in event else ""
+            return f"epoch {event['epoch']}/{event['epochs']}: loss {event['train_loss']:.4f}{shown}{seconds}{fault}"
+        case "result":
+            return f"finished: {_outcome(event)}"
+        case "failed":
+            return f"failed: {event['cause']}"
+        case "warning":
+            return f"warning: {event['message']}"
+        case kind:
+            return _ENDED.get(kind)
+
+
+def _outcome(result: Event) -> str:
+    """The test error and what the audit saw, or why there is none."""
+    audit: dict[str, Any] | None = result.get("audit")
+    if audit is None:  # of an older capsbench
+        return f"test error {result['test_err_pct']:.2f}%"
+    if audit["ok"] is False:
+        return f"no accuracy, audit failed: {audit['note']}"
+    seen = f"{audit['steps']} steps, {audit['images']} test images" if audit["ok"] else audit["note"]
+    return f"test error {result['test_err_pct']:.2f}%, audit {'ok: ' if audit['ok'] else ''}{seen}"

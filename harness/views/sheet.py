@@ -1,0 +1,86 @@
+"""Contact sheets: what a data set looks like, as a PNG for each split. Each row a class, labelled."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.data import PartialSource, data_dir, info, load, source
+from harness.data.base import Info, Split
+from harness.data.files import MissingFiles
+from harness.data.overlay import composite
+from harness.errors import UserError
+from harness.spec.trial import DataConfig
+
+COLUMNS = 12
+_SIDE_INCHES = 0.55
+
+
+def show(name: str, directory: str | None, out: Path) -> dict[str, Any]:
+    """Draws `<out stem>-train.png`, `-validation.png` and `-test.png`, the first images of each class (of the first digit's,
+    where an image shows several; those to train on are single digits, which every epoch overlays anew).
+
+    Of a set whose test part alone is there, only that. Returns the name, the provenance, and for each split its size, its
+    images of each class and its sheet, JSON-able.
+    Raises `UserError` if the data set is not there, matplotlib is not installed or `out` cannot be written.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError('contact sheets need matplotlib, which is not installed: pip install "capsbench[report]"')
+    about, (provenance, parts) = info(name), _parts(name, directory)
+    splits: dict[str, Any] = {}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for part, split in parts.items():
+            path = out.with_name(f"{out.stem}-{part}.png")
+            _draw(split, about, f"{name}, {part}: {len(split):,} images", path)
+            counts = np.bincount(split.labels.ravel(), minlength=about.classes).tolist()
+            per_class = dict(zip(about.class_names, counts, strict=True))
+            splits[part] = {"images": len(split), "per_class": per_class, "sheet": str(path)}
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose a place with --out") from error
+    return {"name": name, "provenance": provenance, "splits": splits}
+
+
+def _parts(name: str, directory: str | None) -> tuple[str, dict[str, Split]]:
+    """Where the images come from, and those that are there."""
+    try:
+        whole = load(DataConfig(name=name, dir=directory))
+    except MissingFiles:
+        found = source(name)
+        if not isinstance(found, PartialSource):
+            raise
+        test = found.read_test(data_dir(directory))
+        return f"{found.info.source}: {len(test):,} test images; the training part is not here", {"test": test}
+    return whole.provenance, {"train": whole.train, "validation": whole.validation, "test": whole.test}
+
+
+def _draw(split: Split, about: Info, title: str, path: Path) -> None:
+    # Without pyplot: no window, no state that a caller could have set.
+    size = (_SIDE_INCHES * (COLUMNS + 2), _SIDE_INCHES * (about.classes + 1))
+    figure: Any = importlib.import_module("matplotlib.figure").Figure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots(about.classes, 1)
+    for label, (axis, name) in enumerate(zip(axes, about.class_names, strict=True)):
+        firsts = split.labels.reshape(len(split), -1)[:, 0]  # of several digits
+        chosen = np.flatnonzero(firsts == label)[:COLUMNS]
+        axis.imshow(
+            _row(composite(split.images[chosen]), about.image), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+        )
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path)
+
+
+def _row(images: np.ndarray, image: tuple[int, int, int]) -> np.ndarray:
+    """Up to `COLUMNS` images side by side, a grey line between two."""
+    height, width, channels = image
+    row = np.full((height, COLUMNS * (width + 1) - 1, channels), 128, np.uint8)
+    for index, each in enumerate(images):
+        row[:, index * (width + 1) : index * (width + 1) + width] = each
+    return row if channels == 3 else row[..., 0]

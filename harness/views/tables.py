@@ -1,0 +1,160 @@
+"""The tables a person reads: a run's comparison, a plan, the data sets. Pure functions from results to Rich tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.segment import Segments
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.cells import cells
+from harness.analysis.labels import setting
+from harness.journal.results import Result
+from harness.text import UNKNOWN, duration, number
+
+
+def comparison(results: Sequence[Result]) -> Table:
+    """One row a cell; means over those of its seeds that are finished.
+
+    "error %" is of the last epoch's weights; "best %" of those with the lowest validation error, where there was one.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("impl", no_wrap=True)
+    varied = any(result.params for result in results)
+    if varied:
+        table.add_column("setting", no_wrap=True)
+    has_best = any(result.best_test_err_pct is not None for result in results)
+    errors = {"error %": "test_err_pct", **({"best %": "best_test_err_pct"} if has_best else {})}
+    for title in (*errors, "s/epoch", "compile s", "images/s", "peak MB", "parity", "speed"):
+        table.add_column(title, justify="right", no_wrap=True)
+    base_s: float | None = None
+    for cell in cells(results):
+        epoch_s, compile_s, peak = (_mean(cell, name) for name in ("epoch_s", "compile_s", "peak_bytes"))
+        base_s = base_s or epoch_s
+        row: list[RenderableType] = [cell[0].impl]
+        if varied:
+            row.append(setting(cell[0].params))
+        row += [
+            *(_error(cell, name) for name in errors.values()),
+            number(epoch_s),
+            number(compile_s and round(compile_s, 3), 2),
+            number(_mean(cell, "img_per_s")),
+            number(peak / 1e6 if peak else None),
+            _parity(cell),
+            f"{base_s / epoch_s:.2f}x" if base_s and epoch_s else UNKNOWN,
+        ]
+        table.add_row(*row)
+    return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Prints every cell whole; where the table is wider than the screen, with narrow gaps first."""
+    unbounded = console.options.update(max_width=10_000)
+    table.collapse_padding = console.measure(table, options=unbounded).maximum > console.width
+    console.print(Segments(console.render(table, unbounded)), crop=False)
+
+
+def _mean(cell: Sequence[Result], name: str) -> float | None:
+    values = [getattr(result, name) for result in cell if result.status == "finished"]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _error(cell: Sequence[Result], name: str) -> str:
+    values = [value for result in cell if (value := getattr(result, name)) is not None]
+    if not values:
+        return UNKNOWN
+    spread = f" sd {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    stopped = " (stopped on test)" if any(result.stopped_on == "test" for result in cell) else ""
+    return f"{statistics.fmean(values):.2f}{spread}{stopped}"
+
+
+def _parity(cell: Sequence[Result]) -> Text:
+    if any(result.parity_ok is not False and result.flaw for result in cell):
+        return Text("audit FAILED", "bold red")
+    verdicts = [result.parity_ok for result in cell]
+    if False in verdicts:
+        return Text("FAILED", "bold red")
+    worst = max((result.parity_max_rel_err or 0 for result in cell), default=0)
+    return Text(f"ok {worst:.0e}", "green") if True in verdicts else Text(UNKNOWN)
+
+
+def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
+    """What the table's figures cannot say: every failure with its cause and log, every warning once."""
+    lines: list[Text] = []
+    for result in results:
+        who = f"{result.impl} {setting(result.params)} seed {result.seed}".replace("  ", " ")
+        if result.status in ("failed", "interrupted"):
+            verdict = " failed" if result.status == "failed" else ""
+            lines.append(Text(f"{who}{verdict}: {result.cause}", "red"))
+            if result.hint:
+                lines.append(Text(f"  {result.hint}"))
+            if result.log:
+                lines.append(Text(f"  log: {run_dir / result.log}"))
+        elif result.flaw:
+            error = number(result.parity_max_rel_err, 2)
+            found = f" (relative error {error})" if result.parity_ok is False else ""
+            lines.append(Text(f"{who}: {result.flaw}{found}", "red"))
+    return [*lines, *(Text(line, "yellow") for line in doubts(results))]
+
+
+def doubts(results: Sequence[Result]) -> list[str]:
+    """Every warning once, and why there is no timing; headed by the implementations that it is about."""
+    notes: dict[str, list[str]] = {}
+    for result in results:
+        withheld = result.status == "finished" and result.timing_withheld
+        reasons = [*result.warnings, *([f"no timing verdict: {withheld}"] if withheld else [])]
+        if result.audit and result.audit["ok"] is None:
+            reasons.append(f"audit: {result.audit['note']}")
+        for reason in reasons:
+            notes.setdefault(reason, []).append(result.impl)
+    return [f"{', '.join(dict.fromkeys(impls))}: {reason}" for reason, impls in notes.items()]
+
+
+def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The trials of a suite: what each is, what it takes, what is known of it already."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("trial", "implementation", "setting", "seed", "cpus", "gpus", "state"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("estimate", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["id"], row["impl"], setting(row["params"]), str(row["seed"]), str(row["cpus"]), str(row["gpus"]),
+            row["state"], _estimate(row),
+        )  # fmt: skip
+    return table
+
+
+def _estimate(row: Mapping[str, Any]) -> str:
+    if row["estimate_s"] == 0:
+        return ""
+    return ("at most " if row["at_most"] and row["estimate_s"] else "") + duration(row["estimate_s"])
+
+
+def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The data sets: sizes, and whether their files are here."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("name", "images", "classes", "train", "validation", "test", "state", "where"):
+        table.add_column(title, no_wrap=True)
+    for row in rows:
+        size = "x".join(str(side) for side in row["image"])
+        counts = (f"{row[split]:,}" for split in ("train", "validation", "test"))
+        where = row["path"] or row["source"]
+        table.add_row(row["name"], size, str(row["classes"]), *counts, row["state"], where)
+    return table
+
+
+def print_data(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table of data sets, and what is wrong with any of them."""
+    print_table(console, data_table(rows))
+    for row in rows:
+        if row["detail"] and row["state"] == "corrupt":
+            console.print(Text(f"\n{row['name']}: {row['detail']}", "yellow"), soft_wrap=True)
+    if any(row["state"] in ("absent", "test only") for row in rows):
+        hint = "`capsbench data fetch NAME` fetches or makes what is absent; a run does so by itself."
+        console.print(Text(f"\n{hint}", "dim"), soft_wrap=True)

@@ -1,0 +1,119 @@
+"""TODO(docstring)."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import warnings
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+from harness.errors import TrialFailed, UserError, starved
+
+_PR_SET_PDEATHSIG = 1
+_LONGEST_CAUSE = 500
+
+
+class Channel:
+    """The worker's end of the line to its supervisor."""
+
+    def __init__(self, events_fd: int) -> None:
+        os.set_inheritable(events_fd, False)  # compiler processes that a framework starts must not keep it open
+        self._events_fd = events_fd
+        self._writing = threading.Lock()
+        self._lines: SimpleQueue[str] = SimpleQueue()
+
+    def emit(self, event: dict[str, Any]) -> None:
+        """Sends one event; for an "epoch", returns when the supervisor has made it durable."""
+        self._send(event)
+        if event["kind"] == "epoch":
+            self.listen()
+
+    def listen(self) -> str:
+        """The supervisor's next line; waits for it."""
+        return self._lines.get()
+
+    def watch(self) -> None:
+        """Serves stdin and SIGTERM from a thread: a handler would wait until the framework's current call returns."""
+        woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.signal(signal.SIGTERM, _ignore)  # only so that the wake-up descriptor is written to
+        signal.set_wakeup_fd(wake)
+        threading.Thread(target=self._serve, args=(woken,), daemon=True, name="supervisor").start()
+
+    def _serve(self, woken: int) -> None:
+        buffer = b""
+        while True:
+            ready, _, _ = select.select([0, woken], [], [])
+            if woken in ready and signal.SIGTERM in os.read(woken, 64):
+                self._send({"kind": "interrupted"})
+                os._exit(128 + signal.SIGTERM)
+            if 0 in ready:
+                received = os.read(0, 4096)
+                if not received:  # the supervisor is gone
+                    os._exit(128 + signal.SIGHUP)
+                *lines, buffer = (buffer + received).split(b"\n")
+                for line in lines:
+                    self._lines.put(line.decode())
+
+    def _send(self, event: dict[str, Any]) -> None:
+        line = json.dumps({"time": time.time(), **event}).encode() + b"\n"
+        with self._writing:
+            while line:
+                line = line[os.write(self._events_fd, line) :]
+
+
+def explain(error: BaseException) -> dict[str, str | None]:
+    """An exception as fields of a "failed" event: one line of cause, its type, and what to do if that is known."""
+    if isinstance(error, TrialFailed):
+        return {"cause": str(error), "error": error.error, "hint": error.hint}
+    name = type(error).__name__
+    text = " ".join(str(error).split())[:_LONGEST_CAUSE]
+    if isinstance(error, UserError):
+        return {"cause": text, "error": name, "hint": None}
+    hint = "not enough memory: lower train.batch (-s train.batch=32), or take a smaller model"
+    hint = hint if starved(error) else None
+    cause = f"{name}: {text}".removesuffix(": ")
+    return {"cause": cause, "error": name, "hint": hint}
+
+
+def report_timing_warnings(channel: Channel) -> None:
+    """Makes an event of every `TimingWarning`, once a text; other warnings stay in the log."""
+    from harness.spec import TimingWarning
+
+    plain = warnings.showwarning
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        plain(message, category, *rest, **more)
+        if issubclass(category, TimingWarning) and str(message) not in seen:
+            seen.add(str(message))
+            channel.emit({"kind": "warning", "message": str(message)})
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", TimingWarning)  # the default shows a place's warning once, whatever its text
+
+
+def _ignore(_signal: int, _frame: FrameType | None) -> None:
+    pass
+
+
+def _read_line() -> bytes:
+    """One line of stdin, byte by byte: what follows it belongs to the thread that serves stdin."""
+    line = bytearray()
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    return bytes(line)
+
+
+def _die_with_supervisor() -> None:
+    """Asks Linux to kill this process when its supervisor dies, even in the middle of an epoch."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

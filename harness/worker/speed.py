@@ -1,0 +1,232 @@
+"""The process that one cell is measured in: `python -P -m harness.worker.speed --events-fd N`.
+
+Started by `harness.supervisor.speed`; `harness.worker.serve` says how it lives. It builds, compiles, passes the gate and warms up;
+after its "ready" it waits, and does what each line of its supervisor asks: "rate", "round", "parts" or "trace". A job
+without a trial is a gauge: it measures a library's matrix product and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from harness.errors import UserError
+from harness.worker.channel import Channel, report_timing_warnings
+from harness.worker.serve import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.spec import EpochPlan
+
+_SEED = 0
+GATE = "L4"  # names, shapes, routing, outputs, losses, every gradient
+_SETTLE_S = 0.05  # threads of the cell before wait for work in a loop for a moment, and would pass for other load
+
+
+EVALUATED = 3
+"""Batches evaluated for each one trained on: what is done once an evaluation should weigh little, as it does in a long one."""
+
+
+class ParityFailed(Exception):
+    """The implementation does not compute what the specification computes, so it has no timing."""
+
+
+def main() -> NoReturn:
+    """Runs the job read from stdin until it is told "end"."""
+    serve("Measures one cell", _work)
+
+
+def _work(job: dict[str, Any], channel: Channel) -> None:
+    report_timing_warnings(channel)
+    if job["trial"] is None:
+        gauge = Gauge(job["library"], job["matmul"])
+        channel.emit({"kind": "ready"})
+        while channel.listen() != "end":
+            channel.emit({"kind": "rate", **gauge.rate()})
+        return
+    cell = Cell(job)
+    channel.emit({"kind": "ready", **cell.prepare()})
+    while (order := channel.listen()) != "end":
+        time.sleep(_SETTLE_S)
+        channel.emit({"kind": order, **getattr(cell, order)()})
+
+
+class Gauge:
+    """The rate of one library's matrix product."""
+
+    def __init__(self, library: str, size: int, precision: str = "fp32", gpu: bool = False) -> None:
+        from harness.machine import rates
+
+        self.library, self.size, self.gpu = library, size, gpu
+        self._rates = rates
+        self._product = rates.product(library, size, precision, gpu)
+
+    def rate(self) -> dict[str, Any]:
+        """`flops_per_s`, and on a GPU `bytes_per_s`."""
+        found: dict[str, Any] = {
+            "library": self.library,
+            "flops_per_s": self._rates.product_rate(self._product, self.size),
+        }
+        if self.gpu and (copied := self._rates.copy_rate(self.library)):
+            found["bytes_per_s"] = copied
+        return found
+
+
+class Cell:
+    """One implementation in one setting, built once and measured again and again."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        from harness.spec.trial import Trial
+
+        self.trial = Trial.model_validate_json(json.dumps(job["trial"]))
+        self.steps, self.matmul, self.gate = int(job["steps"]), int(job["matmul"]), bool(job["gate"])
+        self.trace_path = Path(job["trace"]) if job["trace"] else None
+
+    def prepare(self) -> dict[str, Any]:
+        """Builds, compiles, passes the gate, warms up. Raises what the implementation raises, `ParityFailed`, `UserError`."""
+        import numpy as np
+
+        from harness import data, registry
+        from harness.cost.limits import emulated
+        from harness.cost.operations import moved_bytes, step_flops
+        from harness.machine import rates
+        from harness.machine.clock import Phases, Stopwatch, peak_rss_bytes, reset_peak_rss
+        from harness.spec import TimingWarning
+        from harness.weights import initial_weights
+
+        trial, phases = self.trial, Phases()
+        if doubt := emulated(trial):
+            warnings.warn(doubt, TimingWarning, stacklevel=1)
+        entry = registry.resolve(trial.impl)
+        with phases("import_s"):
+            implementation = registry.load(entry)
+        train = data.load(trial.data).train
+        with phases("build_s"):
+            self.impl = implementation(trial.model, trial.train.optim, trial.runtime_spec())
+            self.impl.load(initial_weights(trial.model, _SEED))
+            self.impl.stage(train.images, train.labels)
+        reset_peak_rss()
+        self._labels = train.labels
+        self._first = train.take(np.arange(EVALUATED * self.steps * trial.train.batch) % len(train))
+        self._evaluated = data.shown(trial.data, self._first)
+        del train  # the rest is with the implementation
+        reset_peak_rss()
+        with phases("compile_s"):
+            self.impl.compile(trial.train.batch)
+        compiling = peak_rss_bytes()
+        if self.gate:
+            self._pass_gate()
+        with_gate = peak_rss_bytes()
+        self.impl.load(initial_weights(trial.model, _SEED))
+        reset_peak_rss()
+        self._clock = Stopwatch()
+        with phases("warmup_s"):
+            self._train()
+            self._evaluate()
+        peak = max(compiling, peak_rss_bytes())  # the gate's memory is not the implementation's
+        self.library = rates.library_of(entry)
+        return {
+            **phases.seconds,
+            "peak_bytes": peak,
+            "device_peak_bytes": self.impl.peak_bytes(),
+            "needed_bytes": max(peak, with_gate),
+            "flops_per_step": step_flops(trial.model, trial.train.batch),
+            "bytes_per_step": moved_bytes(trial.model, trial.train.batch),
+        }
+
+    def _pass_gate(self) -> None:
+        from harness.parity.setups import gate_ladder
+        from harness.views.parity import sentence
+
+        trial = self.trial
+        ladder = gate_ladder(trial, self.impl, self._first)  # which of them are staged makes no difference up to `GATE`
+        ladder.climb(GATE, stop_at_failure=True)
+        report = ladder.report(trial.impl)
+        if not report.ok:
+            raise ParityFailed(sentence(report))
+
+    def round(self) -> dict[str, Any]:
+        """One round: the machine's rate, a few training steps, an evaluation that takes about as long.
+
+        An untimed step comes first: during the other cells' turns, caches have forgotten this one.
+        """
+        from harness.spec import EpochPlan
+
+        rate = self._gauge.rate()
+        batch = self.trial.train.batch
+        kept = None if self._plan.kept is None else self._plan.kept[:batch]
+        self.impl.train(EpochPlan(self._plan.order[:batch], self._plan.shifts[:batch], batch, kept))
+        trained, evaluated = self._train(), self._evaluate()
+        joules = {} if trained.joules is None else {"joules_per_step": trained.joules / self.steps}
+        return {
+            "rate": rate,
+            "step_s": trained.seconds / self.steps,
+            "eval_s": evaluated.seconds / (EVALUATED * self.steps),  # of a batch
+            **joules,
+            "observed": [asdict(trained.observation), asdict(evaluated.observation)],
+            "device_peak_bytes": self.impl.peak_bytes(),
+        }
+
+    def parts(self) -> dict[str, Any]:
+        """Seconds of each part of a training step, each called once; no "parts" where the implementation tells none."""
+        if not hasattr(self.impl, "parts"):
+            return {}
+        return {"parts": {name: self._clock(part)[0].seconds for name, part in self._parts.items()}}
+
+    def trace(self) -> dict[str, Any]:
+        """Writes the profile of a few training steps; no "path" where the implementation cannot."""
+        if self.trace_path is None or not hasattr(self.impl, "trace"):
+            return {}
+        self.trace_path.parent.mkdir(parents=True, exist_ok=True)
+        tracer: Any = self.impl
+        tracer.trace(self._plan, self.trace_path)
+        if not self.trace_path.is_file():
+            raise UserError(f"its trace() has not written {self.trace_path}")
+        return {"path": str(self.trace_path)}
+
+    @cached_property
+    def _gauge(self) -> Gauge:
+        on_gpu = bool(self.trial.gpus) and self.library != "numpy"
+        return Gauge(self.library, self.matmul, self.trial.runtime.precision if on_gpu else "fp32", on_gpu)
+
+    @cached_property
+    def _parts(self) -> dict[str, Callable[[], None]]:
+        teller: Any = self.impl
+        found: dict[str, Callable[[], None]] = teller.parts()
+        for part in found.values():
+            part()  # compiled and warm
+        return found
+
+    @cached_property
+    def _plan(self) -> EpochPlan:
+        """`steps` full batches of the training images in random order, over and over where there are not enough."""
+        import numpy as np
+
+        from harness import data
+        from harness.spec.plans import plan_epoch
+
+        model, batch = self.trial.model, self.trial.train.batch
+        images, staged = self.steps * batch, len(self._labels)
+        labels = self._labels[np.arange(images) % staged]
+        plan = plan_epoch(_SEED, 1, images, batch, data.shift(self.trial.data), model, labels)
+        return replace(plan, order=plan.order % staged)
+
+    def _train(self) -> Any:
+        sample, totals = self._clock(lambda: self.impl.train(self._plan))
+        if not math.isfinite(totals.loss.total):
+            raise UserError(f"the training loss is {totals.loss.total}; lower train.lr ({self.trial.train.lr:g})")
+        return sample
+
+    def _evaluate(self) -> Any:
+        return self._clock(lambda: self.impl.evaluate(self._evaluated.images, self._evaluated.labels))[0]
+
+
+if __name__ == "__main__":
+    main()
