@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""Events: what a worker tells of a trial, and what the journal keeps."""
 
 from __future__ import annotations
 

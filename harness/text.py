@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""Numbers and durations in words."""
 
 from __future__ import annotations
 

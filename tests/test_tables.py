@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from harness.analysis.cells import cells
+from harness.analysis.cells import grouped
 from harness.analysis.labels import setting
 from harness.journal.results import Result
 from harness.text import duration, number
@@ -76,7 +76,7 @@ def test_setting() -> None:
 
 def test_cells_are_seeds_together() -> None:
     results = [result(impl, seed, params={"r": r}) for seed in (0, 1) for r in (1, 3) for impl in ("torch", "tf")]
-    found = cells(results)
+    found = grouped(results)
     assert [(cell[0].impl, cell[0].params["r"]) for cell in found] == [("torch", 1), ("tf", 1), ("torch", 3), ("tf", 3)]
     assert [[each.seed for each in cell] for cell in found] == [[0, 1]] * 4
 

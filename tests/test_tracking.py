@@ -22,6 +22,7 @@ from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.analysis import labels
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import Runs
 from harness.views.mlflow.tracking import Tracker, default_uri, redact, sync
@@ -136,7 +137,7 @@ def test_a_finished_trial_is_stored_with_all_its_figures(journal: Journal) -> No
     assert expected.items() <= run.data.params.items()
     assert not {"data.dir", "id"} & run.data.params.keys()
     expected = {
-        "mlflow.parentRunId": suite.info.run_id, "capsbench.trial": trial.id, "mlflow.runColor": view.color("torch"),
+        "mlflow.parentRunId": suite.info.run_id, "capsbench.trial": trial.id, "mlflow.runColor": labels.color("torch"),
         "weights_sha256": "ab" * 32, "profile": "paper", "parity": "good", "parity_worst": "digit.w",
         "version.torch": "2.13.0", "version.numpy": "2.4", "mlflow.source.git.commit": "c0ffee",
         "git.dirty": "False", "system.os": "Linux 6", "system.host": "bench",
@@ -563,7 +564,7 @@ def test_an_unreachable_server_is_an_error_of_sync(journal: Journal) -> None:
     ],
 )
 def test_run_names_are_short_and_keep_the_seed(impl: str, seed: int, params: dict, name: str) -> None:
-    found = view.run_name(make_trial(impl, seed, params))
+    found = labels.run_name(make_trial(impl, seed, params))
     assert len(found) <= 20
     assert found.endswith(f" s{seed}")
     if len(name) < 20:

@@ -1,1 +1,4 @@
-"""TODO(docstring)."""
+"""What results mean: cells of trials, equivalence, comparison, costs, published figures. Numbers in, numbers out.
+
+Imports `journal` and what is below it; nothing that draws or prints.
+"""

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from harness import data
-from harness.analysis.cells import cells as grouped
 from harness.analysis.labels import setting
 from harness.errors import UserError
 from harness.journal.journal import Journal
@@ -161,8 +160,8 @@ def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:
     """Every two cells that have the metric and differ in one setting, tested; Holm's correction counts them all.
 
     Args:
-        impls: whether two implementations in one setting are such a pair. Of their test errors `harness.analysis.equivalence` asks
-            another question: not whether they differ, but whether they are shown not to.
+        impls: whether two implementations in one setting are such a pair. Of their test errors
+            `harness.analysis.equivalence` asks another question: not whether they differ, but whether they are shown not to.
     """
     pairs = [
         (key, a, b)
@@ -191,7 +190,7 @@ def _differing(a: Cell, b: Cell) -> Iterator[str]:
         yield differing[0]
 
 
-def cells(results: Sequence[Result]) -> list[list[Result]]:
+def grouped(results: Sequence[Result]) -> list[list[Result]]:
     """Results that differ in the seed alone, together; in the order of their first."""
     grouped: dict[tuple[str, str], list[Result]] = {}
     for result in results:

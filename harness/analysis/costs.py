@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness import data
-from harness.analysis.cells import cells
+from harness.analysis.cells import grouped
 from harness.analysis.labels import setting
 from harness.cost.fit import Cell, CostModel, fit
 from harness.errors import UserError
@@ -73,7 +73,7 @@ def make_report(run_dir: Path) -> Report:
     results = [summarise(trial, journal.events(trial.id)) for trial in trials.values()]
     points: list[Point] = []
     left_out: list[str] = []
-    for cell in cells(results):
+    for cell in grouped(results):
         point = _point(cell, trials)
         if point:
             points.append(point)

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""What trials and implementations are called in tables, legends and MLflow, and the colours of implementations."""
 
 from __future__ import annotations
 

@@ -1,33 +1,40 @@
-"""The command line. Exit codes: 0 good, 1 a trial, parity or comparison failed, 2 the request was wrong, 130 interrupted."""
+"""The command line. Exit codes: 0 good, 1 a trial, parity or comparison failed, 2 the request was wrong, 130 interrupted.
+
+A command is a module of this package by its name, with `options(parser)` and `main(args)`, which returns the exit code. It is
+imported when it is asked for, so that none waits for what another needs.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.text import Text
 
-from harness.commands.common import _print_json
-from harness.commands.compare import _compare
-from harness.commands.data import _data
-from harness.commands.doctor import _doctor
-from harness.commands.export import _export
-from harness.commands.figures import _figures
-from harness.commands.parity import _parity
-from harness.commands.parser import parser
-from harness.commands.plan import _plan
-from harness.commands.report import _report
-from harness.commands.run import _run
-from harness.commands.speed import _speed
-from harness.commands.summary import _summary
-from harness.commands.sync import _sync
-from harness.commands.ui import _ui
+from harness import __version__
+from harness.commands.output import print_json
+from harness.commands.parser import JSON_HELP, Parser
 from harness.errors import UserError
 
-if TYPE_CHECKING:
-    pass
+COMMANDS = {
+    "run": "run a suite: finished trials are kept, half-done ones go on",
+    "plan": "show a suite's trials: finished or to run, what each takes, and how long it should last",
+    "summary": "show a suite's models layer by layer: output shapes, parameters, operations",
+    "parity": "prove implementations equal to the specification, or say which tensor is off",
+    "speed": "measure a training step and an evaluation, against the machine's own limit",
+    "sync": "bring a run into MLflow, or what MLflow still lacks of it",
+    "report": "what a run says over its seeds, beside published figures, and of cost; tables, page, figures",
+    "compare": "compare two runs cell by cell; exit code 1 if the second is significantly worse",
+    "export": "write a trial's weights as a framework's own files, which load without capsbench",
+    "figures": "draw the figures of a run's finished trials again, from its directory alone",
+    "ui": "open the comparison in MLflow's pages, served to this machine alone",
+    "doctor": "what of this machine the bench can use, and what to do about the rest",
+    "data": "list the data sets, fetch one, or show one",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -35,22 +42,36 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     try:
-        args = parser().parse_args(arguments)
-        code = _COMMANDS[args.command](args)
+        args = parser(arguments).parse_args(arguments)
+        code = _module(args.command).main(args)
     except UserError as error:
         Console(stderr=True).print(Text(f"capsbench: {error}", "red"), soft_wrap=True)
         if as_json:
-            _print_json({"error": str(error)})
+            print_json({"error": str(error)})
         code = 2
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         if as_json:
-            _print_json({"error": "interrupted"})
+            print_json({"error": "interrupted"})
         code = 130
     sys.exit(code)
 
 
-_COMMANDS = {
-    "run": _run, "plan": _plan, "summary": _summary, "parity": _parity, "speed": _speed, "sync": _sync, "report": _report,
-    "compare": _compare, "figures": _figures, "export": _export, "ui": _ui, "doctor": _doctor, "data": _data,
-}  # fmt: skip
+def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """What `capsbench` understands, with the options of the command that is asked for. Parsing raises `UserError`."""
+    top = Parser(
+        prog="capsbench",
+        description="Equivalent capsule networks in PyTorch, TensorFlow and JAX: proven equal, then timed.",
+    )
+    top.add_argument("--version", action="version", version=f"capsbench {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, help in COMMANDS.items():
+        command = commands.add_parser(name, help=help, description=help)
+        command.add_argument("--json", action="store_true", help=JSON_HELP)
+        if name == next((each for each in arguments if not each.startswith("-")), None):
+            _module(name).options(command)
+    return top
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"harness.commands.{command}")

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.text import Text
 
 from harness import registry
 from harness.errors import UserError
@@ -57,11 +52,3 @@ def log_folder(out: Path, name: str) -> Generator[Path, None, None]:
             if is_ours:
                 yield folder
                 return
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, indent=2, allow_nan=False))
-
-
-def _tell(line: str) -> None:
-    Console(stderr=True).print(Text(line, "dim"), soft_wrap=True)

@@ -1,20 +1,30 @@
-"""TODO(docstring)."""
+"""`capsbench compare`: two runs of one suite side by side."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from rich.console import Console
 
-from harness.commands.common import _print_json
+from harness.analysis.compare import compare
+from harness.commands.output import print_json
+from harness.views.compare import show
 
 
-def _compare(args: argparse.Namespace) -> int:
-    from harness.analysis.compare import compare
-    from harness.views.compare import show
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench compare` takes."""
+    command.add_argument("run_a", type=Path, metavar="A", help="a run's directory: what to compare with")
+    command.add_argument("run_b", type=Path, metavar="B", help="a run's directory: what is perhaps worse")
+    command.add_argument(
+        "--tolerance", type=float, default=1.0, metavar="PCT",
+        help="by how many percent time and memory may rise and still be no regression; default: 1",
+    )  # fmt: skip
 
+
+def main(args: argparse.Namespace) -> int:
     comparison = compare(args.run_a, args.run_b, args.tolerance)
     show(Console(stderr=args.json), comparison)
     if args.json:
-        _print_json(comparison.to_json())
+        print_json(comparison.to_json())
     return 0 if comparison.ok else 1

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""`capsbench data`: the data sets, fetched, listed and shown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from harness.commands.common import _print_json
+from harness.commands import parser
+from harness.commands.output import print_json
 
 
-def _data(args: argparse.Namespace) -> int:
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench data` takes."""
+    actions = command.add_subparsers(dest="action", required=True, metavar="list|fetch|show")
+    listing, fetch, show = (actions.add_parser(name) for name in ("list", "fetch", "show"))
+    for each in (fetch, show):
+        each.add_argument("name", help="a data set's name, such as mnist")
+    show.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="FILE.png: sheets are FILE-train.png, FILE-validation.png, FILE-test.png; default: NAME.png",
+    )  # fmt: skip
+    for each in (listing, fetch, show):
+        each.add_argument("--dir", help="where files are kept; default: CAPSBENCH_DATA, or the user's cache")
+        each.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=parser.JSON_HELP)
+
+
+def main(args: argparse.Namespace) -> int:
     from harness import data
     from harness.views.tables import print_data
 
@@ -23,11 +39,11 @@ def _data(args: argparse.Namespace) -> int:
         for line in (shown["provenance"], *(f"Sheet: {split['sheet']}" for split in shown["splits"].values())):
             console.print(Text(line), soft_wrap=True)
         if args.json:
-            _print_json(shown)
+            print_json(shown)
         return 0
     rows = data.list_datasets(args.dir) if args.action == "list" else [data.fetch(args.name, args.dir)]
     if args.json:
-        _print_json({"datasets": rows})
+        print_json({"datasets": rows})
     else:
         print_data(Console(), rows)
     return 0

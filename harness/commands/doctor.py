@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import data, registry
-from harness.commands.common import _print_json
+from harness.commands import parser
+from harness.commands.output import print_json
 from harness.machine.environment import cpu_flags, environment
 
 State = Literal["ok", "warning", "absent", "broken"]
@@ -256,12 +257,15 @@ def _gpus(found: dict[str, Any], working: Sequence[Check]) -> Check:
     return Check("machine", "GPU", "ok", names or "none with an NVIDIA driver; trials run on the CPU")
 
 
-def _doctor(args: argparse.Namespace) -> int:
-    from harness.commands.doctor import diagnose, render
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench doctor` takes."""
+    parser.out(command)
 
+
+def main(args: argparse.Namespace) -> int:
     diagnosis = diagnose(args.out)
     if args.json:
-        _print_json(diagnosis.to_json())
+        print_json(diagnosis.to_json())
     else:
         render(diagnosis, Console())
     return 0 if diagnosis.ok else 1

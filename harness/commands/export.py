@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import registry
-from harness.commands.common import _print_json
+from harness.commands.output import print_json
 from harness.errors import UserError, nearest
 from harness.journal.disk import write_atomic
 from harness.journal.journal import Event, Journal
@@ -133,13 +133,23 @@ def _read(path: Path, trial: Trial, event: Event) -> Weights:
     return read_weights(path, trial, record)
 
 
-def _export(args: argparse.Namespace) -> int:
-    from harness.commands.export import ENVIRONMENT, export
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench export` takes."""
+    command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
+    command.add_argument("trial", metavar="TRIAL", help="the trial's id, or its beginning; `capsbench plan` shows them")
+    command.add_argument("--to", required=True, choices=("torch", "tf", "jax"), help="the framework")
+    command.add_argument(
+        "--weights", default="last", metavar="best|last|EPOCH",
+        help="of the lowest validation error, of the last epoch (default), or of an epoch kept by train.keep_every",
+    )  # fmt: skip
+    command.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/exports/TRIAL-FRAMEWORK-WEIGHTS")
 
+
+def main(args: argparse.Namespace) -> int:
     os.environ.update(ENVIRONMENT)
     exported = export(args.run_dir, args.trial, args.to, args.weights, args.out)
     if args.json:
-        _print_json(exported.to_json())
+        print_json(exported.to_json())
     else:
         Console().print(Text(f"{exported.folder}: {', '.join(exported.files)}"), soft_wrap=True)
         Console().print(Text(f"How to load them: the head of {exported.folder / 'model.py'}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""`capsbench figures`: the figures of a run's trials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from harness.commands.common import _print_json, _tell
+from harness.commands.output import print_json, tell
 from harness.errors import UserError, nearest
 from harness.journal.journal import FOLDER, Journal
 from harness.journal.results import summarise
@@ -73,11 +73,18 @@ def _nearest_run(run_dir: Path) -> str:
     return nearest(str(run_dir), runs) if runs else ". Give the folder that `run` named."
 
 
-def _figures(args: argparse.Namespace) -> int:
-    from harness.commands.figures import draw_run, show
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench figures` takes."""
+    command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
+    command.add_argument("trials", nargs="*", metavar="TRIAL", help="ids of trials; default: all finished ones")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="a folder for each trial is made there; default: each trial's own"
+    )
 
-    drawn = draw_run(args.run_dir, args.trials, args.out, _tell)
+
+def main(args: argparse.Namespace) -> int:
+    drawn = draw_run(args.run_dir, args.trials, args.out, tell)
     show(Console(stderr=args.json), drawn)
     if args.json:
-        _print_json({"run_dir": str(args.run_dir), "trials": [each.to_json() for each in drawn]})
+        print_json({"run_dir": str(args.run_dir), "trials": [each.to_json() for each in drawn]})
     return 0

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import data
-from harness.commands.common import _print_json, _tell, log_folder
-from harness.commands.parity import PRECISIONS
+from harness.commands.common import log_folder
+from harness.commands.output import print_json, tell
 from harness.errors import UserError
 from harness.journal.disk import finite
 from harness.parity.check import Report
@@ -27,9 +27,11 @@ from harness.spec.model import ModelConfig
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.suite.suite import load_suite
 from harness.supervisor.ordinary import examine
-from harness.supervisor.parity import Climb, Tell, run_climbs
+from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
 from harness.views.mlflow.client import redact
 from harness.views.mlflow.parity import record
+from harness.views.ordinary import show_model, show_pair
+from harness.views.parity import show
 
 _ARCHITECTURE = (
     "profile", "routing", "decoder", "conv_channels", "primary_types", "primary_dim", "digit_dim", "decoder_units", "kernel",
@@ -40,7 +42,7 @@ _LEVEL = "L4"  # an adapter has no training
 
 
 @dataclass(frozen=True)
-class Request:
+class ModelRequest:
     """What the command line asked for."""
 
     target: str
@@ -88,7 +90,7 @@ class Outcome:
         )
 
 
-def parity_of_model(request: Request, tell: Tell) -> Outcome:
+def parity_of_model(request: ModelRequest, tell: Tell) -> Outcome:
     """Examines the model, compares its layers, and climbs with it. Raises `UserError` for one that cannot be checked."""
     if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
         raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
@@ -97,7 +99,7 @@ def parity_of_model(request: Request, tell: Tell) -> Outcome:
     level = min(request.level or _LEVEL, _LEVEL)
     with log_folder(request.out, "parity") as folder:
         tell(f"{source.name}: examined")
-        found = examine({"source": source.to_json()}, folder / "model.log", request.time_limit_s)
+        found = _examined({"source": source.to_json()}, folder / "model.log", request.time_limit_s)
         model = ModelSpec.model_validate(found["model"], strict=False)
         data.ensure(config, progress=True)
         precisions = (request.precision,) if request.precision else PRECISIONS
@@ -118,7 +120,7 @@ def parity_of_model(request: Request, tell: Tell) -> Outcome:
     return Outcome(found, reports, [climb.log_path for climb in climbs], level, uri and redact(uri), warnings)
 
 
-def parity_of_two(a: str, b: str, request: Request, tell: Tell) -> dict[str, Any]:
+def parity_of_two(a: str, b: str, request: ModelRequest, tell: Tell) -> dict[str, Any]:
     """Compares A and B: models, implementations, or files of weights of the model `request.target`. Raises `UserError`."""
     sizes, config = _asked(request)
     source = source_of(request, sizes).to_json() if request.target else None
@@ -126,12 +128,12 @@ def parity_of_two(a: str, b: str, request: Request, tell: Tell) -> dict[str, Any
     with log_folder(request.out, "parity") as folder:
         tell(f"{a}, {b}: compared")
         job = {"pair": [a, b], "source": source, "model": model | sizes}
-        found = examine(job, folder / "pair.log", request.time_limit_s)
+        found = _examined(job, folder / "pair.log", request.time_limit_s)
     found["ok"] = all(row["ok"] for row in (*found["layers"], *found["values"]))
     return {key: value for key, value in found.items() if key not in ("kind", "time")}
 
 
-def source_of(request: Request, sizes: dict[str, Any]) -> Source:
+def source_of(request: ModelRequest, sizes: dict[str, Any]) -> Source:
     """The options as a `Source`; `sizes` is what is given of the architecture. Raises `UserError` for one malformed."""
     split_target(request.target)
     names: dict[str, str] = {}
@@ -164,7 +166,7 @@ def _object(option: str, text: str | None) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def _asked(request: Request) -> tuple[dict[str, Any], DataConfig]:
+def _asked(request: ModelRequest) -> tuple[dict[str, Any], DataConfig]:
     """What of the architecture is given, by a suite or by `-s model.KEY=VALUE`, and the images. Raises `UserError`."""
     if request.suite:
         suite = load_suite(request.suite, request.overrides)
@@ -185,6 +187,11 @@ def _asked(request: Request) -> tuple[dict[str, Any], DataConfig]:
     return given, DataConfig(name="digits")
 
 
+def _examined(job: dict[str, Any], log: Path, time_limit_s: float) -> dict[str, Any]:
+    trial = _trial("torch", ModelSpec(image=(28, 28, 1), classes=10), DataConfig(name="digits"), "fp64")
+    return examine(job, trial, log, time_limit_s)
+
+
 def _trial(impl: str, model: ModelSpec, config: DataConfig, precision: str) -> Trial:
     return Trial(
         id="", suite="model", impl=impl, seed=0, params={}, data=config, model=model, train=TrainConfig(),
@@ -193,39 +200,33 @@ def _trial(impl: str, model: ModelSpec, config: DataConfig, precision: str) -> T
     )  # fmt: skip
 
 
-def _parity_of_model(args: argparse.Namespace) -> int:
-    from harness.commands.ordinary import Request, parity_of_model
-    from harness.views.ordinary import show_model
-    from harness.views.parity import show
-
+def check_model(args: argparse.Namespace) -> int:
+    """`capsbench parity --model`: the exit code."""
     if args.impls:
         raise UserError("--impl and --model cannot be given together: check one after the other")
-    request = Request(
+    request = ModelRequest(
         args.model, args.suite, args.overrides, args.model_args, args.loss, args.loss_args, args.weights, args.level,
         args.precision, args.time_limit, args.out, args.mlflow_uri, not args.no_mlflow,
     )  # fmt: skip
-    outcome = parity_of_model(request, _tell)
+    outcome = parity_of_model(request, tell)
     console = Console(stderr=args.json)
     show_model(console, outcome.found)
     show(console, outcome.reports, outcome.logs, outcome.level)
     for line in outcome.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)
     if args.json:
-        _print_json(outcome.to_json())
+        print_json(outcome.to_json())
     return 0 if outcome.ok else 1
 
 
-def _parity_of_two(args: argparse.Namespace) -> int:
-    from harness.commands.ordinary import Request, parity_of_two
-    from harness.journal.disk import finite
-    from harness.views.ordinary import show_pair
-
-    request = Request(
+def check_pair(args: argparse.Namespace) -> int:
+    """`capsbench parity A B`: the exit code."""
+    request = ModelRequest(
         args.model or "", None, args.overrides, args.model_args, args.loss, args.loss_args, args.weights,
         time_limit_s=args.time_limit, out=args.out,
     )  # fmt: skip
-    found = parity_of_two(str(args.suite), args.other, request, _tell)
+    found = parity_of_two(str(args.suite), args.other, request, tell)
     show_pair(Console(stderr=args.json), found)
     if args.json:
-        _print_json(finite(found))
+        print_json(finite(found))
     return 0 if found["ok"] else 1

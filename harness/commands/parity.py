@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import data, registry
-from harness.commands.common import _print_json, _tell, installed, log_folder, suite_or_built_in
-from harness.commands.ordinary import _parity_of_model, _parity_of_two
+from harness.analysis.equivalence import judge
+from harness.commands import ordinary, parser
+from harness.commands.common import installed, log_folder, suite_or_built_in
+from harness.commands.output import print_json, tell
 from harness.cost.limits import refusal
 from harness.errors import UserError
 from harness.journal.disk import finite
@@ -26,11 +28,12 @@ from harness.spec import ModelSpec
 from harness.spec.conventions import accepted
 from harness.spec.trial import RuntimeConfig, Trial
 from harness.suite.suite import Suite
-from harness.supervisor.parity import Climb, Tell, run_climbs
+from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
+from harness.views import equivalence as judged
 from harness.views.mlflow.client import redact
 from harness.views.mlflow.parity import record
+from harness.views.parity import show
 
-PRECISIONS = ("fp64", "fp32")
 _COMPACT = """\
 name: compact
 question: Do the implementations compute the same CapsNet?
@@ -46,7 +49,7 @@ resources: {cpus: 1, gpus: 0}
 
 
 @dataclass(frozen=True)
-class Request:
+class ParityRequest:
     """What the command line asked for."""
 
     suite: Path | None = None
@@ -91,7 +94,7 @@ class Outcome:
         )
 
 
-def parity(request: Request, tell: Tell) -> Outcome:
+def parity(request: ParityRequest, tell: Tell) -> Outcome:
     """Climbs with every implementation asked for; `tell` gets a line whenever one begins or ends.
 
     Raises `UserError` for a request that cannot be met.
@@ -146,11 +149,51 @@ def _log_name(trial: Trial) -> str:
     return re.sub(r"[^\w.-]", "_", f"{trial.impl}-{trial.runtime.precision}") + ".log"
 
 
-def _parity(args: argparse.Namespace) -> int:
-    from harness.commands.parity import Request as ParityRequest
-    from harness.commands.parity import parity
-    from harness.views.parity import show
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench parity` takes."""
+    command.add_argument(
+        "suite", type=Path, nargs="?", metavar="SUITE|RUN",
+        help="take model, data and optimiser from a suite; default: a compact model on embedded digits; "
+        "a run's directory: compare its test errors over seeds (L7); or the first of two models, as for --model, "
+        "implementations, or files of weights",
+    )  # fmt: skip
+    command.add_argument("other", nargs="?", metavar="B", help="the second: compare the two, layer by layer")
+    command.add_argument(
+        "--model", metavar="FILE.py:NAME",
+        help="a torch.nn.Module or a Keras model, or a class or function that makes one: compare it without an adapter",
+    )  # fmt: skip
+    command.add_argument("--model-args", metavar="JSON", help="arguments of that class or function")
+    command.add_argument("--loss", metavar="NAME", help="its loss: a method, a name in its file, or FILE.py:NAME")
+    command.add_argument("--loss-args", metavar="JSON", help="arguments of the loss that are no tensors")
+    command.add_argument(
+        "--weights", action="append", default=[], metavar="W=OWN",
+        help="which of the model's tensors a weight is: --weights digit.w=caps.route_weights; may be given several times",
+    )  # fmt: skip
+    command.add_argument(
+        "--impl", dest="impls", action="append", default=[], metavar="NAME",
+        help="torch, tf, jax, numpy, or a class of yours as package.module:Class; may be given several times",
+    )  # fmt: skip
+    command.add_argument(
+        "--level", type=str.upper, choices=("L1", "L2", "L3", "L4", "L5", "L6"),
+        help="how far to climb; default: L6",
+    )  # fmt: skip
+    command.add_argument("--precision", choices=("fp32", "fp64", "tf32", "bf16"), help="default: fp64, then fp32")
+    parser.overrides(command)
+    command.add_argument(
+        "--time-limit", type=float, default=300.0, metavar="S",
+        help="seconds for one implementation in one precision; default: 300",
+    )  # fmt: skip
+    command.add_argument(
+        "--accept", action="append", default=[], metavar="KEY=VALUE",
+        help="a convention that is no fault: squash_epsilon=1e-7, squash_epsilon=1e-7@outside, length_epsilon=0; may be "
+        "given several times",
+    )  # fmt: skip
+    parser.out(command)
+    parser.mlflow(command)
+    command.add_argument("--no-mlflow", action="store_true", help="record nothing")
 
+
+def main(args: argparse.Namespace) -> int:
     if args.other:
         for name in (str(args.suite), args.other):
             if Path(name).suffix in (".yaml", ".yml") or Path(name).is_dir():
@@ -158,9 +201,9 @@ def _parity(args: argparse.Namespace) -> int:
                     f'found "{args.suite}" and "{args.other}", but one suite or run is checked at a time; two names are two '
                     "models, implementations, or files of weights"
                 )
-        return _parity_of_two(args)
+        return ordinary.check_pair(args)
     if args.model:
-        return _parity_of_model(args)
+        return ordinary.check_model(args)
     for option in ("model_args", "loss", "loss_args", "weights"):
         if getattr(args, option):
             raise UserError(f"--{option.replace('_', '-')} is about the model that --model FILE.py:NAME names")
@@ -171,27 +214,24 @@ def _parity(args: argparse.Namespace) -> int:
         args.suite, args.overrides, args.impls, args.level or "L6", args.precision, args.time_limit, args.out,
         args.mlflow_uri, not args.no_mlflow, args.accept,
     )  # fmt: skip
-    outcome = parity(request, _tell)
+    outcome = parity(request, tell)
     show(console, outcome.reports, outcome.logs, outcome.level)
     for line in outcome.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)
     if outcome.mlflow_uri:
         console.print(Text(f"Recorded in MLflow: {outcome.mlflow_uri}"), soft_wrap=True)
     if args.json:
-        _print_json(outcome.to_json())
+        print_json(outcome.to_json())
     return 0 if outcome.ok else 1
 
 
 def _parity_of_run(args: argparse.Namespace) -> int:
-    from harness.analysis.equivalence import judge
-    from harness.views.equivalence import show
-
     options = ("--impl", args.impls), ("--level", args.level), ("--precision", args.precision), ("-s", args.overrides)
     judgement = judge(
         args.suite,
         [option for option, value in (*options, ("--accept", args.accept), ("--mlflow-uri", args.mlflow_uri)) if value],
     )
-    show(Console(stderr=args.json), judgement)
+    judged.show(Console(stderr=args.json), judgement)
     if args.json:
-        _print_json(judgement.to_json())
+        print_json(judgement.to_json())
     return 0 if judgement.ok else 1

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""`capsbench plan`: a suite's trials, bound to this machine or cluster, before anything starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import registry
-from harness.commands.common import _print_json
+from harness.commands import parser
+from harness.commands.output import print_json
 from harness.cost.estimate import estimate_s
 from harness.cost.limits import Verdict, refusal
 from harness.errors import UserError
@@ -24,12 +25,14 @@ from harness.journal.results import Result, finished_trials, summarise
 from harness.machine.environment import environment, fingerprint, gpus
 from harness.spec.trial import Trial
 from harness.suite.suite import Suite, load_suite
+from harness.text import duration
+from harness.views.tables import plan_table, print_table
 
 ExecutorName = Literal["auto", "ray", "inline"]
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """What the command line asked for."""
 
     suite: Path
@@ -66,7 +69,7 @@ class Plan:
                 "at_most": trial.train.stop.images is not None}  # fmt: skip
 
 
-def make_executor(request: Request) -> tuple[Executor, str | None]:
+def make_executor(request: RunRequest) -> tuple[Executor, str | None]:
     """The executor asked for; `auto` is Ray where it is installed, else inline with a word about it."""
     name = request.executor
     has_ray = importlib.util.find_spec("ray") is not None
@@ -84,7 +87,7 @@ def make_executor(request: Request) -> tuple[Executor, str | None]:
     return RayExecutor(request.ray_address), None
 
 
-def make_plan(request: Request, executor: Executor) -> Plan:
+def make_plan(request: RunRequest, executor: Executor) -> Plan:
     """Reads the suite and what is known of its trials. Raises `UserError` for a request that cannot be met."""
     suite = load_suite(request.suite, request.overrides, request.quick)
     facts = environment()
@@ -134,20 +137,21 @@ def reasons(plan: Plan) -> list[str]:
     ]
 
 
-def _plan(args: argparse.Namespace) -> int:
-    from harness.commands import run as running
-    from harness.text import duration
-    from harness.views.tables import plan_table, print_table
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench plan` takes."""
+    parser.scheduled(command)
 
-    request = _request(args)
-    executor, note = running.make_executor(request)
+
+def main(args: argparse.Namespace) -> int:
+    request = requested(args)
+    executor, note = make_executor(request)
     try:
-        plan = running.make_plan(request, executor)
+        plan = make_plan(request, executor)
     finally:
         executor.close()
     console = Console(stderr=args.json)
     if args.json:
-        _print_json(plan.to_json())
+        print_json(plan.to_json())
         return 0
     rows = [plan.row(trial) for trial in plan.trials]
     print_table(console, plan_table(rows))
@@ -155,16 +159,15 @@ def _plan(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
-    for line in [note, *running.reasons(plan)]:
+    for line in [note, *reasons(plan)]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0
 
 
-def _request(args: argparse.Namespace) -> Request:
-    from harness.commands.plan import Request
-
-    request = Request(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address)
+def requested(args: argparse.Namespace) -> RunRequest:
+    """What the command line of `run` or `plan` asks for."""
+    request = RunRequest(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address)
     if args.command == "plan":
         return request
     return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)

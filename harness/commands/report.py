@@ -14,7 +14,7 @@ from rich.text import Text
 from harness.analysis import costs as curves
 from harness.analysis import equivalence
 from harness.analysis.seeds import OverSeeds, left_out, over_seeds
-from harness.commands.common import _print_json
+from harness.commands.output import print_json
 from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
@@ -138,11 +138,15 @@ def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: 
         yield Section("Cost of a training step", "", curves.table(cost), notes, costs)
 
 
-def _report(args: argparse.Namespace) -> int:
-    from harness.commands.report import report, show
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench report` takes."""
+    command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/scaling")
+    command.add_argument("--out", type=Path, metavar="DIR", help="where files are written; default: RUN/report")
 
+
+def main(args: argparse.Namespace) -> int:
     written = report(args.run_dir, args.out)
     show(Console(stderr=args.json), written)
     if args.json:
-        _print_json(written.to_json())
+        print_json(written.to_json())
     return 0

@@ -15,9 +15,10 @@ from typing import Any
 from rich.text import Text
 
 from harness import data
-from harness.analysis.equivalence import Pair, caveat, compare
-from harness.commands.common import _print_json
-from harness.commands.plan import Plan, Request, _request, make_executor, make_plan, reasons
+from harness.analysis.equivalence import Pair, caveat, compare, sentence
+from harness.commands import parser
+from harness.commands.output import print_json
+from harness.commands.plan import Plan, RunRequest, make_executor, make_plan, reasons, requested
 from harness.errors import UserError
 from harness.executors.base import Emit, Executor, Job
 from harness.journal.journal import Event, Journal
@@ -27,7 +28,8 @@ from harness.spec.trial import Trial
 from harness.views.figures.draw import draw_missing
 from harness.views.mlflow.client import redact
 from harness.views.mlflow.tracking import Tracker
-from harness.views.screen import Screen
+from harness.views.screen import Screen, own_console
+from harness.views.tables import comparison, print_table, remarks
 from harness.weights.start import weights_file
 
 
@@ -62,7 +64,7 @@ class Outcome:
         }
 
 
-def run(request: Request, screen_of: Callable[[Mapping[str, float | None]], Screen]) -> Outcome:
+def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], Screen]) -> Outcome:
     """Runs what is not finished yet; `screen_of(estimates)` makes the screen.
 
     Raises `UserError` before anything is started or written if the request cannot be met.
@@ -82,7 +84,7 @@ def run(request: Request, screen_of: Callable[[Mapping[str, float | None]], Scre
 
 
 def _execute(
-    request: Request,
+    request: RunRequest,
     plan: Plan,
     todo: Sequence[Trial],
     executor: Executor,
@@ -134,7 +136,7 @@ def _execute(
     return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, warnings, equivalence)
 
 
-def _write_plan(request: Request, plan: Plan, journal: Journal) -> None:
+def _write_plan(request: RunRequest, plan: Plan, journal: Journal) -> None:
     document = {
         "suite": plan.suite.name,
         "question": plan.suite.question,
@@ -147,7 +149,7 @@ def _write_plan(request: Request, plan: Plan, journal: Journal) -> None:
     journal.write_environment(plan.environment)
 
 
-def _tracker(request: Request, journal: Journal, warnings: list[str]) -> Tracker | None:
+def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Tracker | None:
     if not request.track:
         return None
     if importlib.util.find_spec("mlflow") is None:
@@ -189,14 +191,21 @@ def _reported(trial: Trial, plan: Plan, results: Mapping[str, Result]) -> Result
     return results[trial.id]
 
 
-def _run(args: argparse.Namespace) -> int:
-    from harness.analysis.equivalence import sentence
-    from harness.commands import run as running
-    from harness.views.screen import Screen, own_console
-    from harness.views.tables import comparison, print_table, remarks
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench run` takes."""
+    parser.scheduled(command)
+    parser.mlflow(command)
+    command.add_argument(
+        "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"
+    )
+    command.add_argument(
+        "--no-figures", action="store_true", help="draw no figures at the end; `capsbench figures` can follow later"
+    )
 
+
+def main(args: argparse.Namespace) -> int:
     console = own_console(args.json)
-    outcome = running.run(_request(args), lambda estimates: Screen(console, estimates))
+    outcome = run(requested(args), lambda estimates: Screen(console, estimates))
     print_table(console, comparison(outcome.results))
     lines = [Text(sentence(pair)) for pair in outcome.equivalence]
     lines += [*remarks(outcome.results, outcome.run_dir), *(Text(warning, "yellow") for warning in outcome.warnings)]
@@ -214,5 +223,5 @@ def _run(args: argparse.Namespace) -> int:
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
         console.print(Text(told), soft_wrap=True)
     if args.json:
-        _print_json(outcome.to_json())
+        print_json(outcome.to_json())
     return outcome.exit_code

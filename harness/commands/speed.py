@@ -14,7 +14,9 @@ from rich.console import Console
 
 from harness import data, registry
 from harness.analysis.speed import document
-from harness.commands.common import _print_json, _tell, installed, log_folder, suite_or_built_in
+from harness.commands import parser
+from harness.commands.common import installed, log_folder, suite_or_built_in
+from harness.commands.output import print_json, tell
 from harness.errors import UserError
 from harness.journal.disk import finite
 from harness.machine.environment import available_cores, environment
@@ -23,6 +25,7 @@ from harness.spec.trial import Trial
 from harness.suite.suite import Suite
 from harness.supervisor.parity import Tell
 from harness.supervisor.speed import Record, Setting, measure
+from harness.views.speed import show
 
 _BUILT_IN = """\
 name: speed
@@ -40,7 +43,7 @@ _KEYS = {"impl": "--impl", "runtime.precision": "--precision", "train.batch": "-
 
 
 @dataclass(frozen=True)
-class Request:
+class SpeedRequest:
     """What the command line asked for."""
 
     suite: Path | None = None
@@ -58,7 +61,7 @@ class Request:
     out: Path = Path("runs")
 
 
-def speed(request: Request, tell: Tell) -> dict[str, Any]:
+def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
     """Measures every cell asked for and returns the document of `speed --json`; `tell` gets a line at every step.
 
     Raises `UserError` for a request that cannot be met, before anything is started.
@@ -82,7 +85,7 @@ def speed(request: Request, tell: Tell) -> dict[str, Any]:
     return finite({**found, "warnings": [*warnings, *found["warnings"]], "environment": environment()})
 
 
-def _check_numbers(request: Request) -> None:
+def _check_numbers(request: SpeedRequest) -> None:
     if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
         raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
     for option, value in (("--rounds", request.rounds), ("--steps", request.steps), ("--matmul", request.matmul)):
@@ -97,7 +100,7 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"--trace: cannot write to {folder}: {error.strerror}; choose a folder of yours") from error
 
 
-def _suite(request: Request) -> Suite:
+def _suite(request: SpeedRequest) -> Suite:
     """The suite, with the command's options in the place of what it says. Raises `UserError` in the options' terms."""
     asked = dict(zip(_KEYS, (request.impls, request.precisions, request.batches, request.routings), strict=True))
     options = [f"{key}={','.join(dict.fromkeys(values))}" for key, values in asked.items() if values]
@@ -130,17 +133,60 @@ def _names(trials: Sequence[Trial]) -> list[str]:
     return found
 
 
-def _speed(args: argparse.Namespace) -> int:
-    from harness.commands.speed import Request as SpeedRequest
-    from harness.commands.speed import speed
-    from harness.views.speed import show
+_DESCRIPTION = """\
+Measure a training step and an evaluation, against the machine's own limit.
 
+Every implementation in every setting is a cell: a process of its own, built and compiled once, compared with the
+specification (to L4), and measured in turns with the others, all on the same cores. The floor is the operations of the
+direct algorithm at the rate of the fastest float32 matrix product of any installed library, measured in the same rounds;
+on a GPU, that of the cell's precision, or the time to move a step's bytes if that is longer. A step can be below its
+floor: in the frequency domain, the large convolution takes a fifth of the direct algorithm's operations.
+Exit code 1: a cell failed; the others are measured all the same."""
+
+
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench speed` takes."""
+    command.description = _DESCRIPTION
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.add_argument(
+        "suite", type=Path, nargs="?", metavar="SUITE",
+        help="take model, data, batch and resources from a suite; default: the paper's full-size model on embedded digits",
+    )  # fmt: skip
+    for option, metavar, help in (
+        (
+            "--impl",
+            "NAME",
+            "torch, tf, jax, numpy, or a class of yours as package.module:Class; default: torch, tf, jax",
+        ),
+        ("--precision", "P", "fp32, or another that `runtime.precision` may have"),
+        ("--batch", "N", "images in a training step; default: 128"),
+        ("--routing", "R", "routing iterations; default: 3"),
+    ):
+        command.add_argument(
+            option, action="append", default=[], metavar=metavar, help=f"{help}; may be given several times"
+        )
+    command.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7; an interval takes 6")
+    command.add_argument("--steps", type=int, default=4, metavar="N", help="training steps a round; default: 4")
+    command.add_argument(
+        "--matmul", type=int, default=4096, metavar="N", help="size of the floor's matrix product; default: 4096"
+    )
+    command.add_argument("--no-gate", action="store_true", help="time what was not compared with the specification")
+    command.add_argument("--trace", type=Path, metavar="DIR", help="write a profile of each cell for ui.perfetto.dev")
+    command.add_argument(
+        "--time-limit", type=float, default=900.0, metavar="S",
+        help="seconds for one cell, not counting the others' turns; default: 900",
+    )  # fmt: skip
+    parser.overrides(command)
+    parser.out(command)
+
+
+def main(args: argparse.Namespace) -> int:
     request = SpeedRequest(
         args.suite, args.overrides, args.impl, args.precision, args.batch, args.routing, args.rounds, args.steps,
         args.matmul, not args.no_gate, args.trace, args.time_limit, args.out,
     )  # fmt: skip
-    document = speed(request, _tell)
+    document = speed(request, tell)
     show(Console(stderr=args.json), document)
     if args.json:
-        _print_json(document)
+        print_json(document)
     return 0 if document["ok"] else 1

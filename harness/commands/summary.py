@@ -8,9 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.analysis.labels import setting
-from harness.commands.common import _print_json
-from harness.cost.layers import Summary
+from harness.commands import parser
+from harness.commands.output import print_json
+from harness.cost.layers import Summary, summaries
 from harness.cost.operations import forward_flops
+from harness.suite.suite import load_suite
+from harness.views.tables import print_table
 
 
 def table(summary: Summary) -> Table:
@@ -36,16 +39,16 @@ def _by(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _summary(args: argparse.Namespace) -> int:
-    from harness.commands.summary import table
-    from harness.cost.layers import summaries
-    from harness.suite.suite import load_suite
-    from harness.views.tables import print_table
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench summary` takes."""
+    parser.suite(command, "suites/mnist.yaml")
 
+
+def main(args: argparse.Namespace) -> int:
     suite = load_suite(args.suite, args.overrides)
     found = summaries(suite.trials(2**16, lambda _: {}))  # on whatever machine
     if args.json:
-        _print_json({"suite": suite.name, "models": [summary.to_json() for summary in found]})
+        print_json({"suite": suite.name, "models": [summary.to_json() for summary in found]})
         return 0
     for summary in found:
         print_table(Console(), table(summary))

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""`capsbench sync`: a run's journal into MLflow."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.text import Text
 
-from harness.commands.common import _print_json
+from harness.commands import parser
+from harness.commands.output import print_json
+from harness.views.mlflow.tracking import sync
 
 
-def _sync(args: argparse.Namespace) -> int:
-    from harness.views.mlflow.tracking import sync
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench sync` takes."""
+    parser.run_dir(command)
+    parser.mlflow(command)
 
+
+def main(args: argparse.Namespace) -> int:
     report = sync(args.run_dir, args.mlflow_uri)
     if args.json:
-        _print_json(asdict(report))
+        print_json(asdict(report))
     else:
         Console().print(
             Text(f"{report.uri}: {report.trials} trials of {report.experiment}, {report.events} new events"),

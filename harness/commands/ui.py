@@ -1,12 +1,21 @@
-"""TODO(docstring)."""
+"""`capsbench ui`: MLflow's pages on this machine."""
 
 from __future__ import annotations
 
 import argparse
 
+from harness.commands import parser
+from harness.views.mlflow.server import serve
 
-def _ui(args: argparse.Namespace) -> int:
-    from harness.views.mlflow.server import serve
 
+def options(command: argparse.ArgumentParser) -> None:
+    """What `capsbench ui` takes."""
+    parser.out(command)
+    parser.mlflow(command)
+    command.add_argument("--port", type=int, default=5000, help="default: 5000, or the next free one")
+    command.add_argument("--no-browser", action="store_true", help="print the address only")
+
+
+def main(args: argparse.Namespace) -> int:
     serve(args.out, args.mlflow_uri, args.port, open_browser=not args.no_browser)
     return 0

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""How long a trial takes: from the same work done before, or from this machine's rate."""
 
 from __future__ import annotations
 

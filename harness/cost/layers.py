@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""A model layer by layer: shapes, parameters, operations, bytes."""
 
 from __future__ import annotations
 

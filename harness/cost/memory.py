@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""How much memory a training step needs at least, and the largest batch that fits."""
 
 from __future__ import annotations
 

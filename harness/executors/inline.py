@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""Trials one after the other on this machine, without Ray."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""TODO(docstring)."""
+"""The run directory: events on disk, the results that they tell, files that are written whole.
+
+Imports `spec`, `weights`, `cost` and `machine`.
+"""

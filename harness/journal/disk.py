@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""Files that are written whole or not at all, and locks between processes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""TODO(docstring)."""
+"""This computer: cores, GPUs, the clock, noise, energy, rates.
+
+Imports `spec` and `errors`.
+"""

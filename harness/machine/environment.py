@@ -24,7 +24,7 @@ _IMPL_DISTS = {
 }
 _ALL_IMPL_DISTS = tuple(dict.fromkeys(dist for dists in _IMPL_DISTS.values() for dist in dists))
 _BENCH_DISTS = ("ray", "mlflow")
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""The optimiser: Adam, its learning rate and its weight decay."""
 
 from __future__ import annotations
 

@@ -92,8 +92,8 @@ class ParityConfig(Section):
 class MeasureConfig(Section):
     """What is measured beside the training, outside of all timed regions."""
 
-    # How many images the routing is looked at on after each epoch (`harness.parity.specification.routing_logit_change`): the first of
-    # the validation images, or of the training images where there are none. 0: not at all.
+    # How many images the routing is looked at on after each epoch (`parity.specification.routing_logit_change`): the first
+    # of the validation images, or of the training images where there are none. 0: not at all.
     routing_logits: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 

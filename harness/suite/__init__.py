@@ -1,1 +1,4 @@
-"""TODO(docstring)."""
+"""From a YAML file to trials: read strictly, merged with `--quick` and `-s`, expanded, named.
+
+Imports `spec`, `data`, `weights` and `registry`.
+"""

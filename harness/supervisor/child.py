@@ -1,4 +1,4 @@
-"""A command's worker process, seen from the command: its start, its events, its end. `harness.worker.serve` is the other end."""
+"""A worker process from outside: its start, its events, its end. `harness.worker.channel` is the other end."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from harness.events import Event
+
+GRACE_S = 5.0  # between asking a worker to end and killing it
 _POLL_S = 0.2
 
 
@@ -22,6 +25,8 @@ class Child:
 
     def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
         self._process, self._descriptor = process, descriptor
+        self._is_over = False
+        self.peak_bytes = 0  # its largest resident size: a process that has been killed can no longer be asked
         self.events = self._read()
         """The worker's events, and None at least every moment; ends with the worker's life."""
 
@@ -32,17 +37,31 @@ class Child:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal, if it is alive."""
+        if not self._has_ended():
+            self._process.send_signal(number)
+
     def death(self) -> str:
-        """How it ended, once the `with` block of `started` is left: "was killed by SIGKILL (out of memory?)"."""
+        """How it ended, once it has: "was killed by SIGKILL (out of memory?)"."""
         code = self._process.returncode
         if code >= 0:
             return f"ended by itself (exit code {code})"
         name = signal.Signals(-code).name
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
-    def end(self) -> None:
-        """Kills it and its children, and waits; a second call does nothing."""
-        if self._process.returncode is None:
+    def end(self, number: signal.Signals | None = signal.SIGKILL) -> int:
+        """Sends the signal, waits for `GRACE_S`, kills what is left of it and of its children; returns the exit code.
+
+        None sends nothing: it is about to end by itself. A second call does nothing.
+        """
+        if not self._is_over:
+            self._is_over = True
+            if number is not None:
+                self.send(number)
+            deadline = time.monotonic() + GRACE_S
+            while not self._has_ended() and time.monotonic() < deadline:
+                time.sleep(0.01)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 # the number is its own, and its group's, until it is waited for
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -50,50 +69,70 @@ class Child:
             assert self._process.stdin is not None
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+        return self._process.wait()
 
-    def _read(self) -> Iterator[dict[str, Any] | None]:
+    def _read(self) -> Iterator[Event | None]:
         buffer = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._descriptor, selectors.EVENT_READ)
             while True:
+                self._gauge()
                 ended = self._has_ended()  # asked before reading: what it said last is then in the pipe already
                 if selector.select(0 if ended else _POLL_S):
                     received = os.read(self._descriptor, 1 << 20)
                     if not received:
                         return
-                    *lines, buffer = (buffer + received).split(b"\n")
+                    *lines, buffer = (buffer + received).split(b"\n")  # a line cut short by death is no event
                     for line in lines:
                         yield json.loads(line)
                 elif ended:
                     return
                 yield None
 
+    def _gauge(self) -> None:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    self.peak_bytes = max(self.peak_bytes, int(line.split()[1]) * 1024)
+
     def _has_ended(self) -> bool:
         """Leaves it a zombie, so that its number, which is also its group's, is not given to another process."""
         if not hasattr(os, "waitid"):
-            return False  # then the end of the pipe tells
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            return self._process.poll() is not None
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # waited for already
+            return True
 
 
 @contextmanager
 def started(
-    module: str, document: Mapping[str, Any], env: Mapping[str, str], log_path: Path
+    module: str,
+    document: Mapping[str, object],
+    env: Mapping[str, str],
+    log_path: Path,
+    *,
+    python: str = sys.executable,
+    cwd: str | None = None,
 ) -> Generator[Child, None, None]:
     """`python -P -m MODULE --events-fd N` with the job `document` on its stdin; it and its children end with the block.
 
-    All that it prints goes to `log_path`.
+    All that it prints goes to `log_path`. A working directory `cwd` that is not there is ours.
     """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
     try:
         try:
             with log_path.open("wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, "--events-fd", str(writing)],
+                    # -P: a folder of the working directory must not pass for a framework.
+                    [python, "-P", "-m", module, "--events-fd", str(writing)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     pass_fds=(writing,),
                     env=dict(env),
+                    cwd=cwd if cwd and Path(cwd).is_dir() else None,
                     start_new_session=True,  # Ctrl-C at the terminal is the supervisor's to handle
                 )
         finally:

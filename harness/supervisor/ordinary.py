@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""A model without an adapter is examined in a process of its own: the supervisor's side of `harness.worker.ordinary`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.commands.ordinary import _trial
 from harness.errors import UserError
 from harness.machine.leases import local_cores
-from harness.spec import ModelSpec
-from harness.spec.trial import DataConfig
+from harness.spec.trial import Trial
 from harness.supervisor.child import started
 from harness.supervisor.seat import Seat, forwarded_environment, worker_environment
 
 
-def examine(job: dict[str, Any], log: Path, time_limit_s: float) -> dict[str, Any]:
-    """What the process of `harness.worker.ordinary` found. Raises `UserError` where it refuses, dies or takes too long."""
+def examine(job: dict[str, Any], trial: Trial, log: Path, time_limit_s: float) -> dict[str, Any]:
+    """What the process of `harness.worker.ordinary` found; `trial` says what environment it has.
+
+    Raises `UserError` where it refuses, dies or takes too long.
+    """
     cores = local_cores()
-    trial = _trial("torch", ModelSpec(image=(28, 28, 1), classes=10), DataConfig(name="digits"), "fp64")
     env = worker_environment(trial, Seat(tuple(cores[:1]), ()), {**os.environ, **forwarded_environment()})
-    document = {**job, "cores": list(cores), "cwd": str(Path.cwd())}
+    document = {**job, "cores": list(cores), "path": str(Path.cwd())}
     deadline = time.monotonic() + time_limit_s
     with started("harness.worker.ordinary", document, env, log) as child:
         for event in child.events:

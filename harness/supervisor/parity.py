@@ -20,6 +20,7 @@ from harness.spec.trial import Trial
 from harness.supervisor.child import started
 from harness.supervisor.seat import Seat, forwarded_environment, interruptible, worker_environment
 
+PRECISIONS = ("fp64", "fp32")  # in which an implementation is proven
 _POLL_S = 0.2
 _LONGEST = ("jax fp32", "jax fp64", "tf fp32", "tf fp64")
 """What begins first, so that no core is left with a long climb at the end: JAX compiles every operation each time, and
@@ -132,7 +133,7 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
         "level": climb.level,
         "accept": list(climb.accept),
         "cores": list(seat.cores),
-        "cwd": str(Path.cwd()),
+        "path": str(Path.cwd()),
     }
     env = worker_environment(climb.trial, seat, base)
     with started("harness.worker.parity", document, env, climb.log_path) as child:

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""What a worker process has for itself: cores, GPUs, and an environment that is complete before Python starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from types import FrameType
 
 from harness.spec.trial import Trial
 
-_PACKAGES = Path(__file__).resolve().parent.parent
+_PACKAGES = Path(__file__).resolve().parents[2]
 _MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
 
 

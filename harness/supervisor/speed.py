@@ -256,7 +256,7 @@ class _Bench:
     ) -> _Worker:
         """A worker with the environment of a trial, on the cores and GPUs of this command."""
         seat = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus])
-        document = {"matmul": self._setting.matmul, "cores": list(seat.cores), "cwd": str(Path.cwd()), **job}
+        document = {"matmul": self._setting.matmul, "cores": list(seat.cores), "path": str(Path.cwd()), **job}
         env = worker_environment(trial, seat, self._base)
         child = until.enter_context(started(_MODULE, document, env, log_path))
         return _Worker(child, self._setting.time_limit_s, self._stop, warnings)

@@ -1,1 +1,4 @@
-"""TODO(docstring)."""
+"""What people see: the screen, tables, figures, the report, MLflow.
+
+Imports `analysis` and what is below it.
+"""

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""The comparison of two runs as a person reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""The verdict on a run's equivalence as a person reads it."""
 
 from __future__ import annotations
 

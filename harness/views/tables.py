@@ -12,7 +12,7 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.cells import cells
+from harness.analysis.cells import grouped
 from harness.analysis.labels import setting
 from harness.journal.results import Result
 from harness.text import UNKNOWN, duration, number
@@ -33,7 +33,7 @@ def comparison(results: Sequence[Result]) -> Table:
     for title in (*errors, "s/epoch", "compile s", "images/s", "peak MB", "parity", "speed"):
         table.add_column(title, justify="right", no_wrap=True)
     base_s: float | None = None
-    for cell in cells(results):
+    for cell in grouped(results):
         epoch_s, compile_s, peak = (_mean(cell, name) for name in ("epoch_s", "compile_s", "peak_bytes"))
         base_s = base_s or epoch_s
         row: list[RenderableType] = [cell[0].impl]

@@ -1,1 +1,8 @@
-"""TODO(docstring)."""
+"""A model's weights: their table of names and shapes, the files that hold them, and whether these are whole.
+
+Imports `spec`, `events` and `errors` alone.
+"""
+
+from harness.weights.table import WeightRow, digest, initial_weights, parameter_count, weight_table
+
+__all__ = ["WeightRow", "digest", "initial_weights", "parameter_count", "weight_table"]

@@ -1,8 +1,17 @@
-"""TODO(docstring)."""
+"""A worker process from within: its job is read, the process pinned, the work done, the end told.
+
+`harness.supervisor.child` has started it, with its environment set. It reads one line of JSON from stdin (the job) and
+writes events, as lines of JSON, to descriptor N: what the work emits, then "refused" or "failed" where it raised. After an
+"epoch" it waits for a line on stdin, which says that the event is durable. stdin stays open as long as the supervisor
+lives. stdout and stderr are the log.
+"""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import ctypes
+import io
 import json
 import os
 import select
@@ -10,10 +19,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
+from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.errors import TrialFailed, UserError, starved
 
@@ -70,6 +81,42 @@ class Channel:
                 line = line[os.write(self._events_fd, line) :]
 
 
+def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, may_refuse: bool = True) -> NoReturn:
+    """Runs `work` on the job read from stdin; the exit code is 0 only where it has returned.
+
+    The job's "cores" are what the process is pinned to, its "path", if any, is where the user's own modules are found. A
+    `UserError` makes a "refused" event; where the work may not refuse, a "failed" one, as any other exception does.
+    """
+    parser = argparse.ArgumentParser(description=f"{description}; started by capsbench, not by hand.")
+    parser.add_argument("--events-fd", type=int, required=True)
+    channel = Channel(parser.parse_args().events_fd)
+    line = io.FileIO(0, closefd=False).readline()  # unbuffered: what follows belongs to the thread that serves stdin
+    if not line:
+        os._exit(128 + signal.SIGHUP)
+    job = json.loads(line)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job["cores"])
+    if sys.platform == "linux":  # even in the middle of a framework's call
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    channel.watch()  # after the death signal: a supervisor that died before it is noticed as the end of stdin
+    # After all else: a folder of the user's must not pass for a framework.
+    sys.path += [job["path"]] if "path" in job else []
+    code = 1
+    try:
+        work(job, channel)
+        code = 0
+    except BaseException as error:  # whatever an implementation raises, SystemExit included, ends this work alone
+        if may_refuse and isinstance(error, UserError):
+            channel.emit({"kind": "refused", "message": str(error)})
+        else:
+            traceback.print_exc()
+            channel.emit({"kind": "failed", **explain(error)})
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # a framework's exit handlers and threads can hang or crash
+
+
 def explain(error: BaseException) -> dict[str, str | None]:
     """An exception as fields of a "failed" event: one line of cause, its type, and what to do if that is known."""
     if isinstance(error, TrialFailed):
@@ -103,17 +150,3 @@ def report_timing_warnings(channel: Channel) -> None:
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None:
     pass
-
-
-def _read_line() -> bytes:
-    """One line of stdin, byte by byte: what follows it belongs to the thread that serves stdin."""
-    line = bytearray()
-    while (byte := os.read(0, 1)) not in (b"", b"\n"):
-        line += byte
-    return bytes(line)
-
-
-def _die_with_supervisor() -> None:
-    """Asks Linux to kill this process when its supervisor dies, even in the middle of an epoch."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """The process a model is examined in: `python -P -m harness.worker.ordinary --events-fd N`.
 
-Started by `harness.commands.ordinary`; `harness.worker.serve` says how it lives. Its one event: "examined", with what was found.
+Started by `harness.supervisor.ordinary`; `harness.worker.channel` says how it lives. Its one event: "examined",
+with what was found.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from harness.worker.channel import Channel
-from harness.worker.serve import serve
+from harness.worker.channel import Channel, serve
 
 IMAGES, SEED = 3, 0
 

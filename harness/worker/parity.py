@@ -1,7 +1,8 @@
 """The process an implementation climbs in: `python -P -m harness.worker.parity --events-fd N`.
 
-Started by `harness.supervisor.parity`; `harness.worker.serve` says how it lives. Its events: which method of the implementation is
-at work, with what has been compared so far, then a "report", or why there is none, and at last what a failure looks like.
+Started by `harness.supervisor.parity`; `harness.worker.channel` says how it lives. Its events: which method of the
+implementation is at work, with what has been compared so far, then a "report", or why there is none, and
+at last what a failure looks like.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from harness.worker.channel import explain
-from harness.worker.serve import serve
+from harness.worker.channel import explain, serve
 
 if TYPE_CHECKING:
     from harness.parity import Ladder

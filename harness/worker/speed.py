@@ -1,7 +1,7 @@
 """The process that one cell is measured in: `python -P -m harness.worker.speed --events-fd N`.
 
-Started by `harness.supervisor.speed`; `harness.worker.serve` says how it lives. It builds, compiles, passes the gate and warms up;
-after its "ready" it waits, and does what each line of its supervisor asks: "rate", "round", "parts" or "trace". A job
+Started by `harness.supervisor.speed`; `harness.worker.channel` says how it lives. It builds, compiles, passes the gate and
+warms up; after its "ready" it waits, and does what each line of its supervisor asks: "rate", "round", "parts" or "trace". A job
 without a trial is a gauge: it measures a library's matrix product and nothing else.
 """
 
@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import UserError
-from harness.worker.channel import Channel, report_timing_warnings
-from harness.worker.serve import serve
+from harness.worker.channel import Channel, report_timing_warnings, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,57 +1,30 @@
 """The process a trial runs in: `python -P -m harness.worker.trial --events-fd N`, started by `harness.supervisor.trial`.
 
-It reads one line of JSON from stdin (the job), pins itself to its cores, and only then imports NumPy and, through
-`harness.worker.training`, a framework. Events leave as lines of JSON on descriptor N; after each "epoch" event it waits for one
-line on stdin, the acknowledgement that the event is durable. stdout and stderr are the attempt's log.
+`harness.worker.channel` says how it lives. NumPy and, through `harness.worker.training`, a framework are imported only when
+it is pinned to its cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
-import signal
 import socket
 import sys
-import traceback
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.errors import TrialFailed
 from harness.machine.environment import cpu_model, gpus, memory_bytes
-from harness.worker.channel import Channel, _die_with_supervisor, _read_line, explain, report_timing_warnings
+from harness.worker.channel import Channel, report_timing_warnings, serve
 
 _REPORTED = ("capsbench", "numpy", "torch", "tensorflow", "tensorflow-cpu", "keras", "jax", "jaxlib", "optax")
 
 
 def main() -> NoReturn:
     """Runs the job read from stdin; the exit code is 0 only after a "result" event."""
-    parser = argparse.ArgumentParser(description="Runs one attempt at one trial; started by capsbench, not by hand.")
-    parser.add_argument("--events-fd", type=int, required=True)
-    events_fd: int = parser.parse_args().events_fd
-    line = _read_line()
-    if not line:
-        os._exit(128 + signal.SIGHUP)
-    job = json.loads(line)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job["cores"])
-    _die_with_supervisor()
-    channel = Channel(events_fd)
-    channel.watch()  # after the death signal: a supervisor that died before it is noticed as the end of stdin
-    code = 1
-    try:
-        _run(job, channel)
-        code = 0
-    except BaseException as error:  # whatever an implementation raises, SystemExit included, ends this trial alone
-        traceback.print_exc()
-        channel.emit({"kind": "failed", **explain(error)})
-    # A framework's exit handlers and threads can hang or crash; nothing is left for them to do.
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+    serve("Runs one attempt at one trial", _run, may_refuse=False)
 
 
 def _run(job: dict[str, Any], channel: Channel) -> None:

@@ -1,7 +1,8 @@
 """What is wrong with an implementation? The specification with known faults in it, measured beside what was found.
 
 Faults are edits of the specification's source, which leave its backward pass as it is: this is for what lies outside of the
-network (how it is trained and evaluated), for a CNN, and for several digits. For the rest see `harness.parity.diagnosis.search`.
+network (how it is trained and evaluated), for a CNN, and for several digits. For the rest
+see `harness.parity.diagnosis.search`.
 """
 
 from __future__ import annotations

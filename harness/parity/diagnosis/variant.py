@@ -1,6 +1,7 @@
 """A CapsNet with every choice that real code makes otherwise as a field; the defaults are the specification.
 
-What each deviation is called is in `harness.parity.diagnosis.words`, what it computes in `harness.parity.diagnosis.variant_net`.
+What each deviation is called is in `harness.parity.diagnosis.words`, what it computes in
+`harness.parity.diagnosis.variant_net`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""TODO(docstring)."""
+"""The faults that test the ladder, as edits of the sources of an implementation, and that the diagnosis knows by name.
+
+Imports `spec`.
+"""

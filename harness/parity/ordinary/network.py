@@ -1,4 +1,4 @@
-"""What a framework tells of a network of its own, and does with it: the border between `harness.parity.ordinary` and `impls`."""
+"""What a framework tells of a network of its own, and does with it: the border to `impls`."""
 
 from __future__ import annotations
 

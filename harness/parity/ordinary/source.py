@@ -160,7 +160,7 @@ def said(error: BaseException) -> str:
 
 
 def _is_ours_or_installed(file: str) -> bool:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     ours = (str(root / "harness"), str(root / "impls"), sys.prefix, sys.base_prefix, "<")
     return file.startswith(ours) or "site-packages" in file
 

@@ -1,1 +1,1 @@
-"""TODO(docstring)."""
+"""The journal as it is shown in MLflow."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from harness.analysis import labels
 from harness.analysis.cells import METRICS, Cell, of_run
 from harness.journal.journal import Event, Journal
 from harness.stats import summary
@@ -50,7 +51,7 @@ class Parent:
     @property
     def run_name(self) -> str:
         """At most 20 characters: `torch r3 mean`."""
-        return view.short_name(self.cell.trial, " mean")
+        return labels.short_name(self.cell.trial, " mean")
 
     @property
     def params(self) -> dict[str, str]:
@@ -99,7 +100,7 @@ class Parent:
         lines = {name: found for name in METRICS if (found := self._line(name))}
         text = "\n".join(f"| {METRICS[name].title} | {line} |" for name, line in lines.items())
         tags: Mapping[str, Any] = {
-            "mlflow.runColor": view.color(trial.impl),
+            "mlflow.runColor": labels.color(trial.impl),
             "mlflow.note.content": f"Mean over seeds ({self.cell.seeds}) and its 95% interval.\n\n| | |\n|---|---|\n{text}",
             "capsbench.kind": "cell",
             "capsbench.suite": trial.suite,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.analysis import labels
 from harness.journal.disk import file_lock, finite, write_atomic
 from harness.journal.journal import CURSOR
 from harness.machine.environment import environment
@@ -73,7 +74,7 @@ def metrics(report: Report) -> dict[str, float]:
 def run_name(report: Report) -> str:
     """At most 20 characters, the implementation first: `torch fp64 parity`."""
     tail = f" {report.precision} parity"
-    return report.impl.rpartition(":")[2][: view.NAME_LENGTH - len(tail)] + tail
+    return report.impl.rpartition(":")[2][: labels.NAME_LENGTH - len(tail)] + tail
 
 
 def _experiment(client: Any, name: str, uri: str, out: Path) -> str:
@@ -106,7 +107,7 @@ def _send(client: Any, experiment: str, report: Report, trial: Trial, facts: dic
         "suspects": ", ".join(report.suspects),
         "conventions": ", ".join(report.conventions),
         "mlflow.note.content": None if report.ok else sentence(report),
-        "mlflow.runColor": view.color(report.impl),
+        "mlflow.runColor": labels.color(report.impl),
         "mlflow.source.name": "capsbench",
         **view.environment_tags(facts, {}),
     }

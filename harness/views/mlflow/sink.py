@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.analysis import labels
 from harness.analysis.equivalence import Pair, of_journal
 from harness.journal.disk import file_lock, finite, read_json, write_atomic
 from harness.journal.journal import FOLDER, INDEX, Event, Journal
@@ -173,7 +174,7 @@ class Sink:
             runs.discard(sent)
         if sent["run_id"] is None:
             known = set[view.Row]()
-            sent["run_id"] = runs.create(trial_id, view.run_name(trial), parent, view.time_ms(events[0]))
+            sent["run_id"] = runs.create(trial_id, labels.run_name(trial), parent, view.time_ms(events[0]))
             runs.log(sent["run_id"], params=view.params(trial))
         fresh = len(events) - sent["events"]
         tags = view.trial_tags(trial, summary, events, journal.environment())

@@ -1,4 +1,4 @@
-"""TODO(docstring)."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
