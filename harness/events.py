@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 Event = dict[str, Any]
@@ -9,3 +10,6 @@ FINAL = ("result", "failed", "interrupted")  # kinds of event: every attempt tha
 
 FILES = ("checkpoint", "weights", "best_weights", "predictions")
 """Fields of an event that name a file of the trial's folder, written before the event."""
+
+Record = Mapping[str, Any]
+"""What an event says of a file that it names: {"sha256": its SHA-256 in hexadecimal, "bytes": its size}."""

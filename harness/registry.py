@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
@@ -17,7 +16,6 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import cast
 
-from harness import registry
 from harness.errors import UserError, nearest
 from harness.spec import Impl
 
@@ -199,51 +197,3 @@ def _registered(point: EntryPoint) -> Entry:
     distribution = point.dist.name if point.dist else point.module
     top = point.module.partition(".")[0]
     return Entry(point.name, f"{point.module}:{point.attr}", (top,), f"pip install {distribution}")
-
-
-_HARNESS = Path(__file__).parent
-_SHARED = _HARNESS.parent / "impls"  # what its modules share, whichever implementation uses it
-# The modules that compute, time or judge a result. Those that schedule, record or print it may change freely.
-_DECISIVE = (
-    "spec.py", "model_spec.py", "config.py", "weights.py", "plans.py", "progress.py", "insight.py", "audit.py",
-    "audit_checks.py", "trial.py", "attempt.py", "worker.py", "timing.py",
-    *(f"parity/{module}.py" for module in (
-        "check", "inputs", "judge", "ladder", "measure", "probe", "relations", "setting", "setups", "tolerances"
-    )), "data/**/*",
-)  # fmt: skip
-_SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"}
-
-
-def code_version(entry: Entry) -> str:
-    """SHA-256 over the names and contents of the sources that determine a result: decisive modules and implementation.
-
-    A file that is not there is left out; line ends do not count.
-    """
-    harness = {path for pattern in _DECISIVE for path in _HARNESS.glob(pattern) if _is_source(path)}
-    files = [(path.relative_to(_HARNESS), path) for path in harness]
-    files += [(Path("impls", path.name), path) for path in _SHARED.glob("*.py")]
-    files += _implementation(entry)
-    sha = hashlib.sha256()
-    for name, path in sorted(files):
-        text = path.read_bytes().replace(b"\r\n", b"\n")
-        sha.update(f"{name.as_posix()} {len(text)}\n".encode())
-        sha.update(text)
-    return sha.hexdigest()
-
-
-def _implementation(entry: Entry) -> Iterator[tuple[Path, Path]]:
-    """The sources of the innermost package around the class, or of its module alone if that is in no package."""
-    spec = registry.locate(entry.module)
-    if spec is None or not spec.has_location or spec.origin is None:
-        return
-    module = Path(spec.origin)
-    if spec.submodule_search_locations is None and "." not in entry.module:
-        yield Path("impl", module.name), module
-        return
-    for path in module.parent.rglob("*"):
-        if _is_source(path):
-            yield Path("impl", path.relative_to(module.parent)), path
-
-
-def _is_source(path: Path) -> bool:
-    return path.suffix in _SOURCES and path.is_file()

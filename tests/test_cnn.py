@@ -12,7 +12,7 @@ import pytest
 
 from harness.analysis.labels import run_name
 from harness.cost.estimate import estimate_s
-from harness.cost.fit import Cell, fit
+from harness.cost.fit import TimedTrial, fit
 from harness.cost.memory import largest_batch, least_bytes, step_bytes
 from harness.cost.operations import forward_flops, products, step_flops
 from harness.errors import UserError
@@ -379,9 +379,9 @@ def test_operations_and_bytes_by_hand() -> None:
 
 def test_no_cost_model_of_capsnets_is_fitted_to_cnns() -> None:
     capsnet = ModelSpec(image=(28, 28, 1), classes=10)
-    cells = [Cell(capsnet, 8 * n, 0.01 * n) for n in range(1, 8)]
+    cells = [TimedTrial(capsnet, 8 * n, 0.01 * n) for n in range(1, 8)]
     assert fit(cells) is not None
-    assert fit([*cells, Cell(PAPER, 8, 0.1)]) is None
+    assert fit([*cells, TimedTrial(PAPER, 8, 0.1)]) is None
 
 
 def test_an_estimate_of_time_grows_with_the_model(tmp_path: Path) -> None:

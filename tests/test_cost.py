@@ -64,9 +64,9 @@ def test_memory_by_hand() -> None:
     spectra = 148 * (1024 * 256 + 128 * (1024 + 256))
     assert memory.step_bytes(PAPER, 128) == 400e6 + least + 4 * (128 * votes + spectra)
     assert 0.9e9 < memory.step_bytes(PAPER, 128) < 1.8e9  # what the implementations were measured to take
-    for memory in (1e9, 1e10):
-        batch = memory.largest_batch(PAPER, memory)
-        assert memory.step_bytes(PAPER, batch) <= memory < memory.step_bytes(PAPER, batch + 8)
+    for there in (1e9, 1e10):
+        batch = memory.largest_batch(PAPER, there)
+        assert memory.step_bytes(PAPER, batch) <= there < memory.step_bytes(PAPER, batch + 8)
     assert memory.largest_batch(PAPER, 1e8) == 0
 
 
@@ -108,10 +108,10 @@ def test_other_work_tells_nothing(other: Trial) -> None:
 def test_estimate_without_history(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = tiny_trial(epochs=3)
     images = 3 * 16 + 16 / 3
-    monkeypatch.setattr(cost, "matmul_flops_per_s", lambda: 1e6)
+    monkeypatch.setattr(estimate, "matmul_flops_per_s", lambda: 1e6)
     slow = estimate_s(trial, [])
     assert slow == pytest.approx(30 + images * step_flops(MODEL, 1) * 1.5 / 1e6)
-    monkeypatch.setattr(cost, "matmul_flops_per_s", lambda: 1e12)
+    monkeypatch.setattr(estimate, "matmul_flops_per_s", lambda: 1e12)
     assert 30 < estimate_s(trial, []) < slow  # type: ignore[operator]
     assert estimate_s(trial.model_copy(update={"gpus": 1}), []) is None  # a CPU's rate says nothing of a GPU
 

@@ -20,10 +20,11 @@ import pytest
 from filelock import FileLock
 
 from harness import data
-from harness.data import digits, download, idx, mnist
+from harness.data import digits, idx, mnist
 from harness.data.base import Dataset, Info, Split
 from harness.data.divide import select
 from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
+from harness.data.net import download
 from harness.errors import UserError
 from harness.spec.trial import DataConfig
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from harness import registry
-from harness.registry import Entry, code_version
-from harness.suite import identity
+from harness import registry, sources
+from harness.registry import Entry
+from harness.sources import code_version
 from harness.suite.identity import trial_id
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +49,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the bench's sources that may be changed."""
     copied = tmp_path / "harness"
     shutil.copytree(ROOT / "harness", copied, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(identity, "_HARNESS", copied)
+    monkeypatch.setattr(sources, "_HARNESS", copied)
     return copied
 
 
@@ -142,7 +142,22 @@ def test_ids_are_the_same_in_another_process() -> None:
     assert len(seen.pop().split()) == 3
 
 
-@pytest.mark.parametrize("name", ["spec.py", "config.py", "weights.py", "plans.py", "data/digits.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "spec/impl.py",
+        "spec/trial.py",
+        "spec/plans.py",
+        "weights/table.py",
+        "weights/files.py",
+        "data/digits.py",
+        "worker/training.py",
+        "machine/clock.py",
+        "parity/ladder.py",
+        "parity/tolerances.py",
+        "supervisor/trial.py",
+    ],
+)
 def test_decisive_modules_count(bench: Path, name: str) -> None:
     before = code_version(NUMPY)
     with (bench / name).open("a") as file:
@@ -152,7 +167,7 @@ def test_decisive_modules_count(bench: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["trial.py", "worker.py", "timing.py", "parity/ladder.py", "parity/tolerances.py", "data/new/part.py"],
+    ["worker/other.py", "parity/other.py", "data/new.py"],
 )
 def test_decisive_modules_count_from_when_they_are_there(bench: Path, name: str) -> None:
     (bench / name).unlink(missing_ok=True)
@@ -162,7 +177,21 @@ def test_decisive_modules_count_from_when_they_are_there(bench: Path, name: str)
     assert code_version(NUMPY) != before
 
 
-@pytest.mark.parametrize("name", ["suite.py", "journal.py", "errors.py", "data/notes.txt", "report/table.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "suite/suite.py",
+        "journal/journal.py",
+        "errors.py",
+        "views/screen.py",
+        "views/report/page.py",
+        "data/notes.txt",
+        "data/net/download.py",
+        "parity/faults/capsnet.py",
+        "parity/diagnosis/search.py",
+        "commands/run.py",
+    ],
+)
 def test_other_files_do_not_count(bench: Path, name: str) -> None:
     before = code_version(NUMPY)
     (bench / name).parent.mkdir(exist_ok=True)
@@ -175,6 +204,14 @@ def test_where_the_bench_is_installed_does_not_count(bench: Path, monkeypatch: p
     copied = code_version(NUMPY)
     monkeypatch.undo()
     assert code_version(NUMPY) == copied
+
+
+@pytest.mark.parametrize("name", ["export/capsnet.py", "breakdown.py", "ordinary.py"])
+def test_what_takes_no_part_in_training_does_not_count(package: Path, name: str) -> None:
+    before = code_version(CODECAPS)
+    (package / name).parent.mkdir(exist_ok=True)
+    (package / name).write_text("// new\n")
+    assert code_version(CODECAPS) == before
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "model.py", "kernel.cu", "deep/er.py"])

@@ -151,7 +151,8 @@ def test_somebody_elses_folder_is_refused(own_leases: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 def test_only_the_cores_left_to_this_process_count() -> None:
     core = max(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, {{{core}}}); from harness.machine.leases import local_cores; print(local_cores())"
+    code = f"import os; os.sched_setaffinity(0, {{{core}}}); "
+    code += "from harness.machine.leases import local_cores; print(local_cores())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"({core},)"
     assert core in local_cores()

@@ -12,8 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from harness.commands.cli import main
-from harness.commands.parser import parser
+from harness.commands.cli import main, parser
 from harness.errors import UserError
 from harness.parity.ordinary.images import fitted
 from tests.impl_helpers import small_model
@@ -171,4 +170,4 @@ def test_the_options_are_those_of_the_documents() -> None:
     for option in ("--model", "--model-args", "--loss", "--loss-args", "--weights"):
         assert option in text
     with pytest.raises(UserError, match="--model"):
-        parser().parse_args(["parity", "--modle", "x"])
+        parser(["parity"]).parse_args(["parity", "--modle", "x"])

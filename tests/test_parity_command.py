@@ -18,9 +18,10 @@ from rich.console import Console
 from harness import registry
 from harness.commands.cli import main
 from harness.commands.common import log_folder
-from harness.commands.parity import Request, parity
+from harness.commands.parity import ParityRequest, parity
 from harness.errors import UserError
 from harness.parity import Check, Ladder, Report
+from harness.parity.words import described, figure, sentence, telling
 from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
 from harness.spec.model import KIND_KEYS
 from harness.spec.trial import RuntimeConfig, Trial
@@ -30,7 +31,7 @@ from harness.supervisor.parity import Climb
 from harness.supervisor.seat import Seat
 from harness.views.mlflow.parity import metrics, run_name
 from harness.views.mlflow.server import newest_experiment
-from harness.views.parity import described, figure, sentence, show, telling
+from harness.views.parity import show
 from harness.worker import parity as worker
 from impls.numpy import NumpyCapsNet
 from tests.impl_helpers import batch_of, small_model
@@ -483,7 +484,7 @@ def test_the_built_in_setting_is_the_quickstart_s_model(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     seen: list[Any] = []
     monkeypatch.setattr("harness.commands.parity.run_climbs", lambda climbs, tell: seen.extend(climbs) or [])
-    outcome = parity(Request(impls=["numpy"], track=False, level="L2"), print)
+    outcome = parity(ParityRequest(impls=["numpy"], track=False, level="L2"), print)
     assert outcome.ok
     trial = seen[0].trial
     quickstart = load_suite(ROOT / "suites" / "quickstart.yaml")

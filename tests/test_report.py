@@ -13,7 +13,7 @@ import pytest
 from harness.analysis.costs import curves, make_report, to_json
 from harness.commands.report import Written, report
 from harness.cost import fit as cost_model
-from harness.cost.fit import Cell, counts, fit
+from harness.cost.fit import TimedTrial, counts, fit
 from harness.cost.operations import products
 from harness.errors import UserError
 from harness.journal.journal import Journal
@@ -39,10 +39,10 @@ def law(architecture: ModelSpec, batch: int, algorithm: Any = "direct") -> float
     return float(counts(architecture, batch, "weights", algorithm) @ CONSTANTS)
 
 
-def cells(algorithm: Any = "direct", noise: float = 0.0) -> list[Cell]:
+def cells(algorithm: Any = "direct", noise: float = 0.0) -> list[TimedTrial]:
     random = np.random.default_rng(0)
     return [
-        Cell(model(r, side), batch, law(model(r, side), batch, algorithm) * float(factor))
+        TimedTrial(model(r, side), batch, law(model(r, side), batch, algorithm) * float(factor))
         for (batch, r, side), factor in zip(
             SETTINGS, np.exp(noise * random.standard_normal(len(SETTINGS))), strict=True
         )
@@ -83,7 +83,7 @@ def test_noise_is_told_by_the_cells_left_out() -> None:
 
 def test_each_cell_is_predicted_without_itself() -> None:
     given = cells()
-    spoilt = [*given[:-1], Cell(given[-1].model, given[-1].batch, 2 * given[-1].step_s)]
+    spoilt = [*given[:-1], TimedTrial(given[-1].model, given[-1].batch, 2 * given[-1].step_s)]
     found = fit(spoilt)
     assert found is not None
     assert found.leave_one_out[-1] == pytest.approx(-0.5, abs=0.05)

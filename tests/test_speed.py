@@ -17,7 +17,7 @@ from rich.console import Console
 
 from harness.analysis.speed import EPOCH_IMAGES, document
 from harness.commands.cli import main
-from harness.commands.speed import Request, speed
+from harness.commands.speed import SpeedRequest, speed
 from harness.cost.operations import moved_bytes, step_flops
 from harness.machine import rates
 from harness.machine.environment import available_cores, available_memory_bytes
@@ -154,7 +154,7 @@ def test_request_that_cannot_be_met(
     assert not list(tmp_path.rglob("*.log"))
 
 
-def asked_for(request: Request, monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Record]:
+def asked_for(request: SpeedRequest, monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[Record]:
     """The cells that a request would measure; none is."""
     seen: list[Record] = []
 
@@ -169,7 +169,7 @@ def asked_for(request: Request, monkeypatch: pytest.MonkeyPatch, folder: Path) -
 
 
 def test_the_built_in_setting_is_the_paper_s_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = asked_for(Request(impls=["numpy"]), monkeypatch, tmp_path)
+    seen = asked_for(SpeedRequest(impls=["numpy"]), monkeypatch, tmp_path)
     (trial,) = (record.trial for record in seen)
     assert trial.model == ModelSpec(image=(28, 28, 1), classes=10)
     assert (trial.data.name, trial.train.batch, trial.cpus) == ("digits", 128, available_cores())
@@ -179,7 +179,9 @@ def test_the_built_in_setting_is_the_paper_s_model(tmp_path: Path, monkeypatch: 
 
 def test_options_and_the_suite_s_grid_make_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = write_suite(tmp_path, grid={"impl": ["numpy"], "model.decoder": [True, False], "seed": [3, 4]})
-    asked = Request(suite, precisions=["fp64", "fp32", "fp64"], batches=["8", "16"], overrides=["model.digit_dim=5"])
+    asked = SpeedRequest(
+        suite, precisions=["fp64", "fp32", "fp64"], batches=["8", "16"], overrides=["model.digit_dim=5"]
+    )
     seen = asked_for(asked, monkeypatch, tmp_path)
     assert sorted(record.name for record in seen) == sorted(
         f"numpy-{precision}-b{batch}-r2-decoder{decoder}"

@@ -13,10 +13,11 @@ import pytest
 from harness.errors import UserError
 from harness.spec import Impl
 from harness.spec.plans import plan_epoch
+from harness.suite.start import weights_file
 from harness.suite.suite import load_suite
 from harness.weights import digest, initial_weights
 from harness.weights.files import load_weights, read_facts, save_weights
-from harness.weights.start import starting_weights, weights_file
+from harness.weights.start import starting_weights
 from tests.impl_helpers import FRAMEWORKS, batch_of, build, small_model
 from tests.run_helpers import capsbench, write_suite
 

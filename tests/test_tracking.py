@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
+from harness.analysis import labels
 from harness.cost.operations import step_flops
 from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
-from harness.analysis import labels
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import Runs
 from harness.views.mlflow.tracking import Tracker, default_uri, redact, sync

@@ -286,7 +286,8 @@ def test_a_cause_is_one_short_line() -> None:
 def test_supervisors_import_no_framework() -> None:
     pytest.importorskip("ray")
     code = (
-        "import sys, harness.supervisor.trial, harness.executors.base, harness.machine.leases, harness.executors.ray, harness.executors.tune;"
+        "import sys, harness.supervisor.trial, harness.executors.base, harness.machine.leases;"
+        "import harness.executors.ray, harness.executors.tune;"
         f"print([name for name in {FRAMEWORKS} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from harness import data
 from harness.analysis.cells import grouped
 from harness.analysis.labels import setting
-from harness.cost.fit import Cell, CostModel, fit
+from harness.cost.fit import CostModel, TimedTrial, fit
 from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
@@ -85,7 +85,7 @@ def make_report(run_dir: Path) -> Report:
     for line in dict.fromkeys(point.line for point in points):
         own = [index for index, point in enumerate(points) if point.line == line]
         measured = [points[index] for index in own]
-        model = fit([_cell(point) for point in measured])
+        model = fit([timed(point) for point in measured])
         if model:
             models[line] = model
             errors |= dict(zip(own, model.leave_one_out, strict=True))
@@ -140,8 +140,8 @@ def curves(report: Report, key: str) -> dict[str, list[Point]]:
     }
 
 
-def _cell(point: Point) -> Cell:
-    return Cell(point.trial.model, point.trial.train.batch, point.step_s)
+def timed(point: Point) -> TimedTrial:
+    return TimedTrial(point.trial.model, point.trial.train.batch, point.step_s)
 
 
 def to_json(report: Report) -> dict[str, Any]:

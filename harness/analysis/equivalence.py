@@ -23,10 +23,9 @@ from harness.spec.trial import Trial
 from harness.stats import Equivalence, equivalence
 
 ALPHA = 0.05
-_LEVEL = f"{100 * (1 - 2 * ALPHA):g}%"
+INTERVAL = f"{100 * (1 - 2 * ALPHA):g}%"
 Verdict = Literal["equivalent", "not shown", "different"]
 _SIGNS = {"equivalent": "=", "different": "!=", "not shown": "?", None: "?"}
-_COLORS = {"equivalent": "green", "different": "bold red", "not shown": "yellow", None: "yellow"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,8 @@ def caveat(trials: Sequence[Trial]) -> str | None:
     if 100 / images <= margin:
         return None
     return (
-        f"L7: one of {images:,} test images is {_points(100 / images)} points, more than the margin of {_points(margin)}; "
+        f"L7: one of {images:,} test images is {points_text(100 / images)} points, more than the margin of "
+        f"{points_text(margin)}; "
         "use a larger test set, or set parity.margin_pct"
     )
 
@@ -121,35 +121,35 @@ def sentence(pair: Pair) -> str:
     head = f"L7 {pair.a} {_SIGNS[verdict]} {pair.b}" + (f", {setting(pair.params)}" if pair.params else "") + ": "
     if verdict is None:
         return f"{head}no verdict: {test.reason}"
-    found = f"test error differs by {_points(test.difference)} points"
-    found += f", {_LEVEL} interval {_interval(test)}" if _varies(test) else " with every seed"
+    found = f"test error differs by {points_text(test.difference)} points"
+    found += f", {INTERVAL} interval {interval_text(test)}" if varies(test) else " with every seed"
     if verdict == "different":
-        return f"{head}different: {found}, beyond the margin of {_points(test.margin)} ({_seeds(test)})"
-    evidence = f"({_seeds(test)}, {_p(test)})" if _varies(test) else f"({_seeds(test)})"
+        return f"{head}different: {found}, beyond the margin of {points_text(test.margin)} ({_seeds(test)})"
+    evidence = f"({_seeds(test)}, {p_text(test)})" if varies(test) else f"({_seeds(test)})"
     if verdict == "equivalent":
-        return f"{head}{found}, within the margin of {_points(test.margin)} {evidence}"
+        return f"{head}{found}, within the margin of {points_text(test.margin)} {evidence}"
     unshown = "not shown to be equivalent" + (", needs more seeds" if pair.needs_seeds else "")
-    return f"{head}{unshown}: {found}, not within the margin of {_points(test.margin)} {evidence}"
+    return f"{head}{unshown}: {found}, not within the margin of {points_text(test.margin)} {evidence}"
 
 
-def _points(value: float | None) -> str:
+def points_text(value: float | None) -> str:
     """Thousandths of a percentage point, without trailing zeros."""
     text = f"{value or 0:.3f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
-def _varies(test: Equivalence) -> bool:
+def varies(test: Equivalence) -> bool:
     """Whether the difference varied over seeds at all; if not, an interval and a p-value would claim too much."""
     return test.low != test.high
 
 
-def _interval(test: Equivalence) -> str:
-    return f"{_points(test.low)} to {_points(test.high)}"
+def interval_text(test: Equivalence) -> str:
+    return f"{points_text(test.low)} to {points_text(test.high)}"
 
 
-def _p(test: Equivalence) -> str:
+def p_text(test: Equivalence) -> str:
     p = test.p or 0.0
-    return f"p = {_points(p)}" if p >= 0.001 else "p < 0.001"
+    return f"p = {points_text(p)}" if p >= 0.001 else "p < 0.001"
 
 
 def _seeds(test: Equivalence) -> str:

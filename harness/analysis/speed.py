@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.analysis.labels import setting as setting_of
-from harness.cost.fit import Cell, fit, sentence
+from harness.cost.fit import TimedTrial, fit, sentence
 from harness.machine.noise import Observation, doubts, drift, wide
 from harness.stats import FEWEST, median_interval
 from harness.supervisor.speed import Record, Session, Setting
@@ -45,7 +45,7 @@ def _cost_models(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> l
             lines.setdefault((row["impl"], row["precision"], row["device"], row["model"]), []).append((record, row))
     found: list[dict[str, Any]] = []
     for line, members in lines.items():
-        cells = [Cell(record.trial.model, record.trial.train.batch, row["step_s"]) for record, row in members]
+        cells = [TimedTrial(record.trial.model, record.trial.train.batch, row["step_s"]) for record, row in members]
         names = [row["name"] for _, row in members]
         if model := fit(cells):
             found.append(

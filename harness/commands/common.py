@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness import registry
+from harness.disk import file_lock
 from harness.errors import UserError
-from harness.journal.disk import file_lock
 from harness.suite.suite import Suite, load_suite
 
 

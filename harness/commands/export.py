@@ -17,9 +17,10 @@ from rich.text import Text
 
 from harness import registry
 from harness.commands.output import print_json
+from harness.disk import write_atomic
 from harness.errors import UserError, nearest
-from harness.journal.disk import write_atomic
-from harness.journal.journal import Event, Journal
+from harness.events import Event
+from harness.journal.journal import Journal
 from harness.journal.results import named_files
 from harness.spec import Weights
 from harness.spec.trial import Trial

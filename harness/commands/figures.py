@@ -13,7 +13,7 @@ from harness.commands.output import print_json, tell
 from harness.errors import UserError, nearest
 from harness.journal.journal import FOLDER, Journal
 from harness.journal.results import summarise
-from harness.views.figures.draw import Drawn, _datasets, draw_trial, require_matplotlib
+from harness.views.figures.draw import Drawn, datasets, draw_trial, require_matplotlib
 from harness.views.figures.material import Material
 from harness.weights.whole import Damaged
 
@@ -42,7 +42,7 @@ def draw_run(
             f"Run the suite again to go on with them: capsbench run {journal.plan().get('source', 'SUITE')}"
         )
     require_matplotlib()
-    dataset = _datasets()
+    dataset = datasets()
     drawn: list[Drawn] = []
     damaged: list[str] = []
     for trial_id in chosen:

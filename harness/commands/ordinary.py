@@ -18,8 +18,8 @@ from rich.text import Text
 from harness import data
 from harness.commands.common import log_folder
 from harness.commands.output import print_json, tell
+from harness.disk import finite
 from harness.errors import UserError
-from harness.journal.disk import finite
 from harness.parity.check import Report
 from harness.parity.ordinary.source import VARIABLE, Source, split_target
 from harness.spec import ModelSpec

@@ -20,8 +20,8 @@ from harness.commands import ordinary, parser
 from harness.commands.common import installed, log_folder, suite_or_built_in
 from harness.commands.output import print_json, tell
 from harness.cost.limits import refusal
+from harness.disk import finite
 from harness.errors import UserError
-from harness.journal.disk import finite
 from harness.machine.environment import cpu_model, gpus, memory_bytes
 from harness.parity.check import Report
 from harness.spec import ModelSpec

@@ -18,6 +18,8 @@ from harness.commands.output import print_json
 from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
+from harness.views import equivalence as equivalence_view
+from harness.views.report import tables
 from harness.views.report.cost_plot import draw
 from harness.views.report.page import Section, write
 from harness.views.report.tables import cells_table, changes_table, published_table
@@ -124,7 +126,7 @@ def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: 
         text = "Are two implementations shown to end with the same test error, within the margin? (L7, two one-sided tests)"
         notes = [equivalence.sentence(pair) for pair in seeds.pairs if pair.verdict is None]
         notes += filter(None, [equivalence.caveat([cell.trial for cell in seeds.cells])])
-        yield Section("Equivalence of implementations", text, equivalence.table(seeds.pairs), notes)
+        yield Section("Equivalence of implementations", text, equivalence_view.table(seeds.pairs), notes)
     if seeds.beside:
         table, notes = published_table(seeds)
         text = (
@@ -133,9 +135,9 @@ def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: 
         )
         yield Section("Published figures", text, table, notes)
     if cost.points:
-        notes = [*curves.sentences(cost), *(f"no timing: {line}" for line in cost.left_out)]
+        notes = [*tables.sentences(cost), *(f"no timing: {line}" for line in cost.left_out)]
         notes += doubts([result for cell in seeds.cells for result in cell.counted])
-        yield Section("Cost of a training step", "", curves.table(cost), notes, costs)
+        yield Section("Cost of a training step", "", tables.table(cost), notes, costs)
 
 
 def options(command: argparse.ArgumentParser) -> None:

@@ -20,17 +20,18 @@ from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.plan import Plan, RunRequest, make_executor, make_plan, reasons, requested
 from harness.errors import UserError
+from harness.events import Event
 from harness.executors.base import Emit, Executor, Job
-from harness.journal.journal import Event, Journal
+from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.journal.resume import resume_point
 from harness.spec.trial import Trial
+from harness.suite.start import weights_file
 from harness.views.figures.draw import draw_missing
 from harness.views.mlflow.client import redact
 from harness.views.mlflow.tracking import Tracker
 from harness.views.screen import Screen, own_console
 from harness.views.tables import comparison, print_table, remarks
-from harness.weights.start import weights_file
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from harness.analysis.speed import document
 from harness.commands import parser
 from harness.commands.common import installed, log_folder, suite_or_built_in
 from harness.commands.output import print_json, tell
+from harness.disk import finite
 from harness.errors import UserError
-from harness.journal.disk import finite
 from harness.machine.environment import available_cores, environment
 from harness.machine.leases import local_gpus
 from harness.spec.trial import Trial

@@ -40,7 +40,7 @@ _ITEM_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Cell:
+class TimedTrial:
     """One measured point: a model trained in batches of `batch` images takes `step_s` seconds a step."""
 
     model: ModelSpec
@@ -73,7 +73,7 @@ class CostModel:
         return max(map(abs, self.leave_one_out))
 
 
-def sentence(name: str, setting: str, of: Cell, model: CostModel) -> str:
+def sentence(name: str, setting: str, of: TimedTrial, model: CostModel) -> str:
     """What a step of the cell `of` consists of, which `setting` describes, and how well the model of `name` predicts."""
     shares = model.shares(of.model, of.batch)
     parts = ", ".join(f"{term} {1e3 * seconds:.0f} ms" for term, seconds in shares.items() if seconds)
@@ -108,7 +108,7 @@ def _operations(model: ModelSpec, batch: int, algorithm: Algorithm) -> int:
     return 2 * (batch * (3 * forward - layers["conv1"]) + 3 * once)
 
 
-def fit(cells: Sequence[Cell]) -> CostModel | None:
+def fit(cells: Sequence[TimedTrial]) -> CostModel | None:
     """The best of the four forms; None for fewer than `FEWEST` cells, which would explain nothing, or other than CapsNets."""
     if len(cells) < FEWEST or any(cell.model.kind != "capsnet" for cell in cells):
         return None

@@ -58,7 +58,7 @@ class AffNist:
         except (MissingFiles, CorruptFile):
             files = FileSet(self.info.name, dict.fromkeys(archives), self.mirrors, exact=True, instead=_INSTEAD)
             if len(locate(files, directory)) < len(archives):
-                from harness.data.download import fetch
+                from harness.data.net.download import fetch
 
                 fetch(files, directory, progress=progress)
             paths = locate(files, directory)

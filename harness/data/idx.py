@@ -42,7 +42,7 @@ class IdxSource:
         try:
             self.read(directory)
         except MissingFiles:
-            from harness.data.download import fetch
+            from harness.data.net.download import fetch
 
             fetch(self.files, directory, progress=progress)
             self.read(directory)

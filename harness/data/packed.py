@@ -65,7 +65,7 @@ class Pack:
         """
         from rich.console import Console
 
-        from harness.data.download import alone_in
+        from harness.data.net.download import alone_in
 
         console = Console(stderr=True, quiet=not progress)
         try:

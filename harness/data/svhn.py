@@ -34,7 +34,7 @@ class MatSource:
         try:
             self.read(directory)
         except MissingFiles:
-            from harness.data.download import fetch
+            from harness.data.net.download import fetch
 
             fetch(self.files, directory, progress=progress)
             self.read(directory)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import UserError
-from harness.events import Event
+from harness.events import Event, Record
 from harness.spec.trial import Trial
 from harness.supervisor.seat import forwarded_environment
-from harness.weights.whole import Record
 
 Emit = Callable[[str, Event], None]
 """Gets a trial's id and an event, in the driver's process and main thread; an epoch is safe once it has returned."""

@@ -30,7 +30,7 @@ from harness import registry
 from harness.events import FILES, FINAL, Event
 from harness.executors.base import Emit, Job
 from harness.machine.leases import lease, local_cores, scratch_folder
-from harness.registry import code_version
+from harness.sources import code_version
 from harness.supervisor.seat import Seat
 from harness.supervisor.trial import run_attempt
 from harness.weights.whole import recorded

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from harness.disk import acquire, finite, flush, read_json, write_atomic
 from harness.errors import UserError
 from harness.events import FILES
-from harness.journal.disk import _acquire, _sync, finite, read_json, write_atomic
 from harness.spec.trial import Trial
 
 Event = dict[str, Any]
@@ -49,7 +49,7 @@ class Journal:
                 "Choose a folder you may write to with --out DIR."
             ) from error
         try:
-            _acquire(lock)
+            acquire(lock)
         except OSError as error:
             os.close(lock)
             raise self._lock_error(error) from error
@@ -142,7 +142,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         files = {key: path for key in FILES if event.get(key) and (path := folder / str(event[key])).exists()}
         for path in (*files.values(), *([folder] if files else [])):
-            _sync(path)
+            flush(path)
         self._append_line(folder / "events.jsonl", json.dumps(finite(dict(event)), allow_nan=False) + "\n")
         if event["kind"] == "epoch" and (checkpoint := files.get("checkpoint")):
             _keep_checkpoints(folder, 2, checkpoint.name)
@@ -221,7 +221,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         if created:
-            _sync(path.parent)
+            flush(path.parent)
 
     def _write_json(self, path: Path, document: Mapping[str, Any]) -> None:
         self._write_text(path, json.dumps(finite(dict(document)), indent=2, allow_nan=False) + "\n")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.cost.operations import step_flops
-from harness.events import FILES
-from harness.journal.disk import finite, read_json
-from harness.journal.journal import Event
+from harness.disk import finite, read_json
+from harness.events import FILES, Event
 from harness.machine.noise import drift, wide
 from harness.spec.trial import Trial
 from harness.stats import FEWEST, median_interval

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.events import Record
 from harness.journal.journal import Journal
 from harness.journal.results import kept_epochs
 from harness.spec.trial import Trial
-from harness.weights.whole import Damaged, Record, read_checkpoint, recorded
+from harness.weights.whole import Damaged, read_checkpoint, recorded
 
 
 @dataclass(frozen=True)

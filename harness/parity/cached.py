@@ -14,9 +14,9 @@ from typing import Any, cast
 import platformdirs
 
 from harness import __version__, registry
-from harness.journal.disk import write_atomic
+from harness.disk import write_atomic
 from harness.machine.environment import environment, fingerprint
-from harness.registry import code_version
+from harness.sources import code_version
 from harness.spec.trial import Trial
 
 FOLDER = "CAPSBENCH_GATE_CACHE"

@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.registry import Entry, code_version
+from harness.registry import Entry
+from harness.sources import code_version
 
 _IRRELEVANT = {"id", "suite", "params"}  # of a trial; params only repeats what the sections say
 _IRRELEVANT_INSIDE = {"data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"}}

@@ -23,9 +23,9 @@ from harness.spec.trial import Augment, Stop, TrainConfig, Trial
 from harness.suite import identity
 from harness.suite.draft import Draft, attributed
 from harness.suite.keys import AXES, KEYS, SECTION_KEYS, Sections
+from harness.suite.start import start_sha256
 from harness.suite.unused import idle_keys, misplaced, without_idle
 from harness.suite.yaml import Problems, parse_mapping, read_text
-from harness.weights.start import start_sha256
 
 MAX_TRIALS = 10_000
 

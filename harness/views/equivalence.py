@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.equivalence import _COLORS, _LEVEL, Judgement, Pair, _interval, _p, _points, _varies, sentence
+from harness.analysis.equivalence import INTERVAL, Judgement, Pair, interval_text, p_text, points_text, sentence, varies
 from harness.analysis.labels import setting
 from harness.text import UNKNOWN
 from harness.views.tables import print_table
+
+_COLORS = {"equivalent": "green", "different": "bold red", "not shown": "yellow", None: "yellow"}
 
 
 def table(pairs: Sequence[Pair]) -> Table:
@@ -20,18 +22,18 @@ def table(pairs: Sequence[Pair]) -> Table:
     varied = any(pair.params for pair in pairs)
     for title in ("impls", *(["setting"] if varied else [])):
         made.add_column(title, no_wrap=True)
-    for title in ("difference", f"{_LEVEL} interval", "margin", "p", "seeds"):
+    for title in ("difference", f"{INTERVAL} interval", "margin", "p", "seeds"):
         made.add_column(title, justify="right", no_wrap=True)
     made.add_column("verdict", no_wrap=True)
     for pair in pairs:
         test, verdict = pair.test, pair.verdict
         row = [Text(f"{pair.a} - {pair.b}"), *([Text(setting(pair.params))] if varied else [])]
         seeds = str(test.n_a) if test.n_a == test.n_b else f"{test.n_a}, {test.n_b}"
-        difference = UNKNOWN if test.difference is None else _points(test.difference)
-        interval, p = (_interval(test), _p(test)) if verdict and _varies(test) else (UNKNOWN, UNKNOWN)
+        difference = UNKNOWN if test.difference is None else points_text(test.difference)
+        interval, p = (interval_text(test), p_text(test)) if verdict and varies(test) else (UNKNOWN, UNKNOWN)
         state = Text("needs more seeds" if pair.needs_seeds else verdict or "no verdict", _COLORS[verdict])
         made.add_row(
-            *row, difference, interval, _points(test.margin), p.removeprefix("p ").removeprefix("= "), seeds, state
+            *row, difference, interval, points_text(test.margin), p.removeprefix("p ").removeprefix("= "), seeds, state
         )
     return made
 

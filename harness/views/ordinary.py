@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.parity.words import figure
 from harness.text import UNKNOWN
-from harness.views.parity import figure
 from harness.views.tables import print_table
 
 

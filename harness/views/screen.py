@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.labels import run_name
-from harness.journal.journal import Event
+from harness.events import Event
 from harness.spec.trial import Trial
 from harness.text import UNKNOWN, duration, number
 

@@ -18,8 +18,7 @@ from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from harness.errors import UserError
-from harness.events import FILES
-from harness.journal.journal import Event
+from harness.events import FILES, Event, Record
 from harness.spec import ModelSpec, Moments, Weights, is_right
 from harness.spec.trial import Trial
 from harness.weights import files as checkpoint
@@ -28,8 +27,6 @@ from harness.weights.progress import Progress
 from harness.weights.table import weight_table
 
 Shape = tuple[int, ...]
-Record = Mapping[str, Any]
-"""What an event says of a file that it names: {"sha256": its SHA-256 in hexadecimal, "bytes": its size}."""
 
 
 class Damaged(UserError):

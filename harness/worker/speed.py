@@ -142,7 +142,7 @@ class Cell:
 
     def _pass_gate(self) -> None:
         from harness.parity.setups import gate_ladder
-        from harness.views.parity import sentence
+        from harness.parity.words import sentence
 
         trial = self.trial
         ladder = gate_ladder(trial, self.impl, self._first)  # which of them are staged makes no difference up to `GATE`

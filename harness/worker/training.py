@@ -16,6 +16,7 @@ from harness import data, registry
 from harness.cost.limits import Verdict, out_of_memory
 from harness.data import Dataset, Split
 from harness.errors import TrialFailed, UserError, starved
+from harness.events import Record
 from harness.machine.clock import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.machine.environment import gpus, memory_bytes
 from harness.machine.noise import Observation, doubts
@@ -30,7 +31,7 @@ from harness.weights import digest, initial_weights, parameter_count
 from harness.weights.files import flat, save_checkpoint, save_predictions, save_weights
 from harness.weights.progress import Progress
 from harness.weights.start import starting_weights
-from harness.weights.whole import Record, not_finite, not_of, read_checkpoint, with_fingerprints
+from harness.weights.whole import not_finite, not_of, read_checkpoint, with_fingerprints
 from harness.worker.audit import Audit
 
 _BLOCK = 16_384  # images evaluated in one call

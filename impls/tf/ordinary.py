@@ -17,8 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.parity.ordinary.network import Parameter, Ran
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, SQUASH_EPSILON
+from harness.spec.network import Parameter, Ran
 from impls.tf.watched import watched
 
 _FRESH = ("zeros", "ones", "eye", "one_hot", "fill", "cast", "constant")
@@ -126,7 +126,7 @@ def is_model(found: object) -> bool:
 
 
 class KerasNetwork:
-    """See `harness.parity.ordinary.network.Network`."""
+    """See `harness.spec.network.Network`."""
 
     takes_lists = True
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import execute
 
-from harness.parity.ordinary.network import Step
+from harness.spec.network import Step
 
 LARGEST = 1 << 26  # elements of a step that is still recorded
 _READS = ("ReadVariableOp", "VarHandleOp", "Shape", "StridedSlice")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from harness.errors import UserError
-from harness.parity.ordinary.network import Parameter, Ran, Step
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, SQUASH_EPSILON
+from harness.spec.network import Parameter, Ran, Step
 
 LARGEST = 1 << 26  # elements of a step that is still recorded
 
@@ -119,7 +119,7 @@ def is_model(found: object) -> bool:
 
 
 class TorchNetwork:
-    """See `harness.parity.ordinary.network.Network`."""
+    """See `harness.spec.network.Network`."""
 
     channels_first, takes_lists, is_compiled = True, False, False
 

@@ -1,4 +1,4 @@
-"""Every fault of `harness.parity.faults.capsnet`, written into each implementation: framework -> fault -> edits of its source."""
+"""The faults of `harness.parity.faults.capsnet` in each implementation: framework -> fault -> edits of its source."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UserError
-from harness.parity.ordinary.network import Parameter
+from harness.spec.network import Parameter
 
 _MOST_CLASSES = 200
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.errors import UserError
-from harness.parity.ordinary.network import Network, Ran
 from harness.parity.ordinary.source import said
+from harness.spec.network import Network, Ran
 
 Labels = Literal["one-hot", "classes"]
 

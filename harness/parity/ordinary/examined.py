@@ -14,10 +14,10 @@ from harness.parity.ordinary.found import COUPLING, DIGIT, Found, Layers
 from harness.parity.ordinary.framework import Built, build
 from harness.parity.ordinary.layout import layouts
 from harness.parity.ordinary.match import Match, located, match
-from harness.parity.ordinary.network import Ran
 from harness.parity.ordinary.roles import as_pixels, roles
 from harness.parity.ordinary.source import Source, meaning, routing_attributes, takes_routing
 from harness.spec import SQUASH_EPSILON, ModelSpec, Outputs
+from harness.spec.network import Ran
 
 DEFAULTS: dict[str, Any] = {
     "image": (28, 28, 1), "classes": 10, "routing": 3, "conv_channels": 256, "primary_types": 32, "primary_dim": 8,

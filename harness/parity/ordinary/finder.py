@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.parity.ordinary.found import COUPLING, DIGIT, INPUTS, SAME, VOTES, Capsules, Found, Layers, relative
 from harness.parity.ordinary.layout import Layout, layouts
-from harness.parity.ordinary.network import Step
+from harness.spec.network import Step
 
 
 class Finder:

@@ -11,7 +11,7 @@ from harness.parity.ordinary.architecture import Candidate, canonical_shape
 from harness.parity.ordinary.finder import Finder
 from harness.parity.ordinary.found import SAME, Found, Layers, relative
 from harness.parity.ordinary.layout import Layout
-from harness.parity.ordinary.network import Parameter, Step
+from harness.spec.network import Parameter, Step
 
 
 def convolve(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:

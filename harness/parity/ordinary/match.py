@@ -15,8 +15,8 @@ from harness.parity.ordinary.calling import Calling, find_calling, fits
 from harness.parity.ordinary.found import Layers
 from harness.parity.ordinary.layout import Layout, layouts
 from harness.parity.ordinary.locate import locate
-from harness.parity.ordinary.network import Network, Parameter
 from harness.spec import Weights
+from harness.spec.network import Network, Parameter
 
 _DIGIT = ("I", "J", "d", "e")
 _BATCHES = (5, 7, 11, 13, 17)

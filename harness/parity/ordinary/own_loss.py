@@ -15,9 +15,9 @@ from harness.parity.ordinary.examined import Examined
 from harness.parity.ordinary.found import DIGIT
 from harness.parity.ordinary.layout import layouts
 from harness.parity.ordinary.losses import LossFunction, find_loss
-from harness.parity.ordinary.network import Ran
 from harness.parity.ordinary.roles import roles
 from harness.parity.ordinary.source import load_file, said
+from harness.spec.network import Ran
 
 Places = dict[str, tuple[str, int]]
 """A loss function's argument -> the kind of value that it gets, and the which-th of that kind."""

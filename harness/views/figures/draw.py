@@ -13,8 +13,8 @@ from typing import Any
 
 from harness import data
 from harness.data import Dataset
+from harness.disk import read_json, write_atomic
 from harness.errors import UserError
-from harness.journal.disk import read_json, write_atomic
 from harness.journal.journal import FOLDER, INDEX, Journal
 from harness.spec.trial import DataConfig
 from harness.views.figures.capsules import draw_entropy, draw_lengths, draw_perturbations, draw_reconstructions
@@ -112,7 +112,7 @@ def draw_missing(
     except UserError as error:
         return [f"{error}; then, {again}"]
     warnings: dict[str, None] = {}
-    dataset = _datasets()
+    dataset = datasets()
     for number, trial_id in enumerate(missing, start=1):
         note(f"drawing the figures of trial {number} of {len(missing)}")
         try:
@@ -125,7 +125,7 @@ def draw_missing(
     return list(warnings)
 
 
-def _datasets() -> Callable[[DataConfig], Dataset]:
+def datasets() -> Callable[[DataConfig], Dataset]:
     """`data.load`, each data set once."""
 
     @cache

@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.analysis import labels
 from harness.analysis.cells import METRICS, Cell, of_run
-from harness.journal.journal import Event, Journal
+from harness.events import Event
+from harness.journal.journal import Journal
 from harness.stats import summary
 from harness.views.mlflow import trials as view
 

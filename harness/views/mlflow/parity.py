@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis import labels
-from harness.journal.disk import file_lock, finite, write_atomic
+from harness.disk import file_lock, finite, write_atomic
 from harness.journal.journal import CURSOR
 from harness.machine.environment import environment
 from harness.parity.check import Report
+from harness.parity.words import sentence
 from harness.spec.trial import Trial
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import quiet_environment, redact
 from harness.views.mlflow.tracking import default_uri
-from harness.views.parity import sentence
 
 _LOCK_TIMEOUT_S = 30
 _COLUMNS = ("level", "name", "rel_err", "tolerance", "ok", "where", "found", "expected", "note")

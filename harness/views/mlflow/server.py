@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from harness.disk import read_json
 from harness.errors import UserError
-from harness.journal.disk import read_json
 from harness.journal.journal import CURSOR
 from harness.views.mlflow.cells import VIEW_KEY as CELLS
 from harness.views.mlflow.client import quiet_environment, redact

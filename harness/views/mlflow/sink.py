@@ -16,8 +16,9 @@ from typing import Any
 
 from harness.analysis import labels
 from harness.analysis.equivalence import Pair, of_journal
-from harness.journal.disk import file_lock, finite, read_json, write_atomic
-from harness.journal.journal import FOLDER, INDEX, Event, Journal
+from harness.disk import file_lock, finite, read_json, write_atomic
+from harness.events import Event
+from harness.journal.journal import FOLDER, INDEX, Journal
 from harness.journal.results import Result, parity_of, summarise
 from harness.views.mlflow import cells
 from harness.views.mlflow import trials as view

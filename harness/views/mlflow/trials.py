@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from harness.analysis.equivalence import Pair, sentence
 from harness.analysis.labels import color
-from harness.journal.journal import Event
+from harness.events import Event
 from harness.journal.results import Result, kept_epochs, parity_of, summarise
 from harness.spec.trial import Trial
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.table import Table
 
+from harness.disk import write_atomic
 from harness.errors import UserError
-from harness.journal.disk import write_atomic
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 96rem; margin: 2rem auto; padding: 0 1rem }

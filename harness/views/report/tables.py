@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from harness.analysis.cells import METRICS, Change
-from harness.analysis.costs import Report, _cell
+from harness.analysis.cells import METRICS, Cell, Change
+from harness.analysis.costs import Report, timed
 from harness.analysis.labels import setting
 from harness.analysis.published import Beside
 from harness.analysis.seeds import OverSeeds
-from harness.cost.fit import Cell, sentence
+from harness.cost.fit import sentence
 from harness.stats import Difference, Summary
 from harness.text import UNKNOWN, number
 
@@ -39,7 +39,7 @@ def sentences(report: Report) -> list[str]:
     """Of each cost model: what a step consists of, and how well it predicts."""
     first = {point.line: point for point in reversed(report.points)}
     return [
-        sentence(str(line), setting(first[line].trial.params), _cell(first[line]), model)
+        sentence(str(line), setting(first[line].trial.params), timed(first[line]), model)
         for line, model in report.models.items()
     ]
 

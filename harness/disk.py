@@ -21,7 +21,7 @@ def write_atomic(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync(path.parent)
+    flush(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -50,7 +50,7 @@ def file_lock(path: Path, timeout_s: float) -> Generator[bool, None, None]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
-            _acquire(handle, timeout_s)
+            acquire(handle, timeout_s)
         except BlockingIOError:
             yield False
         else:
@@ -59,7 +59,7 @@ def file_lock(path: Path, timeout_s: float) -> Generator[bool, None, None]:
         os.close(handle)
 
 
-def _acquire(handle: int, timeout_s: float = 0.5) -> None:
+def acquire(handle: int, timeout_s: float = 0.5) -> None:
     """Takes a lock within `timeout_s`; the patience covers `is_live`, which holds it for an instant."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -71,7 +71,7 @@ def _acquire(handle: int, timeout_s: float = 0.5) -> None:
             time.sleep(0.02)
 
 
-def _sync(path: Path) -> None:
+def flush(path: Path) -> None:
     """Forces a file's content, or a folder's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

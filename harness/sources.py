@@ -1,0 +1,56 @@
+"""Which sources decide a trial's result: a rule by folder, and the hash of what it selects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness import registry
+from harness.registry import Entry
+
+DECISIVE = ("spec", "data", "weights", "models", "machine", "parity", "supervisor", "worker")
+"""The rooms whose own files compute, time or judge a result. Rooms within them do not (faults, diagnosis, networks without
+an adapter), nor do those that schedule, record or show it: they may change freely.
+"""
+ASIDE = {"export", "ordinary", "breakdown"}
+"""Modules and folders of an implementation that take no part in training."""
+_HARNESS = Path(__file__).parent
+_SHARED = _HARNESS.parent / "impls"  # what its modules share, whichever implementation uses it
+_SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"}
+
+
+def code_version(entry: Entry) -> str:
+    """SHA-256 over the names and contents of the sources that determine a result: decisive rooms and implementation.
+
+    Line ends do not count.
+    """
+    harness = [path for room in DECISIVE for path in (_HARNESS / room).glob("*") if _is_source(path)]
+    files = [(path.relative_to(_HARNESS), path) for path in harness]
+    files += [(Path("impls", path.name), path) for path in _SHARED.glob("*.py")]
+    files += _implementation(entry)
+    sha = hashlib.sha256()
+    for name, path in sorted(files):
+        text = path.read_bytes().replace(b"\r\n", b"\n")
+        sha.update(f"{name.as_posix()} {len(text)}\n".encode())
+        sha.update(text)
+    return sha.hexdigest()
+
+
+def _implementation(entry: Entry) -> Iterator[tuple[Path, Path]]:
+    """The sources of the innermost package around the class, or of its module alone if that is in no package."""
+    spec = registry.locate(entry.module)
+    if spec is None or not spec.has_location or spec.origin is None:
+        return
+    module = Path(spec.origin)
+    if spec.submodule_search_locations is None and "." not in entry.module:
+        yield Path("impl", module.name), module
+        return
+    for path in module.parent.rglob("*"):
+        relative = path.relative_to(module.parent)
+        if _is_source(path) and not ASIDE & {*relative.parts[:-1], relative.stem}:
+            yield Path("impl", relative), path
+
+
+def _is_source(path: Path) -> bool:
+    return path.suffix in _SOURCES and path.is_file()
