@@ -17,7 +17,7 @@ from harness.machine.leases import lease, local_cores, local_gpus, scratch_folde
 
 HOLD = """
 import sys, time
-from harness.leases import lease, scratch_folder
+from harness.machine.leases import lease, scratch_folder
 with lease("core", [0, 1], int(sys.argv[1])), scratch_folder() as folder:
     print(folder, flush=True)
     time.sleep(600)
