@@ -1,7 +1,7 @@
 """What a run looks like in MLflow: names, colours, tags, metric rows, and the saved view that its pages open with.
 
 Pure functions of the journal's content; `harness.views.mlflow.sink` sends what they return. The saved view's format is
-MLflow's own and undocumented: it holds for MLflow 3.17, and `tests/test_browser.py` opens it in a real browser.
+MLflow's own and undocumented: it holds for MLflow 3.17, and `tests/views/test_browser.py` opens it in a real browser.
 """
 
 from __future__ import annotations

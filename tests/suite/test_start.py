@@ -1,0 +1,124 @@
+"""Weights travel: from one framework to another, and from one trial to the start of the next."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.spec import Impl
+from harness.spec.plans import plan_epoch
+from harness.suite.start import weights_file
+from harness.suite.suite import load_suite
+from harness.weights import digest, initial_weights
+from harness.weights.files import load_weights, read_facts, save_weights
+from harness.weights.start import starting_weights
+from tests.helpers.impl_helpers import FRAMEWORKS, batch_of, build, small_model
+from tests.helpers.run_helpers import capsbench, write_suite
+
+MODEL = small_model()
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Impl]:
+    """Each framework's network after a few steps, each at another place, by name."""
+    impls: dict[str, Impl] = {}
+    for seed, name in enumerate(("numpy", *FRAMEWORKS)):
+        images, labels = batch_of(MODEL, 12, seed)
+        impls[name] = build(name, MODEL, "fp32", lr=0.01)
+        impls[name].load(initial_weights(MODEL, seed))
+        impls[name].stage(images, labels)
+        impls[name].compile(6)
+        impls[name].train(plan_epoch(seed, 1, 12, 6, 1))
+    return impls
+
+
+def test_weights_of_one_framework_predict_the_same_in_every_other(trained: dict[str, Impl], tmp_path: Path) -> None:
+    images, labels = batch_of(MODEL, 9, seed=7)
+    for source in trained:
+        save_weights(tmp_path / f"{source}.safetensors", trained[source].dump())
+    assert len({digest(impl.dump()) for impl in trained.values()}) == len(trained)
+    for source in trained:
+        weights = load_weights(tmp_path / f"{source}.safetensors")
+        lengths, predicted = {}, {}
+        for target, impl in trained.items():
+            impl.load(weights)
+            lengths[target] = impl.forward(images).lengths
+            predicted[target] = impl.evaluate(images, labels).predicted.tolist()
+        for target in FRAMEWORKS:
+            np.testing.assert_allclose(lengths[target], lengths["numpy"], rtol=1e-4, atol=1e-6)
+            assert predicted[target] == predicted["numpy"]
+
+
+def ran(folder: Path, *arguments: Any) -> dict[str, Any]:
+    done = capsbench(folder, "run", *arguments, "--executor", "inline", "--no-mlflow", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["trials"][0]
+
+
+def test_a_trial_starts_from_another_s_weights(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path, parity={"gate": False})
+    first = ran(tmp_path, suite)
+    weights = tmp_path / "runs/small/trials" / first["id"] / "weights.safetensors"
+    second = ran(tmp_path, suite, "-s", f"train.start_from=runs/small/{first['id']}", "-s", "train.lr=1e-12")
+    assert second["weights_sha256"] == digest(load_weights(weights)) != first["weights_sha256"]
+    assert second["test_loss"] == pytest.approx(first["test_loss"], rel=1e-3)  # it learns next to nothing more
+
+    # the same content elsewhere is the same trial; other content under the same name is another
+    shutil.copy(weights, tmp_path / "elsewhere.safetensors")
+    again = ("-s", f"train.start_from={tmp_path}/elsewhere.safetensors", "-s", "train.lr=1e-12")
+    assert ran(tmp_path, suite, *again)["attempts"] == 1
+    save_weights(tmp_path / "elsewhere.safetensors", {k: w + 1 for k, w in load_weights(weights).items()})
+    assert ran(tmp_path, suite, *again)["id"] not in (first["id"], second["id"])
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    suite = write_suite(tmp_path)
+    trial = load_suite(suite).trials(0, lambda _: {})[0]
+    weights = initial_weights(trial.model, 0)
+    good = {**weights}
+    bad: dict[str, Any] = {
+        "dec3.b is missing": {name: w for name, w in good.items() if name != "dec3.b"},
+        "extra does not belong there": {**good, "extra": good["conv1.b"]},
+        "conv1.b is 5, expected 4": {**good, "conv1.b": np.zeros(5, np.float32)},
+    }
+    for complaint, arrays in bad.items():
+        save_weights(tmp_path / f"{len(complaint)}.safetensors", arrays)
+        path = tmp_path / f"{len(complaint)}.safetensors"
+        with pytest.raises(UserError, match=r"-s train\.start_from") as refusal:
+            load_suite(suite, [f"train.start_from={path}"])
+        assert f"{path} holds the weights of another model: {complaint}. Give" in str(refusal.value)
+    (tmp_path / "text").write_text("no weights")
+    for start, complaint in (
+        (tmp_path / "text", "is no readable safetensors file"),
+        (tmp_path / "absent", "expected a safetensors file, or RUN/TRIAL of a finished trial"),
+        (tmp_path, "has no weights.safetensors; a trial has it once it has finished"),
+    ):
+        with pytest.raises(UserError, match=r"train\.start_from: ") as refusal:
+            load_suite(suite, [f"train.start_from={start}"])
+        assert complaint in str(refusal.value)
+
+
+def test_the_nearest_trial_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "trials" / "0123456789ab"
+    folder.mkdir(parents=True)
+    save_weights(folder / "weights.safetensors", {"w": np.zeros(1)}, {"epoch": 3})
+    assert read_facts(weights_file(f"{tmp_path}/0123456789ab")) == {"epoch": 3}
+    with pytest.raises(UserError, match=r'there is no ".*0123456789aa"; did you mean "0123456789ab"\?'):
+        weights_file(f"{tmp_path}/0123456789aa")
+
+
+def test_weights_that_changed_after_planning_are_noticed(tmp_path: Path) -> None:
+    suite, path = write_suite(tmp_path), tmp_path / "start.safetensors"
+    weights = initial_weights(load_suite(suite).trials(0, lambda _: {})[0].model, 1)
+    save_weights(path, weights)
+    trial = load_suite(suite, [f"train.start_from={path}"]).trials(0, lambda _: {})[0]
+    assert digest(starting_weights(trial, path)) == trial.start_sha256 == digest(weights)
+    save_weights(path, {**weights, "conv1.b": weights["conv1.b"] + 1})
+    with pytest.raises(UserError, match="has changed since the trial was planned"):
+        starting_weights(trial, path)

@@ -1,0 +1,273 @@
+"""The pages people open: a real browser on a real MLflow server, showing runs that journal and tracking wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from harness.errors import UserError
+from harness.journal.journal import Journal
+from harness.journal.results import summarise
+from harness.spec import ModelSpec
+from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.views.mlflow.cells import VIEW_KEY as CELLS
+from harness.views.mlflow.server import free_port, newest_experiment, serve
+from harness.views.mlflow.tracking import default_uri, sync
+from harness.views.mlflow.trials import view_url
+from tests.helpers import seeds_helpers
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+FIGURES = {"torch": (1.94, 2.5, 812.0), "tf": (2.22, 3.75, 541.0), "jax": (1.67, 3.25, 624.0)}  # err %, s, images/s
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def make_trial(impl: str) -> Trial:
+    return Trial(
+        id=f"{impl}-r3-s0", suite="quickstart", impl=impl, seed=0, params={"model.routing": 3},
+        data=DataConfig(name="digits"), model=ModelSpec(image=(28, 28, 1), classes=10), train=TrainConfig(epochs=4),
+        runtime=RuntimeConfig(), parity=ParityConfig(), cpus=2, gpus=0,
+    )  # fmt: skip
+
+
+def write_trial(journal: Journal, trial: Trial, parity_ok: bool = True) -> None:
+    err_pct, epoch_s, img_per_s = FIGURES.get(trial.impl, (9.0, 1.25, 999.0))
+    now = time.time() - 60
+    events = [
+        {"kind": "attempt", "host": "bench", "python": "3.11.9", "resumed_epoch": 0, "versions": {"numpy": "2.4"}},
+        {"kind": "parity", "ok": parity_ok, "max_rel_err": 3.1e-6 if parity_ok else 0.4, "worst": "digit.w",
+         "tensors": {}, "examples": 32, "steps": 3},
+        {"kind": "ready", "compile_s": 4.5, "parameters": 8215568, "weights_sha256": "ab" * 32, "device": "cpu"},
+        *(
+            {"kind": "epoch", "epoch": epoch, "epochs": 4, "epoch_s": epoch_s * (2 if epoch == 1 else 1), "eval_s": 0.2,
+             "img_per_s": img_per_s, "train_loss": err_pct / epoch, "train_margin": 0.3 / epoch, "lr": 1e-3,
+             "train_err_pct": 20 / epoch, "train_reconstruction": 40 / epoch, "val_loss": 0.3 / epoch,
+             "val_err_pct": 8 / epoch + err_pct}
+            for epoch in range(1, 5)
+        ),
+        {"kind": "result", "test_err_pct": err_pct, "test_loss": 0.05, "peak_bytes": 970_000_000},
+    ]  # fmt: skip
+    for second, event in enumerate(events):
+        journal.append(trial.id, {"trial": trial.id, "attempt": 1, "time": now + second, **event})
+    journal.write_result(trial.id, summarise(trial, journal.events(trial.id)).to_json())
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two synced runs: of several seeds, and the newest, of three good trials and one whose parity failed."""
+    folder = tmp_path_factory.mktemp("runs with space")
+    errors = {1: (0.36, 0.33, 0.30), 3: (0.25, 0.24, 0.26)}
+    seeds = [seeds_helpers.make_trial(seed=seed, routing=routing) for routing in errors for seed in range(3)]
+    runs = [(trial, seeds_helpers.events_of(errors[trial.model.routing][trial.seed])) for trial in seeds]
+    sync(seeds_helpers.write_run(folder / "seeds", runs))
+    trials = [make_trial(impl) for impl in (*FIGURES, "broken")]
+    documents = [trial.model_dump(mode="json") for trial in trials]
+    plan = {"suite": "quickstart", "question": "Which is faster?", "trials": documents}
+    with Journal(folder / "quickstart").open() as journal:
+        journal.write_plan(plan, "name: quickstart\n")
+        journal.write_environment({"host": "bench", "os": "Linux", "cores": 2, "versions": {"mlflow": "3.17"}})
+        for trial in trials:
+            write_trial(journal, trial, parity_ok=trial.impl != "broken")
+    sync(folder / "quickstart")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(out: Path) -> Iterator[dict[str, str]]:
+    """The pages of a run of one seed: {"Table": url, "Charts": url}."""
+    with served(out) as pages:
+        assert set(pages) == {"Table", "Charts"}
+        yield pages
+
+
+@contextmanager
+def served(out: Path) -> Iterator[dict[str, str]]:
+    """`serve` in a process of its own, as the command runs it: page -> url."""
+    # as at a terminal: a job in the background starts with Ctrl-C ignored
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from harness.views.mlflow.server import serve; serve(sys.argv[1], port=5300, open_browser=False)"
+    command = [sys.executable, "-c", code, str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    printed: list[str] = []
+    for line in process.stdout:
+        printed.append(line)
+        if line.startswith("Ctrl-C"):
+            break
+    pages = {line.split()[0]: line.split()[1] for line in printed if "http" in line}
+    assert pages, "".join(printed)
+    yield pages
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    with socket.socket() as probe:  # the server went with it
+        assert probe.connect_ex(("127.0.0.1", port_of(pages))) != 0
+
+
+def port_of(pages: dict[str, str]) -> int:
+    port = urlsplit(pages["Table"]).port
+    assert port is not None
+    return port
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """A browser that was never here before: whatever greets a newcomer, greets it."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "no chromium here: `apt-get install chromium`"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=chromium, headless=True, args=FLAGS,
+            viewport={"width": 1600, "height": 1000},
+        )  # fmt: skip
+        context.set_default_timeout(60_000)
+        yield context
+        context.close()
+
+
+def cells(page: Page) -> dict[str, dict[str, str]]:
+    """The table as shown: run name -> column -> text. Its pinned and scrolled halves are rows of the same index."""
+    rows: dict[str, dict[str, str]] = {}
+    for cell in page.locator(".ag-row [role=gridcell][col-id]").all():
+        row = cell.locator("xpath=ancestor::*[@row-index][1]").get_attribute("row-index")
+        rows.setdefault(str(row), {})[str(cell.get_attribute("col-id"))] = cell.inner_text().strip()
+    return {row["attributes.`Run Name`"].splitlines()[-1]: row for row in rows.values()}  # after its colour
+
+
+def open_page(context: BrowserContext, url: str, screenshot: Path, ready: str) -> Page:
+    """Opens a page, waits for `ready` (a selector), and keeps a picture of it, also where it never came."""
+    page = context.new_page()
+    page.goto(url)
+    try:
+        page.locator(ready).first.wait_for()
+    finally:
+        page.screenshot(path=screenshot)
+    assert page.get_by_text("MLflow Assistant").count() == 0  # it would hide a third of the page
+    assert page.get_by_role("dialog").count() == 0
+    return page
+
+
+def test_the_table_shows_every_trial_with_its_figures(
+    context: BrowserContext, pages: dict[str, str], tmp_path: Path
+) -> None:
+    page = open_page(context, pages["Table"], tmp_path / "table.png", ".ag-row >> text=torch r3 s0")
+    table = cells(page)
+    assert list(table) == ["jax r3 s0", "torch r3 s0", "tf r3 s0", "broken r3 s0"]  # fewest errors first, no parent
+    for impl, (err_pct, epoch_s, img_per_s) in FIGURES.items():
+        expected = {
+            "params.`impl`": impl, "params.`model.routing`": "3", "params.`seed`": "0",
+            "metrics.`test_err_pct`": f"{err_pct:g}", "metrics.`epoch_s`": f"{epoch_s:g}",
+            "metrics.`img_per_s`": f"{img_per_s:g}", "metrics.`compile_s`": "4.5", "metrics.`peak_mem_mb`": "970",
+            "metrics.`parity_ok`": "1",
+        }  # fmt: skip
+        assert expected.items() <= table[f"{impl} r3 s0"].items()
+    broken = table["broken r3 s0"]
+    assert (broken["metrics.`test_err_pct`"], broken["metrics.`parity_ok`"]) == ("9", "0")
+    assert (broken["metrics.`epoch_s`"], broken["metrics.`img_per_s`"], broken["metrics.`compile_s`"]) == ("-",) * 3
+    for column in table["jax r3 s0"]:  # none beyond the window's edge
+        if column.startswith("metrics") and "val_err" not in column:
+            box = page.locator(f".ag-row [col-id='{column}']").first.bounding_box()
+            assert box is not None
+            assert box["x"] + 60 < 1600, column
+
+
+def test_the_charts_page_draws_bars_and_curves(context: BrowserContext, pages: dict[str, str], tmp_path: Path) -> None:
+    page = open_page(context, pages["Charts"], tmp_path / "charts.png", ".js-plotly-plot .barlayer path")
+    page.locator(".js-plotly-plot .scatterlayer path.js-line").first.wait_for()
+    for title in ("Accuracy", "Cost", "test_err_pct", "epoch/val_err_pct", "epoch/train_loss", "epoch_s", "img_per_s"):
+        assert page.get_by_text(title, exact=True).first.is_visible(), title
+    bars = page.locator(".js-plotly-plot:has(.barlayer path)").first
+    assert bars.locator(".barlayer .bars path").count() == 4
+    lines = page.locator(".js-plotly-plot:has(.scatterlayer path.js-line)").first
+    strokes = lines.locator(".scatterlayer path.js-line").evaluate_all("lines => lines.map(line => line.style.stroke)")
+    assert len(set(strokes)) == 4
+    page.screenshot(path=tmp_path / "charts.png")
+
+
+def test_cells_of_several_seeds_have_a_page(
+    context: BrowserContext, out: Path, pages: dict[str, str], tmp_path: Path
+) -> None:
+    cursor = json.loads((out / "seeds" / "mlflow.json").read_text())
+    url = view_url(pages["Table"].partition("/#/")[0], cursor["experiment_id"], key=CELLS)
+    table = cells(open_page(context, url, tmp_path / "cells.png", ".ag-row >> text=torch r3 mean"))
+    assert list(table) == ["torch r3 mean", "torch r1 mean"]  # fewest errors first; no trial, no suite
+    assert {
+        "params.`impl`": "torch", "params.`model.routing`": "3", "metrics.`seeds`": "3",
+        "metrics.`test_err_pct_mean`": "0.25", "metrics.`test_err_pct_sd`": "0.01",
+        "metrics.`test_err_pct_low`": "0.22516", "metrics.`test_err_pct_high`": "0.27484",
+    }.items() <= table["torch r3 mean"].items()  # 0.25 -+ 4.30265 * 0.01 / sqrt(3)  # fmt: skip
+
+
+def test_a_server_takes_a_run_with_its_files(
+    pages: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    trial = make_trial("torch")
+    with Journal(tmp_path / "remote").open() as journal:
+        planned = [trial, trial.model_copy(update={"id": "torch-r3-s1", "seed": 1})]
+        documents = [each.model_dump(mode="json") for each in planned]
+        journal.write_plan({"suite": "remote", "trials": documents}, "name: remote\n")
+        write_trial(journal, trial)
+    base = f"http://127.0.0.1:{port_of(pages)}"
+    report = sync(tmp_path / "remote", base)
+    assert sync(tmp_path / "remote", base).events == 0
+    client = MlflowClient(base)
+    (run,) = client.search_runs([report.experiment_id], "tags.`capsbench.kind` = 'trial'")
+    assert run.data.metrics["epoch_s"] == 2.5
+    assert len(client.get_metric_history(run.info.run_id, "epoch/train_loss")) == 4
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"parity.json", "result.json"}
+    assert newest_experiment(tmp_path, base) == report.experiment_id
+    serve(tmp_path, base, open_browser=False)
+    assert re.findall(r"^(\w+) +http", capsys.readouterr().out, re.MULTILINE) == ["Table", "Charts", "Cells"]
+
+
+def test_the_interface_needs_a_run(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no runs in .* yet: `capsbench run suites/quickstart\.yaml`"):
+        newest_experiment(tmp_path, default_uri(tmp_path))
+    with Journal(tmp_path / "mnist").open() as journal:
+        journal.write_plan({"suite": "mnist", "trials": []}, "")
+    with pytest.raises(UserError, match=r"`capsbench sync .*mnist` brings one in"):
+        newest_experiment(tmp_path, default_uri(tmp_path))
+
+
+def test_a_taken_port_gives_way_to_the_next() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert port < free_port(port) < port + 100
+    assert free_port(port) == port
+    with pytest.raises(UserError, match="--port 70000 is no port"):
+        free_port(70000)
+
+
+def test_a_server_that_cannot_start_says_why(out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out / "quickstart", tmp_path / "quickstart")
+    (tmp_path / "mlflow.db").write_text("not a database, and longer than nothing " * 100)
+    cursor = json.loads((tmp_path / "quickstart" / "mlflow.json").read_text())
+    cursor["uri"] = default_uri(tmp_path)
+    (tmp_path / "quickstart" / "mlflow.json").write_text(json.dumps(cursor))
+    with pytest.raises(UserError, match=r"did not start \(.*database.*\); its log is .*mlflow-server\.log"):
+        serve(tmp_path, open_browser=False)
