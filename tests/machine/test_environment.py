@@ -48,7 +48,7 @@ def test_no_framework_is_imported() -> None:
 def test_cores_are_those_of_the_affinity() -> None:
     """A process bound to one core has one, whatever the machine has."""
     core = min(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, {{{core}}}); from harness import environment as e; "
+    code = f"import os; os.sched_setaffinity(0, {{{core}}}); from harness.machine import environment as e; "
     assert run(code + "print(e.available_cores())") == "1"
 
 
