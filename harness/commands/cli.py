@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ from rich.text import Text
 from harness import __version__
 from harness.commands.output import print_json
 from harness.commands.parser import JSON_HELP, Parser
-from harness.errors import UserError
+from harness.errors import Unread, UserError
 
 COMMANDS = {
     "run": "run a suite: finished trials are kept, half-done ones go on",
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The `capsbench` command."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
+    _show_unread()
     try:
         args = parser(arguments).parse_args(arguments)
         code = _module(args.command).main(args)
@@ -71,6 +73,19 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name == next((each for each in arguments if not each.startswith("-")), None):
             _module(name).options(command)
     return top
+
+
+def _show_unread() -> None:
+    """Shows what could not be read as a line for people; other warnings stay as Python shows them."""
+    plain = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, Unread):
+            Console(stderr=True).print(Text(f"capsbench: {message}", "yellow"), soft_wrap=True)
+        else:
+            plain(message, category, *rest, **more)
+
+    warnings.showwarning = show
 
 
 def _module(command: str) -> Any:
