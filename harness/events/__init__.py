@@ -1,28 +1,11 @@
 """Events: all that a process tells another, and all that the journal keeps. A model for each kind.
 
-An event is a line of JSON with its "kind". `trial` holds the kinds that the journal keeps, `processes` those that only pass
-between a worker and its supervisor. docs/run-directory.md lists both.
+An event is a line of JSON with its "kind". `harness.events.trial` holds the kinds that the journal keeps, and is what this
+package offers; `harness.events.processes` those that only pass between a worker and its supervisor. docs/run-directory.md lists
+both.
 """
 
 from harness.events.base import Event, Kinds, Malformed, UnknownEvent
-from harness.events.processes import (
-    EXAMINATION,
-    GAUGE,
-    PARITY,
-    SPEED,
-    CallingEvent,
-    ExaminedEvent,
-    GaugeReadyEvent,
-    PartsEvent,
-    RateEvent,
-    RefusedEvent,
-    ReportEvent,
-    ReturnedEvent,
-    RoundEvent,
-    SpeedReadyEvent,
-    SuspectsEvent,
-    TraceEvent,
-)
 from harness.events.trial import (
     FINAL,
     TRIAL,
@@ -41,9 +24,7 @@ from harness.events.trial import (
 )
 
 __all__ = [
-    "EXAMINATION", "FINAL", "GAUGE", "PARITY", "SPEED", "TRIAL", "AttemptEvent", "CallingEvent", "EpochEvent", "Event",
-    "ExaminedEvent", "FailedEvent", "FinalEvent", "GaugeReadyEvent", "InterruptedEvent", "Kinds", "Malformed",
-    "ParityEvent", "PartsEvent", "RateEvent", "ReadyEvent", "Record", "RefusedEvent", "ReportEvent", "ResultEvent",
-    "ReturnedEvent", "RoundEvent", "SpeedReadyEvent", "SuspectsEvent", "TraceEvent", "TrialEvent", "UnknownEvent",
-    "WaitingEvent", "WarningEvent",
+    "FINAL", "TRIAL", "AttemptEvent", "EpochEvent", "Event", "FailedEvent", "FinalEvent", "InterruptedEvent", "Kinds",
+    "Malformed", "ParityEvent", "ReadyEvent", "Record", "ResultEvent", "TrialEvent", "UnknownEvent", "WaitingEvent",
+    "WarningEvent",
 ]  # fmt: skip

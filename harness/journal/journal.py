@@ -7,12 +7,14 @@ crash of the worker, the driver or the machine loses at most the epoch in progre
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import re
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -165,16 +167,17 @@ class Journal:
             ) from error
         events: list[TrialEvent] = []
         where = str(self.run_dir)
-        for number, line in enumerate(lines, start=1):
-            try:
-                if (event := TRIAL.known(line, where)) is not None:
-                    events.append(cast(TrialEvent, event))
-            except ValueError as error:
-                found = f"{error}; found {line[:60]!r}" if isinstance(error, Malformed) else repr(line[:60])
-                raise UserError(
-                    f"{path}, line {number} is damaged: {found}. "
-                    f"Move {path.parent} elsewhere and run the suite again to repeat this trial."
-                ) from error
+        with _uncollected():
+            for number, line in enumerate(lines, start=1):
+                try:
+                    if (event := TRIAL.known(line, where)) is not None:
+                        events.append(cast(TrialEvent, event))
+                except ValueError as error:
+                    found = f"{error}; found {line[:60]!r}" if isinstance(error, Malformed) else repr(line[:60])
+                    raise UserError(
+                        f"{path}, line {number} is damaged: {found}. "
+                        f"Move {path.parent} elsewhere and run the suite again to repeat this trial."
+                    ) from error
         return events
 
     def result(self, trial_id: str) -> dict[str, Any] | None:
@@ -232,6 +235,21 @@ class Journal:
         self._require_lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
+
+
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Pauses the collector of cycles: while thousands of events are read, all to be kept, it would find nothing.
+
+    It would look through all of them again and again, and take longer than the reading.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _keep_checkpoints(folder: Path, count: int, last: str | None = None) -> None:

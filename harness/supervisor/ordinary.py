@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.events import EXAMINATION, ExaminedEvent, FailedEvent, RefusedEvent
+from harness.events import FailedEvent
+from harness.events.processes import EXAMINATION, ExaminedEvent, RefusedEvent
 from harness.machine.leases import local_cores
 from harness.spec.trial import Trial
 from harness.supervisor.child import started

@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.events import (
-    PARITY,
-    CallingEvent,
-    FailedEvent,
-    RefusedEvent,
-    ReportEvent,
-    ReturnedEvent,
-    SuspectsEvent,
-)
+from harness.events import FailedEvent
+from harness.events.processes import PARITY, CallingEvent, RefusedEvent, ReportEvent, ReturnedEvent, SuspectsEvent
 from harness.machine.leases import lease, local_cores, local_gpus
 from harness.parity.check import LEVELS, Check, Report
 from harness.spec.trial import Trial

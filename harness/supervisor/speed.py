@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.cost.peak import expected_bytes
-from harness.events import (
+from harness.events import Event, FailedEvent, WarningEvent
+from harness.events.processes import (
     GAUGE,
     SPEED,
-    Event,
-    FailedEvent,
     GaugeReadyEvent,
     PartsEvent,
     RateEvent,
@@ -24,7 +23,6 @@ from harness.events import (
     RoundEvent,
     SpeedReadyEvent,
     TraceEvent,
-    WarningEvent,
 )
 from harness.machine.environment import available_memory_bytes
 from harness.machine.leases import lease, local_cores, local_gpus

@@ -27,7 +27,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from harness.errors import TrialFailed, UserError, starved
-from harness.events import EpochEvent, Event, FailedEvent, InterruptedEvent, RefusedEvent, WarningEvent
+from harness.events import EpochEvent, Event, FailedEvent, InterruptedEvent, WarningEvent
+from harness.events.processes import RefusedEvent
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_CAUSE = 500

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from harness.events import ExaminedEvent
+from harness.events.processes import ExaminedEvent
 from harness.worker.channel import Channel, serve
 
 IMAGES, SEED = 3, 0

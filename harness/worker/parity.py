@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from harness.events import CallingEvent, Event, ReportEvent, ReturnedEvent, SuspectsEvent
+from harness.events import Event
+from harness.events.processes import CallingEvent, ReportEvent, ReturnedEvent, SuspectsEvent
 from harness.worker.channel import explain, serve
 
 if TYPE_CHECKING:

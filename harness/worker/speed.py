@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import UserError
-from harness.events import Event, GaugeReadyEvent, PartsEvent, RateEvent, RoundEvent, SpeedReadyEvent, TraceEvent
+from harness.events import Event
+from harness.events.processes import GaugeReadyEvent, PartsEvent, RateEvent, RoundEvent, SpeedReadyEvent, TraceEvent
 from harness.worker.channel import Channel, report_timing_warnings, serve
 
 if TYPE_CHECKING:

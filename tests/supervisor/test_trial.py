@@ -271,16 +271,15 @@ def test_a_journal_that_cannot_be_written_ends_the_worker(tmp_path: Path) -> Non
 )
 def test_memory_has_a_hint(error: Exception, starved: bool) -> None:
     told = explain(error)
-    assert (told["hint"] is not None) == starved
-    assert told["error"] == type(error).__name__
+    assert (told.hint is not None) == starved
+    assert told.error == type(error).__name__
 
 
 def test_a_cause_is_one_short_line() -> None:
     told = explain(ValueError("first\n  second\n" + "x" * 10_000))
-    assert told["cause"] is not None
-    assert told["cause"].startswith("ValueError: first second x")
-    assert len(told["cause"]) < 600
-    assert explain(KeyboardInterrupt())["cause"] == "KeyboardInterrupt"
+    assert told.cause.startswith("ValueError: first second x")
+    assert len(told.cause) < 600
+    assert explain(KeyboardInterrupt()).cause == "KeyboardInterrupt"
 
 
 def test_supervisors_import_no_framework() -> None:

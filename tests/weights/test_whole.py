@@ -445,7 +445,7 @@ def test_what_would_not_be_whole_is_not_written(tmp_path: Path, net: str, error:
     (trial, _) = trials_in(tmp_path, f"tests.weights.test_whole:{net}")
     events: list[dict[str, Any]] = []
     with pytest.raises(error, match=said):
-        run_trial(trial, events.append, tmp_path)
+        run_trial(trial, lambda event: events.append(event.to_json()), tmp_path)
     assert [event["kind"] for event in events] == ["ready"]
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -464,6 +464,6 @@ def test_the_worker_checks_what_it_was_sent(unfinished: Path, tmp_path: Path) ->
 def test_weights_in_double_precision_are_whole(tmp_path: Path) -> None:
     (trial, _) = trials_in(tmp_path, runtime={"precision": "fp64"})
     events: list[dict[str, Any]] = []
-    run_trial(trial, events.append, tmp_path)
+    run_trial(trial, lambda event: events.append(event.to_json()), tmp_path)
     weights = read_weights(tmp_path / "weights.safetensors", trial, events[-1]["files"]["weights.safetensors"])
     assert {array.dtype.name for array in weights.values()} == {"float64"}
