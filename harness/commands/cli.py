@@ -76,14 +76,16 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _show_unread() -> None:
-    """Shows what could not be read as a line for people; other warnings stay as Python shows them."""
+    """Shows what could not be read as a line for people, once; other warnings stay as Python shows them."""
     plain = warnings.showwarning
+    seen: set[str] = set()  # Python's own memory is lost whenever a library changes a filter
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if issubclass(category, Unread):
-            Console(stderr=True).print(Text(f"capsbench: {message}", "yellow"), soft_wrap=True)
-        else:
+        if not issubclass(category, Unread):
             plain(message, category, *rest, **more)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            Console(stderr=True).print(Text(f"capsbench: {message}", "yellow"), soft_wrap=True)
 
     warnings.showwarning = show
 

@@ -86,7 +86,7 @@ class ReadyEvent(TrialEvent):
     compile_s: float
     """Seconds to compile."""
     parity_s: float
-    """Seconds that the gate took; 0 where it is off."""
+    """Seconds that the gate took; next to none where it is off."""
     parameters: int
     """How many numbers the model learns."""
     weights_sha256: str
@@ -127,7 +127,7 @@ class EpochEvent(_NamesFiles):
     val_err_pct: float | None
     """Validation images told wrong after the epoch, in percent; null: there are none."""
     lr: float
-    """The learning rate of the epoch's last step, without unit."""
+    """The learning rate of the epoch's first step, without unit."""
     routing_logit_change: list[float | None] | None = None
     """By how much each routing iteration changes the logits, without unit; absent unless asked for."""
     audit_fault: str | None = None
@@ -162,8 +162,7 @@ class ResultEvent(_NamesFiles):
     peak_bytes: Bytes
     """The most memory held: of the device where it tells, else of the process."""
     audit: dict[str, Any] | None = None
-    """The audit's verdict: "ok" (true, false, or null where it is off or saw nothing), "note" and what it repeated; absent
-    from version 0.1."""
+    """The audit's verdict: "ok" (null where it is off), "note" and what it repeated; absent from version 0.1."""
     weights: str
     """The file of the last epoch's weights."""
     best_epoch: int | None = None
