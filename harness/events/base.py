@@ -56,7 +56,9 @@ class Event(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The event as it is written: its kind, and the fields that were given."""
-        return {"kind": self.kind, **self.model_dump(exclude_unset=True)}
+        # By hand, as every field is JSON already: `model_dump` would copy each value.
+        held, given = {**self.__dict__, **(self.model_extra or {})}, self.model_fields_set
+        return {"kind": self.kind, **{name: value for name, value in held.items() if name in given}}
 
     def stamped(self, time: float) -> Self:
         """The event with this time, unless it has one."""

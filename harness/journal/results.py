@@ -224,8 +224,7 @@ def _withheld(trial: Trial, parity: Parity | None) -> str | None:
 
 def _split(epochs: Sequence[EpochEvent]) -> tuple[list[int], list[EpochEvent]]:
     """The numbers of the warm-up epochs (the first of every attempt), and the epochs to take medians of."""
-    attempts = [epoch.attempt for epoch in epochs]
-    first = [index for index, attempt in enumerate(attempts) if attempt not in attempts[:index]]
+    first = sorted({epoch.attempt: index for index, epoch in reversed(list(enumerate(epochs)))}.values())
     steady = [epoch for index, epoch in enumerate(epochs) if index not in first]
     return [epochs[index].epoch for index in first], steady or list(epochs)
 

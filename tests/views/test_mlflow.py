@@ -121,7 +121,7 @@ def test_a_finished_trial_is_stored_with_all_its_figures(journal: Journal) -> No
     suite, run = runs_of(journal, "suite")[journal.run_dir.name], runs_of(journal)["torch r3 s0"]
     assert run.data.metrics == {
         "epoch/train_loss": 0.16667, "epoch/val_err_pct": 3.0, "epoch/lr": 1e-3, "epoch/epoch_s": 2.1235,
-        "epoch/img_per_s": 50.0, "epoch/eval_s": 0.5, "parity_ok": 1.0, "parity_max_rel_err": 2e-6,
+        "epoch/img_per_s": 50.0, "epoch/eval_s": 0.5, "epoch/train_err_pct": 5.0, "parity_ok": 1.0, "parity_max_rel_err": 2e-6,
         "test_err_pct": 1.5, "val_err_pct": 3.0, "test_loss": 0.1, "epoch_s": 2.1235, "img_per_s": 50.0,
         "compile_s": 4.5, "peak_mem_mb": 970.0,
         "gflops_per_s": pytest.approx(50 * step_flops(trial.model, 1) / 1e9, rel=1e-4),
