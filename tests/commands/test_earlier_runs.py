@@ -59,7 +59,7 @@ def test_equivalence(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if run_dir.name == "mnist":
         pytest.skip("one seed has no interval")
     found = document(capsys, "parity", run_dir)
-    assert found["pairs"]
+    assert found["equivalence"]
 
 
 def test_sync(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
