@@ -16,7 +16,7 @@ from harness.spec import Weights
 from harness.spec.trial import Trial
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
 
 Table = Literal["trials", "epochs", "parity"]
 Row = dict[str, Any]
