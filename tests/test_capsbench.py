@@ -43,6 +43,7 @@ def test_every_name_is_known_to_type_checkers() -> None:
 
 
 def test_trials(run: capsbench.Run) -> None:
+    pytest.importorskip("pandas")
     trials = run.trials
     assert list(trials.columns[:5]) == ["trial", "impl", "seed", "model.routing", "status"]
     assert list(trials["model.routing"]) == [1, 2]
@@ -54,6 +55,7 @@ def test_trials(run: capsbench.Run) -> None:
 
 
 def test_epochs(run: capsbench.Run) -> None:
+    pytest.importorskip("pandas")
     epochs = run.epochs
     assert list(epochs["epoch"]) == [1, 2, 1, 2]
     assert list(epochs["warmup"]) == [True, False, True, False]
@@ -62,6 +64,7 @@ def test_epochs(run: capsbench.Run) -> None:
 
 
 def test_parity(run: capsbench.Run) -> None:
+    pytest.importorskip("pandas")
     parity = run.parity
     assert parity["ok"].all()
     assert {"L1", "L2", "L3", "L4", "L5"} <= set(parity["level"])
@@ -71,13 +74,14 @@ def test_parity(run: capsbench.Run) -> None:
 
 
 def test_weights(run: capsbench.Run) -> None:
-    trial = str(run.trials["trial"][1])
+    row = run.rows("trials")[1]
+    trial = row["trial"]
     last, first = run.weights(trial[:6]), run.weights(trial, 1)
     assert [*last] == [*first]
     assert not np.array_equal(last["conv1.w"], first["conv1.w"])
     np.testing.assert_array_equal(last["conv1.w"], run.weights(trial, 2)["conv1.w"])
-    best = int(run.trials["best_epoch"][1])
-    np.testing.assert_array_equal(run.weights(trial, "best")["digit.w"], run.weights(trial, best)["digit.w"])
+    best = run.weights(trial, row["best_epoch"])
+    np.testing.assert_array_equal(run.weights(trial, "best")["digit.w"], best["digit.w"])
     with pytest.raises(capsbench.UserError, match='no weights "9": that epoch\'s were not kept'):
         run.weights(trial, 9)
     with pytest.raises(capsbench.UserError, match='has no trial "none"'):
@@ -89,7 +93,7 @@ def test_a_run_of_version_0_1() -> None:
     errors = {row["impl"]: row["test_err_pct"] for row in run.rows("trials")}
     assert errors == pytest.approx({"torch": 1.92, "tf": 1.88, "jax": 1.9})
     assert len(run.rows("epochs")) == 3
-    assert len(run.parity) > 100
+    assert all(row["ok"] for row in run.rows("parity"))
     with pytest.raises(capsbench.UserError, match="has no weights yet"):
         run.weights(run.rows("trials")[0]["trial"])
 
