@@ -18,14 +18,10 @@ from rich.text import Text
 from harness import registry
 from harness.commands.output import print_json
 from harness.disk import write_atomic
-from harness.errors import UserError, nearest
-from harness.events import Event
+from harness.errors import UserError
 from harness.journal.journal import Journal
-from harness.journal.results import named_files
-from harness.spec import Weights
-from harness.spec.trial import Trial
+from harness.journal.kept import choose, find_trial, read
 from harness.weights.files import read_facts
-from harness.weights.whole import read_checkpoint, read_weights, recorded
 
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
 """Of the process: an export needs no accelerator, and leaves no trace of one in the files."""
@@ -55,10 +51,10 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     Raises `UserError` for what is not there or damaged, or a framework that is not installed.
     """
     trial = find_trial(run_dir, trial_id)
-    path, event = _choose(Journal(run_dir), trial, weights)
+    path, event = choose(Journal(run_dir), trial, weights)
     if reason := registry.missing(registry.resolve(to)):
         raise UserError(f"--to {to}: {reason}")
-    arrays = {name: array.astype(np.float32) for name, array in _read(path, trial, event).items()}
+    arrays = {name: array.astype(np.float32) for name, array in read(path, trial, event).items()}
     folder = out or run_dir / "exports" / f"{trial.id}-{to}-{weights}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,65 +69,6 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     names = exporter.export(trial.model, arrays, folder)
     shutil.copyfile(exporter.STANDALONE[trial.model.kind].__file__, folder / "model.py")
     return Exported(folder, ["model.py", "config.json", *names], facts)
-
-
-def find_trial(run_dir: Path, trial_id: str) -> Trial:
-    """The trial of the run whose id begins so. Raises `UserError` if there is none, or are several."""
-    journal = Journal(run_dir)
-    known = {id: journal.trial(id) for id in journal.trial_ids()}
-    if not known:
-        runs = [str(plan.parent) for plan in sorted(run_dir.absolute().parent.glob("*/plan.json"))]
-        hint = nearest(str(run_dir.absolute()), runs) if runs else "; `capsbench run SUITE` makes one in runs/"
-        raise UserError(f"{run_dir} is no run's directory{hint}")
-    found = [trial for id, trial in known.items() if id.startswith(trial_id)]
-    if len(found) == 1:
-        return found[0]
-    listed = "\n".join(f"  {id}  {_described(trial)}" for id, trial in known.items())
-    if found:
-        raise UserError(f'several trials of {run_dir} begin with "{trial_id}"; give more of the id:\n{listed}')
-    hint = nearest(trial_id, known).partition(" Valid")[0]
-    raise UserError(f'{run_dir} has no trial "{trial_id}"{hint} Its trials:\n{listed}')
-
-
-def _described(trial: Trial) -> str:
-    return ", ".join([trial.impl, *(f"{key} {value}" for key, value in trial.params.items()), f"seed {trial.seed}"])
-
-
-def available(journal: Journal, trial: Trial) -> dict[str, tuple[Path, Event]]:
-    """What there is of the trial's weights: "last", "best" and numbers of epochs -> file, and the event that names it."""
-    found: dict[str, tuple[Path, Event]] = {}
-    for file, event in named_files(journal.events(trial.id)).items():
-        path = journal.trial_dir(trial.id) / file
-        if not path.exists() or file == event.get("predictions"):
-            continue
-        name = str(event.get("epoch", "best" if file == event.get("best_weights") else "last"))
-        is_checkpoint = file == event.get("checkpoint")
-        if not is_checkpoint or name not in found:  # an epoch's weights by themselves rather than among more
-            found[name] = path, event
-    return found
-
-
-def _choose(journal: Journal, trial: Trial, weights: str) -> tuple[Path, Event]:
-    there = available(journal, trial)
-    if weights in there:
-        return there[weights]
-    if not there:
-        raise UserError(f"trial {trial.id} has no weights yet: run its suite again to finish it")
-    why = ""
-    if weights == "best" and "last" in there:
-        why = ": it had no validation images (data.validation), so no epoch is known to be the best"
-    elif weights in ("best", "last"):
-        why = ": it has not finished"
-    elif weights.isdigit():
-        why = ": that epoch's were not kept (train.keep_every)"
-    raise UserError(f'trial {trial.id} has no weights "{weights}"{why}{nearest(weights, there)}')
-
-
-def _read(path: Path, trial: Trial, event: Event) -> Weights:
-    record = recorded(event, path.name)
-    if path.name == event.get("checkpoint"):
-        return read_checkpoint(path, trial, record, int(event["epoch"]))[0]
-    return read_weights(path, trial, record)
 
 
 def options(command: argparse.ArgumentParser) -> None:
