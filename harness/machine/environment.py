@@ -46,7 +46,8 @@ def fingerprint(env: dict[str, Any], impl: str) -> dict[str, Any]:
     """
     entry = registry.known(impl)
     own = entry.distributions if entry else ()
-    dists = {*(own or registry.distributions()), "numpy"}
+    everyone = registry.resolve(registry.SPECIFICATION).distributions
+    dists = {*(own or registry.distributions()), *everyone}
     found = {**versions([dist for dist in own if dist not in registry.distributions()]), **env["versions"]}
     used = {dist: version for dist, version in found.items() if dist in dists}
     return {key: env[key] for key in ("cpu", "cores", "gpus", "python")} | {"versions": used}
