@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fifthlib
 
+from harness import registry
 from harness.spec import ModelSpec, OptimSpec, Runtime
-from impls.numpy import NumpyCapsNet
 
 
-class FifthNet(NumpyCapsNet):
+class FifthNet(registry.specification()):
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
         super().__init__(model, optim, runtime)
         self.threads = runtime.threads
