@@ -18,13 +18,11 @@ from rich.text import Text
 from harness import registry
 from harness.commands.output import print_json
 from harness.disk import write_atomic
-from harness.errors import UserError
+from harness.errors import UserError, nearest
 from harness.journal.journal import Journal
 from harness.journal.kept import choose, find_trial, read
+from harness.machine.environment import available_cores
 from harness.weights.files import read_facts
-
-ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
-"""Of the process: an export needs no accelerator, and leaves no trace of one in the files."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,8 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     """
     trial = find_trial(run_dir, trial_id)
     path, event = choose(Journal(run_dir), trial, weights)
-    if reason := registry.missing(registry.resolve(to)):
+    entry = registry.resolve(to)
+    if reason := registry.missing(entry):
         raise UserError(f"--to {to}: {reason}")
     arrays = {name: array.astype(np.float32) for name, array in read(path, trial, event).items()}
     folder = out or run_dir / "exports" / f"{trial.id}-{to}-{weights}"
@@ -65,17 +64,30 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
         write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out DIR") from error
-    exporter: Any = importlib.import_module(f"impls.{to}.export")
+    exporter = _exporter(entry)
     names = exporter.export(trial.model, arrays, folder)
     shutil.copyfile(exporter.STANDALONE[trial.model.kind].__file__, folder / "model.py")
     return Exported(folder, ["model.py", "config.json", *names], facts)
+
+
+def _exporter(entry: registry.Entry) -> Any:
+    """The module that writes the framework's files. Raises `UserError` if there is none, or it is not whole."""
+    if not (name := registry.exporter(entry)):
+        raise UserError(f"--to {entry.name}: it writes no files of its own{nearest(entry.name, registry.exporters())}")
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"--to {entry.name}: importing {name} raised {type(error).__name__}: {error}") from error
+    if lacking := [each for each in ("export", "STANDALONE") if not hasattr(module, each)]:
+        raise UserError(f"--to {entry.name}: {name} has no {' and no '.join(lacking)}")
+    return module
 
 
 def options(command: argparse.ArgumentParser) -> None:
     """What `capsbench export` takes."""
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
     command.add_argument("trial", metavar="TRIAL", help="the trial's id, or its beginning; `capsbench plan` shows them")
-    command.add_argument("--to", required=True, choices=("torch", "tf", "jax"), help="the framework")
+    command.add_argument("--to", required=True, choices=registry.exporters(), help="the framework")
     command.add_argument(
         "--weights", default="last", metavar="best|last|EPOCH",
         help="of the lowest validation error, of the last epoch (default), or of an epoch kept by train.keep_every",
@@ -84,7 +96,11 @@ def options(command: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    os.environ.update(ENVIRONMENT)
+    # An export needs no accelerator, and leaves no trace of one in the files.
+    wanted = registry.environment(args.to, available_cores(), "fp32", False)
+    os.environ.update(
+        {name: value for name, value in wanted.items() if value is not None} | {"CUDA_VISIBLE_DEVICES": ""}
+    )
     exported = export(args.run_dir, args.trial, args.to, args.weights, args.out)
     if args.json:
         print_json(exported.to_json())

@@ -97,7 +97,11 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
         if draft.place(key) is None:
             problems.add(str(path), key, f"missing; expected {KEYS[key].expected}")
     if "impl" not in grid:
-        problems.add(str(path), "grid.impl", "missing; expected a list of implementations, such as [torch, tf, jax]")
+        problems.add(
+            str(path),
+            "grid.impl",
+            f"missing; expected a list of implementations, such as [{', '.join(registry.FRAMEWORKS)}]",
+        )
     lengths = {key: len(choices) for key, choices in grid.items()}
     combinations = math.prod(lengths.pop(axis, 1) for axis in AXES)
     if values.get("vary") == "singly":

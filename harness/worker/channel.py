@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any, NoReturn
@@ -110,15 +110,26 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
             channel.emit({"kind": "refused", "message": str(error)})
         else:
             traceback.print_exc()
-            channel.emit({"kind": "failed", **explain(error)})
+            channel.emit({"kind": "failed", **explain(error, _out_of_memory(job))})
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)  # a framework's exit handlers and threads can hang or crash
 
 
-def explain(error: BaseException) -> dict[str, str | None]:
-    """An exception as fields of a "failed" event: one line of cause, its type, and what to do if that is known."""
+def _out_of_memory(job: dict[str, Any]) -> tuple[str, ...]:
+    """The exceptions by which the job's implementation says that memory ran out."""
+    from harness import registry
+
+    entry = registry.known(job["trial"]["impl"]) if job.get("trial") else None
+    return entry.out_of_memory if entry else ()
+
+
+def explain(error: BaseException, out_of_memory: Collection[str] = ()) -> dict[str, str | None]:
+    """An exception as fields of a "failed" event: one line of cause, its type, and what to do if that is known.
+
+    `out_of_memory` are names of exceptions that mean just that, beside those whose text says so.
+    """
     if isinstance(error, TrialFailed):
         return {"cause": str(error), "error": error.error, "hint": error.hint}
     name = type(error).__name__
@@ -126,7 +137,7 @@ def explain(error: BaseException) -> dict[str, str | None]:
     if isinstance(error, UserError):
         return {"cause": text, "error": name, "hint": None}
     hint = "not enough memory: lower train.batch (-s train.batch=32), or take a smaller model"
-    hint = hint if starved(error) else None
+    hint = hint if starved(error, out_of_memory) else None
     cause = f"{name}: {text}".removesuffix(": ")
     return {"cause": cause, "error": name, "hint": hint}
 

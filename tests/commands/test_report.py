@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.weights import parameter_count
-from tests.helpers import seeds as seeds_helpers
+from tests.helpers import seeds_helpers
 from tests.helpers.executor_helpers import tiny_trial
 from tests.helpers.run_helpers import capsbench
 
