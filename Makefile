@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test mutants lint clean
+.PHONY: quickstart test light mutants lint clean
 
 quickstart: .venv/.cpu
 	$(BIN)/capsbench run suites/quickstart.yaml
@@ -10,24 +10,33 @@ quickstart: .venv/.cpu
 test: .venv/.dev
 	$(BIN)/python -m pytest
 
+# What needs neither a framework nor Ray nor MLflow: minutes, and a small installation.
+LIGHT := analysis cost journal machine suite test_capsbench.py test_registry.py test_stats.py test_wheel.py \
+	commands/test_startup.py commands/test_suites.py data/test_data.py executors/test_inline.py impls/test_spectral.py \
+	spec/test_impl.py views/test_screen.py views/test_sheet.py views/test_tables.py worker/test_stop.py
+light: .venv/.light
+	$(BIN)/python -m pytest $(addprefix tests/,$(LIGHT))
+
 mutants: .venv/.dev
 	$(BIN)/python -m tests.mutants.run
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright --project pyproject.toml
 
 clean:
 	rm -rf .venv
 
-.venv/.cpu .venv/.dev: .venv/.%: pyproject.toml constraints.txt
+.venv/.cpu: EXTRAS := cpu
+.venv/.dev: EXTRAS := cpu,dev
+.venv/.light: EXTRAS := test,report,pandas
+.venv/.cpu .venv/.dev .venv/.light: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "capsbench needs Python 3.11 or newer; $$($(PYTHON) --version) was found. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing PyTorch, TensorFlow, JAX, Ray and MLflow into .venv: a few minutes, once."
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[cpu$(if $(filter dev,$*),$(comma)dev)]'
+	@echo "Installing capsbench[$(EXTRAS)] into .venv: a few minutes, once."
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	-@$(BIN)/python -m compileall -qq -j 0 .venv/lib >/dev/null 2>&1  # what pip does on one core alone
 	touch $@
-
-comma := ,

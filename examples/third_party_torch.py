@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.spec import Loss, ModelSpec, OptimSpec, Outputs, Runtime, Weights
+from capsbench import Loss, ModelSpec, OptimSpec, Outputs, Runtime, Weights
 
 EPSILON = 1e-9  # under the root of every norm: at a capsule of zeros the plain norm has no gradient
 
@@ -110,7 +110,7 @@ class Adapter:
         return views
 
     def load(self, weights: Weights) -> None:
-        """Takes the bench's weights: `harness.weights.weight_table` has their names, shapes and layouts."""
+        """Takes the bench's weights: `capsbench.weight_table` has their names, shapes and layouts."""
         self.shapes = {name: array.shape for name, array in weights.items()}
         for name, view in self.canonical({n: p.data for n, p in self.net.named_parameters()}).items():
             view.copy_(torch.tensor(weights[name]).reshape(view.shape))

@@ -1,3 +1,3 @@
 """capsbench: equivalent capsule networks in PyTorch, TensorFlow and JAX, proven equal, then timed."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

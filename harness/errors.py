@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class UserError(Exception):
@@ -30,8 +30,10 @@ _STARVED = re.compile(
 )
 
 
-def starved(error: BaseException | str) -> bool:
-    """Whether an exception, or the end of a log, speaks of memory that could not be had."""
+def starved(error: BaseException | str, exceptions: Collection[str] = ()) -> bool:
+    """Whether an exception, or the end of a log, speaks of memory that could not be had; those named in `exceptions` do."""
+    if type(error).__name__ in exceptions:
+        return True
     text = error if isinstance(error, str) else f"{type(error).__name__} {error}"
     return _STARVED.search(text) is not None
 

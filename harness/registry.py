@@ -1,4 +1,7 @@
-"""Names of implementations -> lazily imported classes. Nothing here imports a framework before `load`."""
+"""Implementations by name: what is known of each before it is imported, and its class. The one place that names frameworks.
+
+Nothing here imports a framework before `load`, nor NumPy: a worker is pinned to its cores first.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,19 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import UserError, nearest
-from harness.spec import Impl
+from harness.frameworks import Framework, framework
+
+if TYPE_CHECKING:
+    from harness.spec import Impl
 
 GROUP = "capsbench.impls"
 """The entry-point group by which a distribution registers its implementations: `name = "package.module:Class"`."""
@@ -28,19 +34,43 @@ ADAPTER = ("load", "forward", "loss_and_grads")
 ORDINARY = "model:"
 """What the name of an implementation begins with that is an ordinary model: see `harness.parity.ordinary.source`."""
 
-_JAX_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
+SPECIFICATION = "numpy"
+"""The implementation that all others are compared with; nobody trains with it."""
+
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """How to find one implementation: its name in suites and tables, its class, and what it takes to import it."""
+class Ordinary:
+    """A framework whose own models `capsbench parity --model` compares, by the module `ordinary` beside its implementation."""
 
-    name: str
+    signs: tuple[str, ...]  # a file that imports one of them is of this framework; the first must be installed
+    channels_first: bool  # images are (C, H, W)
+    weight_files: tuple[str, ...]  # how the names of its files of weights end
+    methods: tuple[str, ...] = ()  # packages whose functions are methods of every model, and no model's own loss
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to find one implementation, and what is known of it before it is imported.
+
+    A registered implementation, or one named as package.module:Class, gives the same facts as constants of its `device.py`:
+    see `harness.frameworks.FACTS`.
+    """
+
+    name: str  # in suites and tables
     target: str  # "package.module:Class"
-    packages: tuple[str, ...]  # import names that must be there
+    packages: tuple[str, ...]  # import names that must be there; the first is the library that it computes with
     install: str  # what to do if they are not
     devices: tuple[str, ...] = ("cpu", "gpu")
+    distributions: tuple[str, ...] = ()  # whose versions can change a result; none: those of all frameworks
+    short_name: str | None = None  # where there is little room; default: the name, or the class's
+    color: str | None = None  # in charts, as #rrggbb; default: one of a few, by the name
+    slow_start: int = 0  # of several, the one with the largest begins first
+    out_of_memory: tuple[str, ...] = ()  # exceptions that mean it, beyond those that say so
+    any_precision: bool = False  # rounds operands by itself, whatever the hardware
+    ordinary: Ordinary | None = None
+    problem: str | None = None  # why its device.py cannot be used
 
     @property
     def module(self) -> str:
@@ -50,19 +80,46 @@ class Entry:
     def class_name(self) -> str:
         return self.target.partition(":")[2]
 
+    @property
+    def library(self) -> str:
+        """What tables of rates call it."""
+        return self.packages[0] if self.packages else self.name
 
+
+# The colours are distinct for colour-blind eyes too.
 _BUILT_IN = {
     entry.name: entry
     for entry in (
         Entry(
-            "numpy", "impls.numpy:NumpyCapsNet", ("numpy", "array_api_compat"), "pip install capsbench",
+            SPECIFICATION, "impls.numpy:NumpyCapsNet", ("numpy", "array_api_compat"), "pip install capsbench",
             devices=("cpu", "gpu") if importlib.util.find_spec("cupy") else ("cpu",),
+            distributions=("numpy",), color="#7F7F7F", any_precision=True,
         ),
-        Entry("torch", "impls.torch:TorchCapsNet", ("torch",), 'pip install "capsbench[torch]"'),
-        Entry("tf", "impls.tf:TfCapsNet", ("tensorflow", "keras"), 'pip install "capsbench[tf]"'),
-        Entry("jax", "impls.jax:JaxCapsNet", ("jax", "optax"), 'pip install "capsbench[jax]"'),
+        Entry(
+            "torch", "impls.torch:TorchCapsNet", ("torch",), 'pip install "capsbench[torch]"',
+            distributions=("torch",), color="#D55E00",
+            ordinary=Ordinary(("torch", "torchvision"), channels_first=True, weight_files=(".pt", ".pth")),
+        ),
+        Entry(
+            "tf", "impls.tf:TfCapsNet", ("tensorflow", "keras"), 'pip install "capsbench[tf]"',
+            distributions=("tensorflow", "tensorflow-cpu", "keras"), color="#009E73",
+            slow_start=1,  # it takes long to import
+            ordinary=Ordinary(
+                ("keras", "tensorflow", "tf_keras"), channels_first=False, weight_files=(".h5", ".keras"),
+                methods=("keras", "tensorflow"),
+            ),
+        ),
+        Entry(
+            "jax", "impls.jax:JaxCapsNet", ("jax", "optax"), 'pip install "capsbench[jax]"',
+            # JAX does not pin what drives a GPU, so the plugins count too.
+            distributions=("jax", "jaxlib", "optax", "jax-cuda12-plugin", "jax-cuda13-plugin"), color="#0072B2",
+            slow_start=2,  # it compiles every operation each time
+        ),
     )
 }  # fmt: skip
+BUILT_IN = tuple(_BUILT_IN)
+FRAMEWORKS = tuple(name for name in BUILT_IN if name != SPECIFICATION)
+"""The built-in implementations that are for training; `", ".join` of them is how texts list them."""
 
 
 def names() -> tuple[str, ...]:
@@ -71,7 +128,7 @@ def names() -> tuple[str, ...]:
 
 
 def resolve(name: str) -> Entry:
-    """The entry of `name`, which may also be "package.module:Class". Nothing is imported.
+    """The entry of `name`, which may also be "package.module:Class". Nothing is imported but its `device.py`.
 
     Raises `UserError` for an unknown name, a malformed target, or a package that cannot be found.
     """
@@ -88,34 +145,80 @@ def resolve(name: str) -> Entry:
     top = name.partition(":")[0].partition(".")[0]
     if _find(top) is None:
         raise UserError(f'implementation "{name}": no package "{top}"; install it, or put its folder in PYTHONPATH')
-    return Entry(name, name, (top,), f'install "{top}", or put its folder in PYTHONPATH')
+    return _with_facts(Entry(name, name, (top,), f'install "{top}", or put its folder in PYTHONPATH'))
+
+
+def known(name: str) -> Entry | None:
+    """As `resolve`, of what may not be installed here: None where nothing is known of it."""
+    try:
+        return resolve(name)
+    except UserError:
+        return None
 
 
 def missing(entry: Entry) -> str | None:
-    """What is not installed and how to install it, or None. Imports nothing."""
+    """What is not installed and how to install it, or what is wrong with its `device.py`; None if it is all there."""
     absent = [package for package in entry.packages if _find(package) is None]
     if absent:
         return f"not installed: {', '.join(absent)}; {entry.install}"
-    return None
+    return entry.problem
 
 
 def without_gpu(entry: Entry) -> str | None:
     """Why what is installed cannot compute on a GPU, or None if it can or nothing is known of it. Imports nothing."""
     if "gpu" not in entry.devices:
         return f"{entry.name} runs on the CPU only"
-    match entry.name:
-        case "torch" if re.search(r"^cuda\b[^=]*= *None", _source("torch", "version.py"), re.MULTILINE):
-            rocm = re.search(r"^(hip|rocm)\b[^=]*= *['\"]", _source("torch", "version.py"), re.MULTILINE)
-            return None if rocm else "the PyTorch installed here was built without CUDA"
-        case "tf" if (
-            "'is_cuda_build', False" in (info := _source("tensorflow", "python", "platform", "build_info.py"))
-            and "'is_rocm_build', True" not in info
-        ):
-            return "the TensorFlow installed here was built without CUDA"
-        case "jax" if not any(_find(plugin) for plugin in _JAX_PLUGINS):
-            return "JAX is installed here without a CUDA plugin"
-        case _:
-            return None
+    return framework_of(entry).without_gpu()
+
+
+def framework_of(entry: Entry) -> Framework:
+    """What the `device.py` beside the implementation says. Imports no framework. Raises `UserError` if it is broken."""
+    return framework(entry.name, _device_file(entry))
+
+
+def environment(name: str, threads: int, precision: str, gpu: bool) -> dict[str, str | None]:
+    """What `Device.environment` says for a worker of implementation `name`, for all frameworks that it may import.
+
+    Raises `UserError` for a plug-in that cannot tell.
+    """
+    found: dict[str, str | None] = {}
+    own = known(name)
+    for entry in (*_BUILT_IN.values(), *([own] if own and own.name not in _BUILT_IN else ())):
+        found |= framework_of(entry).environment(threads, precision, gpu)
+    return found
+
+
+def distributions(names: Iterable[str] = ()) -> tuple[str, ...]:
+    """Of the built-in implementations, then those in `names` that are known: whose versions can change a result."""
+    more = [entry for name in names if (entry := known(name))]
+    return tuple(dict.fromkeys(dist for entry in (*_BUILT_IN.values(), *more) for dist in entry.distributions))
+
+
+def exporter(entry: Entry) -> str | None:
+    """The module that writes weights as the framework's own files, `export` beside the implementation; None without one."""
+    package = _package(entry)
+    name = f"{package}.export" if package else ""
+    return name if name and locate(name) else None
+
+
+def exporters() -> tuple[str, ...]:
+    """The names of the implementations that have one."""
+    return tuple(name for name in names() if (entry := known(name)) and exporter(entry))
+
+
+def ordinary() -> dict[str, Ordinary]:
+    """The frameworks whose own models can be compared, by the name of the implementation."""
+    return {entry.name: entry.ordinary for entry in _BUILT_IN.values() if entry.ordinary}
+
+
+def ordinary_packages() -> tuple[str, ...]:
+    """The packages of these frameworks."""
+    return tuple(package for name in ordinary() for package in _BUILT_IN[name].packages)
+
+
+def specification() -> Any:
+    """The class of the specification, which takes more than an `Impl`: see `impls.numpy`."""
+    return load(resolve(SPECIFICATION))
 
 
 def load(entry: Entry, *, adapter: bool = False) -> type[Impl]:
@@ -125,6 +228,8 @@ def load(entry: Entry, *, adapter: bool = False) -> type[Impl]:
     `harness.spec.Impl`; the cause is chained.
     """
     what = f'implementation "{entry.name}"'
+    from harness.spec import Impl
+
     if reason := missing(entry):
         raise UserError(f"{what}: {reason}")
     try:
@@ -177,15 +282,6 @@ def _nearest(name: str) -> str:
     return nearest(packages[close[0]] if close else name, names())
 
 
-def _source(package: str, *parts: str) -> str:
-    """The text of a package's file; empty if there is none."""
-    spec = _find(package)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if (path := Path(folder, *parts)).is_file():
-            return path.read_text(errors="replace")
-    return ""
-
-
 def _find(package: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(package)
@@ -193,7 +289,33 @@ def _find(package: str) -> ModuleSpec | None:
         return None
 
 
+def _package(entry: Entry) -> str | None:
+    """The innermost package around the class; None for a module in none."""
+    spec = locate(entry.module)
+    if spec and spec.submodule_search_locations is not None:
+        return entry.module
+    return entry.module.rpartition(".")[0] or None
+
+
+def _device_file(entry: Entry) -> Path | None:
+    package = _package(entry)
+    spec = locate(f"{package}.device") if package else None
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
+
+
+def _with_facts(entry: Entry) -> Entry:
+    """The entry with what its `device.py` says, or with why that cannot be used."""
+    try:
+        own = framework_of(entry)
+        entry = replace(entry, **own.facts)
+        own.environment(1, "fp32", False)
+        own.without_gpu()
+        return entry
+    except UserError as error:
+        return replace(entry, problem=str(error).removeprefix(f'implementation "{entry.name}": '))
+
+
 def _registered(point: EntryPoint) -> Entry:
     distribution = point.dist.name if point.dist else point.module
     top = point.module.partition(".")[0]
-    return Entry(point.name, f"{point.module}:{point.attr}", (top,), f"pip install {distribution}")
+    return _with_facts(Entry(point.name, f"{point.module}:{point.attr}", (top,), f"pip install {distribution}"))

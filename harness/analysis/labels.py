@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from harness import registry
 from harness.spec.trial import Trial
 
 
@@ -15,7 +16,6 @@ def setting(params: Mapping[str, Any]) -> str:
 
 
 NAME_LENGTH = 20  # what MLflow's table and legends show of a run's name
-_COLORS = {"torch": "#D55E00", "tf": "#009E73", "jax": "#0072B2", "numpy": "#7F7F7F"}
 _OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 _SHORT = {  # grid keys as run names write them; others by the first letters of their last part
     "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n", "data.canvas": "c",
@@ -31,14 +31,20 @@ def run_name(trial: Trial) -> str:
 
 def short_name(trial: Trial, tail: str) -> str:
     """The implementation and the setting in short, and `tail` whole."""
-    impl = trial.impl.rpartition(":")[2]
-    body = " ".join([impl, *(_short(key, value) for key, value in trial.params.items())])
+    body = " ".join([impl_name(trial.impl), *(_short(key, value) for key, value in trial.params.items())])
     return body[: NAME_LENGTH - len(tail)].rstrip() + tail
 
 
+def impl_name(impl: str) -> str:
+    """The implementation where there is little room: its own short name, else its name or its class's."""
+    entry = registry.known(impl)
+    return (entry and entry.short_name) or impl.rpartition(":")[2]
+
+
 def color(impl: str) -> str:
-    """The implementation's colour in charts, as #rrggbb; distinct for colour-blind eyes too."""
-    return _COLORS.get(impl) or _OTHER_COLORS[zlib.crc32(impl.encode()) % len(_OTHER_COLORS)]
+    """The implementation's colour in charts, as #rrggbb; one of a few, by the name, where it has none of its own."""
+    entry = registry.known(impl)
+    return (entry and entry.color) or _OTHER_COLORS[zlib.crc32(impl.encode()) % len(_OTHER_COLORS)]
 
 
 def _short(key: str, value: Any) -> str:

@@ -34,6 +34,7 @@ COMMANDS = {
     "figures": "draw the figures of a run's finished trials again, from its directory alone",
     "ui": "open the comparison in MLflow's pages, served to this machine alone",
     "doctor": "what of this machine the bench can use, and what to do about the rest",
+    "suites": "list the suites that come with the bench, or copy one here to edit",
     "data": "list the data sets, fetch one, or show one",
 }
 

@@ -24,7 +24,7 @@ from rich.text import Text
 from harness import data, registry
 from harness.commands import parser
 from harness.commands.output import print_json
-from harness.machine.environment import cpu_flags, environment
+from harness.machine.environment import available_cores, cpu_flags, environment
 
 State = Literal["ok", "warning", "absent", "broken"]
 
@@ -42,28 +42,25 @@ def installed(name):
     spec = importlib.util.find_spec(name)
     return spec is not None and spec.origin is not None  # a folder that is no package has no origin
 
-answer = {"absent": [name for name in sys.argv[1:] if not installed(name)], "versions": {}, "gpus": []}
+asked = json.loads(sys.argv[1])
+names = asked["packages"]
+answer = {"absent": [name for name in names if not installed(name)], "versions": {}, "gpus": [], "fault": None, "lacks": None}
 if not answer["absent"]:
-    modules = {name: importlib.import_module(name) for name in sys.argv[1:]}
+    modules = {name: importlib.import_module(name) for name in names}
     answer["versions"] = {name: str(getattr(module, "__version__", "?")) for name, module in modules.items()}
-    if "torch" in modules:
-        cuda = modules["torch"].cuda
-        answer["gpus"] = [cuda.get_device_name(index) for index in range(cuda.device_count())]
-    if "tensorflow" in modules:
-        config = modules["tensorflow"].config
-        details = config.experimental.get_device_details
-        answer["gpus"] = [details(gpu).get("device_name", gpu.name) for gpu in config.list_physical_devices("GPU")]
-    if "jax" in modules:
-        answer["gpus"] = [device.device_kind for device in modules["jax"].devices() if device.platform != "cpu"]
+    if asked["device"]:
+        spec = importlib.util.spec_from_file_location("_device", asked["device"])
+        device = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(device)
+        answer["gpus"] = [str(gpu) for gpu in device.gpus()] if hasattr(device, "gpus") else []
+    if asked["plugin"]:
+        sys.path.append(asked["bench"])
+        from harness.commands import plugin
+        answer["fault"] = plugin.fault(asked["plugin"])
+        answer["lacks"] = None if answer["fault"] else plugin.lacking(asked["plugin"])
 print("\\n@" + json.dumps(answer), flush=True)
 """
-_QUIET = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "PYTHONWARNINGS": "ignore",
-    # A look must not take the memory of a GPU that a trial is using.
-    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-}
+_BENCH = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def diagnose(
     probes = [future.result() for future in futures]
     found = environment()
     # The reference implementation is what the others are compared with; nobody trains with it.
-    ready = [check.name for check in probes if check.state == "ok" and check.name != "numpy"]
+    ready = [check.name for check in probes if check.state == "ok" and check.name != registry.SPECIFICATION]
     checks = [
         *probes,
         _tool(found, "ray", 'pip install "capsbench[ray]"; without it: capsbench run --executor inline'),
@@ -127,13 +124,23 @@ def diagnose(
 
 
 def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
-    """Imports the packages of an implementation in a process of its own: versions and devices, or why not."""
+    """Imports the packages of an implementation in a process of its own: versions and devices, or why not.
+
+    One that is not built in is tried too: see `harness.commands.plugin`.
+    """
 
     def check(state: State, detail: str, advice: str | None = None, **more: Any) -> Check:
         return Check("implementation", entry.name, state, detail, advice, **more)
 
     repair = f"reinstall it ({entry.install}); until then capsbench goes on without it"
-    command = [python, "-c", _PROBE, *entry.packages]
+    is_plugin = entry.name not in registry.BUILT_IN
+    asked = {
+        "packages": entry.packages,
+        "device": None if entry.problem else str(registry.framework_of(entry).path or "") or None,
+        "plugin": entry.name if is_plugin and not entry.problem else None,
+        "bench": str(_BENCH),
+    }
+    command = [python, "-c", _PROBE, json.dumps(asked)]
     try:
         done = subprocess.run(
             command,
@@ -142,7 +149,7 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
             errors="replace",
             timeout=timeout_s,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **_QUIET},
+            env={**os.environ, **_variables(entry)},
         )
     except subprocess.TimeoutExpired:
         return check("broken", f"importing {', '.join(entry.packages)} took more than {timeout_s:g} s", repair)
@@ -154,9 +161,23 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
     answer: dict[str, Any] = json.loads(line[1:])
     if answer["absent"]:
         return check("absent", f"not installed: {', '.join(answer['absent'])}", entry.install)
+    if fault := entry.problem or answer["fault"]:
+        return check("broken", fault, f"mend it, or {repair}", versions=answer["versions"])
     devices = ["cpu", *answer["gpus"]]
     text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
-    return check("ok", f"{text}; {', '.join(devices)}", versions=answer["versions"], devices=devices)
+    found = {"versions": answer["versions"], "devices": devices}
+    if answer["lacks"]:
+        more = f"an adapter: it lacks {answer['lacks']}"
+        return check("warning", f"{text}; {more}", "capsbench parity can check it, but not train with it", **found)
+    return check("ok", f"{text}; {', '.join(devices)}", **found)
+
+
+def _variables(entry: registry.Entry) -> dict[str, str]:
+    """What a worker on a GPU has: a look must not take the memory of one that a trial is using."""
+    told = registry.environment(
+        registry.SPECIFICATION if entry.problem else entry.name, available_cores(), "fp32", gpu=True
+    )
+    return {name: value for name, value in told.items() if value is not None} | {"PYTHONWARNINGS": "ignore"}
 
 
 def render(diagnosis: Diagnosis, console: Console) -> None:

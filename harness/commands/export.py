@@ -19,16 +19,10 @@ from harness import registry
 from harness.commands.output import print_json
 from harness.disk import write_atomic
 from harness.errors import UserError, nearest
-from harness.events import EpochEvent, ResultEvent
 from harness.journal.journal import Journal
-from harness.journal.results import named_files
-from harness.spec import Weights
-from harness.spec.trial import Trial
+from harness.journal.kept import choose, find_trial, read
+from harness.machine.environment import available_cores
 from harness.weights.files import read_facts
-from harness.weights.whole import read_checkpoint, read_weights, recorded
-
-ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
-"""Of the process: an export needs no accelerator, and leaves no trace of one in the files."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +49,11 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     Raises `UserError` for what is not there or damaged, or a framework that is not installed.
     """
     trial = find_trial(run_dir, trial_id)
-    path, event = _choose(Journal(run_dir), trial, weights)
-    if reason := registry.missing(registry.resolve(to)):
+    path, event = choose(Journal(run_dir), trial, weights)
+    entry = registry.resolve(to)
+    if reason := registry.missing(entry):
         raise UserError(f"--to {to}: {reason}")
-    arrays = {name: array.astype(np.float32) for name, array in _read(path, trial, event).items()}
+    arrays = {name: array.astype(np.float32) for name, array in read(path, trial, event).items()}
     folder = out or run_dir / "exports" / f"{trial.id}-{to}-{weights}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,78 +64,30 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
         write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out DIR") from error
-    exporter: Any = importlib.import_module(f"impls.{to}.export")
+    exporter = _exporter(entry)
     names = exporter.export(trial.model, arrays, folder)
     shutil.copyfile(exporter.STANDALONE[trial.model.kind].__file__, folder / "model.py")
     return Exported(folder, ["model.py", "config.json", *names], facts)
 
 
-def find_trial(run_dir: Path, trial_id: str) -> Trial:
-    """The trial of the run whose id begins so. Raises `UserError` if there is none, or are several."""
-    journal = Journal(run_dir)
-    known = {id: journal.trial(id) for id in journal.trial_ids()}
-    if not known:
-        runs = [str(plan.parent) for plan in sorted(run_dir.absolute().parent.glob("*/plan.json"))]
-        hint = nearest(str(run_dir.absolute()), runs) if runs else "; `capsbench run SUITE` makes one in runs/"
-        raise UserError(f"{run_dir} is no run's directory{hint}")
-    found = [trial for id, trial in known.items() if id.startswith(trial_id)]
-    if len(found) == 1:
-        return found[0]
-    listed = "\n".join(f"  {id}  {_described(trial)}" for id, trial in known.items())
-    if found:
-        raise UserError(f'several trials of {run_dir} begin with "{trial_id}"; give more of the id:\n{listed}')
-    hint = nearest(trial_id, known).partition(" Valid")[0]
-    raise UserError(f'{run_dir} has no trial "{trial_id}"{hint} Its trials:\n{listed}')
-
-
-def _described(trial: Trial) -> str:
-    return ", ".join([trial.impl, *(f"{key} {value}" for key, value in trial.params.items()), f"seed {trial.seed}"])
-
-
-def available(journal: Journal, trial: Trial) -> dict[str, tuple[Path, EpochEvent | ResultEvent]]:
-    """What there is of the trial's weights: "last", "best" and numbers of epochs -> file, and the event that names it."""
-    found: dict[str, tuple[Path, EpochEvent | ResultEvent]] = {}
-    for file, event in named_files(journal.events(trial.id)).items():
-        path = journal.trial_dir(trial.id) / file
-        fields = [field for field, name in event.names().items() if name == file]
-        if not path.exists() or "predictions" in fields:
-            continue
-        last = "best" if "best_weights" in fields else "last"
-        name = str(event.epoch) if isinstance(event, EpochEvent) else last
-        is_checkpoint = "checkpoint" in fields
-        if not is_checkpoint or name not in found:  # an epoch's weights by themselves rather than among more
-            found[name] = path, event
-    return found
-
-
-def _choose(journal: Journal, trial: Trial, weights: str) -> tuple[Path, EpochEvent | ResultEvent]:
-    there = available(journal, trial)
-    if weights in there:
-        return there[weights]
-    if not there:
-        raise UserError(f"trial {trial.id} has no weights yet: run its suite again to finish it")
-    why = ""
-    if weights == "best" and "last" in there:
-        why = ": it had no validation images (data.validation), so no epoch is known to be the best"
-    elif weights in ("best", "last"):
-        why = ": it has not finished"
-    elif weights.isdigit():
-        why = ": that epoch's were not kept (train.keep_every)"
-    raise UserError(f'trial {trial.id} has no weights "{weights}"{why}{nearest(weights, there)}')
-
-
-def _read(path: Path, trial: Trial, event: EpochEvent | ResultEvent) -> Weights:
-    record = recorded(event, path.name)
-    if isinstance(event, EpochEvent) and path.name == event.checkpoint:
-        return read_checkpoint(path, trial, record, event.epoch)[0]
-    return read_weights(path, trial, record)
+def _exporter(entry: registry.Entry) -> Any:
+    """The module that writes the framework's files. Raises `UserError` if there is none, or it is not whole."""
+    if not (name := registry.exporter(entry)):
+        raise UserError(f"--to {entry.name}: it writes no files of its own{nearest(entry.name, registry.exporters())}")
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"--to {entry.name}: importing {name} raised {type(error).__name__}: {error}") from error
+    if lacking := [each for each in ("export", "STANDALONE") if not hasattr(module, each)]:
+        raise UserError(f"--to {entry.name}: {name} has no {' and no '.join(lacking)}")
+    return module
 
 
 def options(command: argparse.ArgumentParser) -> None:
     """What `capsbench export` takes."""
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
     command.add_argument("trial", metavar="TRIAL", help="the trial's id, or its beginning; `capsbench plan` shows them")
-    command.add_argument("--to", required=True, choices=("torch", "tf", "jax"), help="the framework")
+    command.add_argument("--to", required=True, choices=registry.exporters(), help="the framework")
     command.add_argument(
         "--weights", default="last", metavar="best|last|EPOCH",
         help="of the lowest validation error, of the last epoch (default), or of an epoch kept by train.keep_every",
@@ -149,7 +96,11 @@ def options(command: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    os.environ.update(ENVIRONMENT)
+    # An export needs no accelerator, and leaves no trace of one in the files.
+    wanted = registry.environment(args.to, available_cores(), "fp32", False)
+    os.environ.update(
+        {name: value for name, value in wanted.items() if value is not None} | {"CUDA_VISIBLE_DEVICES": ""}
+    )
     exported = export(args.run_dir, args.trial, args.to, args.weights, args.out)
     if args.json:
         print_json(exported.to_json())

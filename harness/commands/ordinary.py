@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from harness import data
+from harness import data, registry
 from harness.commands.common import log_folder
 from harness.commands.output import print_json, tell
 from harness.disk import finite
@@ -188,7 +188,7 @@ def _asked(request: ModelRequest) -> tuple[dict[str, Any], DataConfig]:
 
 
 def _examined(job: dict[str, Any], log: Path, time_limit_s: float) -> dict[str, Any]:
-    trial = _trial("torch", ModelSpec(image=(28, 28, 1), classes=10), DataConfig(name="digits"), "fp64")
+    trial = _trial(registry.SPECIFICATION, ModelSpec(image=(28, 28, 1), classes=10), DataConfig(name="digits"), "fp64")
     return examine(job, trial, log, time_limit_s)
 
 

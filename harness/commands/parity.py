@@ -42,9 +42,9 @@ model:
   {conv_channels: 32, primary_types: 8, primary_dim: 8, digit_dim: 16, decoder_units: [128, 256], routing: 3,
    cnn_channels: [24, 24, 12], cnn_units: [41, 24]}
 train: {lr: 1.0e-3, lr_decay: {rate: 0.96, steps: 2000}}
-grid: {impl: [torch, tf, jax]}
+grid: {impl: [FRAMEWORKS]}
 resources: {cpus: 1, gpus: 0}
-"""
+""".replace("FRAMEWORKS", ", ".join(registry.FRAMEWORKS))
 """What is checked without a suite: the paper's architectures with fewer channels, on digits that need no download."""
 
 
@@ -160,7 +160,8 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument("other", nargs="?", metavar="B", help="the second: compare the two, layer by layer")
     command.add_argument(
         "--model", metavar="FILE.py:NAME",
-        help="a torch.nn.Module or a Keras model, or a class or function that makes one: compare it without an adapter",
+        help=f"a model of {' or '.join(each.signs[0] for each in registry.ordinary().values())}, or a class or function that "
+        "makes one: compare it without an adapter",
     )  # fmt: skip
     command.add_argument("--model-args", metavar="JSON", help="arguments of that class or function")
     command.add_argument("--loss", metavar="NAME", help="its loss: a method, a name in its file, or FILE.py:NAME")
@@ -171,7 +172,7 @@ def options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--impl", dest="impls", action="append", default=[], metavar="NAME",
-        help="torch, tf, jax, numpy, or a class of yours as package.module:Class; may be given several times",
+        help=f"{', '.join(registry.names())}, or a class of yours as package.module:Class; may be given several times",
     )  # fmt: skip
     command.add_argument(
         "--level", type=str.upper, choices=("L1", "L2", "L3", "L4", "L5", "L6"),

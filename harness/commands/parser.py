@@ -38,7 +38,12 @@ class Parser(argparse.ArgumentParser):
 
 def suite(parser: argparse.ArgumentParser, example: str = "suites/quickstart.yaml") -> None:
     """SUITE, and what overrides it."""
-    parser.add_argument("suite", type=Path, metavar="SUITE", help=f"a YAML file, such as {example}")
+    parser.add_argument(
+        "suite",
+        type=Path,
+        metavar="SUITE",
+        help=f"a shipped suite, such as quickstart, or a YAML file, such as {example}",
+    )
     overrides(parser)
 
 

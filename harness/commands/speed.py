@@ -33,7 +33,7 @@ question: How fast is a training step of the paper's CapsNet, and what is it mad
 data: {{name: digits}}
 model: {{profile: paper, routing: 3, decoder: true}}
 train: {{batch: 128}}
-grid: {{impl: [torch, tf, jax]}}
+grid: {{impl: [{impls}]}}
 resources: {{cpus: {cores}, gpus: auto}}
 """
 """What is measured without a suite: the paper's full size, on digits that need no download."""
@@ -104,7 +104,7 @@ def _suite(request: SpeedRequest) -> Suite:
     """The suite, with the command's options in the place of what it says. Raises `UserError` in the options' terms."""
     asked = dict(zip(_KEYS, (request.impls, request.precisions, request.batches, request.routings), strict=True))
     options = [f"{key}={','.join(dict.fromkeys(values))}" for key, values in asked.items() if values]
-    built_in = _BUILT_IN.format(cores=available_cores())
+    built_in = _BUILT_IN.format(cores=available_cores(), impls=", ".join(registry.FRAMEWORKS))
     try:
         return suite_or_built_in(request.suite, built_in, (*request.overrides, *options))
     except UserError as error:
@@ -156,7 +156,8 @@ def options(command: argparse.ArgumentParser) -> None:
         (
             "--impl",
             "NAME",
-            "torch, tf, jax, numpy, or a class of yours as package.module:Class; default: torch, tf, jax",
+            f"{', '.join(registry.names())}, or a class of yours as package.module:Class; "
+            f"default: {', '.join(registry.FRAMEWORKS)}",
         ),
         ("--precision", "P", "fp32, or another that `runtime.precision` may have"),
         ("--batch", "N", "images in a training step; default: 128"),

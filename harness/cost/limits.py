@@ -45,7 +45,7 @@ def _no_gpu(trial: Trial) -> Verdict | None:
 
 
 def _no_precision(trial: Trial, gpus: Sequence[Gpu], cpu: str) -> Verdict | None:
-    if trial.runtime.precision != "tf32" or trial.impl == "numpy":  # the specification computes any precision
+    if trial.runtime.precision != "tf32" or registry.resolve(trial.impl).any_precision:
         return None
     if trial.gpus and any(gpu.capability is None or gpu.capability >= _TF32_CAPABILITY for gpu in gpus):
         return None

@@ -10,19 +10,13 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_IMPL_DISTS = {
-    "numpy": ("numpy",),
-    "torch": ("torch",),
-    "tf": ("tensorflow", "tensorflow-cpu", "keras"),
-    # JAX does not pin what drives a GPU, so the plugins count too.
-    "jax": ("jax", "jaxlib", "optax", "jax-cuda12-plugin", "jax-cuda13-plugin"),
-}
-_ALL_IMPL_DISTS = tuple(dict.fromkeys(dist for dists in _IMPL_DISTS.values() for dist in dists))
+from harness import registry
+
 _BENCH_DISTS = ("ray", "mlflow")
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,7 +34,7 @@ def environment() -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "gpus": [gpu.name for gpu in gpus()],
         "python": platform.python_version(),
-        "versions": versions((*_ALL_IMPL_DISTS, *_BENCH_DISTS)),
+        "versions": versions((*registry.distributions(registry.names()), *_BENCH_DISTS)),
         "git": git_state(_ROOT),
     }
 
@@ -48,14 +42,18 @@ def environment() -> dict[str, Any]:
 def fingerprint(env: dict[str, Any], impl: str) -> dict[str, Any]:
     """The part of `environment()` that can change a trial's result: hardware, Python, and what `impl` computes with.
 
-    For an implementation from elsewhere (`package.module:Class`) that is every framework, since any may be behind it.
+    For an implementation from elsewhere that does not say, that is every framework, since any may be behind it.
     """
-    dists = {*_IMPL_DISTS.get(impl, _ALL_IMPL_DISTS), "numpy"}
-    used = {dist: version for dist, version in env["versions"].items() if dist in dists}
+    entry = registry.known(impl)
+    own = entry.distributions if entry else ()
+    everyone = registry.resolve(registry.SPECIFICATION).distributions
+    dists = {*(own or registry.distributions()), *everyone}
+    found = {**versions([dist for dist in own if dist not in registry.distributions()]), **env["versions"]}
+    used = {dist: version for dist, version in found.items() if dist in dists}
     return {key: env[key] for key in ("cpu", "cores", "gpus", "python")} | {"versions": used}
 
 
-def versions(dists: tuple[str, ...]) -> dict[str, str]:
+def versions(dists: Iterable[str]) -> dict[str, str]:
     """The installed ones among `dists`, with their versions."""
     found: dict[str, str] = {}
     for dist in dists:

@@ -1,37 +1,43 @@
 """What the machine can do, as each library reaches it: the rate of a matrix product, and of copying memory.
 
-Nothing here is a dependency: a library is looked for among those that are installed, and imported by name.
+The library of an implementation is what it computes with; its `device.py` multiplies and copies.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import numpy as np
 
+from harness import registry
 from harness.registry import Entry
 
-LIBRARIES = ("numpy", "torch", "tensorflow", "jax")
 _COPIED = 1 << 28  # bytes: larger than any cache
 _AT_LEAST_S = 0.02  # a timed region; shorter ones are repeated within
 
 
-def installed() -> list[str]:
-    """The libraries that can be imported here."""
-    return [name for name in LIBRARIES if importlib.util.find_spec(name)]
+def installed() -> list[Entry]:
+    """The built-in implementations whose library can be imported here."""
+    return [entry for name in registry.BUILT_IN if registry.locate((entry := registry.resolve(name)).library)]
 
 
-def library_of(entry: Entry) -> str:
-    """What an implementation that has been imported computes with: its own package, else what it has imported, else NumPy."""
-    own = [name for name in LIBRARIES if name in entry.packages]
-    loaded = [name for name in LIBRARIES[1:] if name in sys.modules]
-    return (*own, *loaded, "numpy")[0]
+def library_of(entry: Entry) -> Entry:
+    """Whose library an implementation that has been imported computes with.
+
+    Its own, where it has a `device.py` that multiplies; else that of a built-in framework that it has imported, else NumPy.
+    """
+    if registry.framework_of(entry).has("product"):
+        return entry
+    frameworks = map(registry.resolve, registry.FRAMEWORKS)
+    loaded = [framework for framework in frameworks if framework.library in sys.modules]
+    return (*loaded, registry.resolve(registry.SPECIFICATION))[0]
+
+
+def on_gpu(library: Entry) -> bool:
+    """Whether the library's matrix product can be on a GPU."""
+    return registry.framework_of(library).has("copy")
 
 
 def product_rate(product: Callable[[], None], size: int) -> float:
@@ -39,100 +45,21 @@ def product_rate(product: Callable[[], None], size: int) -> float:
     return 2 * size**3 / min(_seconds(product), _seconds(product))
 
 
-def product(library: str, size: int, precision: str = "fp32", gpu: bool = False) -> Callable[[], None]:
+def product(library: Entry, size: int, precision: str = "fp32", gpu: bool = False) -> Callable[[], None]:
     """A product of two random matrices that blocks until the device is done; called once already.
 
-    On a GPU, operands are of `precision`, as in training: float32 for "tf32", whose rounding is the hardware's.
+    On a GPU, operands are of `precision`, as in training: float32 for "tf32", whose rounding is the hardware's. Raises
+    `UserError` for a plug-in whose product is wrong.
     """
-    makers = {"numpy": _numpy, "torch": _torch, "tensorflow": _tensorflow, "jax": _jax}
     a = np.random.default_rng(0).standard_normal((size, size), np.float32)
-    made = makers[library](a, precision, gpu)
-    made()
-    return made
+    return registry.framework_of(library).product(a, precision, gpu)
 
 
-def _numpy(a: np.ndarray, precision: str, gpu: bool) -> Callable[[], None]:
-    b, out = a.T.copy(), np.empty_like(a)
-
-    def run() -> None:
-        np.matmul(a, b, out=out)
-
-    return run
-
-
-def _torch(a: np.ndarray, precision: str, gpu: bool) -> Callable[[], None]:
-    torch: Any = importlib.import_module("torch")
-    dtype = {"fp64": torch.float64, "bf16": torch.bfloat16}.get(precision, torch.float32)
-    left = torch.tensor(a, device="cuda" if gpu else "cpu", dtype=dtype)
-    right, out = left.T.contiguous(), torch.empty_like(left)
-
-    def run() -> None:
-        torch.mm(left, right, out=out)
-        if gpu:
-            torch.cuda.synchronize()
-
-    return run
-
-
-def _tensorflow(a: np.ndarray, precision: str, gpu: bool) -> Callable[[], None]:
-    tf: Any = importlib.import_module("tensorflow")
-    with tf.device("/GPU:0" if gpu else "/CPU:0"):
-        left = tf.cast(tf.constant(a), {"fp64": tf.float64, "bf16": tf.bfloat16}.get(precision, tf.float32))
-        right = tf.transpose(left)
-
-    def run() -> None:
-        out = tf.matmul(left, right)
-        float(out[0, 0])  # waits for the whole product, and brings one number back
-
-    return run
-
-
-def _jax(a: np.ndarray, precision: str, gpu: bool) -> Callable[[], None]:
-    jax: Any = importlib.import_module("jax")
-    jnp: Any = importlib.import_module("jax.numpy")
-    dtype = {"fp64": jnp.float64, "bf16": jnp.bfloat16}.get(precision, jnp.float32)
-    left = jax.device_put(jnp.asarray(a, dtype))
-    right = left.T.copy()
-    wanted = {"fp32": "highest", "tf32": "tensorfloat32"}.get(precision, "default") if gpu else "highest"
-    multiply = jax.jit(partial(jnp.matmul, precision=wanted))
-
-    def run() -> None:
-        multiply(left, right).block_until_ready()
-
-    return run
-
-
-def copy_rate(library: str) -> float | None:
+def copy_rate(library: Entry) -> float | None:
     """Bytes per second of copying within the GPU's memory, read and written; None without a GPU library."""
-    copy: Callable[[], None]
-    if library == "torch":
-        torch: Any = importlib.import_module("torch")
-        source = torch.zeros(_COPIED, dtype=torch.uint8, device="cuda")
-        target = torch.empty_like(source)
-
-        def copy() -> None:
-            target.copy_(source)
-            torch.cuda.synchronize()
-
-    elif library == "jax":
-        jax: Any = importlib.import_module("jax")
-        array = jax.device_put(np.zeros(_COPIED, np.uint8))
-        invert = jax.jit(importlib.import_module("jax.numpy").invert)  # XLA would elide a plain copy
-
-        def copy() -> None:
-            invert(array).block_until_ready()
-
-    elif library == "tensorflow":
-        tf: Any = importlib.import_module("tensorflow")
-        with tf.device("/GPU:0"):
-            tensor = tf.zeros(_COPIED // 4, tf.float32)
-
-        def copy() -> None:
-            float((tensor + 1.0)[0])
-
-    else:
+    if not on_gpu(library):
         return None
-    copy()
+    copy = registry.framework_of(library).copy(_COPIED)
     return 2 * _COPIED / min(_seconds(copy), _seconds(copy))
 
 

@@ -19,7 +19,7 @@ def branches(at: Setting) -> Counter[str]:
     ...), and whether the longest capsules are the labels' ("longest right").
     """
     counts: Counter[str] = Counter()
-    specification: Any = registry.load(registry.resolve("numpy"))(at.model, at.optim, Runtime(precision="fp64"))
+    specification: Any = registry.specification()(at.model, at.optim, Runtime(precision="fp64"))
     for weights in at.probes.values():
         specification.load(weights)
         acts = specification._forward(at.shown)

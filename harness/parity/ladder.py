@@ -150,7 +150,7 @@ class Ladder:
 
     def _specified(self, model: ModelSpec, optim: OptimSpec) -> list[Impl]:
         """The specification in float64, and its float32 twin, which says what rounding alone does; operands as ours."""
-        specification: Any = registry.load(registry.resolve("numpy"))
+        specification: Any = registry.specification()
         precisions = ("fp64",) if self.precision == "fp64" else ("fp64", "fp32")
         return [
             specification(model, optim, Runtime(precision=precision), self.precision, self.conventions)

@@ -69,7 +69,7 @@ def close_weights(probes: dict[str, Weights]) -> Weights:
 
 def _turned(model: ModelSpec, weights: Weights, images: np.ndarray) -> Weights:
     """`weights` with the classes turned so that the last one wins where the first of `images` has its winner."""
-    specification: Any = registry.load(registry.resolve("numpy"))(model, OptimSpec(), Runtime(precision="fp64"))
+    specification: Any = registry.specification()(model, OptimSpec(), Runtime(precision="fp64"))
     specification.load(weights)
     outputs = specification.forward(images[:1])
     scores = outputs.lengths if model.kind == "capsnet" else outputs.probabilities
@@ -105,7 +105,7 @@ def probe_weights(model: ModelSpec, seed: int, initial: Weights | None = None) -
 
 def _with_lengths(model: ModelSpec, weights: Weights, images: np.ndarray, *lengths: np.ndarray) -> Generator[Weights]:
     """`weights` with each class's DigitCaps matrices scaled so that its capsules are about as long as in each of `lengths`."""
-    specification: Any = registry.load(registry.resolve("numpy"))(model, OptimSpec(), Runtime(precision="fp64"))
+    specification: Any = registry.specification()(model, OptimSpec(), Runtime(precision="fp64"))
     specification.load(weights)
     u_hat: Any = specification._forward(images).u_hat
     for each in lengths:

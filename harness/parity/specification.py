@@ -29,7 +29,7 @@ class Inspectable(Protocol):
 
 def specification(model: ModelSpec, weights: Weights, precision: str = "fp32") -> Inspectable:
     """The specification of a CapsNet with these canonical weights, on the CPU, its operands rounded as `precision` says."""
-    numpy_net: Any = registry.load(registry.resolve("numpy"))
+    numpy_net: Any = registry.specification()
     net = numpy_net(model, OptimSpec(), Runtime.model_validate({"precision": precision}))
     net.load(weights)
     return cast(Inspectable, net)

@@ -20,7 +20,7 @@ from harness import registry
 from harness.errors import UserError
 from harness.spec.model import ModelSpec, has_capsules
 from harness.spec.trial import Augment, Stop, TrainConfig, Trial
-from harness.suite import identity
+from harness.suite import identity, shipped
 from harness.suite.draft import Draft, attributed
 from harness.suite.keys import AXES, KEYS, SECTION_KEYS, Sections
 from harness.suite.start import start_sha256
@@ -77,11 +77,11 @@ class Suite(Sections):
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = False) -> Suite:
-    """Reads the suite at `path`, with its `quick` applied if asked for, then each "key=value" of `overrides`.
+    """Reads the suite at `path`, or the shipped one of that name: its `quick` if asked for, then "key=value" of `overrides`.
 
     Raises `UserError` with every problem found, a line each: place, key, what was found, what was expected.
     """
-    path = Path(path)
+    path = shipped.locate(Path(path))
     problems = Problems()
     source = read_text(path)
     root = parse_mapping(source, path, problems)
@@ -97,7 +97,11 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
         if draft.place(key) is None:
             problems.add(str(path), key, f"missing; expected {KEYS[key].expected}")
     if "impl" not in grid:
-        problems.add(str(path), "grid.impl", "missing; expected a list of implementations, such as [torch, tf, jax]")
+        problems.add(
+            str(path),
+            "grid.impl",
+            f"missing; expected a list of implementations, such as [{', '.join(registry.FRAMEWORKS)}]",
+        )
     lengths = {key: len(choices) for key, choices in grid.items()}
     combinations = math.prod(lengths.pop(axis, 1) for axis in AXES)
     if values.get("vary") == "singly":

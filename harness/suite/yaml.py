@@ -92,10 +92,10 @@ def read_text(path: Path) -> str:
     """The text of the file at `path`. Raises `UserError` if it is missing (names the nearest) or cannot be read."""
     try:
         if not path.exists():
-            raise UserError(f"{path}: no such file{_nearest_file(path)}")
+            raise UserError(f"{path}: no such file{nearest_file(path)}")
         if not path.is_file():
             kind = "a folder" if path.is_dir() else "not a regular file"
-            raise UserError(f"{path}: {kind}; name a .yaml file{_nearest_file(path / 'suite.yaml')}")
+            raise UserError(f"{path}: {kind}; name a .yaml file{nearest_file(path / 'suite.yaml')}")
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path}: {path.stat().st_size:,} bytes; a suite has at most {_MAX_BYTES:,}")
         return path.read_bytes().decode("utf-8-sig")
@@ -242,10 +242,16 @@ def _compose(text: str, place: Callable[[int], str]) -> yaml.Node | None:
         raise UserError(f"{place(1)}: nested more than {_MAX_DEPTH} deep") from error
 
 
-def _nearest_file(path: Path) -> str:
-    folders = (path.parent, Path("suites"))
-    found = {str(file) for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")}
+def nearest_file(path: Path) -> str:
+    """The end of a sentence about a suite's file that is not there: which one near it is meant, and all there are."""
+    found = files_near(path)
     return nearest(str(path.with_suffix(".yaml")), found) if found else "; there is no .yaml file in that folder"
+
+
+def files_near(path: Path) -> set[str]:
+    """The suites' files in the folder of `path`, and in `suites` of the current one."""
+    folders = (path.parent, Path("suites"))
+    return {str(file) for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")}
 
 
 def _short(text: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness import registry
 from harness.errors import UserError
 from harness.events import FailedEvent
 from harness.events.processes import PARITY, CallingEvent, RefusedEvent, ReportEvent, ReturnedEvent, SuspectsEvent
@@ -24,10 +25,6 @@ from harness.supervisor.seat import Seat, forwarded_environment, interruptible, 
 
 PRECISIONS = ("fp64", "fp32")  # in which an implementation is proven
 _POLL_S = 0.2
-_LONGEST = ("jax fp32", "jax fp64", "tf fp32", "tf fp64")
-"""What begins first, so that no core is left with a long climb at the end: JAX compiles every operation each time, and
-TensorFlow takes long to import.
-"""
 Tell = Callable[[str], None]
 
 
@@ -81,9 +78,11 @@ def at_once(climbs: Sequence[Climb]) -> int:
     return max(1, min(limits))
 
 
-def _rank(climb: Climb) -> int:
-    """The longest first; what is not known to be long comes last, in the order asked for."""
-    return _LONGEST.index(climb.who) if climb.who in _LONGEST else len(_LONGEST)
+def _rank(climb: Climb) -> tuple[int, bool]:
+    """The longest first, so that no core is left with a long climb at the end; the others in the order asked for."""
+    entry = registry.known(climb.trial.impl)
+    slow = entry.slow_start if entry else 0
+    return -slow, slow > 0 and climb.trial.runtime.precision != "fp32"
 
 
 class Crew:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from harness import registry
 from harness.spec.trial import Trial
 
 _PACKAGES = Path(__file__).resolve().parents[2]
@@ -28,33 +29,34 @@ class Seat:
 
 
 def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a trial's process, complete before Python starts: much of it is read when a library loads."""
+    """The environment of a trial's process, complete before Python starts: much of it is read when a library loads.
+
+    What frameworks ask for (`harness.spec.device.Device.environment`) comes first, then what holds for every trial. Raises
+    `UserError` for a plug-in that cannot tell.
+    """
     env = {
         name: value
         for name, value in base.items()
         # The worker is no part of Ray or MLflow; their variables (addresses, tokens, patched devices) are not for it.
         if not name.startswith(("RAY_", "TUNE_", "MLFLOW_"))
     }
+    for name, value in registry.environment(trial.impl, trial.cpus, trial.runtime.precision, bool(seat.gpus)).items():
+        if value is None:
+            env.pop(name, None)
+        else:
+            env[name] = value
     threads = str(trial.cpus)
     env |= {
-        # One thread a core, for NumPy's BLAS and for torch; affinity alone bounds JAX.
+        # One thread a core, for every BLAS and OpenMP; what does not listen to these is bound by affinity.
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
-        # TensorFlow ignores OMP_NUM_THREADS.
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": threads,
         # The GPUs of this trial alone; a CPU trial must not even find one. Numbered as nvidia-smi numbers them.
         "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        # GPU memory on demand, so that the peak reported is what the trial used.
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         # Memory in huge pages, kept from step to step: a fresh page costs more than what is computed on it. 16 GiB: always.
         "GLIBC_TUNABLES": ":".join(filter(None, (_MALLOC, base.get("GLIBC_TUNABLES")))),
-        "THP_MEM_ALLOC_ENABLE": "1",  # PyTorch's own allocator
-        # The log is for errors, in the order in which things happened.
-        "TF_CPP_MIN_LOG_LEVEL": "2",
+        # The log has things in the order in which they happened.
         "PYTHONUNBUFFERED": "1",
         # Sets and dictionaries of strings in the same order in every run.
         "PYTHONHASHSEED": "0",
@@ -66,11 +68,6 @@ def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dic
     env.pop("NVIDIA_TF32_OVERRIDE", None)
     if trial.runtime.precision in ("fp32", "fp64"):
         env["NVIDIA_TF32_OVERRIDE"] = "0"  # strict: no TF32 in any NVIDIA library
-    env.pop("JAX_PLATFORMS", None)
-    if not seat.gpus:
-        env["JAX_PLATFORMS"] = "cpu"  # else JAX looks for accelerators, and warns that there are none
-    # JAX makes float32 of every float64 unless told at the start.
-    env["JAX_ENABLE_X64"] = "1" if trial.runtime.precision == "fp64" else "0"
     return env
 
 

@@ -26,7 +26,6 @@ from harness.events.processes import (
 )
 from harness.machine.environment import available_memory_bytes
 from harness.machine.leases import lease, local_cores, local_gpus
-from harness.machine.rates import LIBRARIES
 from harness.machine.rates import installed as installed_libraries
 from harness.spec.trial import Trial
 from harness.supervisor.child import Child, started
@@ -174,14 +173,14 @@ class _Bench:
         on_cpu = [record.trial for record in self._session.records if not record.trial.gpus]
         if not on_cpu:
             return []
-        measured = {"tensorflow" if trial.impl == "tf" else trial.impl for trial in on_cpu}
+        measured = {trial.impl for trial in on_cpu}
         started = {
-            library: self._start(
-                on_cpu[0], {"trial": None, "library": library}, self._setting.logs / f"matmul-{library}.log", held,
+            entry.library: self._start(
+                on_cpu[0], {"trial": None, "impl": entry.name}, self._setting.logs / f"matmul-{entry.library}.log", held,
                 self._session.warnings,
             )
-            for library in installed_libraries()
-            if library not in measured
+            for entry in installed_libraries()
+            if entry.name not in measured
         }  # fmt: skip
         for library, worker in started.items():
             if worker.hear(GaugeReadyEvent) is None and worker.failure:
@@ -294,6 +293,3 @@ def _verdict(event: FailedEvent) -> str:
     if event.error == "ParityFailed":
         return "parity"
     return "out of memory" if (event.hint or "").startswith("not enough memory") else "failed"
-
-
-__all__ = ["LIBRARIES", "Failure", "Record", "Session", "Setting", "measure"]

@@ -204,7 +204,7 @@ def classified(
 
 def specification(trial: Trial, precision: str) -> Any:
     """The specification of the trial's network, its operands rounded as the trial's are."""
-    net: Any = registry.load(registry.resolve("numpy"))
+    net: Any = registry.specification()
     return net(
         trial.model, trial.train.optim, Runtime.model_validate({"precision": precision}), trial.runtime.precision
     )

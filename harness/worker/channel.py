@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any, NoReturn
@@ -112,15 +112,26 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
             channel.emit(RefusedEvent(message=str(error)))
         else:
             traceback.print_exc()
-            channel.emit(explain(error))
+            channel.emit(explain(error, _out_of_memory(job)))
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)  # a framework's exit handlers and threads can hang or crash
 
 
-def explain(error: BaseException) -> FailedEvent:
-    """An exception as a "failed" event: one line of cause, its type, and what to do if that is known."""
+def _out_of_memory(job: dict[str, Any]) -> tuple[str, ...]:
+    """The exceptions by which the job's implementation says that memory ran out."""
+    from harness import registry
+
+    entry = registry.known(job["trial"]["impl"]) if job.get("trial") else None
+    return entry.out_of_memory if entry else ()
+
+
+def explain(error: BaseException, out_of_memory: Collection[str] = ()) -> FailedEvent:
+    """An exception as a "failed" event: one line of cause, its type, and what to do if that is known.
+
+    `out_of_memory` are names of exceptions that mean just that, beside those whose text says so.
+    """
     if isinstance(error, TrialFailed):
         return FailedEvent(cause=str(error), error=error.error, hint=error.hint)
     name = type(error).__name__
@@ -128,7 +139,7 @@ def explain(error: BaseException) -> FailedEvent:
     if isinstance(error, UserError):
         return FailedEvent(cause=text, error=name, hint=None)
     hint = "not enough memory: lower train.batch (-s train.batch=32), or take a smaller model"
-    hint = hint if starved(error) else None
+    hint = hint if starved(error, out_of_memory) else None
     cause = f"{name}: {text}".removesuffix(": ")
     return FailedEvent(cause=cause, error=name, hint=hint)
 

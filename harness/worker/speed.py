@@ -24,6 +24,7 @@ from harness.worker.channel import Channel, report_timing_warnings, serve
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from harness.registry import Entry
     from harness.spec import EpochPlan
 
 _SEED = 0
@@ -47,7 +48,9 @@ def main() -> NoReturn:
 def _work(job: dict[str, Any], channel: Channel) -> None:
     report_timing_warnings(channel)
     if job["trial"] is None:
-        gauge = Gauge(job["library"], job["matmul"])
+        from harness import registry
+
+        gauge = Gauge(registry.resolve(job["impl"]), job["matmul"])
         channel.emit(GaugeReadyEvent())
         while channel.listen() != "end":
             channel.emit(RateEvent(**gauge.rate()))
@@ -61,22 +64,22 @@ def _work(job: dict[str, Any], channel: Channel) -> None:
 
 
 class Gauge:
-    """The rate of one library's matrix product."""
+    """The rate of one library's matrix product: the one that `entry` computes with."""
 
-    def __init__(self, library: str, size: int, precision: str = "fp32", gpu: bool = False) -> None:
+    def __init__(self, entry: Entry, size: int, precision: str = "fp32", gpu: bool = False) -> None:
         from harness.machine import rates
 
-        self.library, self.size, self.gpu = library, size, gpu
+        self.entry, self.size, self.gpu = entry, size, gpu
         self._rates = rates
-        self._product = rates.product(library, size, precision, gpu)
+        self._product = rates.product(entry, size, precision, gpu)
 
     def rate(self) -> dict[str, Any]:
         """`flops_per_s`, and on a GPU `bytes_per_s`."""
         found: dict[str, Any] = {
-            "library": self.library,
+            "library": self.entry.library,
             "flops_per_s": self._rates.product_rate(self._product, self.size),
         }
-        if self.gpu and (copied := self._rates.copy_rate(self.library)):
+        if self.gpu and (copied := self._rates.copy_rate(self.entry)):
             found["bytes_per_s"] = copied
         return found
 
@@ -134,6 +137,7 @@ class Cell:
             self._evaluate()
         peak = max(compiling, peak_rss_bytes())  # the gate's memory is not the implementation's
         self.library = rates.library_of(entry)
+        self._on_gpu = rates.on_gpu(self.library)
         return SpeedReadyEvent(
             import_s=phases.seconds["import_s"],
             build_s=phases.seconds["build_s"],
@@ -198,7 +202,7 @@ class Cell:
 
     @cached_property
     def _gauge(self) -> Gauge:
-        on_gpu = bool(self.trial.gpus) and self.library != "numpy"
+        on_gpu = bool(self.trial.gpus) and self._on_gpu
         return Gauge(self.library, self.matmul, self.trial.runtime.precision if on_gpu else "fp32", on_gpu)
 
     @cached_property

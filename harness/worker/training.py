@@ -66,7 +66,7 @@ def run_trial(
     try:
         _run_trial(trial, tell, scratch, checkpoint, resumed_epoch, recorded, built)
     except Exception as error:
-        if isinstance(error, UserError) or not starved(error):
+        if isinstance(error, UserError) or not starved(error, registry.resolve(trial.impl).out_of_memory):
             raise
         verdict = _out_of_memory(trial, error, built)
         raise TrialFailed(verdict.cause, type(error).__name__, verdict.hint) from error

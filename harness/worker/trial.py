@@ -6,21 +6,18 @@ it is pinned to its cores.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness import registry
 from harness.errors import TrialFailed
 from harness.events import AttemptEvent, WarningEvent
-from harness.machine.environment import cpu_model, gpus, memory_bytes
+from harness.machine.environment import cpu_model, gpus, memory_bytes, versions
 from harness.worker.channel import Channel, report_timing_warnings, serve
-
-_REPORTED = ("capsbench", "numpy", "torch", "tensorflow", "tensorflow-cpu", "keras", "jax", "jaxlib", "optax")
 
 
 def main() -> NoReturn:
@@ -37,7 +34,7 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
             cores=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else job["cores"],
             cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
             resumed_epoch=job["resumed_epoch"],
-            versions=_versions(),
+            versions=versions(("capsbench", *registry.distributions([job["trial"]["impl"]]))),
         )
     )
     from harness.cost.limits import emulated, refusal
@@ -61,14 +58,6 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
         )
     checkpoint = Path(job["checkpoint"]) if job["checkpoint"] else None
     run_trial(trial, channel.emit, Path(job["scratch"]), checkpoint, job["resumed_epoch"], job["recorded"])
-
-
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in _REPORTED:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
 
 
 if __name__ == "__main__":

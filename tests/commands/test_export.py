@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.commands.export import export, find_trial
+from harness.commands.export import export
 from harness.errors import UserError
 from harness.journal.journal import Journal
+from harness.journal.kept import find_trial
 from harness.parity import probe_weights
 from harness.spec import ModelSpec
 from harness.weights.files import load_weights, save_weights

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from harness import registry
 from harness.analysis.speed import EPOCH_IMAGES, document
 from harness.commands.cli import main
 from harness.commands.speed import SpeedRequest, speed
@@ -310,19 +311,22 @@ def test_tf32_is_no_format_of_a_cpu(alone: Path) -> None:
     assert not record.log_path.exists()  # no process was started
 
 
-@pytest.mark.parametrize("library", rates.LIBRARIES)
-def test_every_library_multiplies_and_waits(library: str) -> None:
-    pytest.importorskip(library)
-    if library == "tensorflow":
+@pytest.mark.parametrize("name", registry.BUILT_IN)
+def test_every_library_multiplies_and_waits(name: str) -> None:
+    entry = resolve(name)
+    pytest.importorskip(entry.library)
+    if name == "tf":
         start_tensorflow()
-    assert library in rates.installed()
-    product = rates.product(library, 128)
+    assert entry in rates.installed()
+    product = rates.product(entry, 128)
     assert 0 < rates.product_rate(product, 128) < 1e15  # an answer that was not waited for would come at once
 
 
 def test_the_library_of_an_implementation() -> None:
-    assert [rates.library_of(resolve(name)) for name in ("tf", "numpy", "jax")] == ["tensorflow", "numpy", "jax"]
-    assert rates.copy_rate("numpy") is None
+    own = [rates.library_of(resolve(name)).library for name in ("tf", "numpy", "jax", "torch")]
+    assert own == ["tensorflow", "numpy", "jax", "torch"]
+    assert [rates.on_gpu(resolve(name)) for name in registry.BUILT_IN] == [False, True, True, True]
+    assert rates.copy_rate(resolve("numpy")) is None
 
 
 def test_available_memory_is_less_than_all() -> None:

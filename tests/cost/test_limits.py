@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -63,15 +64,19 @@ def test_a_framework_without_gpu_support(monkeypatch: pytest.MonkeyPatch) -> Non
         "torch": "cuda: Optional[str] = None\nhip: Optional[str] = None\n",
         "tensorflow": "('is_cuda_build', False)",
     }
-    monkeypatch.setattr(registry, "_source", lambda package, *_parts: sources[package])
-    monkeypatch.setattr(registry, "_find", lambda _package: None)
+    devices: dict[str, Any] = {
+        name: registry.framework_of(registry.resolve(name)).module for name in registry.FRAMEWORKS
+    }
+    for name in ("torch", "tf"):
+        monkeypatch.setattr(devices[name], "_source", lambda package, *_parts: sources[package])
+    monkeypatch.setattr(devices["jax"], "_PLUGINS", ("no_such_plugin",))
     for impl, what in (("torch", "PyTorch"), ("tf", "TensorFlow"), ("jax", "JAX")):
         told = refused(trial(impl, gpus=1), gpus=(AMPERE,))
         assert told is not None
         assert re.search(rf"for a GPU, but .*{what}.*capsbench\[gpu\].*resources\.gpus=0", told)
         assert refused(trial(impl)) is None
     sources |= {"torch": "cuda: Optional[str] = '12.8'\nhip = None", "tensorflow": "('is_cuda_build', True)"}
-    monkeypatch.setattr(registry, "_find", lambda package: package == "jax_cuda13_plugin" or None)
+    monkeypatch.setattr(devices["jax"], "_PLUGINS", ("no_such_plugin", "json"))
     assert [refused(trial(impl, gpus=1), gpus=(AMPERE,)) for impl in ("torch", "tf", "jax")] == [None] * 3
 
 

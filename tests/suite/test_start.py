@@ -27,6 +27,8 @@ MODEL = small_model()
 @pytest.fixture(scope="module")
 def trained() -> dict[str, Impl]:
     """Each framework's network after a few steps, each at another place, by name."""
+    for package in ("torch", "tensorflow", "jax"):
+        pytest.importorskip(package)
     impls: dict[str, Impl] = {}
     for seed, name in enumerate(("numpy", *FRAMEWORKS)):
         images, labels = batch_of(MODEL, 12, seed)

@@ -783,7 +783,6 @@ def test_missing_file_names_the_nearest(folder: Path) -> None:
     for asked, meant in [
         ("routin.yaml", "routing.yaml"),
         ("suites/mnits.yaml", "suites/mnist.yaml"),
-        ("mnist", "suites/mnist.yaml"),
         ("suites/mnist", "suites/mnist.yaml"),
         ("elsewhere/mnist.yaml", "suites/mnist.yaml"),
     ]:

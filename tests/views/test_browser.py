@@ -245,7 +245,7 @@ def test_a_server_takes_a_run_with_its_files(
 
 
 def test_the_interface_needs_a_run(out: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no runs in .* yet: `capsbench run suites/quickstart\.yaml`"):
+    with pytest.raises(UserError, match=r"no runs in .* yet: `capsbench run quickstart`"):
         newest_experiment(tmp_path, default_uri(tmp_path))
     with Journal(tmp_path / "mnist").open() as journal:
         journal.write_plan({"suite": "mnist", "trials": []}, "")

@@ -174,7 +174,7 @@ def _specification(candidate: Candidate, at: Setting, conventions: Conventions) 
 
 @cache
 def _edited(edits: tuple[Edit, ...]) -> Callable[..., Any]:
-    entry = registry.resolve("numpy")
+    entry = registry.resolve(registry.SPECIFICATION)
     copy = mutant(entry.module, edits)
     discard(copy)
     return getattr(copy, entry.class_name)

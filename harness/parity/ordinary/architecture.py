@@ -97,9 +97,7 @@ def _convolutions(
 ) -> tuple[Parameter, tuple[Parameter, ...]]:
     convolutions = [each for each in parameters if each.kind == "conv"]
     if not parameters:
-        raise UserError(
-            "--model: the model has no weights; a Keras model gets them when it is built (give it an Input)"
-        )
+        raise UserError("--model: the model has no weights; where it gets them when it is built, give it an Input")
     firsts = [by_name[named["conv1.w"]]] if "conv1.w" in named else convolutions
     for first in firsts:
         fits = [p for p in convolutions if p is not first and canonical_shape(p)[2] == canonical_shape(first)[3]]

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import registry
 from harness.errors import UserError
 from harness.parity.ordinary.source import Source, attribute, construct, load_file, split_target
-
-_MODULES = {"torch": "impls.torch.ordinary", "tf": "impls.tf.ordinary"}
-_SIGNS = {"torch": ("torch", "torchvision"), "tf": ("keras", "tensorflow", "tf_keras")}
 
 
 def imports(path: Path) -> set[str]:
@@ -40,7 +38,7 @@ def imports(path: Path) -> set[str]:
 
 
 def framework_of(source: Source) -> str:
-    """By what its file imports: "torch" or "tf". Raises `UserError` where neither is found, or it is not installed."""
+    """By what its file imports: the name of an implementation. Raises `UserError` for none, or one not installed."""
     where, _ = split_target(source.target)
     path = (Path(source.cwd) / where).expanduser()
     if not path.is_file():
@@ -49,30 +47,29 @@ def framework_of(source: Source) -> str:
         path = folder.parent.joinpath(*where.split(".")).with_suffix(".py") if folder else path
         path = path if path.is_file() else path.with_suffix("") / "__init__.py"
     found = imports(path)
-    for framework, signs in _SIGNS.items():
+    all_signs = {name: ordinary.signs for name, ordinary in registry.ordinary().items()}
+    for name, signs in all_signs.items():
         if found & set(signs):
             if importlib.util.find_spec(signs[0]) is None:
-                raise UserError(
-                    f'--model: "{where}" is of {signs[0]}, which is not installed: pip install "capsbench[{framework}]"'
-                )
-            return framework
+                install = registry.resolve(name).install
+                raise UserError(f'--model: "{where}" is of {signs[0]}, which is not installed: {install}')
+            return name
     if path.is_file():
-        raise UserError(
-            f'--model: "{where}" imports neither torch nor keras; found {", ".join(sorted(found)) or "nothing"}'
-        )
-    return "torch"  # whose loader then says that there is no such file
+        neither = " nor ".join(signs[0] for signs in all_signs.values())
+        raise UserError(f'--model: "{where}" imports neither {neither}; found {", ".join(sorted(found)) or "nothing"}')
+    return next(iter(all_signs))  # whose loader then says that there is no such file
 
 
 def build(source: Source, sizes: Mapping[str, Any], precision: str, threads: int) -> Built:
     """The model in its framework. Raises `UserError`."""
     framework = framework_of(source)
-    module: Any = importlib.import_module(_MODULES[framework])
+    module: Any = importlib.import_module(registry.resolve(framework).module + ".ordinary")
     here = module.start(precision, threads)
     where, name = split_target(source.target)
     with here:
         loaded = load_file(where, Path(source.cwd), module.names)
         found = attribute(loaded, name, where)
-        made = construct(found, sizes, source.arguments, name, framework == "torch")
+        made = construct(found, sizes, source.arguments, name, registry.ordinary()[framework].channels_first)
         made = module.chosen(made)
     if not module.is_model(made):
         kind = type(made).__name__

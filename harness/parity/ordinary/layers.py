@@ -118,7 +118,7 @@ def replacement(examined: Examined, values: Mapping[str, np.ndarray], batch: int
 
 def specified(model: ModelSpec, weights: Weights, images: np.ndarray, conventions: Conventions | None = None) -> Values:
     """What the specification's layers give, in float64."""
-    maker: Any = registry.load(registry.resolve("numpy"))
+    maker: Any = registry.specification()
     impl = maker(model, OptimSpec(), Runtime(precision="fp64"), conventions=conventions)
     impl.load(weights)
     acts, outputs = impl._forward(images), impl.forward(images)

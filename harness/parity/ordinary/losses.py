@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from harness import registry
 from harness.errors import UserError, nearest
 from harness.parity.ordinary.source import said
 
@@ -82,19 +83,20 @@ def find_loss(
     if option:
         return _asked(model, module, option, arguments, load), ""
     tried: list[str] = []
+    methods = tuple(package for each in registry.ordinary().values() for package in each.methods)
     functions: list[tuple[str, Any]] = [(name, getattr(model, name, None)) for name in _METHODS]
     functions += [
         (name, value)
         for name, value in vars(module).items()
         if "loss" in name.lower()
         and callable(value)
-        and not str(getattr(value, "__module__", "")).startswith(("torch", "keras", "tensorflow", "harness"))
+        and not str(getattr(value, "__module__", "")).startswith((*registry.ordinary_packages(), "harness"))
     ]
     for name, function in functions:
         if (
             is_network(function)
             or not callable(function)
-            or str(getattr(function, "__module__", "")).startswith(("keras", "tensorflow"))
+            or str(getattr(function, "__module__", "")).startswith(methods)
         ):
             continue
         try:

@@ -25,11 +25,14 @@ from harness.spec import ModelSpec, OptimSpec, Runtime, Weights
 
 _IMAGES, _SEED = 3, 0
 _SIZES = ("image", "classes", "conv_channels", "primary_types", "primary_dim", "digit_dim", "kernel", "routing")
-WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".npz", ".h5", ".keras")
+_NEUTRAL_FILES = (".safetensors", ".npz")
 
 
 def is_weights(name: str) -> bool:
-    return name.endswith(WEIGHT_FILES)
+    """Whether it ends as a file of weights does, a framework's own or anybody's."""
+    return name.endswith(
+        (*_NEUTRAL_FILES, *(end for each in registry.ordinary().values() for end in each.weight_files))
+    )
 
 
 class Side:

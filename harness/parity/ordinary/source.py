@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from harness import registry
 from harness.errors import UserError, nearest
 from harness.registry import ORDINARY
 
@@ -177,7 +178,7 @@ def attribute(module: ModuleType, name: str, where: str, option: str = "--model"
     return found
 
 
-def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name: str, torch_like: bool) -> Any:
+def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name: str, channels_first: bool) -> Any:
     """An instance: of a class or from a factory, with the arguments `own` and what `sizes` knows of the others'.
 
     What has a default keeps it, but for what is in `sizes["asked"]`. Raises `UserError` for an argument that
@@ -197,10 +198,10 @@ def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name
         if key in given or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         is_needed = parameter.default is parameter.empty
-        if is_needed and key == "batch_size" and not torch_like:  # of a Keras input: any
+        if is_needed and key == "batch_size" and not channels_first:  # of an input: any
             given[key] = None
             continue
-        value = _known(key, sizes, torch_like)
+        value = _known(key, sizes, channels_first)
         if value is not None and (is_needed or meaning(key) in sizes.get("asked", ())):
             given[key] = value
         elif is_needed:
@@ -233,11 +234,11 @@ def takes_routing(found: Any) -> bool:
         return False
 
 
-def _known(argument: str, sizes: Mapping[str, Any], torch_like: bool) -> Any:
+def _known(argument: str, sizes: Mapping[str, Any], channels_first: bool) -> Any:
     what = meaning(argument)
     height, width, channels = sizes["image"]
     if what == "image":
-        return (channels, height, width) if torch_like else (height, width, channels)
+        return (channels, height, width) if channels_first else (height, width, channels)
     if what == "in_channels":
         return channels
     if what == "side":
@@ -268,7 +269,7 @@ class _Absent(MetaPathFinder, Loader):
         # Only what the user's own file imports: libraries ask for what they can do without.
         importers = (frame.f_code.co_filename for frame, _ in traceback.walk_stack(None))
         file = next((each for each in importers if each != __file__ and "importlib" not in each), "")
-        if _is_ours_or_installed(file) or top in ("torch", "tensorflow", "keras"):
+        if _is_ours_or_installed(file) or top in registry.ordinary_packages():
             return None
         if top not in self.stood_in:
             self.stood_in.append(top)

@@ -74,7 +74,7 @@ def metrics(report: Report) -> dict[str, float]:
 def run_name(report: Report) -> str:
     """At most 20 characters, the implementation first: `torch fp64 parity`."""
     tail = f" {report.precision} parity"
-    return report.impl.rpartition(":")[2][: labels.NAME_LENGTH - len(tail)] + tail
+    return labels.impl_name(report.impl)[: labels.NAME_LENGTH - len(tail)] + tail
 
 
 def _experiment(client: Any, name: str, uri: str, out: Path) -> str:

@@ -1,0 +1,92 @@
+"""capsbench: equivalent capsule networks in PyTorch, TensorFlow and JAX, proven equal, then timed.
+
+What others build on. An implementer finds here what an implementation is given and must return (`Impl`, `ModelSpec`,
+`weight_table` ...); whoever works with results opens a run:
+
+    run = capsbench.open_run("runs/quickstart")
+    run.trials  # a pandas data frame; so are run.epochs and run.parity
+    run.weights("3fa1")["conv1.w"]
+
+No framework is imported, and each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from capsbench.runs import Run, open_run
+    from harness import __version__
+    from harness.errors import UserError
+    from harness.spec import (
+        EpochPlan,
+        EvalTotals,
+        Impl,
+        Loss,
+        ModelSpec,
+        Moments,
+        OptimSpec,
+        Outputs,
+        Profiled,
+        Runtime,
+        TimingWarning,
+        TrainTotals,
+        Weights,
+        batched,
+        is_right,
+    )
+    from harness.spec.plans import plan_epoch
+    from harness.weights import WeightRow, initial_weights, parameter_count, weight_table
+
+__all__ = [
+    "EpochPlan",
+    "EvalTotals",
+    "Impl",
+    "Loss",
+    "ModelSpec",
+    "Moments",
+    "OptimSpec",
+    "Outputs",
+    "Profiled",
+    "Run",
+    "Runtime",
+    "TimingWarning",
+    "TrainTotals",
+    "UserError",
+    "WeightRow",
+    "Weights",
+    "__version__",
+    "batched",
+    "initial_weights",
+    "is_right",
+    "open_run",
+    "parameter_count",
+    "plan_epoch",
+    "weight_table",
+]
+
+_HOMES = {
+    "Run": "capsbench.runs",
+    "UserError": "harness.errors",
+    "WeightRow": "harness.weights",
+    "__version__": "harness",
+    "initial_weights": "harness.weights",
+    "open_run": "capsbench.runs",
+    "parameter_count": "harness.weights",
+    "plan_epoch": "harness.spec.plans",
+    "weight_table": "harness.weights",
+}
+"""Which module a name comes from; the others are from `harness.spec`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, "harness.spec")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,119 @@
+"""A run's directory as tables: trials, epochs, parity; and the weights of its trials."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import UserError, nearest
+from harness.journal.journal import Journal
+from harness.journal.kept import choose, find_trial, read
+from harness.journal.results import parity_of, summarise
+from harness.spec import Weights
+from harness.spec.trial import Trial
+
+if TYPE_CHECKING:
+    from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
+
+Table = Literal["trials", "epochs", "parity"]
+Row = dict[str, Any]
+
+
+def open_run(path: str | PathLike[str]) -> Run:
+    """The run in the directory `path`, such as `runs/quickstart`. Raises `UserError` if it is none."""
+    return Run(path)
+
+
+class Run:
+    """A run as it is on the disk: each access reads it anew, also while the run is still going on.
+
+    `trials`, `epochs` and `parity` are pandas data frames, and raise `UserError` where pandas is not installed; `rows` gives
+    the same without it. Their first columns say which trial a row is of: `trial` (its id), `impl`, `seed`, and what the
+    suite's grid varies, such as `model.routing`. Units are in the names: `_s` seconds, `_pct` percent, `_bytes` bytes.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        self._journal = Journal(self.path)
+        if not self._journal.trial_ids():
+            find_trial(self.path, "")  # which says what is wrong, and which run is near
+
+    def __repr__(self) -> str:
+        return f"capsbench.open_run({str(self.path)!r})"
+
+    @property
+    def trials(self) -> DataFrame:
+        """A row a trial: the fields of `capsbench run --json`, but for its epochs."""
+        return self._frame("trials")
+
+    @property
+    def epochs(self) -> DataFrame:
+        """A row for each epoch of each trial. `warmup` says which are left out of medians of time."""
+        return self._frame("epochs")
+
+    @property
+    def parity(self) -> DataFrame:
+        """A row for each tensor that the gate compared: `level`, `tensor`, `rel_err`, `tolerance`, and whether it is `ok`."""
+        return self._frame("parity")
+
+    def rows(self, table: Table) -> list[Row]:
+        """A table as a list of dictionaries, without pandas. Raises `UserError` for a table that there is not."""
+        makers = {"trials": _trial_rows, "epochs": _epoch_rows, "parity": _parity_rows}
+        if table not in makers:
+            raise UserError(f'a run has no table "{table}"{nearest(table, makers)}')
+        trials = [self._journal.trial(id) for id in self._journal.trial_ids()]
+        return [_whose(trial) | row for trial in trials for row in makers[table](self._journal, trial)]
+
+    def weights(self, trial: str, which: str | int = "last") -> Weights:
+        """The weights of a trial: canonical name -> array, as in `weight_table`; the file is checked first.
+
+        Args:
+            trial: its id, or the beginning of it.
+            which: "last", "best" (of the lowest validation error), or the number of an epoch whose weights were kept.
+
+        Raises:
+            UserError: there is no such trial, its weights were not kept, or they are damaged.
+        """
+        found = find_trial(self.path, trial)
+        return read(*_file(self._journal, found, str(which)))
+
+    def _frame(self, table: Table) -> DataFrame:
+        if importlib.util.find_spec("pandas") is None:
+            raise UserError(
+                f'pandas is not installed: pip install "capsbench[pandas]", or take run.rows("{table}"), '
+                "a list of dictionaries"
+            )
+        pandas: Any = importlib.import_module("pandas")
+        return pandas.DataFrame(self.rows(table))
+
+
+def _file(journal: Journal, trial: Trial, which: str) -> tuple[Path, Trial, dict[str, Any]]:
+    path, event = choose(journal, trial, which)
+    return path, trial, event
+
+
+def _whose(trial: Trial) -> Row:
+    return {"trial": trial.id, "impl": trial.impl, "seed": trial.seed, **trial.params}
+
+
+def _trial_rows(journal: Journal, trial: Trial) -> list[Row]:
+    result = summarise(trial, journal.events(trial.id)).to_json()
+    return [{key: value for key, value in result.items() if key not in ("id", "impl", "seed", "params", "epochs")}]
+
+
+def _epoch_rows(journal: Journal, trial: Trial) -> list[Row]:
+    return summarise(trial, journal.events(trial.id)).epochs
+
+
+def _parity_rows(journal: Journal, trial: Trial) -> list[Row]:
+    parity = parity_of(journal.events(trial.id))
+    rows: list[Row] = []
+    for name, found in parity.tensors.items() if parity else ():
+        level, _, tensor = name.partition(" ")
+        error, tolerance = found["rel_err"], found["tolerance"]
+        is_ok = error is not None and error <= tolerance
+        rows.append({"level": level, "tensor": tensor, "rel_err": error, "tolerance": tolerance, "ok": is_ok})
+    return rows

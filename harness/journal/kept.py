@@ -1,0 +1,79 @@
+"""Which weights a run keeps of a trial, by the words that people ask with, and reading them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import UserError, nearest
+from harness.events import EpochEvent, ResultEvent
+from harness.journal.journal import Journal
+from harness.journal.results import named_files
+from harness.spec import Weights
+from harness.spec.trial import Trial
+from harness.weights.whole import read_checkpoint, read_weights, recorded
+
+
+def find_trial(run_dir: Path, trial_id: str) -> Trial:
+    """The trial of the run whose id begins so. Raises `UserError` if there is none, or are several."""
+    journal = Journal(run_dir)
+    known = {id: journal.trial(id) for id in journal.trial_ids()}
+    if not known:
+        runs = [str(plan.parent) for plan in sorted(run_dir.absolute().parent.glob("*/plan.json"))]
+        hint = nearest(str(run_dir.absolute()), runs) if runs else "; `capsbench run SUITE` makes one in runs/"
+        raise UserError(f"{run_dir} is no run's directory{hint}")
+    found = [trial for id, trial in known.items() if id.startswith(trial_id)]
+    if len(found) == 1:
+        return found[0]
+    listed = "\n".join(f"  {id}  {_described(trial)}" for id, trial in known.items())
+    if found:
+        raise UserError(f'several trials of {run_dir} begin with "{trial_id}"; give more of the id:\n{listed}')
+    hint = nearest(trial_id, known).partition(" Valid")[0]
+    raise UserError(f'{run_dir} has no trial "{trial_id}"{hint} Its trials:\n{listed}')
+
+
+def _described(trial: Trial) -> str:
+    return ", ".join([trial.impl, *(f"{key} {value}" for key, value in trial.params.items()), f"seed {trial.seed}"])
+
+
+def available(journal: Journal, trial: Trial) -> dict[str, tuple[Path, EpochEvent | ResultEvent]]:
+    """What there is of the trial's weights: "last", "best" and numbers of epochs -> file, and the event that names it."""
+    found: dict[str, tuple[Path, EpochEvent | ResultEvent]] = {}
+    for file, event in named_files(journal.events(trial.id)).items():
+        path = journal.trial_dir(trial.id) / file
+        fields = [field for field, name in event.names().items() if name == file]
+        if not path.exists() or "predictions" in fields:
+            continue
+        last = "best" if "best_weights" in fields else "last"
+        name = str(event.epoch) if isinstance(event, EpochEvent) else last
+        is_checkpoint = "checkpoint" in fields
+        if not is_checkpoint or name not in found:  # an epoch's weights by themselves rather than among more
+            found[name] = path, event
+    return found
+
+
+def choose(journal: Journal, trial: Trial, weights: str) -> tuple[Path, EpochEvent | ResultEvent]:
+    """The file of the trial's weights "last", "best" or of an epoch's number, and the event that names it.
+
+    Raises `UserError` if there is none.
+    """
+    there = available(journal, trial)
+    if weights in there:
+        return there[weights]
+    if not there:
+        raise UserError(f"trial {trial.id} has no weights yet: run its suite again to finish it")
+    why = ""
+    if weights == "best" and "last" in there:
+        why = ": it had no validation images (data.validation), so no epoch is known to be the best"
+    elif weights in ("best", "last"):
+        why = ": it has not finished"
+    elif weights.isdigit():
+        why = ": that epoch's were not kept (train.keep_every)"
+    raise UserError(f'trial {trial.id} has no weights "{weights}"{why}{nearest(weights, there)}')
+
+
+def read(path: Path, trial: Trial, event: EpochEvent | ResultEvent) -> Weights:
+    """The weights in a file that `choose` gave. Raises `UserError` if it is damaged."""
+    record = recorded(event, path.name)
+    if isinstance(event, EpochEvent) and path.name == event.checkpoint:
+        return read_checkpoint(path, trial, record, event.epoch)[0]
+    return read_weights(path, trial, record)

@@ -1,0 +1,52 @@
+"""Commands that only look start at once: they import none of what takes seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.run_helpers import ROOT, environment
+
+HEAVY = ("torch", "tensorflow", "keras", "jax", "ray", "mlflow", "matplotlib", "pandas")
+SCRIPT = """
+import sys
+from harness.commands.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+print(code, *sys.modules, file=sys.stderr)
+"""
+
+
+def modules(folder: Path, script: str, *arguments: str) -> list[str]:
+    """The last line that the script writes to stderr, in words."""
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, check=True)
+    return done.stderr.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--help", "plan suites/quickstart.yaml", "plan quickstart", "summary quickstart", "suites", "speed --help"],
+)
+def test_no_framework_is_imported(arguments: str, tmp_path: Path) -> None:
+    loaded = modules(tmp_path, SCRIPT, *arguments.split())
+    assert loaded[0] == "0"
+    assert "harness.commands.cli" in loaded
+    assert not {*HEAVY} & {*loaded}
+
+
+def test_public_face_loads_nothing_before_it_is_used(tmp_path: Path) -> None:
+    script = "import capsbench, sys; print(*sys.modules, file=sys.stderr)"
+    loaded = modules(tmp_path, script)
+    assert "capsbench" in loaded
+    assert not {*HEAVY, "numpy", "pydantic", "harness"} & {*loaded}
+    loaded = modules(
+        tmp_path, f"{script.partition(';')[0]}; capsbench.open_run, capsbench.Impl;{script.partition(';')[2]}"
+    )
+    assert "harness.spec" in loaded
+    assert not {*HEAVY} & {*loaded}

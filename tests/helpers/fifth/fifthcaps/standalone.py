@@ -1,0 +1,1 @@
+"""Loads weights.fifth.npz: `dict(numpy.load("weights.fifth.npz"))`."""
