@@ -20,6 +20,7 @@ from harness.commands.cli import main
 from harness.commands.common import log_folder
 from harness.commands.parity import ParityRequest, parity
 from harness.errors import UserError
+from harness.events.processes import SuspectsEvent
 from harness.parity import Check, Ladder, Report
 from harness.parity.words import described, figure, sentence, telling
 from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
@@ -320,7 +321,8 @@ def test_a_diagnosis_spoils_no_report(
         raise SystemExit("no diagnosis")
 
     monkeypatch.setattr("harness.parity.diagnosis.diagnose.diagnose", raising)
-    assert not any(worker._diagnosis(cast(Ladder, None), "L4", cast(Any, None)).values())
+    nothing = SuspectsEvent(suspects=[], conventions=[], unexplained=[], checks=[])
+    assert worker._diagnosis(cast(Ladder, None), "L4", cast(Any, None)) == nothing
     assert "SystemExit: no diagnosis" in capsys.readouterr().err
 
 
