@@ -11,6 +11,10 @@ class UserError(Exception):
     """The request was wrong: what was wrong, what was found, the nearest valid choice, what to do. Exit code 2."""
 
 
+class Unread(UserWarning):
+    """Something of a newer capsbench was left out: what it is, where, and what to do. Shown once, as one line."""
+
+
 class TrialFailed(Exception):
     """A trial's end, explained: a line of cause, the type of `error` behind it, and what to do."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ from rich.text import Text
 from harness import __version__
 from harness.commands.output import print_json
 from harness.commands.parser import JSON_HELP, Parser
-from harness.errors import UserError
+from harness.errors import Unread, UserError
 
 COMMANDS = {
     "run": "run a suite: finished trials are kept, half-done ones go on",
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The `capsbench` command."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
+    _show_unread()
     try:
         args = parser(arguments).parse_args(arguments)
         code = _module(args.command).main(args)
@@ -72,6 +74,21 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name == next((each for each in arguments if not each.startswith("-")), None):
             _module(name).options(command)
     return top
+
+
+def _show_unread() -> None:
+    """Shows what could not be read as a line for people, once; other warnings stay as Python shows them."""
+    plain = warnings.showwarning
+    seen: set[str] = set()  # Python's own memory is lost whenever a library changes a filter
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if not issubclass(category, Unread):
+            plain(message, category, *rest, **more)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            Console(stderr=True).print(Text(f"capsbench: {message}", "yellow"), soft_wrap=True)
+
+    warnings.showwarning = show
 
 
 def _module(command: str) -> Any:

@@ -130,7 +130,7 @@ def parity_of_two(a: str, b: str, request: ModelRequest, tell: Tell) -> dict[str
         job = {"pair": [a, b], "source": source, "model": model | sizes}
         found = _examined(job, folder / "pair.log", request.time_limit_s)
     found["ok"] = all(row["ok"] for row in (*found["layers"], *found["values"]))
-    return {key: value for key, value in found.items() if key not in ("kind", "time")}
+    return found
 
 
 def source_of(request: ModelRequest, sizes: dict[str, Any]) -> Source:

@@ -16,6 +16,7 @@ from harness.analysis import equivalence
 from harness.analysis.seeds import OverSeeds, left_out, over_seeds
 from harness.commands.output import print_json
 from harness.errors import UserError
+from harness.events import ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
 from harness.views import equivalence as equivalence_view
@@ -97,10 +98,10 @@ def _require_whole(journal: Journal, trial_ids: Sequence[str]) -> None:
         trial = journal.trial(trial_id)
         for name, event in named_files(journal.events(trial_id)).items():
             path = journal.trial_dir(trial_id) / name
-            if event["kind"] != "result" or not path.exists():
+            if not isinstance(event, ResultEvent) or not path.exists():
                 continue
             try:
-                if name == event.get("predictions"):
+                if name == event.predictions:
                     read_predictions(path, trial, event)
                 else:
                     read_weights(path, trial, recorded(event, name))

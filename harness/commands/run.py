@@ -20,7 +20,7 @@ from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.plan import Plan, RunRequest, make_executor, make_plan, reasons, requested
 from harness.errors import UserError
-from harness.events import Event
+from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
@@ -99,14 +99,14 @@ def _execute(
     _write_plan(request, plan, journal)
     tracker = _tracker(request, journal, warnings)
 
-    def on_event(trial_id: str, event: Event) -> None:
-        if event["kind"] == "waiting":  # for a core or GPU: of interest now, not later
-            screen.note(event["message"])
+    def on_event(trial_id: str, event: TrialEvent) -> None:
+        if isinstance(event, WaitingEvent):  # for a core or GPU: of interest now, not later
+            screen.note(event.message)
             return
         journal.append(trial_id, event)
-        if event["kind"] in ("result", "failed", "interrupted"):
+        if isinstance(event, FINAL):
             results[trial_id] = summarise(by_id[trial_id], journal.events(trial_id))
-            if event["kind"] != "interrupted":
+            if not isinstance(event, InterruptedEvent):
                 journal.write_result(trial_id, results[trial_id].to_json())
         if tracker:
             tracker.notify(trial_id)
@@ -168,8 +168,7 @@ def _job(plan: Plan, journal: Journal, trial: Trial, emit: Emit) -> Job:
     """The next attempt; if it cannot go on where the last one ended, it says so."""
     attempt, point = journal.next_attempt(trial.id), resume_point(journal, trial)
     if point.warning:
-        event = {"kind": "warning", "message": point.warning}
-        emit(trial.id, {"trial": trial.id, "attempt": attempt, "time": time.time(), **event})
+        emit(trial.id, WarningEvent(message=point.warning, time=time.time()).of(trial.id, attempt))
     start = weights_file(trial.train.start_from) if trial.train.start_from else None
     return Job(trial, plan.run_dir, attempt, point.epoch, point.checkpoint or start, point.recorded)
 

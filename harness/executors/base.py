@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import UserError
-from harness.events import Event, Record
+from harness.events import Record, TrialEvent
 from harness.spec.trial import Trial
 from harness.supervisor.seat import forwarded_environment
 
-Emit = Callable[[str, Event], None]
+Emit = Callable[[str, TrialEvent], None]
 """Gets a trial's id and an event, in the driver's process and main thread; an epoch is safe once it has returned."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from harness.events import Event
+from harness.events import TrialEvent, WaitingEvent
 from harness.executors.base import Capacity, Emit, Job, check_fits
 from harness.machine.leases import lease, local_cores, local_gpus
 from harness.spec.trial import Trial
@@ -40,11 +40,11 @@ class InlineExecutor:
     def _run_one(self, job: Job, emit: Emit, stop: threading.Event) -> None:
         trial = job.trial
 
-        def tell(event: Event) -> None:
+        def tell(event: TrialEvent) -> None:
             emit(trial.id, event)
 
         def waiting(message: str) -> None:
-            tell({"kind": "waiting", "message": message, "trial": trial.id, "attempt": job.attempt})
+            tell(WaitingEvent(message=message).of(trial.id, job.attempt))
 
         job.folder.mkdir(parents=True, exist_ok=True)
         with (

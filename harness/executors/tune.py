@@ -27,7 +27,17 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness import registry
-from harness.events import FILES, FINAL, Event
+from harness.events import (
+    FINAL,
+    TRIAL,
+    AttemptEvent,
+    EpochEvent,
+    FailedEvent,
+    InterruptedEvent,
+    TrialEvent,
+    WaitingEvent,
+    WarningEvent,
+)
 from harness.executors.base import Emit, Job
 from harness.machine.leases import lease, local_cores, scratch_folder
 from harness.sources import code_version
@@ -103,11 +113,12 @@ def supervise(config: dict[str, Any]) -> None:
     gpus = tuple(str(id) for id in context.get_accelerator_ids()["GPU"]) if trial["gpus"] else ()
     folder, checkpoint = Path(job["folder"]), Path(job["checkpoint"]) if job["checkpoint"] else None
 
-    def tell(event: Event) -> None:
-        tune.report({"event": json.dumps({"trial": trial["id"], "attempt": job["attempt"], **event})})
+    def tell(event: TrialEvent) -> None:
+        marked = event.stamped(time.time()).of(trial["id"], job["attempt"])
+        tune.report({"event": json.dumps(marked.to_json())})
 
     def waiting(message: str) -> None:
-        tell({"kind": "waiting", "message": message, "time": time.time()})
+        tell(WaitingEvent(message=message))
 
     with ExitStack() as held:
         slots, shared = _core_slots(context.get_node_id())
@@ -115,7 +126,7 @@ def supervise(config: dict[str, Any]) -> None:
         held.enter_context(lease("gpu", gpus, len(gpus), waiting=waiting))
         seat = Seat(tuple(sorted({int(slot.partition("+")[0]) for slot in leased})), gpus)
         if shared:
-            tell({"kind": "warning", "message": shared, "time": time.time()})
+            tell(WarningEvent(message=shared))
         if context.get_node_id() == home.node:
             folder.mkdir(parents=True, exist_ok=True)
             run_attempt(job, seat, tell, folder / job["log"], folder, checkpoint)
@@ -123,14 +134,13 @@ def supervise(config: dict[str, Any]) -> None:
         if _code(trial["impl"]) != config["given"]["code"]:
             cause = f"{socket.gethostname()} has other code of capsbench or of {trial['impl']} than the driver"
             hint = "install the same on every node; a trial's id stands for one version"
-            tell({"kind": "failed", "cause": cause, "error": "VersionMismatch", "hint": hint, "time": time.time()})
+            tell(FailedEvent(cause=cause, error="VersionMismatch", hint=hint))
             return
         here = held.enter_context(scratch_folder())
 
-        def tell_after_files(event: Event) -> None:
-            for key in FILES:
-                if event.get(key):
-                    home.send(here / event[key], folder)
+        def tell_after_files(event: TrialEvent) -> None:
+            for name in event.names().values():
+                home.send(here / name, folder)
             tell(event)
 
         checkpoint = home.fetch(checkpoint, here) if checkpoint else None
@@ -190,8 +200,8 @@ class Relay(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        if "event" in result:
-            self._forward(json.loads(result["event"]))
+        if "event" in result and isinstance(event := TRIAL.known(result["event"], "a supervisor"), TrialEvent):
+            self._forward(event)
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         progress = self._of(trial)
@@ -200,8 +210,8 @@ class Relay(tune.Callback):
             lost = (
                 f"attempt {job.attempt} was lost with its node or supervisor; went on after epoch {job.resumed_epoch}"
             )
-            self._say(progress, {"kind": "warning", "message": lost})
-            self._say(progress, {"kind": "interrupted"})
+            self._say(progress, WarningEvent(message=lost))
+            self._say(progress, InterruptedEvent())
             progress.job = replace(job, attempt=job.attempt + 1)
             progress.begun = progress.ended = False
         trial.set_config({"given": configuration(progress.job, self._home), "ended": progress.ended})
@@ -209,18 +219,17 @@ class Relay(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         lines = [line.strip() for line in Path(trial.error_file or os.devnull).read_text().splitlines() if line.strip()]
         cause = f"its supervisor failed twice: {lines[-1][:500] if lines else 'unknown cause'}"
-        event = {"cause": cause, "error": "SupervisorFailed", "hint": None}
-        self._say(self._of(trial), {"kind": "failed", **event})
+        self._say(self._of(trial), FailedEvent(cause=cause, error="SupervisorFailed", hint=None))
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        event = {"cause": "the supervisor ended without a result", "error": "RuntimeError", "hint": None}
-        self._say(self._of(trial), {"kind": "failed", **event})
+        cause = "the supervisor ended without a result"
+        self._say(self._of(trial), FailedEvent(cause=cause, error="RuntimeError", hint=None))
 
     def interrupt(self) -> None:
         """Ends, in the record, what had begun. To be called when the workers are gone."""
         for progress in self._progress.values():
             if progress.begun:
-                self._say(progress, {"kind": "interrupted"})
+                self._say(progress, InterruptedEvent())
 
     def local_pids(self) -> list[int]:
         """Workers on this host that have not had their final event."""
@@ -229,28 +238,27 @@ class Relay(tune.Callback):
     def _of(self, trial: TuneTrial) -> _Progress:
         return self._progress[trial.config["given"]["job"]["trial"]["id"]]
 
-    def _say(self, progress: _Progress, event: Event) -> None:
+    def _say(self, progress: _Progress, event: TrialEvent) -> None:
         """An event of the driver's own; a final one only if the trial has had none."""
-        if not (progress.ended and event["kind"] in FINAL):
-            mark = {"trial": progress.job.trial.id, "attempt": progress.job.attempt}
-            self._forward({"time": time.time(), **event, **mark})
+        if not (progress.ended and isinstance(event, FINAL)):
+            self._forward(event.stamped(time.time()).of(progress.job.trial.id, progress.job.attempt))
 
-    def _forward(self, event: Event) -> None:
-        progress = self._progress[event["trial"]]
+    def _forward(self, event: TrialEvent) -> None:
+        progress = self._progress[event.trial]
         job = progress.job
-        if event["attempt"] != job.attempt:  # a late word of an attempt that was given up
+        if event.attempt != job.attempt:  # a late word of an attempt that was given up
             return
         try:
             self._emit(job.trial.id, event)
         except BaseException as error:  # Tune must not handle it: raised by the executor when the workers are gone
             self.error = self.error or error
             return
-        progress.ended = progress.ended or event["kind"] in FINAL
-        if event["kind"] == "attempt":
+        progress.ended = progress.ended or isinstance(event, FINAL)
+        if isinstance(event, AttemptEvent):
             progress.begun = True
-            progress.pid = event["pid"] if event["host"] == socket.gethostname() else None
-        elif event["kind"] == "epoch":
-            name = event["checkpoint"]
+            progress.pid = event.pid if event.host == socket.gethostname() else None
+        elif isinstance(event, EpochEvent):
+            name = event.checkpoint
             progress.job = replace(
-                job, resumed_epoch=event["epoch"], checkpoint=job.folder / name, recorded=recorded(event, name)
+                job, resumed_epoch=event.epoch, checkpoint=job.folder / name, recorded=recorded(event, name)
             )

@@ -7,21 +7,21 @@ crash of the worker, the driver or the machine loses at most the epoch in progre
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import re
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from harness.disk import acquire, finite, flush, read_json, write_atomic
 from harness.errors import UserError
-from harness.events import FILES
+from harness.events import TRIAL, EpochEvent, Malformed, ResultEvent, TrialEvent
 from harness.spec.trial import Trial
-
-Event = dict[str, Any]
 
 
 class Journal:
@@ -130,7 +130,7 @@ class Journal:
         except (OSError, ValueError) as error:
             raise UserError(f"no usable trial in {path}: {error}. Run the suite again to restore it.") from error
 
-    def append(self, trial_id: str, event: Mapping[str, Any]) -> None:
+    def append(self, trial_id: str, event: TrialEvent) -> None:
         """Adds one event; it is on the disk when this returns.
 
         The files that it names are made durable first. After an "epoch" event's checkpoint, only that and the one before
@@ -140,20 +140,21 @@ class Journal:
         self._require_lock()
         folder = self.trial_dir(trial_id)
         folder.mkdir(parents=True, exist_ok=True)
-        files = {key: path for key in FILES if event.get(key) and (path := folder / str(event[key])).exists()}
+        files = {field: path for field, name in event.names().items() if (path := folder / name).exists()}
         for path in (*files.values(), *([folder] if files else [])):
             flush(path)
-        self._append_line(folder / "events.jsonl", json.dumps(finite(dict(event)), allow_nan=False) + "\n")
-        if event["kind"] == "epoch" and (checkpoint := files.get("checkpoint")):
+        self._append_line(folder / "events.jsonl", json.dumps(finite(event.to_json()), allow_nan=False) + "\n")
+        if isinstance(event, EpochEvent) and (checkpoint := files.get("checkpoint")):
             _keep_checkpoints(folder, 2, checkpoint.name)
-        elif event["kind"] == "result":
+        elif isinstance(event, ResultEvent):
             _keep_checkpoints(folder, 1)
 
-    def events(self, trial_id: str) -> list[Event]:
+    def events(self, trial_id: str) -> list[TrialEvent]:
         """All events in order, superseded ones too; a last line torn by a crash is left out.
 
-        Raises `UserError` if it cannot be read, or if a line before the last is not JSON: something other than this
-        bench wrote there.
+        Events that only a newer capsbench can read are left out, with an `Unread` warning that names them. Raises
+        `UserError` if it cannot be read, or if a line before the last is no event: something other than this bench wrote
+        there.
         """
         path = self.trial_dir(trial_id) / "events.jsonl"
         try:
@@ -164,15 +165,19 @@ class Journal:
             raise UserError(
                 f"{path} cannot be read: {error.strerror}. Choose another folder with --out DIR."
             ) from error
-        events: list[Event] = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                events.append(cast(Event, json.loads(line)))
-            except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number} is damaged: {line[:60]!r}. "
-                    f"Move {path.parent} elsewhere and run the suite again to repeat this trial."
-                ) from error
+        events: list[TrialEvent] = []
+        where = str(self.run_dir)
+        with _uncollected():
+            for number, line in enumerate(lines, start=1):
+                try:
+                    if (event := TRIAL.known(line, where)) is not None:
+                        events.append(cast(TrialEvent, event))
+                except ValueError as error:
+                    found = f"{error}; found {line[:60]!r}" if isinstance(error, Malformed) else repr(line[:60])
+                    raise UserError(
+                        f"{path}, line {number} is damaged: {found}. "
+                        f"Move {path.parent} elsewhere and run the suite again to repeat this trial."
+                    ) from error
         return events
 
     def result(self, trial_id: str) -> dict[str, Any] | None:
@@ -187,7 +192,7 @@ class Journal:
         """The number of the next attempt, counted from 1; no log of an earlier one is ever overwritten."""
         matches = (re.fullmatch(r"attempt-(\d+)\.log", path.name) for path in self.trial_dir(trial_id).glob("*.log"))
         logged = [int(match[1]) for match in matches if match]
-        return 1 + max([*logged, *(int(event.get("attempt", 0)) for event in self.events(trial_id))], default=0)
+        return 1 + max([*logged, *(event.attempt for event in self.events(trial_id))], default=0)
 
     # Plumbing
 
@@ -230,6 +235,21 @@ class Journal:
         self._require_lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
+
+
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Pauses the collector of cycles: while thousands of events are read, all to be kept, it would find nothing.
+
+    It would look through all of them again and again, and take longer than the reading.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _keep_checkpoints(folder: Path, count: int, last: str | None = None) -> None:

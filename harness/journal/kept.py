@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import UserError, nearest
-from harness.events import Event
+from harness.events import EpochEvent, ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
 from harness.spec import Weights
@@ -35,21 +35,23 @@ def _described(trial: Trial) -> str:
     return ", ".join([trial.impl, *(f"{key} {value}" for key, value in trial.params.items()), f"seed {trial.seed}"])
 
 
-def available(journal: Journal, trial: Trial) -> dict[str, tuple[Path, Event]]:
+def available(journal: Journal, trial: Trial) -> dict[str, tuple[Path, EpochEvent | ResultEvent]]:
     """What there is of the trial's weights: "last", "best" and numbers of epochs -> file, and the event that names it."""
-    found: dict[str, tuple[Path, Event]] = {}
+    found: dict[str, tuple[Path, EpochEvent | ResultEvent]] = {}
     for file, event in named_files(journal.events(trial.id)).items():
         path = journal.trial_dir(trial.id) / file
-        if not path.exists() or file == event.get("predictions"):
+        fields = [field for field, name in event.names().items() if name == file]
+        if not path.exists() or "predictions" in fields:
             continue
-        name = str(event.get("epoch", "best" if file == event.get("best_weights") else "last"))
-        is_checkpoint = file == event.get("checkpoint")
+        last = "best" if "best_weights" in fields else "last"
+        name = str(event.epoch) if isinstance(event, EpochEvent) else last
+        is_checkpoint = "checkpoint" in fields
         if not is_checkpoint or name not in found:  # an epoch's weights by themselves rather than among more
             found[name] = path, event
     return found
 
 
-def choose(journal: Journal, trial: Trial, weights: str) -> tuple[Path, Event]:
+def choose(journal: Journal, trial: Trial, weights: str) -> tuple[Path, EpochEvent | ResultEvent]:
     """The file of the trial's weights "last", "best" or of an epoch's number, and the event that names it.
 
     Raises `UserError` if there is none.
@@ -69,9 +71,9 @@ def choose(journal: Journal, trial: Trial, weights: str) -> tuple[Path, Event]:
     raise UserError(f'trial {trial.id} has no weights "{weights}"{why}{nearest(weights, there)}')
 
 
-def read(path: Path, trial: Trial, event: Event) -> Weights:
+def read(path: Path, trial: Trial, event: EpochEvent | ResultEvent) -> Weights:
     """The weights in a file that `choose` gave. Raises `UserError` if it is damaged."""
     record = recorded(event, path.name)
-    if path.name == event.get("checkpoint"):
-        return read_checkpoint(path, trial, record, int(event["epoch"]))[0]
+    if isinstance(event, EpochEvent) and path.name == event.checkpoint:
+        return read_checkpoint(path, trial, record, event.epoch)[0]
     return read_weights(path, trial, record)

@@ -10,7 +10,19 @@ from typing import Any, Literal
 
 from harness.cost.operations import step_flops
 from harness.disk import finite, read_json
-from harness.events import FILES, Event
+from harness.events import (
+    FINAL,
+    AttemptEvent,
+    EpochEvent,
+    FailedEvent,
+    FinalEvent,
+    InterruptedEvent,
+    ParityEvent,
+    ReadyEvent,
+    ResultEvent,
+    TrialEvent,
+    WarningEvent,
+)
 from harness.machine.noise import drift, wide
 from harness.spec.trial import Trial
 from harness.stats import FEWEST, median_interval
@@ -90,7 +102,7 @@ class Result:
         return document
 
 
-def summarise(trial: Trial, events: Sequence[Event]) -> Result:
+def summarise(trial: Trial, events: Sequence[TrialEvent]) -> Result:
     """The result of `trial`, from its events in the order they were written.
 
     The status is the last attempt's own final word: finished, failed, or else interrupted; pending if none began. A
@@ -99,13 +111,13 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
     """
     epochs = kept_epochs(events)
     parity = parity_of(events)
-    attempts = [event for event in events if event["kind"] == "attempt"]
+    attempts = [event for event in events if isinstance(event, AttemptEvent)]
     final = _final(events)
-    ready = next((event for event in events if event["kind"] == "ready"), Event())
-    result = final if final["kind"] == "result" else {}
-    failed = final if final["kind"] == "failed" else {}
+    ready = next((event for event in events if isinstance(event, ReadyEvent)), None)
+    result = final if isinstance(final, ResultEvent) else None
+    failed = final if isinstance(final, FailedEvent) else None
     warmup, steady = _split(epochs)
-    audit: dict[str, Any] | None = result.get("audit")
+    audit = result and result.audit
     unsound = audit["note"] if audit and audit["ok"] is False else None
     withheld = _withheld(trial, parity) or (f"audit failed: {unsound}" if unsound else None)
     timed = [] if withheld else steady
@@ -116,20 +128,20 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
         params=trial.params,
         seed=trial.seed,
         status=_status(final, attempts),
-        test_err_pct=result.get("test_err_pct"),
-        test_loss=result.get("test_loss"),
-        val_err_pct=epochs[-1].get("val_err_pct") if epochs and not unsound else None,
-        best_epoch=result.get("best_epoch"),
-        best_test_err_pct=result.get("best_test_err_pct"),
-        epochs_trained=int(epochs[-1]["epoch"]) if epochs else 0,
+        test_err_pct=result and result.test_err_pct,
+        test_loss=result and result.test_loss,
+        val_err_pct=epochs[-1].val_err_pct if epochs and not unsound else None,
+        best_epoch=result and result.best_epoch,
+        best_test_err_pct=result and result.best_test_err_pct,
+        epochs_trained=epochs[-1].epoch if epochs else 0,
         stopped_on=trial.train.stop.images,
         epoch_s=_median(timed, "epoch_s"),
-        epoch_s_ci=median_interval([float(epoch["epoch_s"]) for epoch in timed]),
+        epoch_s_ci=median_interval([epoch.epoch_s for epoch in timed]),
         img_per_s=img_per_s,
         flops_per_s=img_per_s and img_per_s * step_flops(trial.model, 1),
         joules_per_epoch=_median(timed, "joules"),
-        compile_s=None if withheld else ready.get("compile_s"),
-        peak_bytes=result.get("peak_bytes"),
+        compile_s=None if withheld else ready and ready.compile_s,
+        peak_bytes=result and result.peak_bytes,
         parity_ok=parity.ok if parity else None,
         parity_max_rel_err=parity.max_rel_err if parity else None,
         parity_worst=parity.worst if parity else None,
@@ -137,72 +149,70 @@ def summarise(trial: Trial, events: Sequence[Event]) -> Result:
         timing_withheld=withheld,
         steady_epochs=len(timed),
         warmup_epochs=warmup,
-        epochs=[_epoch_record(event, event["epoch"] in warmup, bool(withheld)) for event in epochs],
+        epochs=[_epoch_record(event, event.epoch in warmup, bool(withheld)) for event in epochs],
         warnings=[*_said(events), *_stopped(trial), *_found(epochs, timed, warmup, result)],
-        cause=failed.get("cause"),
-        error=failed.get("error"),
-        hint=failed.get("hint"),
-        parameters=ready.get("parameters"),
-        device=ready.get("device"),
-        weights_sha256=ready.get("weights_sha256"),
-        data_sha256=ready.get("data_sha256"),
-        data_provenance=ready.get("data_provenance"),
+        cause=failed and failed.cause,
+        error=failed and failed.error,
+        hint=failed and failed.hint,
+        parameters=ready and ready.parameters,
+        device=ready and ready.device,
+        weights_sha256=ready and ready.weights_sha256,
+        data_sha256=ready and ready.data_sha256,
+        data_provenance=ready and ready.data_provenance,
         attempts=len(attempts),
-        log=f"trials/{trial.id}/attempt-{attempts[-1]['attempt']}.log" if attempts else None,
+        log=f"trials/{trial.id}/attempt-{attempts[-1].attempt}.log" if attempts else None,
     )
     return replace(summary, cause="interrupted before it ended") if summary.status == "interrupted" else summary
 
 
-def kept_epochs(events: Iterable[Event]) -> list[Event]:
+def kept_epochs(events: Iterable[TrialEvent]) -> list[EpochEvent]:
     """The "epoch" events that count, by number: an attempt that resumed after epoch k discards those after k."""
-    kept: dict[int, Event] = {}
+    kept: dict[int, EpochEvent] = {}
     for event in events:
-        if event["kind"] == "attempt":
-            resumed = int(event.get("resumed_epoch") or 0)
-            kept = {number: epoch for number, epoch in kept.items() if number <= resumed}
-        elif event["kind"] == "epoch":
-            kept[int(event["epoch"])] = event
+        if isinstance(event, AttemptEvent):
+            kept = {number: epoch for number, epoch in kept.items() if number <= event.resumed_epoch}
+        elif isinstance(event, EpochEvent):
+            kept[event.epoch] = event
     return [kept[number] for number in sorted(kept)]
 
 
-def named_files(events: Sequence[Event]) -> dict[str, Event]:
+def named_files(events: Sequence[TrialEvent]) -> dict[str, EpochEvent | ResultEvent]:
     """Files of the trial's folder that count, by name, with the event that names each: a kept epoch's, or the result."""
-    named = [*kept_epochs(events), *([final] if (final := _final(events))["kind"] == "result" else [])]
-    return {str(event[key]): event for event in named for key in FILES if event.get(key)}
+    named = [*kept_epochs(events), *([final] if isinstance(final := _final(events), ResultEvent) else [])]
+    return {name: event for event in named for name in event.names().values()}
 
 
-def parity_of(events: Sequence[Event]) -> Parity | None:
+def parity_of(events: Sequence[TrialEvent]) -> Parity | None:
     """The gate's verdict on the kept epochs and on the last attempt; None if parity was never checked there."""
-    last = max((event.get("attempt", 1) for event in events), default=1)
-    relevant = {epoch.get("attempt", 1) for epoch in kept_epochs(events)} | {last}
-    checks = [event for event in events if event["kind"] == "parity" and event.get("attempt", 1) in relevant]
+    last = max((event.attempt for event in events), default=1)
+    relevant = {epoch.attempt for epoch in kept_epochs(events)} | {last}
+    checks = [event for event in events if isinstance(event, ParityEvent) and event.attempt in relevant]
     if not checks:
         return None
-    worst = max(checks, key=lambda check: (not check["ok"], _or_inf(check["max_rel_err"])))
-    error = finite(worst["max_rel_err"])
-    return Parity(bool(worst["ok"]), error, str(worst["worst"]), dict(worst.get("tensors", {})))
+    worst = max(checks, key=lambda check: (not check.ok, _or_inf(check.max_rel_err)))
+    return Parity(worst.ok, finite(worst.max_rel_err), worst.worst, dict(worst.tensors))
 
 
-def _final(events: Sequence[Event]) -> Event:
-    """The last attempt's final event; an event of kind "none" if it has none."""
-    final: Event = {"kind": "none"}
+def _final(events: Sequence[TrialEvent]) -> FinalEvent | None:
+    """The last attempt's final event; None if it has none."""
+    final: FinalEvent | None = None
     for event in events:
-        if event["kind"] == "attempt":
-            final = {"kind": "none"}
-        elif event["kind"] in ("result", "failed", "interrupted"):
+        if isinstance(event, AttemptEvent):
+            final = None
+        elif isinstance(event, FINAL):
             final = event
     return final
 
 
-def _status(final: Event, attempts: Sequence[Event]) -> Status:
-    match final["kind"]:
-        case "result":
+def _status(final: FinalEvent | None, attempts: Sequence[AttemptEvent]) -> Status:
+    match final:
+        case ResultEvent():
             return "finished"
-        case "failed":
+        case FailedEvent():
             return "failed"
-        case "interrupted":
+        case InterruptedEvent():
             return "interrupted"
-        case _:
+        case None:
             return "interrupted" if attempts else "pending"
 
 
@@ -212,27 +222,26 @@ def _withheld(trial: Trial, parity: Parity | None) -> str | None:
     return None if parity.ok else f"parity failed at {parity.worst}"
 
 
-def _split(epochs: Sequence[Event]) -> tuple[list[int], list[Event]]:
+def _split(epochs: Sequence[EpochEvent]) -> tuple[list[int], list[EpochEvent]]:
     """The numbers of the warm-up epochs (the first of every attempt), and the epochs to take medians of."""
-    attempts = [epoch.get("attempt", 1) for epoch in epochs]
-    first = [index for index, attempt in enumerate(attempts) if attempt not in attempts[:index]]
+    first = sorted({epoch.attempt: index for index, epoch in reversed(list(enumerate(epochs)))}.values())
     steady = [epoch for index, epoch in enumerate(epochs) if index not in first]
-    return [int(epochs[index]["epoch"]) for index in first], steady or list(epochs)
+    return [epochs[index].epoch for index in first], steady or list(epochs)
 
 
-def _median(epochs: Sequence[Event], name: str) -> float | None:
-    values = [float(epoch[name]) for epoch in epochs if epoch.get(name) is not None]
+def _median(epochs: Sequence[EpochEvent], name: Literal["epoch_s", "img_per_s", "joules"]) -> float | None:
+    values = [value for epoch in epochs if (value := getattr(epoch, name)) is not None]
     return statistics.median(values) if values else None
 
 
-def _epoch_record(event: Event, is_warmup: bool, withheld: bool) -> dict[str, Any]:
+def _epoch_record(event: EpochEvent, is_warmup: bool, withheld: bool) -> dict[str, Any]:
     hidden = ("kind", "trial", "checkpoint", "files", *(_TIMINGS if withheld else ()))
-    return {name: value for name, value in event.items() if name not in hidden} | {"warmup": is_warmup}
+    return {name: value for name, value in event.to_json().items() if name not in hidden} | {"warmup": is_warmup}
 
 
-def _said(events: Iterable[Event]) -> list[str]:
+def _said(events: Iterable[TrialEvent]) -> list[str]:
     """Each warning of the trial once, in the order of their first appearance."""
-    return list(dict.fromkeys(str(event["message"]) for event in events if event["kind"] == "warning"))
+    return list(dict.fromkeys(event.message for event in events if isinstance(event, WarningEvent)))
 
 
 def _stopped(trial: Trial) -> list[str]:
@@ -246,13 +255,15 @@ def _stopped(trial: Trial) -> list[str]:
     return [f"{said} (train.stop.on: test), so that error is not one of unseen images"]
 
 
-def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int], result: Event) -> list[str]:
+def _found(
+    epochs: Sequence[EpochEvent], timed: Sequence[EpochEvent], warmup: Sequence[int], result: ResultEvent | None
+) -> list[str]:
     """What the events themselves show to be doubtful."""
     found: list[str] = []
-    if result and timed and all(epoch["epoch"] in warmup for epoch in timed):
+    if result and timed and all(epoch.epoch in warmup for epoch in timed):
         found.append("timed on warm-up epochs only: no attempt ran a second epoch; use train.epochs of 2 or more")
-    if all(epoch["epoch"] not in warmup for epoch in timed):
-        seconds = [float(epoch["epoch_s"]) for epoch in timed]
+    if all(epoch.epoch not in warmup for epoch in timed):
+        seconds = [epoch.epoch_s for epoch in timed]
         rise = drift(seconds)
         if rise is not None:
             found.append(f"its epochs became {rise:.0%} slower from the first third to the last: heat, or other load")
@@ -260,11 +271,11 @@ def _found(epochs: Sequence[Event], timed: Sequence[Event], warmup: Sequence[int
             f"train more epochs (-s train.epochs={max(FEWEST + 1, 2 * len(epochs))}) on a machine with no other load"
         )
         found += [doubt] if (doubt := wide(seconds, "an epoch's time", advice)) else []
-    lost = [str(epoch["epoch"]) for epoch in epochs if finite(epoch.get("train_loss")) is None]
+    lost = [str(epoch.epoch) for epoch in epochs if finite(epoch.train_loss) is None]
     if lost:
         found.append(f"the training loss was not a finite number in epoch {', '.join(lost)}: the training diverged")
-    audit: dict[str, Any] | None = result.get("audit")
-    if result and not (audit and audit["ok"] is False) and finite(result.get("test_loss")) is None:
+    is_unsound = bool(result and result.audit and result.audit["ok"] is False)
+    if result and not is_unsound and finite(result.test_loss) is None:
         found.append("the test loss is not a finite number")
     return found
 

@@ -26,9 +26,9 @@ def resume_point(journal: Journal, trial: Trial) -> ResumePoint:
     """The last good checkpoint, read as it will be read; with a warning, if it is not the last of all."""
     damaged: list[str] = []
     for event in reversed(kept_epochs(journal.events(trial.id))):
-        if not event.get("checkpoint"):
+        if not event.checkpoint:
             continue
-        epoch, path = int(event["epoch"]), journal.trial_dir(trial.id) / str(event["checkpoint"])
+        epoch, path = event.epoch, journal.trial_dir(trial.id) / event.checkpoint
         if damaged and not path.exists():  # deleted long ago, as all but the last are
             continue
         record = recorded(event, path.name)

@@ -9,12 +9,12 @@ import site
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
 
 import platformdirs
 
 from harness import __version__, registry
 from harness.disk import write_atomic
+from harness.events import ParityEvent
 from harness.machine.environment import environment, fingerprint
 from harness.sources import code_version
 from harness.spec.trial import Trial
@@ -24,22 +24,21 @@ FOLDER = "CAPSBENCH_GATE_CACHE"
 _DECISIVE = ("impl", "model", "runtime", "parity", "cpus", "gpus")  # of a trial, beside its batch and its optimiser
 
 
-def known(path: Path | None) -> dict[str, Any] | None:
+def known(path: Path | None) -> ParityEvent | None:
     """The "parity" event of an earlier gate that passed, of the same everything; None if there is none."""
     with suppress(OSError, ValueError):
         if path is not None:
-            event = json.loads(path.read_text())
-            if isinstance(event, dict) and cast("dict[str, Any]", event).get("ok") is True:
-                return {**event, "cached": True}
+            event = ParityEvent.model_validate_json(path.read_bytes())
+            return event.model_copy(update={"cached": True}) if event.ok else None
     return None
 
 
-def keep(path: Path | None, event: dict[str, Any]) -> None:
+def keep(path: Path | None, event: ParityEvent) -> None:
     """Keeps a verdict, if it is a good one: what failed is looked at again."""
     with suppress(OSError):
-        if path is not None and event["ok"]:
+        if path is not None and event.ok:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps(event))
+            write_atomic(path, json.dumps(event.to_json()))
 
 
 def place(trial: Trial, data_sha256: str) -> Path | None:

@@ -14,7 +14,8 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.events import Event
+from harness.errors import UserError
+from harness.events import Event, Kinds
 
 GRACE_S = 5.0  # between asking a worker to end and killing it
 _POLL_S = 0.2
@@ -23,8 +24,8 @@ _POLL_S = 0.2
 class Child:
     """A running worker."""
 
-    def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
-        self._process, self._descriptor = process, descriptor
+    def __init__(self, process: subprocess.Popen[bytes], descriptor: int, kinds: Kinds, name: str) -> None:
+        self._process, self._descriptor, self._kinds, self._name = process, descriptor, kinds, name
         self._is_over = False
         self.peak_bytes = 0  # its largest resident size: a process that has been killed can no longer be asked
         self.events = self._read()
@@ -84,10 +85,19 @@ class Child:
                         return
                     *lines, buffer = (buffer + received).split(b"\n")  # a line cut short by death is no event
                     for line in lines:
-                        yield json.loads(line)
+                        if (event := self._event(line)) is not None:
+                            yield event
                 elif ended:
                     return
                 yield None
+
+    def _event(self, line: bytes) -> Event | None:
+        try:
+            return self._kinds.known(line, self._name)
+        except ValueError as error:
+            raise UserError(
+                f"{self._name} said what is no event: {error}. Found {line[:60]!r}; does anything else write to its pipe?"
+            ) from error
 
     def _gauge(self) -> None:
         with contextlib.suppress(OSError):
@@ -108,6 +118,7 @@ class Child:
 @contextmanager
 def started(
     module: str,
+    kinds: Kinds,
     document: Mapping[str, object],
     env: Mapping[str, str],
     log_path: Path,
@@ -117,7 +128,7 @@ def started(
 ) -> Generator[Child, None, None]:
     """`python -P -m MODULE --events-fd N` with the job `document` on its stdin; it and its children end with the block.
 
-    All that it prints goes to `log_path`. A working directory `cwd` that is not there is ours.
+    It may send events of `kinds`. All that it prints goes to `log_path`. A working directory `cwd` that is not there is ours.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -137,7 +148,7 @@ def started(
                 )
         finally:
             os.close(writing)
-        child = Child(process, reading)
+        child = Child(process, reading, kinds, module)
         try:
             child.say(json.dumps(document))
             yield child

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.events import FailedEvent
+from harness.events.processes import EXAMINATION, ExaminedEvent, RefusedEvent
 from harness.machine.leases import local_cores
 from harness.spec.trial import Trial
 from harness.supervisor.child import started
@@ -23,19 +25,19 @@ def examine(job: dict[str, Any], trial: Trial, log: Path, time_limit_s: float) -
     env = worker_environment(trial, Seat(tuple(cores[:1]), ()), {**os.environ, **forwarded_environment()})
     document = {**job, "cores": list(cores), "path": str(Path.cwd())}
     deadline = time.monotonic() + time_limit_s
-    with started("harness.worker.ordinary", document, env, log) as child:
+    with started("harness.worker.ordinary", EXAMINATION, document, env, log) as child:
         for event in child.events:
             if event is None:
                 if time.monotonic() > deadline:
                     raise UserError(f"--model: not examined within the time limit of {time_limit_s:g} s; log: {log}")
                 continue
-            match event["kind"]:
-                case "examined":
-                    return event
-                case "refused":
-                    raise UserError(f"{event['message']}\n  log: {log}")
-                case "failed":
-                    raise UserError(f"--model: it cannot be examined: {event['cause']}\n  log: {log}")
+            match event:
+                case ExaminedEvent():
+                    return event.found()
+                case RefusedEvent():
+                    raise UserError(f"{event.message}\n  log: {log}")
+                case FailedEvent():
+                    raise UserError(f"--model: it cannot be examined: {event.cause}\n  log: {log}")
                 case _:
                     pass
     raise UserError(f"--model: the process that examined it {child.death()}\n  log: {log}")

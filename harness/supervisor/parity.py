@@ -15,6 +15,8 @@ from typing import Any
 
 from harness import registry
 from harness.errors import UserError
+from harness.events import FailedEvent
+from harness.events.processes import PARITY, CallingEvent, RefusedEvent, ReportEvent, ReturnedEvent, SuspectsEvent
 from harness.machine.leases import lease, local_cores, local_gpus
 from harness.parity.check import LEVELS, Check, Report
 from harness.spec.trial import Trial
@@ -135,7 +137,7 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
         "path": str(Path.cwd()),
     }
     env = worker_environment(climb.trial, seat, base)
-    with started("harness.worker.parity", document, env, climb.log_path) as child:
+    with started("harness.worker.parity", PARITY, document, env, climb.log_path) as child:
         for event in child.events:
             if stop.is_set():
                 raise KeyboardInterrupt
@@ -144,34 +146,32 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
                     where = _place(calling, inside)
                     return ended("time limit", f"the time limit of {climb.time_limit_s:g} s ran out {where}")
                 continue
-            match event["kind"]:
-                case "calling":
-                    level, calling, inside = event["level"], event["method"], True
-                    report = with_checks(report, event["checks"])
-                case "returned":
+            match event:
+                case CallingEvent():
+                    level, calling, inside = event.level, event.method, True
+                    report = with_checks(report, event.checks)
+                case ReturnedEvent():
                     inside = False
-                case "report":
-                    report = replace(
-                        with_checks(report, event["checks"]), skipped=event["skipped"], images=event["images"]
-                    )
+                case ReportEvent():
+                    report = replace(with_checks(report, event.checks), skipped=event.skipped, images=event.images)
                     complete = True
-                    if not event["suspects_follow"]:
+                    if not event.suspects_follow:
                         return report
-                case "suspects":
+                case SuspectsEvent():
                     return diagnosed(report, event)
-                case "refused":
-                    raise UserError(event["message"])
-                case "failed":
-                    return ended("exception", event["cause"])
+                case RefusedEvent():
+                    raise UserError(event.message)
+                case FailedEvent():
+                    return ended("exception", event.cause)
                 case _:
                     pass
     return ended("process", f"its process {child.death()} {_place(calling, inside)}")
 
 
-def diagnosed(report: Report, event: dict[str, Any]) -> Report:
+def diagnosed(report: Report, event: SuspectsEvent) -> Report:
     """The report with its diagnosis; where conventions are all there is, and all else is right, with the checks by these."""
-    suspects, conventions, unexplained = (tuple(event[key]) for key in ("suspects", "conventions", "unexplained"))
-    again = with_checks(replace(report, checks=()), event["checks"])
+    suspects, conventions, unexplained = map(tuple, (event.suspects, event.conventions, event.unexplained))
+    again = with_checks(replace(report, checks=()), event.checks)
     if again.checks:
         unexplained = unexplained if again.ok else (*unexplained, *sorted({c.level for c in again.checks if not c.ok}))
         report = again

@@ -9,9 +9,21 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.cost.peak import expected_bytes
+from harness.events import Event, FailedEvent, WarningEvent
+from harness.events.processes import (
+    GAUGE,
+    SPEED,
+    GaugeReadyEvent,
+    PartsEvent,
+    RateEvent,
+    RefusedEvent,
+    RoundEvent,
+    SpeedReadyEvent,
+    TraceEvent,
+)
 from harness.machine.environment import available_memory_bytes
 from harness.machine.leases import lease, local_cores, local_gpus
 from harness.machine.rates import installed as installed_libraries
@@ -21,6 +33,7 @@ from harness.supervisor.parity import Tell
 from harness.supervisor.seat import Seat, forwarded_environment, interruptible, worker_environment
 
 _MODULE = "harness.worker.speed"
+E = TypeVar("E", bound=Event)
 _MARGIN = 1.2  # memory left free for what was not foreseen
 
 
@@ -102,12 +115,17 @@ class _Worker:
         self._warnings = warnings
         self.failure: Failure | None = None
 
-    def ask(self, order: str) -> dict[str, Any] | None:
+    def end(self) -> None:
+        """Tells it to end, and waits until it has."""
+        self._child.say("end")
+        self.hear(Event)
+
+    def ask(self, order: str, kind: type[E]) -> E | None:
         """What it answers; None if there is no answer, and `failure` says why: its process has then ended."""
         self._child.say(order)
-        return self.hear(order)
+        return self.hear(kind)
 
-    def hear(self, kind: str) -> dict[str, Any] | None:
+    def hear(self, kind: type[E]) -> E | None:
         """The next event of this kind."""
         last = time.monotonic()
         for event in self._child.events:
@@ -119,14 +137,17 @@ class _Worker:
                 if self._patience_s < 0:
                     return self._fail("time limit", f"the time limit of {self._limit_s:g} s ran out")
                 continue
-            if event["kind"] == kind:
+            if isinstance(event, kind):
                 return event
-            if event["kind"] == "warning":
-                self._warnings.append(event["message"])
-            elif event["kind"] == "refused":
-                return self._fail("refused", event["message"])
-            elif event["kind"] == "failed":
-                return self._fail(_verdict(event), event["cause"], event["hint"])
+            match event:
+                case WarningEvent():
+                    self._warnings.append(event.message)
+                case RefusedEvent():
+                    return self._fail("refused", event.message)
+                case FailedEvent():
+                    return self._fail(_verdict(event), event.cause, event.hint)
+                case _:
+                    pass
         self._child.end()
         return self._fail("process", f"its process {self._child.death()}")
 
@@ -158,7 +179,7 @@ class _Bench:
             if entry.name not in measured
         }  # fmt: skip
         for library, worker in started.items():
-            if worker.hear("ready") is None and worker.failure:
+            if worker.hear(GaugeReadyEvent) is None and worker.failure:
                 self._session.warnings.append(
                     f"{library}: its matrix product could not be measured: {worker.failure.cause}"
                 )
@@ -195,10 +216,10 @@ class _Bench:
             record.failure = Failure("unsupported", "a CPU has no tf32: it is a format of NVIDIA GPUs", "take fp32")
         else:
             worker = self._start(trial, document, record.log_path, group, record.warnings)
-            if ready := worker.hear("ready"):
-                record.ready = ready
-                self._needed = max(self._needed, ready["needed_bytes"])
-                self._tell(f"{record.name}: ready, compiled in {ready['compile_s']:.1f} s")
+            if ready := worker.hear(SpeedReadyEvent):
+                record.ready = ready.to_json()
+                self._needed = max(self._needed, ready.needed_bytes)
+                self._tell(f"{record.name}: ready, compiled in {ready.compile_s:.1f} s")
                 return worker
             record.failure = worker.failure
         self._tell(f"{record.name}: FAILED")
@@ -211,10 +232,11 @@ class _Bench:
             if running:
                 self._tell(f"round {number} of {rounds}")
             for gauge in gauges if running else ():
-                self._session.rates += [rate] if gauge.failure is None and (rate := gauge.ask("rate")) else []
+                if gauge.failure is None and (rate := gauge.ask("rate", RateEvent)):
+                    self._session.rates.append(rate.to_json())
             for record, worker in list(running):
-                if answer := worker.ask("round"):
-                    record.rounds.append(answer)
+                if answer := worker.ask("round", RoundEvent):
+                    record.rounds.append(answer.to_json())
                 else:
                     record.failure = worker.failure
                     self._tell(f"{record.name}: FAILED in round {number}")
@@ -222,33 +244,34 @@ class _Bench:
         self._take_parts(running)
         if self._setting.trace:
             for record, worker in list(running):
-                record.trace = self._ask_more(record, worker, "trace", running).get("path")
+                answer = self._ask_more(record, worker, "trace", TraceEvent, running)
+                record.trace = answer.path if answer else None
                 if record.trace is None and worker.failure is None:
                     record.warnings.append("no trace: the implementation has no trace()")
         for _, worker in running:
-            worker.ask("end")
+            worker.end()
 
     def _take_parts(self, running: list[tuple[Record, _Worker]]) -> None:
         """As many rounds again, of the parts of a step, where an implementation tells them."""
         telling = list(running)
         for _ in range(self._setting.rounds):
             for record, worker in list(telling):
-                answer = self._ask_more(record, worker, "parts", running)
-                if "parts" in answer:
-                    record.parts.append(answer["parts"])
+                answer = self._ask_more(record, worker, "parts", PartsEvent, running)
+                if answer and answer.parts is not None:
+                    record.parts.append(answer.parts)
                 else:
                     telling.remove((record, worker))
 
     def _ask_more(
-        self, record: Record, worker: _Worker, order: str, running: list[tuple[Record, _Worker]]
-    ) -> dict[str, Any]:
+        self, record: Record, worker: _Worker, order: str, kind: type[E], running: list[tuple[Record, _Worker]]
+    ) -> E | None:
         """What can be found out of a cell that has been timed: failing now costs it no figure."""
-        if answer := worker.ask(order):
+        if answer := worker.ask(order, kind):
             return answer
         running.remove((record, worker))
         cause = worker.failure.cause if worker.failure else "no answer"
         record.warnings.append(f"no {'breakdown' if order == 'parts' else order}: {cause}")
-        return {}
+        return None
 
     def _start(
         self, trial: Trial, job: dict[str, Any], log_path: Path, until: ExitStack, warnings: list[str]
@@ -257,12 +280,12 @@ class _Bench:
         seat = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus])
         document = {"matmul": self._setting.matmul, "cores": list(seat.cores), "path": str(Path.cwd()), **job}
         env = worker_environment(trial, seat, self._base)
-        child = until.enter_context(started(_MODULE, document, env, log_path))
+        child = until.enter_context(started(_MODULE, SPEED if document["trial"] else GAUGE, document, env, log_path))
         return _Worker(child, self._setting.time_limit_s, self._stop, warnings)
 
 
-def _verdict(event: dict[str, Any]) -> str:
+def _verdict(event: FailedEvent) -> str:
     """A word or two for a "failed" event."""
-    if event["error"] == "ParityFailed":
+    if event.error == "ParityFailed":
         return "parity"
-    return "out of memory" if (event["hint"] or "").startswith("not enough memory") else "failed"
+    return "out of memory" if (event.hint or "").startswith("not enough memory") else "failed"

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.cost.limits import out_of_memory
 from harness.errors import starved
-from harness.events import FINAL, Event
+from harness.events import FINAL, TRIAL, EpochEvent, FailedEvent, FinalEvent, InterruptedEvent, TrialEvent
 from harness.machine.environment import memory_bytes, out_of_memory_kills
 from harness.spec.trial import Trial
 from harness.supervisor.child import GRACE_S, started
@@ -26,7 +26,7 @@ _NEARLY_ALL = 0.7  # of the memory: a worker killed when it had that much was ki
 def run_attempt(
     job: Mapping[str, Any],
     seat: Seat,
-    emit: Callable[[Event], None],
+    emit: Callable[[TrialEvent], None],
     log_path: Path,
     scratch: Path,
     checkpoint: Path | None,
@@ -49,7 +49,10 @@ def run_attempt(
     Raises what `emit` raises, and `KeyboardInterrupt`, after the worker has ended.
     """
     trial = Trial.model_validate_json(json.dumps(job["trial"]))
-    mark = {"trial": trial.id, "attempt": job["attempt"]}
+
+    def tell(event: TrialEvent) -> None:
+        emit(event.stamped(time.time()).of(trial.id, job["attempt"]))
+
     document = {
         "trial": job["trial"],
         "cores": list(seat.cores),
@@ -60,8 +63,8 @@ def run_attempt(
     }
     env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
     kills = out_of_memory_kills()
-    final: str | None = None
-    with started("harness.worker.trial", document, env, log_path, python=python, cwd=job["cwd"]) as worker:
+    ended = False
+    with started("harness.worker.trial", TRIAL, document, env, log_path, python=python, cwd=job["cwd"]) as worker:
         try:
             deadline: float | None = None
             for event in worker.events:
@@ -70,26 +73,23 @@ def run_attempt(
                     deadline = time.monotonic() + GRACE_S
                 if deadline is not None and time.monotonic() > deadline:
                     break
-                if event is not None:
-                    emit({**event, **mark})
-                    final = event["kind"] if event["kind"] in FINAL else final
-                    if event["kind"] == "epoch":
+                if isinstance(event, TrialEvent):
+                    tell(event)
+                    ended = ended or isinstance(event, FINAL)
+                    if isinstance(event, EpochEvent):
                         worker.say("ack")
             interrupted = deadline is not None
             code = worker.end(None)
-            if final is None:
-                ending = (
-                    {"kind": "interrupted"} if interrupted else _death(trial, code, log_path, worker.peak_bytes, kills)
-                )
-                emit({"time": time.time(), **ending, **mark})
+            if not ended:
+                tell(InterruptedEvent() if interrupted else _death(trial, code, log_path, worker.peak_bytes, kills))
         except KeyboardInterrupt:
             worker.end(signal.SIGTERM)
-            if final is None:
-                emit({"time": time.time(), "kind": "interrupted", **mark})
+            if not ended:
+                tell(InterruptedEvent())
             raise
 
 
-def _death(trial: Trial, code: int, log_path: Path, peak_bytes: int, kills_before: int | None) -> Event:
+def _death(trial: Trial, code: int, log_path: Path, peak_bytes: int, kills_before: int | None) -> FinalEvent:
     """The "failed" event of a worker that ended without saying why."""
     log = _tail(log_path)
     error = signal.Signals(-code).name if code < 0 else "SystemExit"
@@ -97,7 +97,7 @@ def _death(trial: Trial, code: int, log_path: Path, peak_bytes: int, kills_befor
     limit = memory_bytes()
     if _killed_for_memory(error, peak_bytes, limit, kills_before) or starved(log):
         verdict = out_of_memory(trial, cause, peak_bytes, limit)
-        return {"kind": "failed", "cause": verdict.cause, "error": error, "hint": verdict.hint}
+        return FailedEvent(cause=verdict.cause, error=error, hint=verdict.hint)
     hint = None
     if error == "SIGKILL":
         verdict = out_of_memory(trial, cause, peak_bytes, limit)
@@ -105,7 +105,7 @@ def _death(trial: Trial, code: int, log_path: Path, peak_bytes: int, kills_befor
         hint = f"if memory ran out (see dmesg): {verdict.hint}; or run fewer trials at once"
     if last := next((line.strip()[:300] for line in reversed(log.split("\n")) if line.strip()), ""):
         cause += f"; last line of its log: {last}"
-    return {"kind": "failed", "cause": cause, "error": error, "hint": hint}
+    return FailedEvent(cause=cause, error=error, hint=hint)
 
 
 def _killed_for_memory(error: str, peak_bytes: int, limit_bytes: int | None, kills_before: int | None) -> bool:

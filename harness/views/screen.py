@@ -7,7 +7,6 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,13 +14,30 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.labels import run_name
-from harness.events import Event
+from harness.events import (
+    AttemptEvent,
+    EpochEvent,
+    FailedEvent,
+    InterruptedEvent,
+    ParityEvent,
+    ReadyEvent,
+    ResultEvent,
+    TrialEvent,
+    WarningEvent,
+)
 from harness.spec.trial import Trial
 from harness.text import UNKNOWN, duration, number
 
 _ACTIVE = ("starting", "checking", "training", "testing")
-_STATE = {"attempt": "starting", "parity": "checking", "ready": "training", "epoch": "training"}
-_ENDED = {"result": "finished", "failed": "failed", "interrupted": "interrupted"}
+_STATE: dict[type[TrialEvent], str] = {
+    AttemptEvent: "starting",
+    ParityEvent: "checking",
+    ReadyEvent: "training",
+    EpochEvent: "training",
+    ResultEvent: "finished",
+    FailedEvent: "failed",
+    InterruptedEvent: "interrupted",
+}
 _COLOUR = {"finished": "green", "cached": "green", "failed": "red", "interrupted": "yellow", "waiting": "dim"}
 
 
@@ -36,26 +52,29 @@ class _Row:
 
     def __init__(self, trial: Trial, state: str, estimate_s: float | None) -> None:
         self.trial, self.state, self.estimate_s = trial, state, estimate_s
-        self.epoch: Event = {}
+        self.epoch: EpochEvent | None = None
         self.timed = trial.parity.gate  # an implementation that fails the gate gets no timing anywhere
         self.epoch_s: list[float] = []
         self.test_err_pct: float | None = None
         self.since = 0.0  # when the attempt began, or its last epoch ended
 
-    def update(self, event: Event) -> None:
-        kind = event["kind"]
-        self.state = _ENDED.get(kind) or _STATE.get(kind, self.state)
-        if kind in ("attempt", "epoch"):
-            self.since = time.monotonic()
-        if kind == "parity":
-            self.timed = bool(event["ok"])
-        if kind == "epoch":
-            self.epoch = event
-            self.epoch_s.append(event["epoch_s"] + event["eval_s"])
-            if event["epoch"] == event["epochs"]:
-                self.state = "testing"
-        if kind == "result":
-            self.test_err_pct = event["test_err_pct"]
+    def update(self, event: TrialEvent) -> None:
+        self.state = _STATE.get(type(event), self.state)
+        match event:
+            case AttemptEvent():
+                self.since = time.monotonic()
+            case ParityEvent():
+                self.timed = event.ok
+            case EpochEvent():
+                self.since = time.monotonic()
+                self.epoch = event
+                self.epoch_s.append(event.epoch_s + event.eval_s)
+                if event.epoch == event.epochs:
+                    self.state = "testing"
+            case ResultEvent():
+                self.test_err_pct = event.test_err_pct
+            case _:
+                pass
 
     def left_s(self) -> float | None:
         """Seconds to the end of this trial: by its own epochs once it has some, by the plan's estimate before.
@@ -65,21 +84,22 @@ class _Row:
         if self.state not in (*_ACTIVE, "waiting"):
             return 0.0
         passed = time.monotonic() - self.since if self.since else 0.0
-        if self.epoch_s:
+        if self.epoch:
             each = statistics.median(self.epoch_s)
-            return max(0.0, each * (self.trial.train.epochs - self.epoch["epoch"]) - min(passed, each))
+            return max(0.0, each * (self.trial.train.epochs - self.epoch.epoch) - min(passed, each))
         return self.estimate_s - passed if self.estimate_s is not None and self.estimate_s > passed else None
 
     def cells(self) -> list[str | Text]:
         name = run_name(self.trial)
         state = Text(self.state, _COLOUR.get(self.state, "cyan"))
-        epoch = f"{self.epoch['epoch']}/{self.trial.train.epochs}" if self.epoch else UNKNOWN
-        error = self.test_err_pct if self.test_err_pct is not None else self.epoch.get("val_err_pct")
+        last = self.epoch
+        epoch = f"{last.epoch}/{self.trial.train.epochs}" if last else UNKNOWN
+        error = self.test_err_pct if self.test_err_pct is not None else last and last.val_err_pct
         shown = UNKNOWN if error is None else f"{error:.2f}{'' if self.test_err_pct is not None else ' val'}"
         left_s = self.left_s()
         left = duration(left_s) if self.state in _ACTIVE else ""
-        epoch_s = number(self.epoch.get("epoch_s")) if self.timed else UNKNOWN
-        return [name, state, epoch, number(self.epoch.get("train_loss")), shown, epoch_s, left]
+        epoch_s = number(last and last.epoch_s) if self.timed else UNKNOWN
+        return [name, state, epoch, number(last and last.train_loss), shown, epoch_s, left]
 
 
 class Screen:
@@ -109,7 +129,7 @@ class Screen:
         if not self.console.is_terminal:
             self._say(text)
 
-    def update(self, trial_id: str, event: Event) -> None:
+    def update(self, trial_id: str, event: TrialEvent) -> None:
         row = self._rows[trial_id]
         row.update(event)
         if self._note:
@@ -156,40 +176,45 @@ def _most_telling(rows: Sequence[_Row], room: int) -> list[_Row]:
     return [row for row in rows if row in chosen]
 
 
-def _line(event: Event, timed: bool) -> str | None:
+def _line(event: TrialEvent, timed: bool) -> str | None:
     """An event as one line of a log, with its seconds if `timed`; None if it is not worth one."""
-    match event["kind"]:
-        case "attempt":
-            resumed = event.get("resumed_epoch")
-            return f"started, resuming after epoch {resumed}" if resumed else "started"
-        case "parity":
-            verdict = "ok" if event["ok"] else "FAILED"
-            return f"parity {verdict}: worst {event['worst']}, relative error {event['max_rel_err']:.1e}"
-        case "ready":
-            compiled = f"compiled in {event['compile_s']:.1f} s" if timed else "compiled"
-            return f"{compiled}, {event['parameters']:,} parameters"
-        case "epoch":
-            error: Any = event["val_err_pct"]
-            shown = "" if error is None else f", validation error {error:.2f}%"
-            seconds = f", {event['epoch_s']:.2f} s" if timed else ""
-            fault = f"; audit failed: {event['audit_fault']}" if "audit_fault" in event else ""
-            return f"epoch {event['epoch']}/{event['epochs']}: loss {event['train_loss']:.4f}{shown}{seconds}{fault}"
-        case "result":
+    match event:
+        case AttemptEvent():
+            return f"started, resuming after epoch {event.resumed_epoch}" if event.resumed_epoch else "started"
+        case ParityEvent():
+            verdict = "ok" if event.ok else "FAILED"
+            return f"parity {verdict}: worst {event.worst}, relative error {_shown(event.max_rel_err, '.1e')}"
+        case ReadyEvent():
+            compiled = f"compiled in {event.compile_s:.1f} s" if timed else "compiled"
+            return f"{compiled}, {event.parameters:,} parameters"
+        case EpochEvent():
+            error = "" if event.val_err_pct is None else f", validation error {event.val_err_pct:.2f}%"
+            seconds = f", {event.epoch_s:.2f} s" if timed else ""
+            fault = f"; audit failed: {event.audit_fault}" if event.audit_fault else ""
+            loss = _shown(event.train_loss, ".4f")
+            return f"epoch {event.epoch}/{event.epochs}: loss {loss}{error}{seconds}{fault}"
+        case ResultEvent():
             return f"finished: {_outcome(event)}"
-        case "failed":
-            return f"failed: {event['cause']}"
-        case "warning":
-            return f"warning: {event['message']}"
-        case kind:
-            return _ENDED.get(kind)
+        case FailedEvent():
+            return f"failed: {event.cause}"
+        case WarningEvent():
+            return f"warning: {event.message}"
+        case InterruptedEvent():
+            return "interrupted"
+        case _:
+            return None
 
 
-def _outcome(result: Event) -> str:
+def _shown(value: float | None, form: str) -> str:
+    return UNKNOWN if value is None else format(value, form)
+
+
+def _outcome(result: ResultEvent) -> str:
     """The test error and what the audit saw, or why there is none."""
-    audit: dict[str, Any] | None = result.get("audit")
+    audit, error = result.audit, _shown(result.test_err_pct, ".2f")
     if audit is None:  # of an older capsbench
-        return f"test error {result['test_err_pct']:.2f}%"
+        return f"test error {error}%"
     if audit["ok"] is False:
         return f"no accuracy, audit failed: {audit['note']}"
     seen = f"{audit['steps']} steps, {audit['images']} test images" if audit["ok"] else audit["note"]
-    return f"test error {result['test_err_pct']:.2f}%, audit {'ok: ' if audit['ok'] else ''}{seen}"
+    return f"test error {error}%, audit {'ok: ' if audit['ok'] else ''}{seen}"

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import safetensors
@@ -18,7 +18,7 @@ from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from harness.errors import UserError
-from harness.events import FILES, Event, Record
+from harness.events import EpochEvent, Record, ResultEvent, TrialEvent
 from harness.spec import ModelSpec, Moments, Weights, is_right
 from harness.spec.trial import Trial
 from harness.weights import files as checkpoint
@@ -27,6 +27,7 @@ from harness.weights.progress import Progress
 from harness.weights.table import weight_table
 
 Shape = tuple[int, ...]
+E = TypeVar("E", bound=TrialEvent)
 
 
 class Damaged(UserError):
@@ -46,15 +47,15 @@ def fingerprint(path: Path) -> Record:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": file.tell()}
 
 
-def with_fingerprints(event: Event, folder: Path) -> Event:
+def with_fingerprints(event: E, folder: Path) -> E:
     """The event, with `files`, name -> `Record`, if it names any; they lie in `folder`."""
-    names = [str(event[key]) for key in FILES if event.get(key)]
-    return {**event, "files": {name: fingerprint(folder / name) for name in names}} if names else event
+    files = {name: dict(fingerprint(folder / name)) for name in event.names().values()}
+    return event.model_copy(update={"files": files}) if files else event
 
 
-def recorded(event: Event, name: str) -> Record | None:
+def recorded(event: EpochEvent | ResultEvent, name: str) -> Record | None:
     """What the event says of the file; None from before events said it."""
-    return event.get("files", {}).get(name)
+    return (event.files or {}).get(name)
 
 
 def read_weights(path: Path, trial: Trial, record: Record | None) -> Weights:
@@ -91,14 +92,14 @@ def read_checkpoint(path: Path, trial: Trial, record: Record | None, epoch: int)
 
 
 def read_predictions(
-    path: Path, trial: Trial, result: Event
+    path: Path, trial: Trial, result: ResultEvent
 ) -> tuple[Int[np.ndarray, " N *K"], Int[np.ndarray, " N *K"]]:
     """What the trained model said of the N test images, and their labels; `result` is the event that names the file.
 
     Raises `Damaged`, also where they are not the predictions that make the event's test error.
     """
     _, tensors = _header(path, recorded(result, path.name))
-    shape = (int(result["test_images"]), *trial.model.several)
+    shape = (result.test_images, *trial.model.several)
     dtypes = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
     _require(path, misfits(tensors, {"predicted": shape, "labels": shape}, dtypes))
     predicted, labels = checkpoint.load_predictions(path)
@@ -110,7 +111,7 @@ def read_predictions(
     ]
     _require(path, outside)
     error_pct = 100 * float((~is_right(predicted, labels)).mean())
-    told = result.get("test_err_pct")
+    told = result.test_err_pct
     if told is not None and abs(error_pct - told) > 1e-9:
         raise Damaged(path, f"its test error is {error_pct:g}%, that of the trial {told:g}%")
     return predicted, labels

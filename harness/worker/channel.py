@@ -27,6 +27,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from harness.errors import TrialFailed, UserError, starved
+from harness.events import EpochEvent, Event, FailedEvent, InterruptedEvent, WarningEvent
+from harness.events.processes import RefusedEvent
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_CAUSE = 500
@@ -41,10 +43,10 @@ class Channel:
         self._writing = threading.Lock()
         self._lines: SimpleQueue[str] = SimpleQueue()
 
-    def emit(self, event: dict[str, Any]) -> None:
+    def emit(self, event: Event) -> None:
         """Sends one event; for an "epoch", returns when the supervisor has made it durable."""
         self._send(event)
-        if event["kind"] == "epoch":
+        if isinstance(event, EpochEvent):
             self.listen()
 
     def listen(self) -> str:
@@ -64,7 +66,7 @@ class Channel:
         while True:
             ready, _, _ = select.select([0, woken], [], [])
             if woken in ready and signal.SIGTERM in os.read(woken, 64):
-                self._send({"kind": "interrupted"})
+                self._send(InterruptedEvent())
                 os._exit(128 + signal.SIGTERM)
             if 0 in ready:
                 received = os.read(0, 4096)
@@ -74,8 +76,8 @@ class Channel:
                 for line in lines:
                     self._lines.put(line.decode())
 
-    def _send(self, event: dict[str, Any]) -> None:
-        line = json.dumps({"time": time.time(), **event}).encode() + b"\n"
+    def _send(self, event: Event) -> None:
+        line = json.dumps(event.stamped(time.time()).to_json()).encode() + b"\n"
         with self._writing:
             while line:
                 line = line[os.write(self._events_fd, line) :]
@@ -107,10 +109,10 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
         code = 0
     except BaseException as error:  # whatever an implementation raises, SystemExit included, ends this work alone
         if may_refuse and isinstance(error, UserError):
-            channel.emit({"kind": "refused", "message": str(error)})
+            channel.emit(RefusedEvent(message=str(error)))
         else:
             traceback.print_exc()
-            channel.emit({"kind": "failed", **explain(error, _out_of_memory(job))})
+            channel.emit(explain(error, _out_of_memory(job)))
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -125,21 +127,21 @@ def _out_of_memory(job: dict[str, Any]) -> tuple[str, ...]:
     return entry.out_of_memory if entry else ()
 
 
-def explain(error: BaseException, out_of_memory: Collection[str] = ()) -> dict[str, str | None]:
-    """An exception as fields of a "failed" event: one line of cause, its type, and what to do if that is known.
+def explain(error: BaseException, out_of_memory: Collection[str] = ()) -> FailedEvent:
+    """An exception as a "failed" event: one line of cause, its type, and what to do if that is known.
 
     `out_of_memory` are names of exceptions that mean just that, beside those whose text says so.
     """
     if isinstance(error, TrialFailed):
-        return {"cause": str(error), "error": error.error, "hint": error.hint}
+        return FailedEvent(cause=str(error), error=error.error, hint=error.hint)
     name = type(error).__name__
     text = " ".join(str(error).split())[:_LONGEST_CAUSE]
     if isinstance(error, UserError):
-        return {"cause": text, "error": name, "hint": None}
+        return FailedEvent(cause=text, error=name, hint=None)
     hint = "not enough memory: lower train.batch (-s train.batch=32), or take a smaller model"
     hint = hint if starved(error, out_of_memory) else None
     cause = f"{name}: {text}".removesuffix(": ")
-    return {"cause": cause, "error": name, "hint": hint}
+    return FailedEvent(cause=cause, error=name, hint=hint)
 
 
 def report_timing_warnings(channel: Channel) -> None:
@@ -153,7 +155,7 @@ def report_timing_warnings(channel: Channel) -> None:
         plain(message, category, *rest, **more)
         if issubclass(category, TimingWarning) and str(message) not in seen:
             seen.add(str(message))
-            channel.emit({"kind": "warning", "message": str(message)})
+            channel.emit(WarningEvent(message=str(message)))
 
     warnings.showwarning = show
     warnings.simplefilter("always", TimingWarning)  # the default shows a place's warning once, whatever its text

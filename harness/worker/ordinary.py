@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from harness.events.processes import ExaminedEvent
 from harness.worker.channel import Channel, serve
 
 IMAGES, SEED = 3, 0
@@ -27,9 +28,9 @@ def _work(job: dict[str, Any], channel: Channel) -> None:
         from harness.parity.ordinary.pair import compared
 
         found = compared(job["pair"], job["source"], job["model"])
-        channel.emit({"kind": "examined", **found})
+        channel.emit(ExaminedEvent(**found))
     else:
-        channel.emit({"kind": "examined", **examined(job)})
+        channel.emit(ExaminedEvent(**examined(job)))
 
 
 def examined(job: dict[str, Any]) -> dict[str, Any]:

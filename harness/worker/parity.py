@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from harness.events import Event
+from harness.events.processes import CallingEvent, ReportEvent, ReturnedEvent, SuspectsEvent
 from harness.worker.channel import explain, serve
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from harness.spec import Impl
     from harness.spec.conventions import Conventions
 
-Emit = Callable[[dict[str, Any]], None]
+Emit = Callable[[Event], None]
 
 
 def main() -> NoReturn:
@@ -65,13 +67,19 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
         raised = [Check(calls.level, "exception", math.inf, 1.0, note=_cause(error, calls))]
     checks = [*calls.news(), *map(asdict, raised)]
     failed = ladder is not None and not all(check.ok for check in ladder.checks)
-    emit({"kind": "report", "checks": checks, "skipped": ladder.skipped if ladder else {},
-          "images": len(ladder.at.shown_indices) if ladder else 0, "suspects_follow": failed})  # fmt: skip
+    emit(
+        ReportEvent(
+            checks=checks,
+            skipped=ladder.skipped if ladder else {},
+            images=len(ladder.at.shown_indices) if ladder else 0,
+            suspects_follow=failed,
+        )
+    )
     if ladder is not None and failed:
-        emit({"kind": "suspects", **_diagnosis(ladder, job["level"], ladder_with)})
+        emit(_diagnosis(ladder, job["level"], ladder_with))
 
 
-def _diagnosis(ladder: Ladder, level: str, ladder_with: Callable[[Conventions], Ladder]) -> dict[str, Any]:
+def _diagnosis(ladder: Ladder, level: str, ladder_with: Callable[[Conventions], Ladder]) -> SuspectsEvent:
     """What the failure looks like; nothing, and the reason in the log, where that cannot be found out.
 
     Where it is nothing but conventions, `checks` are those of a second climb, with the specification computing by them.
@@ -80,21 +88,21 @@ def _diagnosis(ladder: Ladder, level: str, ladder_with: Callable[[Conventions], 
         from harness.parity.diagnosis.diagnose import diagnose
 
         found = diagnose(ladder)
-        said: dict[str, Any] = {
-            "suspects": list(found.suspects),
-            "conventions": list(found.conventions.named()),
-            "unexplained": list(found.unexplained),
-            "checks": [],
-        }
+        checks: list[dict[str, Any]] = []
         if found.is_right and found.conventions != ladder.conventions:
             again = ladder_with(found.conventions)
             again.climb(level)
-            said["checks"] = [asdict(check) for check in again.checks]
-        return said
+            checks = [asdict(check) for check in again.checks]
+        return SuspectsEvent(
+            suspects=list(found.suspects),
+            conventions=list(found.conventions.named()),
+            unexplained=list(found.unexplained),
+            checks=checks,
+        )
     except (Exception, SystemExit):
         print("No diagnosis of the failure:", file=sys.stderr)
         traceback.print_exc()
-        return {"suspects": [], "conventions": [], "unexplained": [], "checks": []}
+        return SuspectsEvent(suspects=[], conventions=[], unexplained=[], checks=[])
 
 
 class Calls:
@@ -119,10 +127,10 @@ class Calls:
 
     def call(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.last, self.inside = name, True
-        self._emit({"kind": "calling", "method": name, "level": self.level, "checks": self.news()})
+        self._emit(CallingEvent(method=name, level=self.level, checks=self.news()))
         result = method(*args, **kwargs)
         self.inside = False
-        self._emit({"kind": "returned"})
+        self._emit(ReturnedEvent())
         return result
 
 
@@ -140,7 +148,7 @@ class Watched:
 def _cause(error: BaseException, calls: Calls) -> str:
     said = explain(error)
     where = f"its {calls.last} raised" if calls.inside else f"what its {calls.last} returned cannot be compared:"
-    return f"{where} {said['cause']}" + (f" ({said['hint']})" if said["hint"] else "")
+    return f"{where} {said.cause}" + (f" ({said.hint})" if said.hint else "")
 
 
 if __name__ == "__main__":

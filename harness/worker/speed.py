@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import UserError
+from harness.events import Event
+from harness.events.processes import GaugeReadyEvent, PartsEvent, RateEvent, RoundEvent, SpeedReadyEvent, TraceEvent
 from harness.worker.channel import Channel, report_timing_warnings, serve
 
 if TYPE_CHECKING:
@@ -49,15 +51,16 @@ def _work(job: dict[str, Any], channel: Channel) -> None:
         from harness import registry
 
         gauge = Gauge(registry.resolve(job["impl"]), job["matmul"])
-        channel.emit({"kind": "ready"})
+        channel.emit(GaugeReadyEvent())
         while channel.listen() != "end":
-            channel.emit({"kind": "rate", **gauge.rate()})
+            channel.emit(RateEvent(**gauge.rate()))
         return
     cell = Cell(job)
-    channel.emit({"kind": "ready", **cell.prepare()})
+    channel.emit(cell.prepare())
+    orders: dict[str, Callable[[], Event]] = {"round": cell.round, "parts": cell.parts, "trace": cell.trace}
     while (order := channel.listen()) != "end":
         time.sleep(_SETTLE_S)
-        channel.emit({"kind": order, **getattr(cell, order)()})
+        channel.emit(orders[order]())
 
 
 class Gauge:
@@ -91,7 +94,7 @@ class Cell:
         self.steps, self.matmul, self.gate = int(job["steps"]), int(job["matmul"]), bool(job["gate"])
         self.trace_path = Path(job["trace"]) if job["trace"] else None
 
-    def prepare(self) -> dict[str, Any]:
+    def prepare(self) -> SpeedReadyEvent:
         """Builds, compiles, passes the gate, warms up. Raises what the implementation raises, `ParityFailed`, `UserError`."""
         import numpy as np
 
@@ -135,14 +138,17 @@ class Cell:
         peak = max(compiling, peak_rss_bytes())  # the gate's memory is not the implementation's
         self.library = rates.library_of(entry)
         self._on_gpu = rates.on_gpu(self.library)
-        return {
-            **phases.seconds,
-            "peak_bytes": peak,
-            "device_peak_bytes": self.impl.peak_bytes(),
-            "needed_bytes": max(peak, with_gate),
-            "flops_per_step": step_flops(trial.model, trial.train.batch),
-            "bytes_per_step": moved_bytes(trial.model, trial.train.batch),
-        }
+        return SpeedReadyEvent(
+            import_s=phases.seconds["import_s"],
+            build_s=phases.seconds["build_s"],
+            compile_s=phases.seconds["compile_s"],
+            warmup_s=phases.seconds["warmup_s"],
+            peak_bytes=peak,
+            device_peak_bytes=self.impl.peak_bytes(),
+            needed_bytes=max(peak, with_gate),
+            flops_per_step=step_flops(trial.model, trial.train.batch),
+            bytes_per_step=moved_bytes(trial.model, trial.train.batch),
+        )
 
     def _pass_gate(self) -> None:
         from harness.parity.setups import gate_ladder
@@ -155,7 +161,7 @@ class Cell:
         if not report.ok:
             raise ParityFailed(sentence(report))
 
-    def round(self) -> dict[str, Any]:
+    def round(self) -> RoundEvent:
         """One round: the machine's rate, a few training steps, an evaluation that takes about as long.
 
         An untimed step comes first: during the other cells' turns, caches have forgotten this one.
@@ -168,31 +174,31 @@ class Cell:
         self.impl.train(EpochPlan(self._plan.order[:batch], self._plan.shifts[:batch], batch, kept))
         trained, evaluated = self._train(), self._evaluate()
         joules = {} if trained.joules is None else {"joules_per_step": trained.joules / self.steps}
-        return {
-            "rate": rate,
-            "step_s": trained.seconds / self.steps,
-            "eval_s": evaluated.seconds / (EVALUATED * self.steps),  # of a batch
+        return RoundEvent(
+            rate=rate,
+            step_s=trained.seconds / self.steps,
+            eval_s=evaluated.seconds / (EVALUATED * self.steps),
             **joules,
-            "observed": [asdict(trained.observation), asdict(evaluated.observation)],
-            "device_peak_bytes": self.impl.peak_bytes(),
-        }
+            observed=[asdict(trained.observation), asdict(evaluated.observation)],
+            device_peak_bytes=self.impl.peak_bytes(),
+        )
 
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> PartsEvent:
         """Seconds of each part of a training step, each called once; no "parts" where the implementation tells none."""
         if not hasattr(self.impl, "parts"):
-            return {}
-        return {"parts": {name: self._clock(part)[0].seconds for name, part in self._parts.items()}}
+            return PartsEvent()
+        return PartsEvent(parts={name: self._clock(part)[0].seconds for name, part in self._parts.items()})
 
-    def trace(self) -> dict[str, Any]:
+    def trace(self) -> TraceEvent:
         """Writes the profile of a few training steps; no "path" where the implementation cannot."""
         if self.trace_path is None or not hasattr(self.impl, "trace"):
-            return {}
+            return TraceEvent()
         self.trace_path.parent.mkdir(parents=True, exist_ok=True)
         tracer: Any = self.impl
         tracer.trace(self._plan, self.trace_path)
         if not self.trace_path.is_file():
             raise UserError(f"its trace() has not written {self.trace_path}")
-        return {"path": str(self.trace_path)}
+        return TraceEvent(path=str(self.trace_path))
 
     @cached_property
     def _gauge(self) -> Gauge:

@@ -16,7 +16,7 @@ from harness import data, registry
 from harness.cost.limits import Verdict, out_of_memory
 from harness.data import Dataset, Split
 from harness.errors import TrialFailed, UserError, starved
-from harness.events import Record
+from harness.events import EpochEvent, ParityEvent, ReadyEvent, Record, ResultEvent, TrialEvent, WarningEvent
 from harness.machine.clock import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.machine.environment import gpus, memory_bytes
 from harness.machine.noise import Observation, doubts
@@ -36,7 +36,7 @@ from harness.worker.audit import Audit
 
 _BLOCK = 16_384  # images evaluated in one call
 
-Emit = Callable[[dict[str, Any]], None]
+Emit = Callable[[TrialEvent], None]
 
 
 class Diverged(Exception):
@@ -60,7 +60,7 @@ def run_trial(
     """
     built: list[Impl] = []
 
-    def tell(event: dict[str, Any]) -> None:
+    def tell(event: TrialEvent) -> None:
         emit(with_fingerprints(event, scratch))
 
     try:
@@ -121,15 +121,18 @@ def _run_trial(
     else:
         impl.load(weights)
     emit(
-        {
-            "kind": "ready",
-            **phases.seconds,
-            "parameters": parameter_count(trial.model),
-            "weights_sha256": weights_sha256,
-            "data_sha256": dataset.sha256,
-            "data_provenance": dataset.provenance,
-            "device": trial.runtime_spec().device,
-        }
+        ReadyEvent(
+            import_s=phases.seconds["import_s"],
+            data_s=phases.seconds["data_s"],
+            build_s=phases.seconds["build_s"],
+            compile_s=phases.seconds["compile_s"],
+            parity_s=phases.seconds["parity_s"],
+            parameters=parameter_count(trial.model),
+            weights_sha256=weights_sha256,
+            data_sha256=dataset.sha256,
+            data_provenance=dataset.provenance,
+            device=trial.runtime_spec().device,
+        )
     )
     reset_peak_rss()
     clock = Stopwatch()
@@ -149,20 +152,19 @@ def _run_trial(
     save_weights(scratch / "weights.safetensors", weights, trial.facts() | facts)
     save_predictions(scratch / "predictions.safetensors", test.predicted, dataset.test.labels)
     for doubt in doubts(observed[1:] or observed):  # the first epoch is warm-up
-        emit({"kind": "warning", "message": doubt})
+        emit(WarningEvent(message=doubt))
     emit(
-        {
-            "kind": "result",
-            "test_err_pct": test_err_pct,
+        ResultEvent(
+            test_err_pct=test_err_pct,
             **{f"test_{name}": value if is_believed else None for name, value in _losses(trial, test.loss).items()},
-            "test_s": phases.seconds["test_s"],
-            "test_images": len(dataset.test.labels),
-            "peak_bytes": peak_bytes,
-            "audit": verdict,
-            "weights": "weights.safetensors",
+            test_s=phases.seconds["test_s"],
+            test_images=len(dataset.test.labels),
+            peak_bytes=peak_bytes,
+            audit=verdict,
+            weights="weights.safetensors",
             **_best(trial, impl, dataset, progress, test_err_pct, scratch),
-            "predictions": "predictions.safetensors",
-        }
+            predictions="predictions.safetensors",
+        )
     )
 
 
@@ -182,7 +184,7 @@ def _best(
     return {"best_epoch": best.epoch, "best_test_err_pct": test_err_pct, "best_weights": "best.safetensors"}
 
 
-def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> dict[str, Any]:
+def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> ParityEvent:
     """The "parity" event: the ladder on what is timed, compiled, on the trial's device and in its precision.
 
     Or what it said of the same before.
@@ -197,21 +199,20 @@ def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> dict[str, Any]:
     return event
 
 
-def _parity_event(report: Report) -> dict[str, Any]:
+def _parity_event(report: Report) -> ParityEvent:
     worst = report.worst
-    return {
-        "kind": "parity",
-        "ok": report.ok,
-        "max_rel_err": worst.rel_err,
-        "worst": f"{worst.level} {worst.name}",
-        "tensors": {f"{c.level} {c.name}": {"rel_err": c.rel_err, "tolerance": c.tolerance} for c in report.checks},
-        "examples": report.images,
-    }
+    return ParityEvent(
+        ok=report.ok,
+        max_rel_err=worst.rel_err,
+        worst=f"{worst.level} {worst.name}",
+        tensors={f"{c.level} {c.name}": {"rel_err": c.rel_err, "tolerance": c.tolerance} for c in report.checks},
+        examples=report.images,
+    )
 
 
 def _train_epoch(
     trial: Trial, impl: Impl, dataset: Dataset, progress: Progress, scratch: Path, clock: Stopwatch, audit: Audit
-) -> tuple[Sample, dict[str, Any], Progress]:
+) -> tuple[Sample, EpochEvent, Progress]:
     """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
     train, batch, epoch = trial.train, trial.train.batch, progress.epoch + 1
     labels, shift = dataset.train.labels, data.shift(trial.data)
@@ -245,30 +246,28 @@ def _train_epoch(
         seen = dataset.validation if len(dataset.validation) else data.shown(trial.data, dataset.train)
         precision = trial.runtime.precision
         measured["routing_logit_change"] = routing_logit_change(trial.model, weights, seen.images[:count], precision)
-    event = {
-        "kind": "epoch",
-        "epoch": epoch,
-        "epochs": train.epochs,
-        "epoch_s": sample.seconds,
-        **phases.seconds,
-        "img_per_s": totals.count / sample.seconds,
-        **({} if sample.joules is None else {"joules": sample.joules}),
-        **{f"train_{name}": value for name, value in _losses(trial, totals.loss).items()},
-        "train_err_pct": 100 * (1 - totals.correct / totals.count),
-        "val_loss": val_loss,
-        "val_err_pct": val_err_pct,
-        "lr": train.optim.lr_at((epoch - 1) * math.ceil(totals.count / batch)),
-        **measured,
-        **({"audit_fault": audit.ledger.fault} if audit.ledger.fault else {}),
-        "plan_sha256": plan_digest(plan),
-        "checkpoint": checkpoint,
-        **({"weights": kept} if kept else {}),
-        **(
-            {}
-            if test_err_pct is None
-            else {("test_err_pct" if dataset.own_test is None else "own_test_err_pct"): test_err_pct}
-        ),
+    maybe: dict[str, Any] = {
+        "joules": sample.joules,
+        "audit_fault": audit.ledger.fault or None,
+        "weights": kept,
+        "test_err_pct" if dataset.own_test is None else "own_test_err_pct": test_err_pct,
     }
+    event = EpochEvent(
+        epoch=epoch,
+        epochs=train.epochs,
+        epoch_s=sample.seconds,
+        eval_s=phases.seconds["eval_s"],
+        img_per_s=totals.count / sample.seconds,
+        **{f"train_{name}": value for name, value in _losses(trial, totals.loss).items()},
+        train_err_pct=100 * (1 - totals.correct / totals.count),
+        val_loss=val_loss,
+        val_err_pct=val_err_pct,
+        lr=train.optim.lr_at((epoch - 1) * math.ceil(totals.count / batch)),
+        **measured,
+        plan_sha256=plan_digest(plan),
+        checkpoint=checkpoint,
+        **{name: value for name, value in maybe.items() if value is not None},
+    )
     return sample, event, progress
 
 

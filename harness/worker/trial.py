@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from harness import registry
 from harness.errors import TrialFailed
+from harness.events import AttemptEvent, WarningEvent
 from harness.machine.environment import cpu_model, gpus, memory_bytes, versions
 from harness.worker.channel import Channel, report_timing_warnings, serve
 
@@ -26,16 +27,15 @@ def main() -> NoReturn:
 
 def _run(job: dict[str, Any], channel: Channel) -> None:
     channel.emit(
-        {
-            "kind": "attempt",
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "python": sys.version.split()[0],
-            "cores": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else job["cores"],
-            "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            "resumed_epoch": job["resumed_epoch"],
-            "versions": versions(("capsbench", *registry.distributions([job["trial"]["impl"]]))),
-        }
+        AttemptEvent(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            python=sys.version.split()[0],
+            cores=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else job["cores"],
+            cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+            resumed_epoch=job["resumed_epoch"],
+            versions=versions(("capsbench", *registry.distributions([job["trial"]["impl"]]))),
+        )
     )
     from harness.cost.limits import emulated, refusal
     from harness.spec.trial import Trial
@@ -46,16 +46,15 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
     if verdict := refusal(trial, memory_bytes(), gpus(own) if own else [], cpu_model()):
         raise TrialFailed(verdict.cause, "Unavailable", verdict.hint)
     if doubt := emulated(trial):
-        channel.emit({"kind": "warning", "message": doubt})
+        channel.emit(WarningEvent(message=doubt))
     from harness.worker.training import run_trial
 
     report_timing_warnings(channel)
     if niceness := os.nice(0):
         channel.emit(
-            {
-                "kind": "warning",
-                "message": f"timed at niceness {niceness}: whatever else runs on {socket.gethostname()} goes first",
-            }
+            WarningEvent(
+                message=f"timed at niceness {niceness}: whatever else runs on {socket.gethostname()} goes first"
+            )
         )
     checkpoint = Path(job["checkpoint"]) if job["checkpoint"] else None
     run_trial(trial, channel.emit, Path(job["scratch"]), checkpoint, job["resumed_epoch"], job["recorded"])

@@ -19,6 +19,7 @@ from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.stats import equivalence
 from harness.views.equivalence import show
+from tests.helpers.event_helpers import event
 from tests.helpers.run_helpers import capsbench, write_suite
 
 TWIN = "run_helpers:HeldNet"  # the specification once more
@@ -152,9 +153,11 @@ def journal_of(folder: Path, errors: dict[str, list[float]], margin: float = 0.1
         documents = [each.model_dump(mode="json") for each in trials]
         journal.write_plan({"suite": "small", "trials": documents}, "name: small\n")
         for each in trials:
-            journal.append(each.id, {"kind": "attempt", "attempt": 1})
-            journal.append(each.id, {"kind": "parity", "ok": True, "max_rel_err": 1e-6, "worst": "L4 grad.digit.w"})
-            journal.append(each.id, {"kind": "result", "test_err_pct": errors[each.impl][each.seed]})
+            journal.append(each.id, event({"kind": "attempt", "attempt": 1}))
+            journal.append(
+                each.id, event({"kind": "parity", "ok": True, "max_rel_err": 1e-6, "worst": "L4 grad.digit.w"})
+            )
+            journal.append(each.id, event({"kind": "result", "test_err_pct": errors[each.impl][each.seed]}))
     return folder / "run"
 
 

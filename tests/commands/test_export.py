@@ -20,6 +20,7 @@ from harness.journal.kept import find_trial
 from harness.parity import probe_weights
 from harness.spec import ModelSpec
 from harness.weights.files import load_weights, save_weights
+from tests.helpers.event_helpers import event
 from tests.helpers.impl_helpers import FRAMEWORKS, batch_of, build, small_model, start_tensorflow
 from tests.helpers.run_helpers import SMALL, capsbench, write_suite
 
@@ -111,7 +112,7 @@ def with_several_digits(run_dir: Path, folder: Path) -> Path:
         (journal.trial_dir(other.id) / "trial.json").write_text(other.model_dump_json())
         save_weights(journal.trial_dir(other.id) / "weights.safetensors", probe_weights(model, 3), other.facts())
         with journal.open():
-            journal.append(other.id, {"kind": "result", "weights": "weights.safetensors"})
+            journal.append(other.id, event({"kind": "result", "weights": "weights.safetensors"}))
     return folder
 
 

@@ -20,6 +20,7 @@ from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.weights import parameter_count
 from tests.helpers import seeds_helpers
+from tests.helpers.event_helpers import event
 from tests.helpers.executor_helpers import tiny_trial
 from tests.helpers.run_helpers import capsbench
 
@@ -121,8 +122,8 @@ def write_run(run_dir: Path) -> None:
                         seconds = slower * step_s * steps
                         events.append({"kind": "epoch", "epoch": epoch, "epoch_s": seconds, "train_loss": 1.0})
                     events.append({"kind": "result", "test_loss": 1.0})
-                for event in events:
-                    journal.append(trial.id, {"time": 0.0, "trial": trial.id, "attempt": 1, **event})
+                for each in events:
+                    journal.append(trial.id, event({"time": 0.0, "trial": trial.id, "attempt": 1, **each}))
         plan = {"suite": "cost", "trials": [trial.model_dump(mode="json") for trial in trials]}
         journal.write_plan(plan, "name: cost\n")
         journal.write_environment({"cpu": "Some CPU"})

@@ -317,7 +317,7 @@ def test_a_trial_from_its_gate_to_its_result(tmp_path: Path, monkeypatch: pytest
     )
     [trial] = load_suite(suite).trials(0, lambda _: {})
     events: list[dict[str, Any]] = []
-    run_trial(trial, events.append, tmp_path)
+    run_trial(trial, lambda event: events.append(event.to_json()), tmp_path)
     parity, _, first, second, result = events
     assert parity["ok"], parity["worst"]
     assert second["train_loss"] < first["train_loss"]

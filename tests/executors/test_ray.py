@@ -11,13 +11,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from harness.errors import UserError
-from harness.events import FILES
+from harness.events import AttemptEvent, EpochEvent, TrialEvent
 from harness.executors import ray as ray_executor
 from harness.executors.base import Capacity
 from harness.executors.ray import RayExecutor
@@ -118,12 +117,12 @@ class Ordinary:
     checkpoints: list[int] = field(default_factory=list[int])  # of TinyNet, after each of its epochs
     supervisor: str = ""  # what is mapped into its memory
 
-    def __call__(self, trial: str, event: dict[str, Any]) -> None:
+    def __call__(self, trial: str, event: TrialEvent) -> None:
         assert threading.current_thread() is threading.main_thread()
         self.record(trial, event)
-        if event["kind"] == "attempt":
-            self.supervisor = Path(f"/proc/{supervisor_of(event['pid']).pid}/maps").read_text()
-        if event["kind"] == "epoch" and trial == "TinyNet-0":
+        if isinstance(event, AttemptEvent):
+            self.supervisor = Path(f"/proc/{supervisor_of(event.pid).pid}/maps").read_text()
+        if event.kind == "epoch" and trial == "TinyNet-0":
             threading.Event().wait(0.5)  # time enough for a worker that does not wait
             self.checkpoints.append(len(list((self.run_dir / "trials" / trial).glob("epoch-*.safetensors"))))
 
@@ -181,10 +180,10 @@ def test_supervisors_load_no_framework(ordinary: Ordinary) -> None:
 def test_a_lost_supervisor_is_replaced_once(executor: RayExecutor, tmp_path: Path) -> None:
     record = Record()
 
-    def emit(trial: str, event: dict[str, Any]) -> None:
+    def emit(trial: str, event: TrialEvent) -> None:
         record(trial, event)
-        once = trial == "SlowNet-0" and event["kind"] == "epoch" and event["epoch"] == 2
-        always = trial == "EndlessNet-0" and event["kind"] == "ready"
+        once = trial == "SlowNet-0" and isinstance(event, EpochEvent) and event.epoch == 2
+        always = trial == "EndlessNet-0" and event.kind == "ready"
         if once or always:
             supervisor_of(record.of(trial, "attempt")[-1]["pid"]).kill()
 
@@ -204,10 +203,10 @@ def test_a_lost_supervisor_is_replaced_once(executor: RayExecutor, tmp_path: Pat
 def test_a_journal_that_cannot_be_written_ends_everything(executor: RayExecutor, tmp_path: Path) -> None:
     pids: list[int] = []
 
-    def emit(_: str, event: dict[str, Any]) -> None:
-        if event["kind"] == "attempt":
-            pids.append(event["pid"])
-        if event["kind"] == "epoch":
+    def emit(_: str, event: TrialEvent) -> None:
+        if isinstance(event, AttemptEvent):
+            pids.append(event.pid)
+        if isinstance(event, EpochEvent):
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
@@ -253,12 +252,12 @@ def test_a_cluster_brings_files_home_and_survives_the_loss_of_a_node(tmp_path: P
     executor = RayExecutor(cluster.address)
     record = Record()
 
-    def emit(trial: str, event: dict[str, Any]) -> None:
+    def emit(trial: str, event: TrialEvent) -> None:
         record(trial, event)
         folder = tmp_path / "trials" / trial
-        for name in filter(None, map(event.get, FILES)):
-            assert fingerprint(folder / name) == event["files"][name]
-        if event["kind"] == "epoch" and event["epoch"] == 2 and len(nodes) == 1:
+        for name in event.names().values():
+            assert fingerprint(folder / name) == event.to_json()["files"][name]
+        if isinstance(event, EpochEvent) and event.epoch == 2 and len(nodes) == 1:
             nodes.append(cluster.add_node(num_cpus=1))
             cluster.remove_node(nodes[0], allow_graceful=False)
 

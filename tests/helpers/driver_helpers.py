@@ -32,7 +32,7 @@ def main(executor: str, run_dir: str, *impls: str) -> int:
     asked = [impl.partition("*") for impl in impls]
     jobs = [tiny_job(Path(run_dir), impl, cpus=int(cpus or 1), epochs=4) for impl, _, cpus in asked]
     try:
-        chosen.run(jobs, lambda _id, event: print(json.dumps(event), flush=True))
+        chosen.run(jobs, lambda _id, event: print(json.dumps(event.to_json()), flush=True))
     except KeyboardInterrupt:
         return 130
     finally:

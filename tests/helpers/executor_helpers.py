@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError
+from harness.events import TrialEvent
 from harness.executors.base import Job
 from harness.spec import (
     EpochPlan,
@@ -236,9 +237,9 @@ class Record:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
 
-    def __call__(self, trial_id: str, event: dict[str, Any]) -> None:
-        assert trial_id == event["trial"]
-        self.events.append(event)
+    def __call__(self, trial_id: str, event: TrialEvent) -> None:
+        assert trial_id == event.trial
+        self.events.append(event.to_json())
 
     def of(self, trial: str, kind: str | None = None) -> list[dict[str, Any]]:
         return [e for e in self.events if e["trial"] == trial and kind in (None, e["kind"])]

@@ -9,6 +9,7 @@ from typing import Any
 from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from tests.helpers.event_helpers import event
 
 START = 1_700_000_000.0
 
@@ -41,8 +42,8 @@ def events_of(
 
 
 def write_events(journal: Journal, trial: Trial, events: Sequence[Mapping[str, Any]], start: float = START) -> None:
-    for second, event in enumerate(events):
-        journal.append(trial.id, {"trial": trial.id, "attempt": 1, "time": start + second, **event})
+    for second, document in enumerate(events):
+        journal.append(trial.id, event({"trial": trial.id, "attempt": 1, "time": start + second, **document}))
 
 
 def write_plan(journal: Journal, trials: Sequence[Trial], cpu: str = "Some CPU") -> None:

@@ -354,7 +354,9 @@ def test_a_trial_from_its_gate_to_its_result(tmp_path: Path) -> None:
     ]  # fmt: skip
     [trial] = load_suite(QUICKSTART, overrides).trials(0, lambda _: {})
     events: list[dict[str, Any]] = []
-    run_trial(Trial.model_validate_json(trial.model_dump_json()), events.append, tmp_path)
+    run_trial(
+        Trial.model_validate_json(trial.model_dump_json()), lambda event: events.append(event.to_json()), tmp_path
+    )
     parity, ready, first, second, result = events
     assert [event["kind"] for event in events] == ["parity", "ready", "epoch", "epoch", "result"]
     assert parity["ok"]

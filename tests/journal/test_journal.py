@@ -21,6 +21,8 @@ from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from tests.helpers.event_helpers import event
+from tests.helpers.event_helpers import events as read
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def finish_epoch(journal: Journal, epoch: int, **more) -> Path:
     path = journal.trial_dir("t1") / f"epoch-{epoch:04}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"conv1.w": np.full((2, 2), epoch, np.float32)}, path)
-    journal.append("t1", {"kind": "epoch", "epoch": epoch, "checkpoint": path.name, **more})
+    journal.append("t1", event({"kind": "epoch", "epoch": epoch, "checkpoint": path.name, **more}))
     return path
 
 
@@ -54,39 +56,41 @@ def writer(code: str, *arguments: object) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-c",
-        f"import sys\nfrom harness.journal.journal import Journal\n{code}",
+        "import sys\nfrom harness.journal.journal import Journal\n"
+        f"from tests.helpers.event_helpers import event\n{code}",
         *map(str, arguments),
     ]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_events_come_back_in_order(journal: Journal) -> None:
-    events = [{"kind": "attempt", "attempt": 1}, {"kind": "warning", "message": "naïve"}, {"kind": "interrupted"}]
-    for event in events:
-        journal.append("t1", event)
+    events = read([{"kind": "attempt", "attempt": 1}, {"kind": "warning", "message": "naïve"}, {"kind": "interrupted"}])
+    for each in events:
+        journal.append("t1", each)
     assert journal.events("t1") == events
     assert journal.events("never began") == []
 
 
 def test_numbers_that_are_not_finite_become_null(journal: Journal) -> None:
-    journal.append("t1", {"kind": "epoch", "epoch": 1, "train_loss": float("nan"), "more": [float("-inf"), (1.5,)]})
+    more = {"train_loss": float("nan"), "more": [float("-inf"), (1.5,)]}
+    journal.append("t1", event({"kind": "epoch", "epoch": 1, **more}))
     journal.write_result("t1", {"test_loss": float("inf")})
-    assert journal.events("t1") == [{"kind": "epoch", "epoch": 1, "train_loss": None, "more": [None, [1.5]]}]
+    assert journal.events("t1") == [event({"kind": "epoch", "epoch": 1, "train_loss": None, "more": [None, [1.5]]})]
     assert journal.result("t1") == {"test_loss": None}
 
 
 @pytest.mark.parametrize("torn", [b'{"kind": "epo', b'{"kind": "epoch", "epoch": 2}', b"\0\0\0\0"])
 def test_a_torn_last_line_is_dropped_and_cut_off_before_the_next(journal: Journal, torn: bytes) -> None:
-    journal.append("t1", {"kind": "attempt"})
+    journal.append("t1", event({"kind": "attempt"}))
     with (journal.trial_dir("t1") / "events.jsonl").open("ab") as file:
         file.write(torn)
-    assert journal.events("t1") == [{"kind": "attempt"}]
-    journal.append("t1", {"kind": "interrupted"})
-    assert journal.events("t1") == [{"kind": "attempt"}, {"kind": "interrupted"}]
+    assert journal.events("t1") == read([{"kind": "attempt"}])
+    journal.append("t1", event({"kind": "interrupted"}))
+    assert journal.events("t1") == read([{"kind": "attempt"}, {"kind": "interrupted"}])
 
 
 def test_a_damaged_line_before_the_last_is_named(journal: Journal) -> None:
-    journal.append("t1", {"kind": "attempt"})
+    journal.append("t1", event({"kind": "attempt"}))
     path = journal.trial_dir("t1") / "events.jsonl"
     path.write_bytes(b"<<<<<<< HEAD\n" + path.read_bytes())
     with pytest.raises(UserError, match=r"events\.jsonl, line 1 is damaged: b'<<<<<<< HEAD'"):
@@ -105,7 +109,7 @@ def test_an_epoch_leaves_its_checkpoint_and_the_one_before(journal: Journal) -> 
 
 def test_checkpoints_after_the_epoch_fallen_back_to_do_not_outlive_the_next(journal: Journal) -> None:
     finish_epoch(journal, 1)
-    journal.append("t1", {"kind": "epoch", "epoch": 2, "checkpoint": "epoch-0002.safetensors"})  # not there
+    journal.append("t1", event({"kind": "epoch", "epoch": 2, "checkpoint": "epoch-0002.safetensors"}))  # not there
     assert checkpoints(journal) == ["epoch-0001.safetensors"]
     finish_epoch(journal, 2)
     finish_epoch(journal, 3)
@@ -117,7 +121,7 @@ def test_checkpoints_after_the_epoch_fallen_back_to_do_not_outlive_the_next(jour
 def test_a_finished_trial_keeps_its_last_checkpoint_alone(journal: Journal) -> None:
     for epoch in (1, 2, 3):
         finish_epoch(journal, epoch)
-    journal.append("t1", {"kind": "result"})
+    journal.append("t1", event({"kind": "result"}))
     assert checkpoints(journal) == ["epoch-0003.safetensors"]
 
 
@@ -142,7 +146,7 @@ def test_a_killed_driver_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
     process = writer(
         "journal = Journal(sys.argv[1]).open()\n"
         "for number in range(10**6):\n"
-        "    journal.append('t1', {'kind': 'epoch', 'epoch': number})\n"
+        "    journal.append('t1', event({'kind': 'epoch', 'epoch': number}))\n"
         "    journal.write_result('t1', {'epochs': [number] * 1000})\n"
         "    print(number, flush=True)\n",
         tmp_path / "run",
@@ -152,7 +156,7 @@ def test_a_killed_driver_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
     acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
     process.wait()
     journal = Journal(tmp_path / "run")
-    assert [event["epoch"] for event in journal.events("t1")][: acknowledged + 1] == list(range(acknowledged + 1))
+    assert [each.epoch for each in journal.events("t1")][: acknowledged + 1] == list(range(acknowledged + 1))
     assert len(set(journal.result("t1")["epochs"])) == 1
     assert len(journal.result("t1")["epochs"]) == 1000
     journal.open().close()  # the lock went with its owner
@@ -161,7 +165,7 @@ def test_a_killed_driver_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
 def test_a_second_driver_is_refused_and_may_still_read(tmp_path: Path) -> None:
     process = writer(
         "journal = Journal(sys.argv[1]).open()\n"
-        "journal.append('t1', {'kind': 'attempt'})\n"
+        "journal.append('t1', event({'kind': 'attempt'}))\n"
         "print('open', flush=True)\n"
         "sys.stdin.read()\n",
         tmp_path / "run",
@@ -172,7 +176,7 @@ def test_a_second_driver_is_refused_and_may_still_read(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"in use by process {process.pid} on {socket.gethostname()}"):
             journal.open()
         assert journal.is_live()
-        assert journal.events("t1") == [{"kind": "attempt"}]
+        assert journal.events("t1") == read([{"kind": "attempt"}])
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -183,7 +187,7 @@ def test_a_second_driver_is_refused_and_may_still_read(tmp_path: Path) -> None:
 def test_writing_needs_the_lock(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run")
     for write in (
-        lambda: journal.append("t1", {"kind": "attempt"}),
+        lambda: journal.append("t1", event({"kind": "attempt"})),
         lambda: journal.write_result("t1", {}),
         lambda: journal.write_environment({}),
     ):
@@ -245,7 +249,7 @@ def test_documents_are_replaced_whole(journal: Journal) -> None:
 
 def test_attempts_are_numbered_on_from_logs_and_events(journal: Journal) -> None:
     assert journal.next_attempt("t1") == 1
-    journal.append("t1", {"kind": "attempt", "attempt": 1})
+    journal.append("t1", event({"kind": "attempt", "attempt": 1}))
     assert journal.next_attempt("t1") == 2
     (journal.trial_dir("t1") / "attempt-9.log").write_text("")
     (journal.trial_dir("t1") / "attempt-x.log").write_text("")

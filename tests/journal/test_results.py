@@ -8,9 +8,12 @@ import json
 import pytest
 
 from harness.cost.operations import step_flops
-from harness.journal.results import kept_epochs, named_files, parity_of, summarise
+from harness.events import EpochEvent, ResultEvent
+from harness.journal import results
+from harness.journal.results import Parity, Result
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from tests.helpers.event_helpers import events as read
 
 HASHES = {"weights_sha256": "ab", "data_sha256": "cd", "data_provenance": "some images"}
 READY = {"kind": "ready", "compile_s": 4.5, "parameters": 10, "device": "cpu", **HASHES}
@@ -38,13 +41,29 @@ def epoch(number: int, epoch_s: float, attempt: int = 1, **more) -> dict:
     return {"kind": "epoch", "epoch": number, "attempt": attempt, "epoch_s": epoch_s, **record, **more}
 
 
+def summarise(trial: Trial, documents: list[dict]) -> Result:
+    return results.summarise(trial, read(documents))
+
+
+def parity_of(documents: list[dict]) -> Parity | None:
+    return results.parity_of(read(documents))
+
+
+def kept_epochs(documents: list[dict]) -> list[EpochEvent]:
+    return results.kept_epochs(read(documents))
+
+
+def named_files(documents: list[dict]) -> dict[str, EpochEvent | ResultEvent]:
+    return results.named_files(read(documents))
+
+
 def test_files_of_given_up_epochs_do_not_count() -> None:
     first, second = (epoch(number, 1.0, checkpoint=f"epoch-{number}", weights=f"weights-{number}") for number in (1, 2))
     result = {**RESULT, "weights": "weights", "predictions": "predictions"}
     events = [attempt(), first, second, result]
     assert list(named_files(events)) == ["epoch-1", "weights-1", "epoch-2", "weights-2", "weights", "predictions"]
-    assert named_files(events)["epoch-2"] is second
-    assert named_files(events)["predictions"] is result
+    assert named_files(events)["epoch-2"].weights == "weights-2"
+    assert named_files(events)["predictions"].kind == "result"
     assert list(named_files([*events, attempt(2, resumed=1)])) == ["epoch-1", "weights-1"]
 
 
@@ -142,9 +161,9 @@ def test_a_parity_error_that_is_not_a_number_is_the_worst() -> None:
 
 def test_a_repeated_epoch_supersedes_and_a_fresh_start_discards() -> None:
     resumed = [attempt(), epoch(1, 1.0), epoch(2, 1.0), epoch(3, 1.0), attempt(2, resumed=2), epoch(3, 7.0, 2)]
-    assert [(e["epoch"], e["epoch_s"]) for e in kept_epochs(resumed)] == [(1, 1.0), (2, 1.0), (3, 7.0)]
+    assert [(e.epoch, e.epoch_s) for e in kept_epochs(resumed)] == [(1, 1.0), (2, 1.0), (3, 7.0)]
     fresh = [attempt(), epoch(1, 1.0), epoch(2, 1.0), attempt(2, resumed=0), epoch(1, 7.0, 2)]
-    assert [(e["epoch"], e["epoch_s"]) for e in kept_epochs(fresh)] == [(1, 7.0)]
+    assert [(e.epoch, e.epoch_s) for e in kept_epochs(fresh)] == [(1, 7.0)]
 
 
 FAILED = {"kind": "failed", "cause": "out of memory", "error": "SIGKILL", "hint": "train.batch=64"}

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from harness.events import ParityEvent
 from harness.parity import cached
 from harness.spec.trial import Trial
 from harness.suite.suite import load_suite
 
 ROOT = Path(__file__).parents[2]
+GOOD = ParityEvent(ok=True, max_rel_err=1e-9, worst="L4 grad.digit.w", tensors={}, examples=3)
+BAD = json.dumps({**GOOD.to_json(), "ok": False})
 
 
 def trial(*overrides: str) -> Trial:
@@ -30,10 +33,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_good_verdict_is_found_again_for_another_seed(folder: Path) -> None:
     place = cached.place(trial(), "data")
     assert cached.known(place) is None
-    cached.keep(place, {"kind": "parity", "ok": True, "max_rel_err": 1e-9})
-    assert cached.known(cached.place(trial("seed=1"), "data")) == {
-        "kind": "parity", "ok": True, "max_rel_err": 1e-9, "cached": True
-    }  # fmt: skip
+    cached.keep(place, GOOD)
+    assert cached.known(cached.place(trial("seed=1"), "data")) == GOOD.model_copy(update={"cached": True})
     assert len(list(folder.iterdir())) == 1
 
 
@@ -45,12 +46,12 @@ def test_a_good_verdict_is_found_again_for_another_seed(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_another_setting_is_another_verdict(override: str, folder: Path) -> None:
-    cached.keep(cached.place(trial(), "data"), {"ok": True})
+    cached.keep(cached.place(trial(), "data"), GOOD)
     assert cached.known(cached.place(trial(override), "data")) is None
 
 
 def test_other_data_or_code_is_another_verdict(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cached.keep(cached.place(trial(), "data"), {"ok": True})
+    cached.keep(cached.place(trial(), "data"), GOOD)
     assert cached.known(cached.place(trial(), "other data")) is None
     assert cached.known(cached.place(trial(), "data"))
     (tmp_path / "helper_of_mine.py").write_text("CONSTANT = 1\n")
@@ -62,11 +63,11 @@ def test_other_data_or_code_is_another_verdict(folder: Path, tmp_path: Path, mon
 
 def test_a_bad_verdict_is_not_kept_and_a_damaged_one_not_believed(folder: Path) -> None:
     place = cached.place(trial(), "data")
-    cached.keep(place, {"ok": False})
+    cached.keep(place, GOOD.model_copy(update={"ok": False}))
     assert place is not None
     assert not place.exists()
     folder.mkdir(exist_ok=True)
-    for text in ("", "{", "[]", json.dumps({"ok": False}), "\x00\x00"):
+    for text in ("", "{", "[]", '{"ok": false}', BAD, "\x00\x00"):
         place.write_text(text)
         assert cached.known(place) is None
 
@@ -74,12 +75,12 @@ def test_a_bad_verdict_is_not_kept_and_a_damaged_one_not_believed(folder: Path) 
 def test_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(cached.FOLDER, "off")
     assert cached.place(trial(), "data") is None
-    cached.keep(None, {"ok": True})
+    cached.keep(None, GOOD)
     assert cached.known(None) is None
 
 
 def test_a_folder_that_cannot_be_written_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cached.FOLDER, "/proc/nothing")
-    cached.keep(cached.place(trial(), "data"), {"ok": True})
+    cached.keep(cached.place(trial(), "data"), GOOD)
     event: Any = cached.known(cached.place(trial(), "data"))
     assert event is None

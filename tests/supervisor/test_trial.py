@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.events import Event
+from harness.events import TrialEvent
 from harness.executors.base import Job
 from harness.machine.environment import cpu_flags
 from harness.machine.leases import local_cores
@@ -27,14 +27,14 @@ from tests.helpers.executor_helpers import FRAMEWORKS, gone, tiny_job, tiny_tria
 SEAT = Seat(local_cores()[:1])
 
 
-def run(job: Job, seat: Seat = SEAT, emit: Any = None, stop: threading.Event | None = None) -> list[Event]:
+def run(job: Job, seat: Seat = SEAT, emit: Any = None, stop: threading.Event | None = None) -> list[dict[str, Any]]:
     """Runs one attempt; returns its events."""
-    events: list[Event] = []
+    events: list[dict[str, Any]] = []
 
-    def keep(event: Event) -> None:
-        events.append(event)
+    def keep(event: TrialEvent) -> None:
+        events.append(event.to_json())
         if emit:
-            emit(event)
+            emit(events[-1])
 
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -44,7 +44,7 @@ def run(job: Job, seat: Seat = SEAT, emit: Any = None, stop: threading.Event | N
     return events
 
 
-def kinds(events: list[Event]) -> list[str]:
+def kinds(events: list[dict[str, Any]]) -> list[str]:
     return [event["kind"] for event in events]
 
 
@@ -81,7 +81,7 @@ def test_an_attempt_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 def test_the_next_epoch_begins_when_the_last_one_is_safe(tmp_path: Path) -> None:
     safe: list[float] = []
 
-    def emit(event: Event) -> None:
+    def emit(event: dict[str, Any]) -> None:
         if event["kind"] == "epoch":
             time.sleep(0.2)
             safe.append(time.time())
@@ -240,7 +240,7 @@ def test_a_worker_that_cannot_listen_is_killed(tmp_path: Path, monkeypatch: pyte
 def test_an_interrupt_in_the_middle_of_things_ends_the_worker(tmp_path: Path) -> None:
     seen: list[str] = []
 
-    def emit(event: Event) -> None:
+    def emit(event: dict[str, Any]) -> None:
         seen.append(event["kind"])
         if event["kind"] == "epoch":
             raise KeyboardInterrupt
@@ -251,7 +251,7 @@ def test_an_interrupt_in_the_middle_of_things_ends_the_worker(tmp_path: Path) ->
 
 
 def test_a_journal_that_cannot_be_written_ends_the_worker(tmp_path: Path) -> None:
-    def emit(event: Event) -> None:
+    def emit(event: dict[str, Any]) -> None:
         if event["kind"] == "epoch":
             raise OSError(28, "No space left on device")
 
@@ -271,16 +271,15 @@ def test_a_journal_that_cannot_be_written_ends_the_worker(tmp_path: Path) -> Non
 )
 def test_memory_has_a_hint(error: Exception, starved: bool) -> None:
     told = explain(error)
-    assert (told["hint"] is not None) == starved
-    assert told["error"] == type(error).__name__
+    assert (told.hint is not None) == starved
+    assert told.error == type(error).__name__
 
 
 def test_a_cause_is_one_short_line() -> None:
     told = explain(ValueError("first\n  second\n" + "x" * 10_000))
-    assert told["cause"] is not None
-    assert told["cause"].startswith("ValueError: first second x")
-    assert len(told["cause"]) < 600
-    assert explain(KeyboardInterrupt())["cause"] == "KeyboardInterrupt"
+    assert told.cause.startswith("ValueError: first second x")
+    assert len(told.cause) < 600
+    assert explain(KeyboardInterrupt()).cause == "KeyboardInterrupt"
 
 
 def test_supervisors_import_no_framework() -> None:

@@ -29,6 +29,7 @@ from harness.views.mlflow.server import free_port, newest_experiment, serve
 from harness.views.mlflow.tracking import default_uri, sync
 from harness.views.mlflow.trials import view_url
 from tests.helpers import seeds_helpers
+from tests.helpers.event_helpers import event
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -65,8 +66,8 @@ def write_trial(journal: Journal, trial: Trial, parity_ok: bool = True) -> None:
         ),
         {"kind": "result", "test_err_pct": err_pct, "test_loss": 0.05, "peak_bytes": 970_000_000},
     ]  # fmt: skip
-    for second, event in enumerate(events):
-        journal.append(trial.id, {"trial": trial.id, "attempt": 1, "time": now + second, **event})
+    for second, document in enumerate(events):
+        journal.append(trial.id, event({"trial": trial.id, "attempt": 1, "time": now + second, **document}))
     journal.write_result(trial.id, summarise(trial, journal.events(trial.id)).to_json())
 
 

@@ -8,7 +8,6 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from harness import data
 from harness.commands.cli import main
 from harness.commands.figures import draw_run
 from harness.errors import UserError
+from harness.events import TrialEvent
 from harness.journal.journal import Journal
 from harness.journal.results import summarise
 from harness.parity.specification import routing_logit_change, specification
@@ -30,6 +30,7 @@ from harness.views.figures.material import LeftOut, Material
 from harness.views.mlflow.trials import metric_rows
 from harness.weights.files import load_predictions, load_weights
 from harness.worker.training import run_trial
+from tests.helpers.event_helpers import event
 
 SUITE = Path(__file__).parents[2] / "suites" / "quickstart.yaml"
 SMALL = (
@@ -53,10 +54,10 @@ def finished_run(run_dir: Path, *overrides: str) -> Path:
         document = trial.model_dump(mode="json")
         journal.write_plan({"suite": trial.suite, "source": "quickstart.yaml", "trials": [document]}, "")
 
-        def emit(event: dict[str, Any]) -> None:
-            journal.append(trial.id, {"time": 1.0, "trial": trial.id, "attempt": 1, **event})
+        def emit(told: TrialEvent) -> None:
+            journal.append(trial.id, told.stamped(1.0).of(trial.id, 1))
 
-        emit({"kind": "attempt"})
+        emit(event({"kind": "attempt"}))
         run_trial(trial, emit, journal.trial_dir(trial.id))
     return run_dir
 
@@ -280,7 +281,7 @@ def test_a_wrong_network_is_not_drawn_by_the_specification(run_dir: Path, tmp_pa
     material = material_of(wrong)
     with Journal(wrong).open() as journal:
         parity = {"ok": False, "max_rel_err": 1.0, "worst": "L2", "tensors": {}}
-        journal.append(material.trial.id, {"kind": "parity", "time": 1.0, "attempt": 1, **parity})
+        journal.append(material.trial.id, event({"kind": "parity", "time": 1.0, "attempt": 1, **parity}))
     with pytest.raises(LeftOut, match="parity failed"):
         _ = material_of(wrong).net
 

@@ -26,6 +26,7 @@ from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainCon
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import Runs
 from harness.views.mlflow.tracking import Tracker, default_uri, redact, sync
+from tests.helpers.event_helpers import event
 
 TIMINGS = {"epoch_s", "img_per_s", "gflops_per_s", "compile_s", "epoch/epoch_s", "epoch/img_per_s", "epoch/eval_s"}
 START = 1_700_000_000.0
@@ -84,8 +85,8 @@ def plan(journal: Journal, *trials: Trial) -> None:
 def write(journal: Journal, trial: Trial, events: list[dict]) -> None:
     """Appends events a second apart."""
     written = len(journal.events(trial.id))
-    for second, event in enumerate(events, start=written):
-        journal.append(trial.id, {"trial": trial.id, "attempt": 1, "time": START + second, **event})
+    for second, document in enumerate(events, start=written):
+        journal.append(trial.id, event({"trial": trial.id, "attempt": 1, "time": START + second, **document}))
 
 
 def client_of(journal: Journal) -> Any:
@@ -120,7 +121,7 @@ def test_a_finished_trial_is_stored_with_all_its_figures(journal: Journal) -> No
     suite, run = runs_of(journal, "suite")[journal.run_dir.name], runs_of(journal)["torch r3 s0"]
     assert run.data.metrics == {
         "epoch/train_loss": 0.16667, "epoch/val_err_pct": 3.0, "epoch/lr": 1e-3, "epoch/epoch_s": 2.1235,
-        "epoch/img_per_s": 50.0, "epoch/eval_s": 0.5, "parity_ok": 1.0, "parity_max_rel_err": 2e-6,
+        "epoch/img_per_s": 50.0, "epoch/eval_s": 0.5, "epoch/train_err_pct": 5.0, "parity_ok": 1.0, "parity_max_rel_err": 2e-6,
         "test_err_pct": 1.5, "val_err_pct": 3.0, "test_loss": 0.1, "epoch_s": 2.1235, "img_per_s": 50.0,
         "compile_s": 4.5, "peak_mem_mb": 970.0,
         "gflops_per_s": pytest.approx(50 * step_flops(trial.model, 1) / 1e9, rel=1e-4),
@@ -469,7 +470,7 @@ def test_a_run_already_stored_needs_no_mlflow(journal: Journal, monkeypatch: pyt
     again = Tracker(journal)
     again.start()
     assert again.close() is None
-    journal.append(trial.id, {"kind": "warning", "message": "new", "time": START + 60})
+    journal.append(trial.id, event({"kind": "warning", "message": "new", "time": START + 60}))
     third = Tracker(journal)
     third.start()
     assert "MLflow is not installed" in str(third.close())
@@ -533,7 +534,7 @@ def test_a_folder_moved_with_its_database_duplicates_nothing(tmp_path: Path, jou
     shutil.copytree(journal.run_dir, tmp_path / "moved" / journal.run_dir.name)
     shutil.copy(out / "mlflow.db", tmp_path / "moved")
     with Journal(tmp_path / "moved" / journal.run_dir.name).open() as moved:
-        moved.append(trial.id, {"kind": "interrupted", "time": START + 60})
+        moved.append(trial.id, event({"kind": "interrupted", "time": START + 60}))
     after = sync(moved.run_dir)
     assert (after.experiment_id, after.run_id) == (report.experiment_id, report.run_id)
     assert runs_of(moved)["torch r3 s0"].info.status == "KILLED"
@@ -574,7 +575,7 @@ def test_run_names_are_short_and_keep_the_seed(impl: str, seed: int, params: dic
 def test_rows_once_sent_stay_valid_while_a_trial_goes_on() -> None:
     events = [attempt(), parity(), READY, epoch(1), {"kind": "interrupted"}, attempt(2, resumed=1), parity(number=2)]
     events += [epoch(2, 2), epoch(3, 2), RESULT, {"kind": "warning", "message": "late"}]
-    events = [{"attempt": 1, "time": START + second, **event} for second, event in enumerate(events)]
+    events = [event({"attempt": 1, "time": START + second, **each}) for second, each in enumerate(events)]
     prefixes = [set(view.metric_rows(make_trial(), events[:count])) for count in range(len(events) + 1)]
     assert all(shorter <= longer for shorter, longer in itertools.pairwise(prefixes))
     assert len(prefixes[-1]) == len(view.metric_rows(make_trial(), events))

@@ -12,6 +12,7 @@ from rich.console import Console
 from harness.spec.trial import ParityConfig, Trial
 from harness.views import screen as screen_module
 from harness.views.screen import Screen
+from tests.helpers.event_helpers import events as read
 from tests.helpers.executor_helpers import tiny_trial
 
 
@@ -60,8 +61,8 @@ def row(screen: Screen, seed: int = 0) -> list[str]:
 
 
 def tell(screen: Screen, trial: Trial, *events: dict[str, Any]) -> None:
-    for event in events:
-        screen.update(trial.id, event)
+    for each in read(list(events)):
+        screen.update(trial.id, each)
 
 
 ATTEMPT = {"kind": "attempt", "resumed_epoch": 0}

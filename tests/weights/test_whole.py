@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from harness.commands.cli import main
 from harness.errors import TrialFailed, UserError
+from harness.events import TrialEvent
 from harness.journal.journal import Journal
 from harness.journal.resume import resume_point
 from harness.spec import EvalTotals, Moments, Weights
@@ -27,6 +28,7 @@ from harness.weights.progress import Best, Progress
 from harness.weights.whole import Damaged, fingerprint, read_checkpoint, read_weights
 from harness.worker.training import Diverged, run_trial
 from impls.numpy import NumpyCapsNet
+from tests.helpers.event_helpers import event
 from tests.helpers.run_helpers import write_suite
 
 Edit = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -53,12 +55,12 @@ def ran(folder: Path, *, finishes: bool) -> Path:
         journal.write_plan({"suite": "small", "source": "small.yaml", "trials": documents}, "")
         for trial in trials:
 
-            def emit(event: dict[str, Any], trial: Trial = trial) -> None:
-                if event["kind"] == "result" and not finishes:
+            def emit(told: TrialEvent, trial: Trial = trial) -> None:
+                if told.kind == "result" and not finishes:
                     raise BrokenOff
-                journal.append(trial.id, {"time": 1.0, "trial": trial.id, "attempt": 1, **event})
+                journal.append(trial.id, told.stamped(1.0).of(trial.id, 1))
 
-            emit({"kind": "attempt"})
+            emit(event({"kind": "attempt"}))
             try:
                 run_trial(trial, emit, journal.trial_dir(trial.id))
             except BrokenOff:
@@ -337,7 +339,7 @@ def test_a_given_up_epoch_is_no_place_to_go_on(unfinished: Path, tmp_path: Path)
     folder = copied(unfinished, tmp_path)
     trial = Journal(folder.parent.parent).trial(folder.name)
     with Journal(folder.parent.parent).open() as journal:
-        journal.append(trial.id, {"kind": "attempt", "attempt": 2, "resumed_epoch": 2})
+        journal.append(trial.id, event({"kind": "attempt", "attempt": 2, "resumed_epoch": 2}))
     assert resume_point(journal, trial).epoch == 2
 
 
@@ -385,9 +387,9 @@ def test_best_weights_are_as_the_best_epoch_s(tmp_path: Path) -> None:
 def test_events_say_what_was_written(finished: Path) -> None:
     for folder in finished.glob("trials/*"):
         *_, last, result = Journal(finished).events(folder.name)
-        assert set(last["files"]) == {"epoch-0003.safetensors"}
-        assert set(result["files"]) == {"weights.safetensors", "best.safetensors", "predictions.safetensors"}
-        for name, said in {**last["files"], **result["files"]}.items():
+        assert set(last.files) == {"epoch-0003.safetensors"}
+        assert set(result.files) == {"weights.safetensors", "best.safetensors", "predictions.safetensors"}
+        for name, said in {**last.files, **result.files}.items():
             assert said == fingerprint(folder / name)
             assert said["bytes"] == (folder / name).stat().st_size
 
@@ -443,7 +445,7 @@ def test_what_would_not_be_whole_is_not_written(tmp_path: Path, net: str, error:
     (trial, _) = trials_in(tmp_path, f"tests.weights.test_whole:{net}")
     events: list[dict[str, Any]] = []
     with pytest.raises(error, match=said):
-        run_trial(trial, events.append, tmp_path)
+        run_trial(trial, lambda event: events.append(event.to_json()), tmp_path)
     assert [event["kind"] for event in events] == ["ready"]
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -462,6 +464,6 @@ def test_the_worker_checks_what_it_was_sent(unfinished: Path, tmp_path: Path) ->
 def test_weights_in_double_precision_are_whole(tmp_path: Path) -> None:
     (trial, _) = trials_in(tmp_path, runtime={"precision": "fp64"})
     events: list[dict[str, Any]] = []
-    run_trial(trial, events.append, tmp_path)
+    run_trial(trial, lambda event: events.append(event.to_json()), tmp_path)
     weights = read_weights(tmp_path / "weights.safetensors", trial, events[-1]["files"]["weights.safetensors"])
     assert {array.dtype.name for array in weights.values()} == {"float64"}

@@ -18,6 +18,7 @@ from harness.suite.suite import load_suite
 from harness.views.mlflow.trials import trial_tags
 from harness.views.tables import comparison
 from harness.weights.progress import Progress
+from tests.helpers.event_helpers import events as read
 from tests.helpers.run_helpers import write_suite
 from tests.worker.test_training import COLLAPSING, events_of, make_trial
 
@@ -48,8 +49,7 @@ def test_when_a_rule_holds(stop: Stop, errors: tuple[float, ...], test_err_pct: 
 
 
 def summary_of(trial: Any, events: list[dict[str, Any]]) -> Result:
-    marked = [{"kind": "attempt", "attempt": 1}, *({**event, "attempt": 1} for event in events)]
-    return summarise(trial, marked)
+    return summarise(trial, read([{"kind": "attempt"}, *events]))
 
 
 def test_patience_ends_training_and_says_so(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_the_paper_s_rule_on_the_test_images_is_labelled_wherever_its_error_is(t
     result = summary_of(trial, events)
     assert result.to_json()["stopped_on"] == "test"
     assert any("stopped by its error on the test images" in warning for warning in result.warnings)
-    assert trial_tags(trial, result, events, {})["stopped_on"] == "test"
+    assert trial_tags(trial, result, read(events), {})["stopped_on"] == "test"
     assert f"{end['test_err_pct']:.2f} (stopped on test)" in list(comparison([result]).columns[1].cells)
 
 

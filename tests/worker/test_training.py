@@ -40,7 +40,7 @@ def events_of(
 ) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     folder.mkdir(exist_ok=True)
-    run_trial(trial, events.append, folder, checkpoint, resumed_epoch)
+    run_trial(trial, lambda event: events.append(event.to_json()), folder, checkpoint, resumed_epoch)
     return events
 
 

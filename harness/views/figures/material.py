@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 
 from harness.data.base import Dataset, Split, order
 from harness.errors import UserError
+from harness.events import ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.results import named_files, summarise
 from harness.parity.specification import CHUNK, Inspectable, specification
@@ -85,11 +86,12 @@ class Material:
     def predictions(self) -> tuple[Int[np.ndarray, " N *K"], Int[np.ndarray, " N *K"]]:
         """What the trained model said of all N test images, and their labels. Raises `Damaged`."""
         path = self._folder / "predictions.safetensors"
-        if not path.exists() or path.name not in self._named:
+        named = self._named.get(path.name)
+        if not path.exists() or not isinstance(named, ResultEvent):
             raise LeftOut(
                 f"the run holds no predictions of this trial ({path.name}): it was made by an older capsbench"
             )
-        return read_predictions(path, self.trial, self._named[path.name])
+        return read_predictions(path, self.trial, named)
 
     @cached_property
     def net(self) -> Inspectable:

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.analysis import labels
 from harness.analysis.cells import METRICS, Cell, of_run
-from harness.events import Event
+from harness.events import ResultEvent, TrialEvent
 from harness.journal.journal import Journal
 from harness.stats import summary
 from harness.views.mlflow import trials as view
@@ -142,8 +142,8 @@ def saved_view(now_ms: int) -> str:
     return view.shared_view(now_ms, "cell", "metrics.`test_err_pct_mean`", _COLUMNS, _CHARTS)
 
 
-def _ended_ms(events: list[Event]) -> int:
-    return max(view.time_ms(event) for event in events if event["kind"] == "result")
+def _ended_ms(events: list[TrialEvent]) -> int:
+    return max(view.time_ms(event) for event in events if isinstance(event, ResultEvent))
 
 
 def _digest(content: Any) -> str:

@@ -109,7 +109,7 @@ def _send(client: Any, experiment: str, report: Report, trial: Trial, facts: dic
         "mlflow.note.content": None if report.ok else sentence(report),
         "mlflow.runColor": labels.color(report.impl),
         "mlflow.source.name": "capsbench",
-        **view.environment_tags(facts, {}),
+        **view.environment_tags(facts),
     }
     known = [RunTag(key, str(value)) for key, value in tags.items() if value not in (None, "", [])]
     run = client.create_run(experiment, now, None, run_name(report)).info.run_id

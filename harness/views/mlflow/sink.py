@@ -17,7 +17,7 @@ from typing import Any
 from harness.analysis import labels
 from harness.analysis.equivalence import Pair, of_journal
 from harness.disk import file_lock, finite, read_json, write_atomic
-from harness.events import Event
+from harness.events import TrialEvent
 from harness.journal.journal import FOLDER, INDEX, Journal
 from harness.journal.results import Result, parity_of, summarise
 from harness.views.mlflow import cells
@@ -63,7 +63,7 @@ class Sink:
         gone = database != self._uri and not Path(database).exists()
         return {} if gone or cursor.get("uri") != redact(self._uri) else cursor
 
-    def _is_behind(self, cursor: Mapping[str, Any], work: Sequence[tuple[str, list[Event]]], live: bool) -> bool:
+    def _is_behind(self, cursor: Mapping[str, Any], work: Sequence[tuple[str, list[TrialEvent]]], live: bool) -> bool:
         if "suite" not in cursor or (not live and cursor["suite"]["status"] != self._suite_status(live)):
             return True
         if not live and cursor["suite"].get("equivalence") != self._equivalence()[1]:
@@ -81,7 +81,7 @@ class Sink:
             for trial_id, events in work
         )
 
-    def _send(self, cursor: dict[str, Any], work: Sequence[tuple[str, list[Event]]], live: bool) -> int:
+    def _send(self, cursor: dict[str, Any], work: Sequence[tuple[str, list[TrialEvent]]], live: bool) -> int:
         cursor.setdefault("uri", redact(self._uri))
         cursor.setdefault("trials", {})
         cursor.setdefault("cells", {})
@@ -154,7 +154,7 @@ class Sink:
         text = json.dumps([pair.to_json() for pair in pairs])
         return pairs, hashlib.sha256(text.encode()).hexdigest() if pairs else None
 
-    def _send_trial(self, cursor: dict[str, Any], trial_id: str, events: list[Event], live: bool) -> int:
+    def _send_trial(self, cursor: dict[str, Any], trial_id: str, events: list[TrialEvent], live: bool) -> int:
         """Brings one trial's run up to date; returns how many events were new."""
         journal, runs = self._journal, self._runs(cursor)
         trial, summary = journal.trial(trial_id), self._summary(trial_id, events)
@@ -224,7 +224,7 @@ class Sink:
     def _runs(self, cursor: Mapping[str, Any]) -> Runs:
         return Runs(self._client, cursor["experiment_id"], self._journal)
 
-    def _log_files(self, run_id: str, summary: Result, events: Sequence[Event]) -> None:
+    def _log_files(self, run_id: str, summary: Result, events: Sequence[TrialEvent]) -> None:
         self._client.log_dict(run_id, summary.to_json(), "result.json")
         if parity := parity_of(events):
             self._client.log_dict(run_id, finite(asdict(parity)), "parity.json")
@@ -239,7 +239,7 @@ class Sink:
         except OSError:
             return None
 
-    def _summary(self, trial_id: str, events: Sequence[Event]) -> Result:
+    def _summary(self, trial_id: str, events: Sequence[TrialEvent]) -> Result:
         return summarise(self._journal.trial(trial_id), events)
 
     def _trial_status(self, summary: Result, live: bool) -> str:

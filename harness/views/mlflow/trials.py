@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from harness.analysis.equivalence import Pair, sentence
 from harness.analysis.labels import color
-from harness.events import Event
+from harness.events import AttemptEvent, ParityEvent, ResultEvent, TrialEvent
 from harness.journal.results import Result, kept_epochs, parity_of, summarise
 from harness.spec.trial import Trial
 
@@ -71,7 +71,7 @@ def params(trial: Trial) -> dict[str, str]:
     return {key: str(value) for key, value in _flatten(document) if value is not None}
 
 
-def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
+def metric_rows(trial: Trial, events: Sequence[TrialEvent]) -> list[Row]:
     """Every metric value of a trial: series `epoch/...` from step 1, finals under short names at step 0.
 
     A trial without a good parity verdict has no timing among them. A row once returned for a journal is returned for
@@ -80,18 +80,18 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
     summary = summarise(trial, events)
     names = _EPOCH_RECORD if summary.timing_withheld else _EPOCH_RECORD + _EPOCH_TIMING
     rows = [
-        row(f"epoch/{name}", epoch[name], time_ms(epoch), int(epoch["epoch"]))
+        row(f"epoch/{name}", value, time_ms(epoch), epoch.epoch)
         for epoch in kept_epochs(events)
         for name in names
-        if epoch.get(name) is not None
+        if (value := getattr(epoch, name, None)) is not None
     ]
     for epoch in kept_epochs(events):
-        for number, change in enumerate(epoch.get("routing_logit_change") or (), start=1):
+        for number, change in enumerate(epoch.routing_logit_change or (), start=1):
             if change is not None:
                 name = f"epoch/routing_logit_change_{number}"
-                rows.append(row(name, change, time_ms(epoch), int(epoch["epoch"])))
+                rows.append(row(name, change, time_ms(epoch), epoch.epoch))
     for count, event in enumerate(events, start=1):
-        if event["kind"] == "parity" and (parity := parity_of(events[:count])):
+        if isinstance(event, ParityEvent) and (parity := parity_of(events[:count])):
             rows.append(row("parity_ok", parity.ok, time_ms(event)))
             if parity.max_rel_err is not None:
                 rows.append(row("parity_max_rel_err", parity.max_rel_err, time_ms(event)))
@@ -111,16 +111,16 @@ def metric_rows(trial: Trial, events: Sequence[Event]) -> list[Row]:
             "compile_s": summary.compile_s,
             "peak_mem_mb": summary.peak_bytes / 1e6 if summary.peak_bytes is not None else None,
         }
-        ended = max(time_ms(event) for event in events if event["kind"] == "result")
+        ended = max(time_ms(event) for event in events if isinstance(event, ResultEvent))
         rows += [row(key, value, ended) for key, value in finals.items() if value is not None]
     return rows
 
 
 def trial_tags(
-    trial: Trial, summary: Result, events: Sequence[Event], environment: Mapping[str, Any]
+    trial: Trial, summary: Result, events: Sequence[TrialEvent], environment: Mapping[str, Any]
 ) -> dict[str, str]:
     """Tags of a trial's run, its key and parent aside: what it is, what came of it, and where it ran."""
-    attempt = next((event for event in reversed(events) if event["kind"] == "attempt"), Event())
+    attempt = next((event for event in reversed(events) if isinstance(event, AttemptEvent)), None)
     parity = {None: "not checked", True: "good", False: "failed"}[summary.parity_ok]
     tags: dict[str, Any] = {
         "mlflow.runColor": color(trial.impl),
@@ -156,7 +156,7 @@ def suite_tags(plan: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[
         "capsbench.suite": plan["suite"],
         "mlflow.note.content": plan.get("question"),
         "overrides": json.dumps(plan["overrides"]) if plan.get("overrides") else None,
-        **environment_tags(environment, {}),
+        **environment_tags(environment),
     }
     return tidy(tags)
 
@@ -166,16 +166,16 @@ def equivalence_tag(pairs: Sequence[Pair]) -> str:
     return "\n".join(map(sentence, pairs))[:_TAG_LENGTH] or "-"
 
 
-def environment_tags(environment: Mapping[str, Any], attempt: Event) -> dict[str, Any]:
+def environment_tags(environment: Mapping[str, Any], attempt: AttemptEvent | None = None) -> dict[str, Any]:
     """System, git state and library versions; what the worker said of itself in `attempt` goes first."""
     git = _section(environment, "git")
-    versions = _section(environment, "versions") | _section(attempt, "versions")
+    versions = _section(environment, "versions") | (attempt.versions if attempt else {})
     system = ("os", "cpu", "cores", "memory_bytes", "gpus")
     return {
         "mlflow.source.git.commit": git.get("commit"),
         "git.dirty": git.get("dirty"),
-        "system.host": attempt.get("host") or environment.get("host"),
-        "system.python": attempt.get("python") or environment.get("python"),
+        "system.host": (attempt and attempt.host) or environment.get("host"),
+        "system.python": (attempt and attempt.python) or environment.get("python"),
         **{f"system.{name}": environment.get(name) for name in system},
         **{f"version.{name}": version for name, version in versions.items()},
     }
@@ -226,9 +226,9 @@ def view_url(base: str, experiment_id: str, charts: bool = False, key: str = VIE
     return f"{page}&viewStateShareKey={key}" + ("&compareRunsMode=CHART" if charts else "")
 
 
-def time_ms(event: Event) -> int:
+def time_ms(event: TrialEvent) -> int:
     """When the event happened, in MLflow's unit."""
-    return round(float(event["time"]) * 1000)
+    return round(event.time * 1000)
 
 
 def row(key: str, value: float, at_ms: int, step: int = 0) -> Row:

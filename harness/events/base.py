@@ -1,0 +1,112 @@
+"""What all events have in common, and how a line of JSON becomes one."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, Union, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from harness.errors import Unread
+
+
+class Malformed(ValueError):
+    """A line of JSON that is no event: which field is missing, or of which type it should be."""
+
+
+class UnknownEvent(Exception):
+    """An event that only a newer capsbench can read: of a kind, or of a version of its kind, that is not known here."""
+
+    def __init__(self, kind: str, version: object) -> None:
+        super().__init__(
+            f'an event of kind "{kind}", version {version}, is not known to this capsbench: a newer one wrote it. '
+            "It is left out. Install that newer capsbench to read it"
+        )
+
+
+def _decodable(text: Any) -> Any:
+    """Text in which a byte that is no UTF-8, as of a file's name, is written out: JSON could not be read otherwise."""
+    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
+
+
+Text = Annotated[str, BeforeValidator(_decodable)]
+"""A sentence for people."""
+Bytes = Annotated[int, Field(strict=False)]
+"""A size; a whole number, but an implementation may tell it as a float."""
+
+
+class Event(BaseModel):
+    """One event.
+
+    Types are strict: a text is no number. Fields that a model does not have are kept and passed on. A field may be added to
+    a kind at any time, with a default; where one changes its meaning or goes, the kind gets a new version, and an older
+    capsbench leaves the event out rather than misread it.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
+
+    kind: Any
+    """Which model the event has: a word."""
+    version: Literal[1] = 1
+    """Of the kind's model; absent: 1."""
+    time: float = 0.0
+    """When it happened, in seconds since 1970; absent: not told."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as it is written: its kind, and the fields that were given."""
+        # By hand, as every field is JSON already: `model_dump` would copy each value.
+        held, given = {**self.__dict__, **(self.model_extra or {})}, self.model_fields_set
+        return {"kind": self.kind, **{name: value for name, value in held.items() if name in given}}
+
+    def stamped(self, time: float) -> Self:
+        """The event with this time, unless it has one."""
+        return self if "time" in self.model_fields_set else self.model_copy(update={"time": time})
+
+
+class Kinds:
+    """The kinds of event that one reader expects."""
+
+    def __init__(self, *models: type[Event]) -> None:
+        self.models: dict[str, type[Event]] = {model.model_fields["kind"].default: model for model in models}
+
+    def known(self, line: str | bytes, where: str) -> Event | None:
+        """As `read`; for an event that only a newer capsbench can read a warning that begins with `where`, and None."""
+        try:
+            return self.read(line)
+        except UnknownEvent as unknown:
+            warnings.warn(f"{where}: {unknown}", Unread, stacklevel=2)
+            return None
+
+    def read(self, line: str | bytes) -> Event:
+        """The event in a line of JSON.
+
+        Raises `UnknownEvent` for one that only a newer capsbench can read, `Malformed` for any other object that is no
+        event, `ValueError` for what is not JSON.
+        """
+        try:
+            return self._adapter.validate_json(line)
+        except ValidationError as error:
+            raise self._explained(json.loads(line), error) from None
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Event]:
+        # Built at the first line: most commands that import this read none.
+        union: Any = Annotated[Union[tuple(self.models.values())], Field(discriminator="kind")]  # noqa: UP007
+        adapter: Any = TypeAdapter(union)
+        return adapter
+
+    def _explained(self, document: object, error: ValidationError) -> Exception:
+        fields = cast("dict[str, object]", document) if isinstance(document, dict) else {}
+        kind, version = fields.get("kind"), fields.get("version", 1)
+        if not isinstance(kind, str):
+            return Malformed('it is not a JSON object with a "kind"')
+        known = kind in self.models
+        if not known or (isinstance(version, int) and version > 1):
+            return UnknownEvent(kind, version)
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        if first["type"] == "missing":
+            return Malformed(f'a "{kind}" event without "{where}"')
+        return Malformed(f'a "{kind}" event whose "{where}" is {first["input"]!r:.60}: {first["msg"]}')

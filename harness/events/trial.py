@@ -1,0 +1,220 @@
+"""The events of a trial. All but "waiting" are kept in its journal, `trials/ID/events.jsonl`, in the order they came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from harness.events.base import Bytes, Event, Kinds, Text
+
+Record = Mapping[str, Any]
+"""What an event says of a file that it names: {"sha256": its SHA-256 in hexadecimal, "bytes": its size}."""
+
+_FILES = ("checkpoint", "weights", "best_weights", "predictions")
+
+
+class TrialEvent(Event):
+    """What every event of a trial has; the supervisor adds both."""
+
+    trial: str = ""
+    """The trial's id; absent: its folder says it."""
+    attempt: int = 1
+    """Which attempt at the trial, counted from 1; absent: the first."""
+
+    def of(self, trial: str, attempt: int) -> Self:
+        """The event, marked as this attempt's."""
+        return self.model_copy(update={"trial": trial, "attempt": attempt})
+
+    def names(self) -> dict[str, str]:
+        """Field -> the file of the trial's folder that it names, written before the event."""
+        return {field: str(name) for field in _FILES if (name := getattr(self, field, None))}
+
+
+class _NamesFiles(TrialEvent):
+    files: dict[str, dict[str, str | int]] | None = None
+    """Of each file that it names, its SHA-256 ("sha256", hexadecimal) and size ("bytes"); absent from version 0.1."""
+
+
+class AttemptEvent(TrialEvent):
+    """A worker process has begun."""
+
+    kind: Literal["attempt"] = "attempt"
+    host: str
+    """The machine's name."""
+    pid: int
+    """The worker's process id there."""
+    python: str
+    """Python's version."""
+    cores: list[int]
+    """The CPU cores that it is pinned to."""
+    cuda_visible_devices: str | None
+    """The environment variable of that name; null: not set."""
+    resumed_epoch: int
+    """The epoch that it goes on after, whose successors are void; 0: it starts afresh."""
+    versions: dict[str, str]
+    """Library -> version, of those that matter to a result."""
+
+
+class ParityEvent(TrialEvent):
+    """The gate has compared the implementation with the specification."""
+
+    kind: Literal["parity"] = "parity"
+    ok: bool
+    """Whether every value was within its tolerance."""
+    max_rel_err: float | None
+    """The relative error of the worst value, without unit; null: not finite."""
+    worst: str
+    """Level and name of that value."""
+    tensors: dict[str, dict[str, float | None]]
+    """Level and name of each value -> its "rel_err" and its "tolerance"."""
+    examples: int = 0
+    """How many different images were compared; absent: not told."""
+    cached: bool = False
+    """Whether this is the verdict of an earlier gate on the same everything; absent: no."""
+
+
+class ReadyEvent(TrialEvent):
+    """All is built, compiled and compared; training begins."""
+
+    kind: Literal["ready"] = "ready"
+    import_s: float
+    """Seconds to import the framework and the implementation."""
+    data_s: float
+    """Seconds to load the data."""
+    build_s: float
+    """Seconds to build the model and to hand it weights and images."""
+    compile_s: float
+    """Seconds to compile."""
+    parity_s: float
+    """Seconds that the gate took; next to none where it is off."""
+    parameters: int
+    """How many numbers the model learns."""
+    weights_sha256: str
+    """SHA-256 of the initial weights, hexadecimal."""
+    data_sha256: str
+    """SHA-256 of the images and labels, hexadecimal."""
+    data_provenance: str
+    """Which images of which data set."""
+    device: str
+    """Where it computes: "cpu" or "gpu"."""
+
+
+class EpochEvent(_NamesFiles):
+    """An epoch has been trained and validated, and its checkpoint is written.
+
+    Each further term of the loss has a field `train_TERM`, such as `train_margin`: its mean over the epoch, without unit.
+    """
+
+    kind: Literal["epoch"] = "epoch"
+    epoch: int
+    """Its number, counted from 1."""
+    epochs: int
+    """How many there are to be at most."""
+    epoch_s: float
+    """Seconds of training alone."""
+    eval_s: float
+    """Seconds of validation."""
+    img_per_s: float
+    """Images trained on per second."""
+    joules: float | None = None
+    """Energy of training; absent where the hardware does not count it."""
+    train_loss: float | None
+    """Mean loss over the training images, without unit; null: not finite."""
+    train_err_pct: float
+    """Training images that were told wrong while it learned, in percent."""
+    val_loss: float | None
+    """Mean loss over the validation images after the epoch; null: there are none."""
+    val_err_pct: float | None
+    """Validation images told wrong after the epoch, in percent; null: there are none."""
+    lr: float
+    """The learning rate of the epoch's first step, without unit."""
+    routing_logit_change: list[float | None] | None = None
+    """By how much each routing iteration changes the logits, without unit; absent unless asked for."""
+    audit_fault: str | None = None
+    """What the audit has found wrong; absent: nothing."""
+    plan_sha256: str
+    """SHA-256 of the epoch's order of images and their shifts, hexadecimal."""
+    checkpoint: str
+    """The file to go on from."""
+    weights: str | None = None
+    """The file of this epoch's weights, where they are kept."""
+    test_err_pct: float | None = None
+    """Test images told wrong, in percent; only where the suite's stopping rule looks at them."""
+    own_test_err_pct: float | None = None
+    """The same of the data set trained on, where the trial is tested on another."""
+
+
+class ResultEvent(_NamesFiles):
+    """The trial has ended well.
+
+    Each further term of the loss has a field `test_TERM`, such as `test_margin`.
+    """
+
+    kind: Literal["result"] = "result"
+    test_err_pct: float | None
+    """Test images that the last epoch's weights tell wrong, in percent; null: the audit failed."""
+    test_loss: float | None
+    """Mean loss over the test images, without unit; null: the audit failed, or it is not finite."""
+    test_s: float
+    """Seconds of evaluating the test images."""
+    test_images: int
+    """How many there are."""
+    peak_bytes: Bytes
+    """The most memory held: of the device where it tells, else of the process."""
+    audit: dict[str, Any] | None = None
+    """The audit's verdict: "ok" (null where it is off), "note" and what it repeated; absent from version 0.1."""
+    weights: str
+    """The file of the last epoch's weights."""
+    best_epoch: int | None = None
+    """The epoch of the lowest validation error; absent without validation images."""
+    best_test_err_pct: float | None = None
+    """Test images that its weights tell wrong, in percent; null: the audit failed."""
+    best_weights: str | None = None
+    """The file of its weights."""
+    predictions: str | None = None
+    """The file of what the last epoch's weights say of each test image; absent from runs older than 0.1."""
+
+
+class FailedEvent(TrialEvent):
+    """The attempt has failed."""
+
+    kind: Literal["failed"] = "failed"
+    cause: Text
+    """Why, in a line."""
+    error: str
+    """The type of the exception, or the signal."""
+    hint: Text | None
+    """What to do; null: not known."""
+
+
+class InterruptedEvent(TrialEvent):
+    """The attempt was ended from outside: it will be resumed."""
+
+    kind: Literal["interrupted"] = "interrupted"
+
+
+class WarningEvent(TrialEvent):
+    """Something that makes the result doubtful."""
+
+    kind: Literal["warning"] = "warning"
+    message: Text
+    """In a sentence."""
+
+
+class WaitingEvent(TrialEvent):
+    """The trial waits for a core or a GPU. Of interest now, not later: never kept."""
+
+    kind: Literal["waiting"] = "waiting"
+    message: Text
+    """For what, in a sentence."""
+
+
+FinalEvent = ResultEvent | FailedEvent | InterruptedEvent
+FINAL = (ResultEvent, FailedEvent, InterruptedEvent)
+"""Every attempt that began ends with one of these."""
+
+TRIAL = Kinds(
+    AttemptEvent, WarningEvent, ParityEvent, ReadyEvent, EpochEvent, ResultEvent, FailedEvent, InterruptedEvent,
+    WaitingEvent,
+)  # fmt: skip
+"""What a trial's worker, its supervisor and the journal say."""
