@@ -67,9 +67,7 @@ def _newest(out: Path, uri: str) -> dict[str, Any]:
         raise UserError(
             f"no run in {out} is in MLflow ({redact(uri)}) yet: `capsbench sync {untracked[0]}` brings one in."
         )
-    raise UserError(
-        f"no runs in {out} yet: `capsbench run quickstart` makes one; --out DIR looks elsewhere."
-    )
+    raise UserError(f"no runs in {out} yet: `capsbench run quickstart` makes one; --out DIR looks elsewhere.")
 
 
 def free_port(port: int) -> int:
