@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import UserError, nearest
+from harness.events import EpochEvent, ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.kept import choose, find_trial, read
 from harness.journal.results import parity_of, summarise
@@ -78,7 +79,8 @@ class Run:
             UserError: there is no such trial, its weights were not kept, or they are damaged.
         """
         found = find_trial(self.path, trial)
-        return read(*_file(self._journal, found, str(which)))
+        path, event = choose(self._journal, found, str(which))
+        return read(path, found, event)
 
     def _frame(self, table: Table) -> DataFrame:
         if importlib.util.find_spec("pandas") is None:
@@ -88,11 +90,6 @@ class Run:
             )
         pandas: Any = importlib.import_module("pandas")
         return pandas.DataFrame(self.rows(table))
-
-
-def _file(journal: Journal, trial: Trial, which: str) -> tuple[Path, Trial, dict[str, Any]]:
-    path, event = choose(journal, trial, which)
-    return path, trial, event
 
 
 def _whose(trial: Trial) -> Row:
