@@ -107,6 +107,10 @@ def measure(records: Sequence[Record], setting: Setting, tell: Tell) -> Session:
     return session
 
 
+class _Nothing(Event):
+    """What a worker says that has been told to end."""
+
+
 class _Worker:
     """A running worker and its supervisor's patience."""
 
@@ -118,7 +122,7 @@ class _Worker:
     def end(self) -> None:
         """Tells it to end, and waits until it has."""
         self._child.say("end")
-        self.hear(Event)
+        self.hear(_Nothing)
 
     def ask(self, order: str, kind: type[E]) -> E | None:
         """What it answers; None if there is no answer, and `failure` says why: its process has then ended."""

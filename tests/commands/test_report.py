@@ -121,7 +121,7 @@ def write_run(run_dir: Path) -> None:
                     for epoch, slower in enumerate((9, 0.9, 1, 1, 1, 1, 1.2), 1):
                         seconds = slower * step_s * steps
                         events.append({"kind": "epoch", "epoch": epoch, "epoch_s": seconds, "train_loss": 1.0})
-                    events.append({"kind": "result", "test_loss": 1.0})
+                    events.append({"kind": "result", "test_err_pct": None, "test_loss": 1.0})
                 for each in events:
                     journal.append(trial.id, event({"time": 0.0, "trial": trial.id, "attempt": 1, **each}))
         plan = {"suite": "cost", "trials": [trial.model_dump(mode="json") for trial in trials]}
