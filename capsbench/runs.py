@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import UserError, nearest
-from harness.events import EpochEvent, ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.kept import choose, find_trial, read
 from harness.journal.results import parity_of, summarise

@@ -165,7 +165,7 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
         return check("broken", fault, f"mend it, or {repair}", versions=answer["versions"])
     devices = ["cpu", *answer["gpus"]]
     text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
-    found = {"versions": answer["versions"], "devices": devices}
+    found: dict[str, Any] = {"versions": answer["versions"], "devices": devices}
     if answer["lacks"]:
         more = f"an adapter: it lacks {answer['lacks']}"
         return check("warning", f"{text}; {more}", "capsbench parity can check it, but not train with it", **found)
