@@ -50,7 +50,7 @@ if not answer["absent"]:
     answer["versions"] = {name: str(getattr(module, "__version__", "?")) for name, module in modules.items()}
     if asked["device"]:
         spec = importlib.util.spec_from_file_location("_device", asked["device"])
-        device = importlib.util.module_from_spec(spec)
+        device = sys.modules["_device"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(device)
         answer["gpus"] = [str(gpu) for gpu in device.gpus()] if hasattr(device, "gpus") else []
     if asked["plugin"]:
@@ -165,7 +165,7 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
         return check("broken", fault, f"mend it, or {repair}", versions=answer["versions"])
     devices = ["cpu", *answer["gpus"]]
     text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
-    found = {"versions": answer["versions"], "devices": devices}
+    found: dict[str, Any] = {"versions": answer["versions"], "devices": devices}
     if answer["lacks"]:
         more = f"an adapter: it lacks {answer['lacks']}"
         return check("warning", f"{text}; {more}", "capsbench parity can check it, but not train with it", **found)
