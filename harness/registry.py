@@ -305,6 +305,9 @@ def _device_file(entry: Entry) -> Path | None:
 
 def _with_facts(entry: Entry) -> Entry:
     """The entry with what its `device.py` says, or with why that cannot be used."""
+    for built_in in _BUILT_IN.values():
+        if _package(entry) == built_in.module:  # another class of that package: its framework is known
+            return replace(entry, packages=built_in.packages, install=built_in.install)
     try:
         own = framework_of(entry)
         entry = replace(entry, **own.facts)

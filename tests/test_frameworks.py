@@ -183,3 +183,13 @@ def test_a_module_of_the_same_name_that_is_not_for_the_bench(tmp_path: Path, mon
     monkeypatch.syspath_prepend(str(tmp_path))
     entry = registry.resolve("otherlib:Caps")
     assert (entry.problem, entry.color, registry.framework_of(entry).module) == (None, None, None)
+
+
+def test_another_class_of_a_built_in_package_computes_with_its_framework() -> None:
+    entry = registry.resolve("impls.torch:Another")
+    assert (entry.library, entry.install, entry.target) == (
+        "torch",
+        'pip install "capsbench[torch]"',
+        "impls.torch:Another",
+    )
+    assert registry.framework_of(entry).has("product")

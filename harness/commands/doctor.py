@@ -50,7 +50,7 @@ if not answer["absent"]:
     answer["versions"] = {name: str(getattr(module, "__version__", "?")) for name, module in modules.items()}
     if asked["device"]:
         spec = importlib.util.spec_from_file_location("_device", asked["device"])
-        device = importlib.util.module_from_spec(spec)
+        device = sys.modules["_device"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(device)
         answer["gpus"] = [str(gpu) for gpu in device.gpus()] if hasattr(device, "gpus") else []
     if asked["plugin"]:
