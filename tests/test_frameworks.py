@@ -136,8 +136,8 @@ def test_memory_that_ran_out_has_a_name(fifth: Callable[..., Path]) -> None:
     full = type("HeapFull", (Exception,), {})("no more")
     assert not starved(full)
     assert starved(full, entry.out_of_memory)
-    assert str(explain(full, entry.out_of_memory)["hint"]).startswith("not enough memory")
-    assert explain(full)["hint"] is None
+    assert str(explain(full, entry.out_of_memory).hint).startswith("not enough memory")
+    assert explain(full).hint is None
 
 
 BROKEN_DEVICE = {
