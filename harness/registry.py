@@ -50,6 +50,10 @@ class Entry:
     def class_name(self) -> str:
         return self.target.partition(":")[2]
 
+    @property
+    def is_built_in(self) -> bool:
+        return self.name in _BUILT_IN
+
 
 _BUILT_IN = {
     entry.name: entry

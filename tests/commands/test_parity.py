@@ -23,7 +23,7 @@ from harness.errors import UserError
 from harness.parity import Check, Ladder, Report
 from harness.parity.words import described, figure, sentence, telling
 from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
-from harness.spec.model import KIND_KEYS
+from harness import models
 from harness.spec.trial import RuntimeConfig, Trial
 from harness.suite.suite import load_suite
 from harness.supervisor import parity as process
@@ -488,7 +488,7 @@ def test_the_built_in_setting_is_the_quickstart_s_model(tmp_path: Path, monkeypa
     assert outcome.ok
     trial = seen[0].trial
     quickstart = load_suite(ROOT / "suites" / "quickstart.yaml")
-    of_a_cnn = set(KIND_KEYS["cnn"])
+    of_a_cnn = set(models.load("cnn").settings)
     assert trial.model.model_dump(exclude={"image", "classes", "overlaid"}) == quickstart.model.model_dump(
         exclude=of_a_cnn
     )

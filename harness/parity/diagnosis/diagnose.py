@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from harness import models
 from harness.parity.diagnosis.edit_search import Candidate, named
 from harness.parity.diagnosis.observed import Observed
 from harness.parity.diagnosis.search import search
@@ -49,7 +50,7 @@ def diagnose(ladder: Ladder, seconds: float = SECONDS) -> Diagnosis:
         return Diagnosis(conventions=ladder.conventions)
     candidates, unexplained = [Candidate(specified(ladder.conventions))], list[str]()
     if failed & {*_NETWORK}:
-        is_searched = model.kind == "capsnet" and model.overlaid == 1
+        is_searched = models.of(model).has_capsules and model.overlaid == 1
         if is_searched:
             found = search(Observed(ladder), seconds)
             candidates, unexplained = [Candidate(variant) for variant in found.variants], list(found.unexplained)
