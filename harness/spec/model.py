@@ -47,7 +47,8 @@ class ModelSpec(Section):
 
     `ModelSpec(kind="cnn", cnn_pool=2, image=(28, 28, 1), classes=10)` is a `CnnSpec`. Settings of other kinds are dropped:
     they stay out of every record. Raises `ValueError` (pydantic's `ValidationError`) if settings and images do not fit
-    together, or if an image shows more digits than there are classes; `UserError` for a kind that is registered and broken.
+    together, or if an image shows more digits than there are classes; `UserError` for a kind that is registered and broken. `decoder` says
+    of every kind whether there is one.
 
     A kind derives its class from this one: `kind` with the kind's name as default, fields with defaults, `check`, and
     those of the properties below that differ.
@@ -62,7 +63,12 @@ class ModelSpec(Section):
 
         def __init__(self, **settings: Any) -> None: ...
 
-        def __getattr__(self, name: str) -> Any: ...
+    def __getattr__(self, name: str) -> Any:
+        if name == "decoder":  # which anyone may ask for
+            return False
+        if name.startswith("_"):
+            return super().__getattr__(name)  # pyright: ignore
+        raise AttributeError(f'a model of kind "{self.kind}" has no "{name}"')
 
     def __new__(cls, *_: Any, **settings: Any) -> Self:
         kind = settings.get("kind", kinds.DEFAULT)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from harness import registry
+from harness import data, registry
 from harness.commands.cli import main
 from harness.commands.common import log_folder
 from harness.commands.parity import ParityRequest, parity
@@ -23,7 +23,6 @@ from harness.errors import UserError
 from harness.parity import Check, Ladder, Report
 from harness.parity.words import described, figure, sentence, telling
 from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
-from harness import models
 from harness.spec.trial import RuntimeConfig, Trial
 from harness.suite.suite import load_suite
 from harness.supervisor import parity as process
@@ -488,10 +487,7 @@ def test_the_built_in_setting_is_the_quickstart_s_model(tmp_path: Path, monkeypa
     assert outcome.ok
     trial = seen[0].trial
     quickstart = load_suite(ROOT / "suites" / "quickstart.yaml")
-    of_a_cnn = set(models.load("cnn").settings)
-    assert trial.model.model_dump(exclude={"image", "classes", "overlaid"}) == quickstart.model.model_dump(
-        exclude=of_a_cnn
-    )
+    assert trial.model == data.model(quickstart.data, quickstart.model)
     assert (trial.data.name, trial.suite, trial.cpus, trial.gpus) == ("digits", "compact", 1, 0)
     assert [climb.who for climb in seen] == ["numpy fp64", "numpy fp32"]
     assert {climb.level for climb in seen} == {"L2"}
