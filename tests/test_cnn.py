@@ -24,7 +24,7 @@ from harness.spec import EpochPlan, LrDecay, ModelSpec, OptimSpec, Profiled, Wei
 from harness.suite import load_suite
 from harness.trial import run_trial
 from harness.weights import initial_weights, parameter_count, weight_table
-from impls.numpy import cnn
+from impls.numpy.models import cnn
 from tests.impl_helpers import FRAMEWORKS, batch_of, loaded, one_digit
 from tests.mutants.cnn import EDITS, OWN
 from tests.test_diagnose import climbed

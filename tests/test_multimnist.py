@@ -28,7 +28,7 @@ from harness.spec import EpochPlan, ModelSpec, is_right
 from harness.suite import load_suite
 from harness.trial import run_trial
 from harness.weights import initial_weights, parameter_count
-from impls.numpy.cnn import max_pool, max_pool_vjp
+from impls.numpy.models.cnn import max_pool, max_pool_vjp
 from tests.data_helpers import FEW, Few
 from tests.impl_helpers import FRAMEWORKS, batch_of, loaded, small_model
 from tests.mutants.overlay import EDITS

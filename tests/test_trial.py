@@ -18,7 +18,7 @@ from harness.suite import load_suite
 from harness.timing import peak_rss_bytes, reset_peak_rss
 from harness.trial import Diverged, run_trial
 from harness.weights import digest, initial_weights
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from tests.impl_helpers import build, small_model
 
 SUITE = Path(__file__).parent.parent / "suites" / "quickstart.yaml"
@@ -95,7 +95,7 @@ def test_without_gate_or_validation(tmp_path: Path) -> None:
     assert not (tmp_path / "best.safetensors").exists()
 
 
-class CollapsingNet(NumpyCapsNet):
+class CollapsingNet(NumpyImpl):
     """Learns for two epochs and then forgets all, so that its second epoch is its best."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:

@@ -6,13 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.parity.faults import FAULTS, Fault
-from harness.parity.mutate import Edit
+from harness.parity.mutate import in_cnn
 from harness.parity.overlay_faults import OVERLAY_FAULTS
 from harness.spec import ModelSpec
-
-
-def in_cnn(old: str, new: str) -> Edit:
-    return Edit("cnn.py", old, new)
 
 
 def _one_digit(model: ModelSpec) -> bool:

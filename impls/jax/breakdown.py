@@ -16,17 +16,17 @@ import optax
 from jax import Array
 
 from harness.spec import EpochPlan
-from impls.jax import cnn
 from impls.jax.layers import routed, votes
-from impls.jax.model import Params, losses, primary_capsules
+from impls.jax.models import cnn
+from impls.jax.models.capsnet import Params, losses, primary_capsules
 from impls.jax.optim import add_decayed_weights
 from impls.jax.overlay import overlay
 
 if TYPE_CHECKING:
-    from impls.jax.impl import JaxCapsNet
+    from impls.jax.impl import JaxImpl
 
 
-def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
+def parts(impl: JaxImpl) -> dict[str, Callable[[], None]]:
     """The parts of a training step of `impl.batch` images, on the weights and images that it has; see `harness.spec.Profiled`.
 
     Each is compiled as the training step is, at its first call. Together they take longer than the step, which takes its
@@ -56,7 +56,7 @@ def parts(impl: JaxCapsNet) -> dict[str, Callable[[], None]]:
     return {"data": _blocking(impl.jit(data), impl.images, order, shifts), **between, "optimiser": optimise}
 
 
-def _capsnet_layers(impl: JaxCapsNet, params: Params, digits: Array, labels: Array) -> dict[str, Callable[[], None]]:
+def _capsnet_layers(impl: JaxImpl, params: Params, digits: Array, labels: Array) -> dict[str, Callable[[], None]]:
     model, products, pixels = impl.model, impl.products, overlay(digits)
 
     def conv(weights: Params, pixels: Array) -> Array:
@@ -87,7 +87,7 @@ def _capsnet_layers(impl: JaxCapsNet, params: Params, digits: Array, labels: Arr
     return found
 
 
-def _cnn_layers(impl: JaxCapsNet, params: Params, digits: Array, labels: Array) -> dict[str, Callable[[], None]]:
+def _cnn_layers(impl: JaxImpl, params: Params, digits: Array, labels: Array) -> dict[str, Callable[[], None]]:
     model, products, pixels = impl.model, impl.products, overlay(digits)
 
     def conv(weights: Params) -> Array:
@@ -113,7 +113,7 @@ def _blocking(function: Callable[..., Any], *inputs: Any) -> Callable[[], None]:
     return run
 
 
-def _there_and_back(impl: JaxCapsNet, function: Callable[..., Array], *inputs: Any) -> Callable[[], None]:
+def _there_and_back(impl: JaxImpl, function: Callable[..., Array], *inputs: Any) -> Callable[[], None]:
     """The function, and the gradients for all its inputs of a gradient of ones."""
 
     def both(*inputs: Any) -> tuple[Array, Any]:
@@ -123,7 +123,7 @@ def _there_and_back(impl: JaxCapsNet, function: Callable[..., Array], *inputs: A
     return _blocking(impl.jit(both), *inputs)
 
 
-def trace(impl: JaxCapsNet, plan: EpochPlan, path: Path) -> None:
+def trace(impl: JaxImpl, plan: EpochPlan, path: Path) -> None:
     """Trains an epoch under JAX's profiler; `path`, which ends in .json.gz, opens in Perfetto (ui.perfetto.dev)."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

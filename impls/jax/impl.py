@@ -1,4 +1,4 @@
-"""`JaxCapsNet`, of whatever kind the model is: staging, the compiled steps, Adam, the way to and from canonical weights."""
+"""`JaxImpl`, of whatever kind the model is: staging, the compiled steps, Adam, the way to and from canonical weights."""
 
 from __future__ import annotations
 
@@ -27,15 +27,12 @@ from harness.spec import (
     Weights,
     batched,
 )
-from impls.jax import breakdown, cnn
-from impls.jax import model as capsnet
-from impls.jax.model import Params
+from impls.jax import breakdown
+from impls.jax.models import ARCHITECTURES
+from impls.jax.models.capsnet import Params
 from impls.jax.optim import adam, add_decayed_weights
 from impls.jax.overlay import is_right, overlay, winners
 from impls.jax.precision import Products
-
-ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
-"""Model kind -> the module with its `network`, `scores`, `outputs` and `losses`."""
 
 State = tuple[Params, optax.ScaleByAdamState]
 
@@ -68,7 +65,7 @@ def _eager_loop(count: int, step: Callable[[int, Any], Any], carry: Any) -> Any:
     return carry
 
 
-class JaxCapsNet:
+class JaxImpl:
     """See `harness.spec.Impl`. The weights are a dictionary under canonical names; every step returns a new one."""
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:

@@ -15,20 +15,20 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from harness.spec import EpochPlan
-from impls.tf import cnn
-from impls.tf.cnn import Cnn
 from impls.tf.layers import routed
-from impls.tf.model import CapsNet, losses
+from impls.tf.models import cnn
+from impls.tf.models.capsnet import CapsNet, losses
+from impls.tf.models.cnn import Cnn
 from impls.tf.optim import Adam
 from impls.tf.overlay import overlay
 
 if TYPE_CHECKING:
-    from impls.tf.impl import TfCapsNet
+    from impls.tf.impl import TfImpl
 
 Tensor = tf.Tensor
 
 
-def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
+def parts(impl: TfImpl) -> dict[str, Callable[[], None]]:
     """The parts of a training step of `impl.batch` images, on its weights and images; see `harness.spec.Profiled`."""
     net = impl.net
     compiled: Callable[..., Any] = tf.function(autograph=False) if impl.compiled else lambda function: function
@@ -124,7 +124,7 @@ def _there_and_back(
     return output, tape.gradient(output, sources)
 
 
-def trace(impl: TfCapsNet, plan: EpochPlan, path: Path) -> None:
+def trace(impl: TfImpl, plan: EpochPlan, path: Path) -> None:
     """Runs `train(plan)` under TensorFlow's profiler and writes a gzipped Chrome trace."""
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)

@@ -1,10 +1,9 @@
-"""`TfCapsNet`, of whatever kind the model is: staging, the `tf.function` steps, Adam, the way to and from canonical weights."""
+"""`TfImpl`, of whatever kind the model is: staging, the `tf.function` steps, Adam, the way to and from canonical weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -24,13 +23,10 @@ from harness.spec import (
     Weights,
     batched,
 )
-from impls.tf import breakdown, cnn
-from impls.tf import model as capsnet
+from impls.tf import breakdown
+from impls.tf.models import ARCHITECTURES
 from impls.tf.optim import Adam
 from impls.tf.overlay import is_right, overlay, winners
-
-ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
-"""Model kind -> the module with its `Network`, `scores`, `outputs` and `losses`."""
 
 Tensor = tf.Tensor
 Variables = dict[str, keras.Variable]
@@ -50,7 +46,7 @@ def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) 
     return tf.transpose(images, (0, 2, 1, 3)) * tf.cast(inside, images.dtype)[..., None]
 
 
-class TfCapsNet:
+class TfImpl:
     """See `harness.spec.Impl`."""
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:

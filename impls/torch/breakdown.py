@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from harness.spec import EpochPlan
-from impls.torch import cnn
-from impls.torch.cnn import Cnn
 from impls.torch.layers import CHUNK, route, route_vjp, votes, votes_vjp
-from impls.torch.model import CapsNet, losses
+from impls.torch.models import cnn
+from impls.torch.models.capsnet import CapsNet, losses
+from impls.torch.models.cnn import Cnn
 from impls.torch.overlay import overlay
 from impls.torch.precision import operand
 
 if TYPE_CHECKING:
-    from impls.torch.impl import TorchCapsNet
+    from impls.torch.impl import TorchImpl
 
 
-def parts(impl: TorchCapsNet) -> dict[str, Callable[[], None]]:
+def parts(impl: TorchImpl) -> dict[str, Callable[[], None]]:
     """The parts of a training step of `impl.batch` images, on its weights and images; see `harness.spec.Profiled`."""
     shape = (impl.batch, impl.model.overlaid)
     order = torch.arange(math.prod(shape), device=impl.device).view(shape) % len(impl.labels)
@@ -106,7 +106,7 @@ def _blocking(part: Callable[[], object], device: torch.device) -> Callable[[], 
     return run
 
 
-def trace(impl: TorchCapsNet, plan: EpochPlan, path: Path) -> None:
+def trace(impl: TorchImpl, plan: EpochPlan, path: Path) -> None:
     """Trains an epoch under PyTorch's profiler; `path`, which ends in .json.gz, opens in Perfetto (ui.perfetto.dev)."""
     with torch.profiler.profile() as profiler:
         impl.train(plan)

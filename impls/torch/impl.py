@@ -1,4 +1,4 @@
-"""`TorchCapsNet`, of whatever kind the model is: staging, the compiled steps, Adam, the way to and from canonical weights."""
+"""`TorchImpl`, of whatever kind the model is: staging, the compiled steps, Adam, the way to and from canonical weights."""
 
 from __future__ import annotations
 
@@ -27,13 +27,10 @@ from harness.spec import (
     Weights,
     batched,
 )
-from impls.torch import breakdown, cnn
-from impls.torch import model as capsnet
+from impls.torch import breakdown
+from impls.torch.models import ARCHITECTURES
 from impls.torch.overlay import is_right, overlay, winners
 from impls.torch.precision import configure
-
-ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
-"""Model kind -> the module with its `Network`, `canonical`, `scores`, `outputs` and `losses`."""
 
 
 def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
@@ -47,7 +44,7 @@ def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) 
     return moved * inside[..., None]
 
 
-class TorchCapsNet:
+class TorchImpl:
     """See `harness.spec.Impl`."""
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:

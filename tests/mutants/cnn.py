@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from harness.parity.cnn_faults import CNN_FAULTS, in_cnn
+from harness.parity.cnn_faults import CNN_FAULTS
 from harness.parity.faults import FAULTS
-from harness.parity.mutate import Edit
+from harness.parity.mutate import Edit, in_cnn
 from tests.mutants import jax, tf, torch
 
-OWN = tuple(fault for fault in CNN_FAULTS if fault.edits[0].file == "cnn.py")
+OWN = tuple(fault for fault in CNN_FAULTS if fault.edits[0].file == "models/cnn.py")
 """Those that it does not share with the CapsNet."""
 
 NOT_DROPPED = "if kept is not None:"

@@ -11,11 +11,11 @@ import numpy as np
 from jax import export as jax_export
 
 from harness.spec import ModelSpec, Weights
-from impls.jax import standalone, standalone_cnn
+from impls.jax.export import capsnet, cnn
 
-STANDALONE = {"capsnet": standalone, "cnn": standalone_cnn}
+STANDALONE = {"capsnet": capsnet, "cnn": cnn}
 """Kind of model -> the module that is its model.py."""
-FORWARD = {"capsnet": standalone.capsnet, "cnn": standalone_cnn.cnn}
+FORWARD = {"capsnet": capsnet.capsnet, "cnn": cnn.cnn}
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
