@@ -13,7 +13,7 @@ from impls.spectral import Spectral, spectral
 from impls.torch.precision import has_bf16_units, operand, result
 
 
-class PrimaryConv2d(nn.Conv2d):
+class PrimaryConvolution(nn.Conv2d):
     """`nn.Conv2d`, VALID, of (B, y, x, c) to (B, h, w, f), in a third of the time on a CPU: see `impls.spectral`."""
 
     def __init__(

@@ -36,7 +36,7 @@ def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
 
 def _canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Canonical name -> name in the `state_dict`, and the permutation that takes that tensor to the canonical layout."""
-    canonical = ARCHITECTURES[model.kind].canonical(model)
+    canonical = ARCHITECTURES[model.kind].Network.canonical(model)
     if model.kind == "capsnet":
         return canonical
     lists = {"conv": model.cnn_convolutions, "fc": model.cnn_dense}
