@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from harness.spec import ModelSpec
+from harness.spec import Loss, ModelSpec
 
 
 class Network(Protocol):
@@ -64,4 +64,36 @@ class Architecture(Protocol):
             digits: (B, K, y, x, c), as in `losses`; `labels` (B, K) too.
             both: `breakdown`'s: makes of a function, its inputs and its weights a call that does it forward and backward.
         """
+        ...
+
+
+class Specification(Protocol):
+    """A kind of model in the executable specification, whose backward pass is written by hand: a module of these functions.
+
+    Weights `w` come under canonical names, as `operand` has made them: what the precision makes of an operand of a product.
+    `acts` is whatever `forward` keeps.
+    """
+
+    def forward(self, model: ModelSpec, w: Any, digits: Any, /, *more: Any, **conventions: Any) -> Any:
+        """Pixels in 0..1, (B, K, y, x, c), overlaid where K > 1. `more` is `operand`, and in training dropout's mask."""
+        ...
+
+    def scores(self, model: ModelSpec, acts: Any, /) -> Any:
+        """As `Architecture.scores`."""
+        ...
+
+    def outputs(self, model: ModelSpec, w: Any, acts: Any, /) -> tuple[Any, ...]:
+        """As `Architecture.outputs`."""
+        ...
+
+    def mean_losses(self, model: ModelSpec, w: Any, acts: Any, labels: Any, mask: Any, /) -> Any:
+        """(T,): the terms of the loss, means over the images, where they were computed."""
+        ...
+
+    def losses(self, model: ModelSpec, w: Any, acts: Any, labels: Any, mask: Any, /) -> Loss:
+        """`mean_losses`, read back."""
+        ...
+
+    def backward(self, model: ModelSpec, w: Any, acts: Any, labels: Any, /) -> Any:
+        """The gradient of the mean training loss, whose mask is the labels, for every weight."""
         ...

@@ -44,6 +44,16 @@ class CapsNet(keras.Model):
             self.dec3.build((None, model.decoder_units[1]))
         self.built = True
 
+    def canonical(self) -> dict[str, keras.Variable]:
+        """The variables under canonical names: Keras's layouts are the canonical ones."""
+        named = {"digit.w": self.digit}
+        if self.model.digit_bias:
+            named["digit.b"] = self.digit_bias
+        for name in ("conv1", "primary") + (("dec1", "dec2", "dec3") if self.model.decoder else ()):
+            layer = getattr(self, name)
+            named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
+        return named
+
     def call(
         self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
     ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
@@ -85,16 +95,6 @@ class CapsNet(keras.Model):
 
     def _dense(self, layer: keras.layers.Dense, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, tf.convert_to_tensor(layer.kernel), layer.bias, self.precision)
-
-    def canonical(self) -> dict[str, keras.Variable]:
-        """The variables under canonical names: Keras's layouts are the canonical ones."""
-        named = {"digit.w": self.digit}
-        if self.model.digit_bias:
-            named["digit.b"] = self.digit_bias
-        for name in ("conv1", "primary") + (("dec1", "dec2", "dec3") if self.model.decoder else ()):
-            layer = getattr(self, name)
-            named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
-        return named
 
 
 Network = CapsNet

@@ -36,6 +36,14 @@ class Cnn(keras.Model):
             setattr(self, name, layer)
         self.built = True
 
+    def canonical(self) -> dict[str, keras.Variable]:
+        """The variables under canonical names: Keras's layouts are the canonical ones."""
+        named: dict[str, keras.Variable] = {}
+        for name in (*self.model.cnn_convolutions, *self.model.cnn_dense):
+            layer = getattr(self, name)
+            named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
+        return named
+
     def call(
         self, images: Float[Tensor, "B y x c"], kept: UInt8[Tensor, "B U"] | None = None
     ) -> tuple[Float[Tensor, "B J"]]:
@@ -74,14 +82,6 @@ class Cnn(keras.Model):
 
     def _dense(self, layer: keras.layers.Dense, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, tf.convert_to_tensor(layer.kernel), layer.bias, self.precision)
-
-    def canonical(self) -> dict[str, keras.Variable]:
-        """The variables under canonical names: Keras's layouts are the canonical ones."""
-        named: dict[str, keras.Variable] = {}
-        for name in (*self.model.cnn_convolutions, *self.model.cnn_dense):
-            layer = getattr(self, name)
-            named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
-        return named
 
 
 Network = Cnn

@@ -96,11 +96,6 @@ class CapsNet(nn.Module):
         hidden2 = F.relu(self._dense(self.dec2, hidden1))
         return torch.sigmoid(self._dense(self.dec3, hidden2))
 
-    def dense(self) -> list[nn.Parameter]:
-        """The decoder's weights and biases."""
-        layers = (self.dec1, self.dec2, self.dec3) if self.model.decoder else ()
-        return [parameter for layer in layers for parameter in layer.parameters()]
-
     def _dense(self, layer: nn.Linear, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, layer.weight, layer.bias, self.precision)
 
@@ -186,9 +181,10 @@ def parts(
         return losses(net, v, digits, labels, labels).mean(1)[0]
 
     convolutions = [*net.conv1.parameters(), *net.primary.parameters()]
+    dense = [parameter for name, parameter in net.named_parameters() if name.startswith("dec")]
     found: dict[str, Callable[[], object]] = {
         "conv": both(lambda: net.primary_capsules(pixels), (), convolutions),
         "votes": predict,
         "routing": routing,
     }
-    return found | ({"decoder": both(decoder, (v,), net.dense())} if net.model.decoder else {})
+    return found | ({"decoder": both(decoder, (v,), dense)} if net.model.decoder else {})
