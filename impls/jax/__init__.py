@@ -1,4 +1,4 @@
-"""The CapsNet in JAX: pure functions over a dictionary of weights, `jax.jit`, optax."""
+"""CapsNets and CNNs in JAX: pure functions over a dictionary of weights, `jax.jit`, optax."""
 
 from impls.jax.impl import JaxImpl
 

@@ -14,7 +14,7 @@ from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, OptimSpec
 
 
 def adam(optim: OptimSpec, dtype: type) -> optax.GradientTransformation:
-    """Algorithm 1: epsilon is added to the root of the *bias-corrected* second moment.
+    """Algorithm 1: epsilon is added to the root of the *bias-corrected* second moment. `update` wants the weights too.
 
     optax's own takes the plain form of the bias correction: in float32, its first step is off by 1e-5.
     """
@@ -59,6 +59,6 @@ def _correction(beta: float, step: Float[Array, ""]) -> Float[Array, ""]:
 
 
 def _add_decayed_weights(optim: OptimSpec, grads: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
-    """The gradients with weight decay: L2, ahead of Adam's moments."""
+    """The gradients with weight decay: L2, before Adam's moments."""
     decays = {name: optim.weight_decay_of(name) for name in params}
     return {name: grad + decays[name] * params[name] if decays[name] else grad for name, grad in grads.items()}

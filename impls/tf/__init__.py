@@ -1,4 +1,4 @@
-"""The CapsNet in TensorFlow: Keras layers and optimiser, `tf.function` steps."""
+"""CapsNets and CNNs in TensorFlow: Keras layers and optimiser, `tf.function` steps."""
 
 import sys
 

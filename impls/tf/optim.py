@@ -1,4 +1,4 @@
-"""Adam as Kingma & Ba define it, and the learning rate per step, as Keras has optimisers."""
+"""Adam as Kingma & Ba define it, and the learning rate per step, as a Keras optimiser."""
 
 from __future__ import annotations
 

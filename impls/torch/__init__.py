@@ -1,4 +1,4 @@
-"""The CapsNet in PyTorch: `nn.Module`, autograd, `torch.compile`."""
+"""CapsNets and CNNs in PyTorch: `nn.Module`, autograd, `torch.compile`."""
 
 from impls.torch.impl import TorchImpl
 
