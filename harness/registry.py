@@ -59,12 +59,12 @@ _BUILT_IN = {
     entry.name: entry
     for entry in (
         Entry(
-            "numpy", "impls.numpy:NumpyCapsNet", ("numpy", "array_api_compat"), "pip install capsbench",
+            "numpy", "impls.numpy:NumpyImpl", ("numpy", "array_api_compat"), "pip install capsbench",
             devices=("cpu", "gpu") if importlib.util.find_spec("cupy") else ("cpu",),
         ),
-        Entry("torch", "impls.torch:TorchCapsNet", ("torch",), 'pip install "capsbench[torch]"'),
-        Entry("tf", "impls.tf:TfCapsNet", ("tensorflow", "keras"), 'pip install "capsbench[tf]"'),
-        Entry("jax", "impls.jax:JaxCapsNet", ("jax", "optax"), 'pip install "capsbench[jax]"'),
+        Entry("torch", "impls.torch:TorchImpl", ("torch",), 'pip install "capsbench[torch]"'),
+        Entry("tf", "impls.tf:TfImpl", ("tensorflow", "keras"), 'pip install "capsbench[tf]"'),
+        Entry("jax", "impls.jax:JaxImpl", ("jax", "optax"), 'pip install "capsbench[jax]"'),
     )
 }  # fmt: skip
 

@@ -47,8 +47,8 @@ class ModelSpec(Section):
 
     `ModelSpec(kind="cnn", cnn_pool=2, image=(28, 28, 1), classes=10)` is a `CnnSpec`. Settings of other kinds are dropped:
     they stay out of every record. Raises `ValueError` (pydantic's `ValidationError`) if settings and images do not fit
-    together, or if an image shows more digits than there are classes; `UserError` for a kind that is registered and broken. `decoder` says
-    of every kind whether there is one.
+    together, or if an image shows more digits than there are classes; `UserError` for a kind that is registered and broken.
+    `decoder` says of every kind whether there is one.
 
     A kind derives its class from this one: `kind` with the kind's name as default, fields with defaults, `check`, and
     those of the properties below that differ.

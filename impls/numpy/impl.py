@@ -1,4 +1,4 @@
-"""`NumpyCapsNet`: the specification behind the same interface as the implementations that are measured against it."""
+"""`NumpyImpl`: the specification behind the same interface as the implementations that are measured against it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,9 @@ from harness.spec import (
     TrainTotals,
     Weights,
 )
-from impls.numpy import cnn
 from impls.numpy import layers as F
-from impls.numpy import model as capsnet
 from impls.numpy.layers import Array, one_hot
-
-ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
-"""Model kind -> the module with its `forward`, `scores`, `outputs`, `losses` and `backward`."""
+from impls.numpy.models import ARCHITECTURES, capsnet
 
 
 def namespace(device: str) -> Any:
@@ -83,7 +79,7 @@ DIGITS = {"bf16": 8, "tf32": 11}
 """Binary digits that an operand of a matrix product keeps, the leading one included."""
 
 
-class NumpyCapsNet:
+class NumpyImpl:
     """See `harness.spec.Impl`. Nothing is compiled, and threads are those of NumPy's BLAS.
 
     Images are shifted in NumPy, and every batch goes to the device as it is used. `operands`, by default the runtime's

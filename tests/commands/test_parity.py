@@ -32,7 +32,7 @@ from harness.views.mlflow.parity import metrics, run_name
 from harness.views.mlflow.server import newest_experiment
 from harness.views.parity import show
 from harness.worker import parity as worker
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from tests.helpers.impl_helpers import batch_of, small_model
 from tests.helpers.run_helpers import ROOT, capsbench, environment, started, wait_for, write_suite
 
@@ -41,14 +41,14 @@ import os, signal, sys, time
 from dataclasses import replace
 import numpy as np
 from harness.spec import Loss, Outputs
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 
 
 class Right:
     '''Only what an adapter has.'''
 
     def __init__(self, model, optim, runtime):
-        self.inner = NumpyCapsNet(model, optim, runtime)
+        self.inner = NumpyImpl(model, optim, runtime)
 
     def load(self, weights):
         self.inner.load(weights)
@@ -618,7 +618,7 @@ def test_every_check_of_the_ladder_has_words(climbed: tuple[str, str, Path]) -> 
         def make(
             model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False, runtime: Runtime = runtime
         ) -> Impl:
-            return NumpyCapsNet(model, optim or OptimSpec(), runtime)
+            return NumpyImpl(model, optim or OptimSpec(), runtime)
 
         impl = make(model)
         ladder = Ladder(impl, model, optim, runtime, *batch_of(model, 2), steps=2, make=make)

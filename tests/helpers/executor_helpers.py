@@ -31,7 +31,7 @@ from harness.spec import (
     Weights,
 )
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 
 FRAMEWORKS = ("torch", "tensorflow", "jax")
 MODEL = ModelSpec(
@@ -46,7 +46,7 @@ MODEL = ModelSpec(
 )
 
 
-class TinyNet(NumpyCapsNet):
+class TinyNet(NumpyImpl):
     """Trains by adding one to a bias, so that the weights tell how many epochs were trained. Needs no GPU, given one or not."""
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:

@@ -27,7 +27,7 @@ from harness.suite.suite import load_suite
 from harness.views.mlflow.trials import params
 from harness.weights import initial_weights, parameter_count, weight_table
 from harness.worker.training import run_trial
-from impls.numpy import cnn
+from impls.numpy.models import cnn
 from tests.helpers.impl_helpers import FRAMEWORKS, batch_of, loaded, one_digit
 from tests.mutants.cnn import EDITS, OWN
 from tests.parity.test_diagnose import climbed

@@ -246,9 +246,7 @@ def test_without_decoder_and_measure(tmp_path: Path) -> None:
 
 
 def test_without_capsules_only_what_any_classifier_has(material: Material, tmp_path: Path) -> None:
-    material.trial = material.trial.model_copy(
-        update={"model": ModelSpec(kind="cnn", image=(28, 28, 1), classes=10)}
-    )
+    material.trial = material.trial.model_copy(update={"model": ModelSpec(kind="cnn", image=(28, 28, 1), classes=10)})
     drawn = draw_trial(material, tmp_path)
     assert {path.name for path in drawn.files if path.suffix == ".png"} >= {"learning.png", "confusion.png"}
     names = ("reconstructions", "perturbations", "lengths", "entropy")

@@ -7,13 +7,9 @@ from dataclasses import replace
 
 from harness.parity.faults.capsnet import FAULTS
 from harness.parity.faults.fault import Fault, has_dropout
-from harness.parity.faults.mutate import Edit
+from harness.parity.faults.mutate import in_cnn
 from harness.parity.faults.overlay import OVERLAY_FAULTS
 from harness.spec import ModelSpec
-
-
-def in_cnn(old: str, new: str) -> Edit:
-    return Edit("cnn.py", old, new)
 
 
 def _one_digit(model: ModelSpec) -> bool:

@@ -10,7 +10,7 @@ _MISSED, _IMAGINED = "present * missed", "MARGIN_LAMBDA * (1 - present) * imagin
 _ABOVE, _BELOW = "F.relu(MARGIN_PLUS - lengths)", "F.relu(lengths - MARGIN_MINUS)"
 _SUM = f"return xp.sum({_MISSED} + {_IMAGINED}=1)"
 _TERMS = "margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction"
-_EPSILON = "from harness.spec import SQUASH_EPSILON"
+_EPSILON = "from harness.spec import SQUASH_EPSILON, Epsilon"
 _LENGTHS = "xp.sqrt(xp.sum(v * v, axis=-1) + SQUASH_EPSILON)"
 _SQUASHED = "u = F.squash(primary, conventions.squash_epsilon)"
 _LAST = 'F.sigmoid(operand(inputs[-1]) @ w["dec3.w"] + w["dec3.b"])'

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from harness.spec import ModelSpec, Weights
-from impls.torch import cnn, standalone, standalone_cnn
-from impls.torch.model import CANONICAL
+from impls.torch.export import capsnet, cnn
+from impls.torch.models import ARCHITECTURES
 
-STANDALONE = {"capsnet": standalone, "cnn": standalone_cnn}
+STANDALONE = {"capsnet": capsnet, "cnn": cnn}
 """Kind of model -> the module that is its model.py."""
 
 
@@ -36,12 +36,13 @@ def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
 
 def _canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Canonical name -> name in the `state_dict`, and the permutation that takes that tensor to the canonical layout."""
+    canonical = ARCHITECTURES[model.kind].Network.canonical(model)
     if model.kind == "capsnet":
-        return CANONICAL
+        return canonical
     lists = {"conv": model.cnn_convolutions, "fc": model.cnn_dense}
     own = {layer: f"{name}.{place}" for name, layers in lists.items() for place, layer in enumerate(layers)}
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for name, (parameter, order) in cnn.canonical(model).items():
+    for name, (parameter, order) in canonical.items():
         layer, _, tensor = parameter.partition(".")
         found[name] = (f"{own[layer]}.{tensor}", order)
     return found

@@ -8,9 +8,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from harness.spec import ModelSpec, Weights
-from impls.tf import standalone, standalone_cnn
+from impls.tf.export import capsnet, cnn
 
-STANDALONE = {"capsnet": standalone, "cnn": standalone_cnn}
+STANDALONE = {"capsnet": capsnet, "cnn": cnn}
 """Kind of model -> the module that is its model.py."""
 
 
@@ -21,10 +21,10 @@ def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
     """
     config = json.loads((folder / "config.json").read_text())["model"]
     if model.kind == "cnn":
-        net = standalone_cnn.Cnn(config)
+        net = cnn.Cnn(config)
         layers = dict(zip((*model.cnn_convolutions, *model.cnn_dense), (*net.conv, *net.fc), strict=True))
     else:
-        net = standalone.CapsNet(config)
+        net = capsnet.CapsNet(config)
         names = ("conv1", "primary") + (("dec1", "dec2", "dec3") if model.decoder else ())
         layers = {name: getattr(net, name) for name in names}
         net.digit.assign(weights["digit.w"])
