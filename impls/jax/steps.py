@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Int8, UInt8
 
 from harness.spec import ModelSpec, OptimSpec, Runtime
 from impls.architecture import Network
-from impls.jax.models import ARCHITECTURES
+from impls.jax.models import architecture
 from impls.jax.optim import adam
 from impls.jax.overlay import is_right, overlay, winners
 from impls.jax.precision import Precision, configure
@@ -51,7 +51,7 @@ class Steps:
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
         configure(runtime.precision)
         self.model, self.optim, self.dtype = model, optim, runtime.dtype
-        self.kind = ARCHITECTURES[model.kind]
+        self.kind = architecture(model.kind)
         self.on_cpu = runtime.device == "cpu"
         self.precision = Precision(self.on_cpu, runtime.precision)
         self.device = jax.devices(runtime.device)[0]

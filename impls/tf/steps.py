@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Int8, UInt8
 from tensorflow import Tensor
 
 from harness.spec import ModelSpec, OptimSpec, Runtime
-from impls.tf.models import ARCHITECTURES
+from impls.tf.models import architecture
 from impls.tf.optim import adam
 from impls.tf.overlay import is_right, overlay, winners
 from impls.tf.precision import configure
@@ -43,7 +43,7 @@ class Steps:
         self.model, self.optim = model, optim
         self.dtype = np.dtype(runtime.dtype).name
         self.device = "/GPU:0" if runtime.device == "gpu" else "/CPU:0"
-        self.kind = ARCHITECTURES[model.kind]
+        self.kind = architecture(model.kind)
         with tf.device(self.device):
             self.net = self.kind.Network(model, runtime)
             names = {variable.path: name for name, variable in self.net.canonical().items()}

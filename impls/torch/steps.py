@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor
 
 from harness.spec import ModelSpec, OptimSpec, Runtime
-from impls.torch.models import ARCHITECTURES
+from impls.torch.models import architecture
 from impls.torch.optim import adam
 from impls.torch.overlay import is_right, overlay, winners
 from impls.torch.precision import configure
@@ -43,7 +43,7 @@ class Steps:
         # MKL chooses a kernel at its first square root; where two threads make it at once, one of them may get the kernel
         # of low accuracy (1e-4) for that call: pytorch/pytorch#188792. One element is one thread's work.
         torch.sqrt(torch.ones(1, dtype=self.dtype))
-        self.kind = ARCHITECTURES[model.kind]
+        self.kind = architecture(model.kind)
         self.net = self.kind.Network(model, runtime.precision).to(self.device, self.dtype)
         self.adam = adam(optim, self.net)
         # on a CPU the gradient rules written by hand leave torch.compile nothing to gain, and it takes half a minute

@@ -21,6 +21,7 @@ from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.journal.results import summarise
 from harness.parity.specification import routing_logit_change, specification
+from harness.spec import ModelSpec
 from harness.suite.suite import Suite, load_suite
 from harness.views.figures import draw as command
 from harness.views.figures.capsules import STEPS, perturbed

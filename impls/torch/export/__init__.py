@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,15 @@ import torch
 
 from harness.spec import ModelSpec, Weights
 from impls.torch.export import capsnet, cnn
-from impls.torch.models import ARCHITECTURES
+from impls.torch.models import architecture
 
 STANDALONE = {"capsnet": capsnet, "cnn": cnn}
 """Kind of model -> the module that is its model.py."""
+_LISTS: dict[str, Callable[[ModelSpec], dict[str, tuple[str, ...]]]] = {
+    "capsnet": lambda model: {},
+    "cnn": lambda model: {"conv": model.cnn_convolutions, "fc": model.cnn_dense},
+}
+"""Kind of model -> the lists of layers in model.py: their names, and the layers in them."""
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
@@ -36,13 +42,10 @@ def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
 
 def _canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Canonical name -> name in the `state_dict`, and the permutation that takes that tensor to the canonical layout."""
-    canonical = ARCHITECTURES[model.kind].Network.canonical(model)
-    if model.kind == "capsnet":
-        return canonical
-    lists = {"conv": model.cnn_convolutions, "fc": model.cnn_dense}
+    lists = _LISTS[model.kind](model)
     own = {layer: f"{name}.{place}" for name, layers in lists.items() for place, layer in enumerate(layers)}
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for name, (parameter, order) in canonical.items():
-        layer, _, tensor = parameter.partition(".")
-        found[name] = (f"{own[layer]}.{tensor}", order)
+    for name, (parameter, order) in architecture(model.kind).Network.canonical(model).items():
+        layer, dot, tensor = parameter.partition(".")
+        found[name] = (f"{own.get(layer, layer)}{dot}{tensor}", order)
     return found
