@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import data, registry
+from harness import data, models, registry
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.machine.environment import cpu_flags, environment
@@ -57,6 +57,12 @@ if not answer["absent"]:
         answer["gpus"] = [device.device_kind for device in modules["jax"].devices() if device.platform != "cpu"]
 print("\\n@" + json.dumps(answer), flush=True)
 """
+_PART = """
+import importlib, sys
+
+name, implementation = sys.argv[1:]
+importlib.import_module(f"impls.{implementation}.models").architecture(name)
+"""
 _QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "PYTHONWARNINGS": "ignore",
@@ -70,7 +76,7 @@ _QUIET = {
 class Check:
     """One finding. `advice` says what to do; it is there whenever `state` is not "ok"."""
 
-    group: Literal["implementation", "tool", "data", "machine"]
+    group: Literal["implementation", "model", "tool", "data", "machine"]
     name: str
     state: State
     detail: str
@@ -117,6 +123,7 @@ def diagnose(
     ready = [check.name for check in probes if check.state == "ok" and check.name != "numpy"]
     checks = [
         *probes,
+        *(kind(name, python, timeout_s) for name in models.names() if not models.is_built_in(name)),
         _tool(found, "ray", 'pip install "capsbench[ray]"; without it: capsbench run --executor inline'),
         _tool(found, "mlflow", 'pip install "capsbench[mlflow]"; without it: capsbench sync RUN later'),
         *_data(data_directory),
@@ -157,6 +164,31 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
     devices = ["cpu", *answer["gpus"]]
     text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
     return check("ok", f"{text}; {', '.join(devices)}", versions=answer["versions"], devices=devices)
+
+
+def kind(name: str, python: str, timeout_s: float) -> Check:
+    """A kind of model that an installed distribution registers, with its parts for the implementations that are here."""
+
+    def broken(why: str) -> Check:
+        return Check("model", name, "broken", why, f"mend or uninstall what registers it ({models.target(name)})")
+
+    if why := models.problem(name):
+        return broken(why)
+    parts = [each for each in models.load(name).parts if each in registry.names()]
+    here = [each for each in parts if not registry.missing(registry.resolve(each))]
+    for implementation in here:
+        try:
+            done = subprocess.run(
+                [python, "-c", _PART, name, implementation], capture_output=True, text=True, errors="replace",
+                timeout=timeout_s, stdin=subprocess.DEVNULL, env={**os.environ, **_QUIET},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return broken(f"importing its part for {implementation} took more than {timeout_s:g} s")
+        if done.returncode:
+            return broken(_failure(done).removeprefix("harness.errors.UserError: "))
+    return Check(
+        "model", name, "ok", f"{models.target(name)}; with parts for {', '.join(here) or 'nothing that is here'}"
+    )
 
 
 def render(diagnosis: Diagnosis, console: Console) -> None:

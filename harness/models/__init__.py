@@ -71,14 +71,27 @@ def foreign(name: str) -> frozenset[str]:
     return frozenset(key for keys in settings().values() for key in keys) - {*load(name).settings}
 
 
-def part(name: str, implementation: str) -> ModuleType:
-    """The module that a kind registers for an implementation. Raises `UserError` if there is none, or it is broken."""
+def part(name: str, implementation: str, contract: type) -> ModuleType:
+    """The module that a kind registers for an implementation, with the names of a `contract`, which is a protocol.
+
+    Raises `UserError` if there is none, if it cannot be imported, or if it lacks a name.
+    """
     parts = load(name).parts
     if implementation not in parts:
         raise UserError(
             lacking(name, implementation) or f'implementation "{implementation}" does not bring kind "{name}"'
         )
-    return _imported(name, parts[implementation])
+    module = _imported(name, parts[implementation])
+    wanted = (
+        *vars(contract).get("__annotations__", ()),
+        *(key for key, value in vars(contract).items() if callable(value)),
+    )
+    if absent := [key for key in wanted if not key.startswith("_") and not hasattr(module, key)]:
+        raise UserError(
+            f'model kind "{name}": its part for {implementation}, {module.__name__}, lacks {", ".join(absent)}; '
+            f"{contract.__module__}.{contract.__name__} says what they do"
+        )
+    return module
 
 
 def lacking(name: str, implementation: str) -> str | None:

@@ -132,7 +132,11 @@ class ModelKind(ABC):
 
     def skipped(self, level: str) -> str | None:
         """Why it does not climb a level of the ladder; None where it does."""
-        return None if self.has_capsules or level != "L2" else f"a {self.name} has neither capsules nor routing"
+        return (
+            None
+            if self.has_capsules or level != "L2"
+            else f"a model of kind {self.name} has neither capsules nor routing"
+        )
 
     def output_shapes(self, model: ModelSpec, count: int) -> dict[str, tuple[int, ...] | None]:
         """Of each output for `count` images; None where there is to be none."""

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness import registry
+from harness import models, registry
+from harness.models.plugin import require_sound
 from harness.parity.check import LEVELS, Check, Report, compare
 from harness.parity.inputs import staged
 from harness.parity.judge import judged
@@ -31,7 +32,7 @@ from harness.parity.relations import TINY, blocks, counted, evaluation, kept, wh
 from harness.parity.setting import Setting
 from harness.parity.tolerances import bound
 from harness.spec import Conventions, DecoderOptim, Impl, LrDecay, ModelSpec, OptimSpec, Runtime
-from harness.weights import parameter_count, weight_table
+from harness.weights import initial_weights, parameter_count, weight_table
 
 
 class Make(Protocol):
@@ -100,6 +101,8 @@ class Ladder:
         all_images, all_labels = staged(model, images, labels)
         all_images.flags.writeable = all_labels.flags.writeable = False
         self.at = Setting(model, optim, all_images, all_labels, {}, steps, batch, first_step, brief=is_staged)
+        if not models.is_built_in(model.kind):
+            require_sound(model, initial_weights(model, seed), self.at.shown[:2], self.at.classes[:2])
         self.at.probes.update(probes(model, seed, self.at.shown, int(self.at.classes.flat[0])))
         self._is_prepared = is_staged
         self._make, self._routing = make, []

@@ -40,9 +40,10 @@ def is_setting(name: str) -> bool:
     return any(name in keys for keys in _models().settings().values())
 
 
-def part(kind: str, implementation: str) -> ModuleType:
+def part(kind: str, implementation: str, contract: type) -> ModuleType:
     """What `implementation` knows of a kind that it does not bring itself: the module that the kind registers for it.
 
-    Raises `UserError` if the kind has none for it, or if the module cannot be imported.
+    `contract` is the protocol whose names it must have. Raises `UserError` if the kind has none for it, if the module cannot
+    be imported, or if it lacks a name.
     """
-    return _models().part(kind, implementation)
+    return _models().part(kind, implementation, contract)

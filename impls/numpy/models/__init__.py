@@ -14,4 +14,4 @@ ARCHITECTURES: dict[str, Specification] = {"capsnet": capsnet, "cnn": cnn}
 
 def architecture(kind: str) -> Specification:
     """A built-in kind's, or what a kind from elsewhere registers for NumPy. Raises `UserError` where it has none."""
-    return ARCHITECTURES.get(kind) or cast(Specification, part(kind, "numpy"))
+    return ARCHITECTURES.get(kind) or cast(Specification, part(kind, "numpy", Specification))

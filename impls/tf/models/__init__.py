@@ -14,4 +14,4 @@ ARCHITECTURES: dict[str, Architecture] = {"capsnet": capsnet, "cnn": cnn}
 
 def architecture(kind: str) -> Architecture:
     """A built-in kind's, or what a kind from elsewhere registers for TensorFlow. Raises `UserError` where it has none."""
-    return ARCHITECTURES.get(kind) or cast(Architecture, part(kind, "tf"))
+    return ARCHITECTURES.get(kind) or cast(Architecture, part(kind, "tf", Architecture))
