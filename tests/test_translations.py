@@ -40,7 +40,7 @@ RECIPES = ("export/capsnet.py", "export/cnn.py")
 """What goes with exported weights, as people who know the framework alone write it: modules, models or functions."""
 
 ORDINARY = ("ordinary.py", "watched.py")
-"""The other end of `harness.ordinary`: how networks of other people's are read, which PyTorch and Keras differ in."""
+"""the other end of `harness.parity.ordinary`: how networks of other people's are read, which PyTorch and Keras differ in."""
 
 CALLED = {"forward": "__call__", "call": "__call__"}
 """What a layer's call is named in PyTorch and in Keras."""
