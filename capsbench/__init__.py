@@ -20,10 +20,20 @@ if TYPE_CHECKING:
     from harness import __version__
     from harness.errors import UserError
     from harness.spec import (
+        ADAM_BETA1,
+        ADAM_BETA2,
+        ADAM_EPSILON,
+        MARGIN_LAMBDA,
+        MARGIN_MINUS,
+        MARGIN_PLUS,
+        RECONSTRUCTION_WEIGHT,
+        SQUASH_EPSILON,
+        DecoderOptim,
         EpochPlan,
         EvalTotals,
         Impl,
         Loss,
+        LrDecay,
         ModelSpec,
         Moments,
         OptimSpec,
@@ -40,10 +50,20 @@ if TYPE_CHECKING:
     from harness.weights import WeightRow, initial_weights, parameter_count, weight_table
 
 __all__ = [
+    "ADAM_BETA1",
+    "ADAM_BETA2",
+    "ADAM_EPSILON",
+    "MARGIN_LAMBDA",
+    "MARGIN_MINUS",
+    "MARGIN_PLUS",
+    "RECONSTRUCTION_WEIGHT",
+    "SQUASH_EPSILON",
+    "DecoderOptim",
     "EpochPlan",
     "EvalTotals",
     "Impl",
     "Loss",
+    "LrDecay",
     "ModelSpec",
     "Moments",
     "OptimSpec",

@@ -85,23 +85,27 @@ class Entry:
         """What tables of rates call it."""
         return self.packages[0] if self.packages else self.name
 
+    @property
+    def is_built_in(self) -> bool:
+        return self.name in _BUILT_IN
+
 
 # The colours are distinct for colour-blind eyes too.
 _BUILT_IN = {
     entry.name: entry
     for entry in (
         Entry(
-            SPECIFICATION, "impls.numpy:NumpyCapsNet", ("numpy", "array_api_compat"), "pip install capsbench",
+            SPECIFICATION, "impls.numpy:NumpyImpl", ("numpy", "array_api_compat"), "pip install capsbench",
             devices=("cpu", "gpu") if importlib.util.find_spec("cupy") else ("cpu",),
             distributions=("numpy",), color="#7F7F7F", any_precision=True,
         ),
         Entry(
-            "torch", "impls.torch:TorchCapsNet", ("torch",), 'pip install "capsbench[torch]"',
+            "torch", "impls.torch:TorchImpl", ("torch",), 'pip install "capsbench[torch]"',
             distributions=("torch",), color="#D55E00",
             ordinary=Ordinary(("torch", "torchvision"), channels_first=True, weight_files=(".pt", ".pth")),
         ),
         Entry(
-            "tf", "impls.tf:TfCapsNet", ("tensorflow", "keras"), 'pip install "capsbench[tf]"',
+            "tf", "impls.tf:TfImpl", ("tensorflow", "keras"), 'pip install "capsbench[tf]"',
             distributions=("tensorflow", "tensorflow-cpu", "keras"), color="#009E73",
             slow_start=1,  # it takes long to import
             ordinary=Ordinary(
@@ -110,7 +114,7 @@ _BUILT_IN = {
             ),
         ),
         Entry(
-            "jax", "impls.jax:JaxCapsNet", ("jax", "optax"), 'pip install "capsbench[jax]"',
+            "jax", "impls.jax:JaxImpl", ("jax", "optax"), 'pip install "capsbench[jax]"',
             # JAX does not pin what drives a GPU, so the plugins count too.
             distributions=("jax", "jaxlib", "optax", "jax-cuda12-plugin", "jax-cuda13-plugin"), color="#0072B2",
             slow_start=2,  # it compiles every operation each time
@@ -305,6 +309,9 @@ def _device_file(entry: Entry) -> Path | None:
 
 def _with_facts(entry: Entry) -> Entry:
     """The entry with what its `device.py` says, or with why that cannot be used."""
+    for built_in in _BUILT_IN.values():
+        if _package(entry) == built_in.module:  # another class of that package: its framework is known
+            return replace(entry, packages=built_in.packages, install=built_in.install)
     try:
         own = framework_of(entry)
         entry = replace(entry, **own.facts)

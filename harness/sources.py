@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import registry
+from harness import models, registry
 from harness.registry import Entry
 
 DECISIVE = ("spec", "data", "weights", "models", "machine", "parity", "supervisor", "worker")
@@ -20,30 +20,42 @@ _SHARED = _HARNESS.parent / "impls"  # what its modules share, whichever impleme
 _SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"}
 
 
-def code_version(entry: Entry) -> str:
+def code_version(entry: Entry, kind: str | None = None) -> str:
     """SHA-256 over the names and contents of the sources that determine a result: decisive rooms and implementation.
 
-    Line ends do not count.
+    Of a `kind` of model from elsewhere, its own too. Line ends do not count.
     """
     harness = [path for room in DECISIVE for path in (_HARNESS / room).glob("*") if _is_source(path)]
     files = [(path.relative_to(_HARNESS), path) for path in harness]
     files += [(Path("impls", path.name), path) for path in _SHARED.glob("*.py")]
     files += _implementation(entry)
+    files += _kind(kind) if kind and not models.is_built_in(kind) else ()
     sha = hashlib.sha256()
-    for name, path in sorted(files):
+    for name, path in sorted({*files}):
         text = path.read_bytes().replace(b"\r\n", b"\n")
         sha.update(f"{name.as_posix()} {len(text)}\n".encode())
         sha.update(text)
     return sha.hexdigest()
 
 
+def _kind(name: str) -> Iterator[tuple[Path, Path]]:
+    """The sources of a registered kind of model and of its parts: of each the package around it, or the module alone."""
+    kind = models.load(name)
+    for module in (models.target(name).partition(":")[0], *kind.parts.values()):
+        yield from ((Path("kind", *path.parts[1:]), file) for path, file in _package(module))
+
+
 def _implementation(entry: Entry) -> Iterator[tuple[Path, Path]]:
     """The sources of the innermost package around the class, or of its module alone if that is in no package."""
-    spec = registry.locate(entry.module)
+    yield from _package(entry.module)
+
+
+def _package(name: str) -> Iterator[tuple[Path, Path]]:
+    spec = registry.locate(name)
     if spec is None or not spec.has_location or spec.origin is None:
         return
     module = Path(spec.origin)
-    if spec.submodule_search_locations is None and "." not in entry.module:
+    if spec.submodule_search_locations is None and "." not in name:
         yield Path("impl", module.name), module
         return
     for path in module.parent.rglob("*"):

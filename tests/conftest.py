@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,24 @@ def mnist_dir() -> Path:
         if folder and (Path(folder) / "mnist" / "t10k-images-idx3-ubyte.gz").exists():
             return Path(folder)
     pytest.skip("needs the MNIST files: set CAPSBENCH_DATA to the folder that holds mnist/")
+
+
+@pytest.fixture
+def fifth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Installs the fifth framework: a copy in which edits, (file, old, new), have been made; gives its folder."""
+
+    def install(*edits: tuple[str, str, str]) -> Path:
+        folder = tmp_path / "site"
+        shutil.copytree(ROOT / "tests" / "helpers" / "fifth", folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for name, old, new in edits:
+            text = (folder / name).read_text()
+            assert old in text, (name, old)
+            (folder / name).write_text(text.replace(old, new))
+        monkeypatch.syspath_prepend(str(folder))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT), str(ROOT / "tests" / "helpers")]))
+        importlib.invalidate_caches()
+        return folder
+
+    yield install
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("fifthlib", "fifthcaps")]:
+        del sys.modules[name]

@@ -62,10 +62,10 @@ def test_built_in_names_come_first() -> None:
 @pytest.mark.parametrize(
     ("name", "target", "devices"),
     [
-        ("numpy", "impls.numpy:NumpyCapsNet", ("cpu", "gpu") if importlib.util.find_spec("cupy") else ("cpu",)),
-        ("torch", "impls.torch:TorchCapsNet", ("cpu", "gpu")),
-        ("tf", "impls.tf:TfCapsNet", ("cpu", "gpu")),
-        ("jax", "impls.jax:JaxCapsNet", ("cpu", "gpu")),
+        ("numpy", "impls.numpy:NumpyImpl", ("cpu", "gpu") if importlib.util.find_spec("cupy") else ("cpu",)),
+        ("torch", "impls.torch:TorchImpl", ("cpu", "gpu")),
+        ("tf", "impls.tf:TfImpl", ("cpu", "gpu")),
+        ("jax", "impls.jax:JaxImpl", ("cpu", "gpu")),
     ],
 )
 def test_built_in_entries(name: str, target: str, devices: tuple[str, ...]) -> None:
@@ -97,7 +97,7 @@ def test_entry_point(place: Callable[[str, str], Path]) -> None:
 def test_entry_point_takes_no_built_in_name(place: Callable[[str, str], Path]) -> None:
     register(place, "torch", "thirdcaps.fast:Caps")
     assert registry.names() == ("numpy", "torch", "tf", "jax")
-    assert registry.resolve("torch").target == "impls.torch:TorchCapsNet"
+    assert registry.resolve("torch").target == "impls.torch:TorchImpl"
 
 
 def test_a_class_by_its_place_is_resolved_without_importing(place: Callable[[str, str], Path]) -> None:
@@ -131,7 +131,7 @@ def test_target_in_no_package() -> None:
 
 
 def test_missing_says_what_and_how_to_install_it() -> None:
-    entry = Entry("torch", "impls.torch:TorchCapsNet", ("numpy", "no_such_framework"), 'pip install "capsbench[torch]"')
+    entry = Entry("torch", "impls.torch:TorchImpl", ("numpy", "no_such_framework"), 'pip install "capsbench[torch]"')
     expected = 'not installed: no_such_framework; pip install "capsbench[torch]"'
     assert registry.missing(entry) == expected
     with pytest.raises(UserError) as caught:

@@ -21,7 +21,8 @@ import yaml
 from harness import __version__
 from tests.conftest import ROOT
 
-SOURCES = ("capsbench", "harness", "impls", "suites", "docs", "examples", "tests")
+PACKAGES = ("capsbench", "harness", "impls")
+SOURCES = (*PACKAGES, "suites", "docs", "examples", "results", "tests")
 FILES = (
     "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
     "Makefile", "constraints.txt",
@@ -83,15 +84,15 @@ def test_sdist_has_what_it_takes_to_work_on_it(sdist: Path) -> None:
     assert {*FILES, "tests/test_wheel.py", "tests/helpers/networks.py", "docs/parity.md", "suites/mnist.yaml"} <= names
 
 
-def test_wheel_has_the_suites_and_the_types_and_no_more(wheel: Path) -> None:
+def test_wheel_has_the_code_the_suites_and_the_types_and_no_more(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
+    code = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    assert code == {name for name in names if name.endswith(".py")}
     suites = {path.relative_to(ROOT).as_posix() for path in (ROOT / "suites").rglob("*.yaml")}
     carried = {name.removeprefix("capsbench/") for name in names if name.startswith("capsbench/suites/")}
     assert carried == suites
-    assert {f"{package}/py.typed" for package in ("capsbench", "harness", "impls")} <= set(names)
-    assert {name.partition("/")[0] for name in names} == {
-        "capsbench", "harness", "impls", f"capsbench-{__version__}.dist-info",
-    }  # fmt: skip
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert {name.partition("/")[0] for name in names} == {*PACKAGES, f"capsbench-{__version__}.dist-info"}
 
 
 def test_metadata(wheel: Path) -> None:

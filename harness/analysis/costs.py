@@ -16,6 +16,7 @@ from harness.cost.fit import CostModel, TimedTrial, fit
 from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
+from harness.spec import kinds
 from harness.spec.trial import Trial
 from harness.stats import median_interval
 
@@ -30,7 +31,7 @@ class Line(NamedTuple):
     kind: str
 
     def __str__(self) -> str:
-        unusual = [each for each in (self.precision, self.kind) if each not in ("fp32", "capsnet")]
+        unusual = [each for each in (self.precision, self.kind) if each not in ("fp32", kinds.DEFAULT)]
         return " ".join([self.impl, *unusual])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from harness import models
 from harness.analysis.labels import setting as setting_of
 from harness.cost.fit import TimedTrial, fit, sentence
 from harness.machine.noise import Observation, doubts, drift, wide
@@ -87,7 +88,7 @@ def _row(record: Record, session: Session, setting: Setting, cpu_rate: float | N
         "precision": trial.runtime.precision,
         "batch": trial.train.batch,
         "model": trial.model.kind,
-        "routing": trial.model.routing if trial.model.kind == "capsnet" else None,
+        "routing": trial.model.routing if models.of(trial.model).has_capsules else None,
         "params": trial.params,
         "device": "gpu" if trial.gpus else "cpu",
         "cpus": trial.cpus,

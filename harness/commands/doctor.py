@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import data, registry
+from harness import data, models, registry
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.machine.environment import available_cores, cpu_flags, environment
@@ -50,7 +50,7 @@ if not answer["absent"]:
     answer["versions"] = {name: str(getattr(module, "__version__", "?")) for name, module in modules.items()}
     if asked["device"]:
         spec = importlib.util.spec_from_file_location("_device", asked["device"])
-        device = importlib.util.module_from_spec(spec)
+        device = sys.modules["_device"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(device)
         answer["gpus"] = [str(gpu) for gpu in device.gpus()] if hasattr(device, "gpus") else []
     if asked["plugin"]:
@@ -61,13 +61,19 @@ if not answer["absent"]:
 print("\\n@" + json.dumps(answer), flush=True)
 """
 _BENCH = Path(__file__).resolve().parents[2]
+_PART = """
+import importlib, sys
+
+name, implementation = sys.argv[1:]
+importlib.import_module(f"impls.{implementation}.models").architecture(name)
+"""
 
 
 @dataclass(frozen=True)
 class Check:
     """One finding. `advice` says what to do; it is there whenever `state` is not "ok"."""
 
-    group: Literal["implementation", "tool", "data", "machine"]
+    group: Literal["implementation", "model", "tool", "data", "machine"]
     name: str
     state: State
     detail: str
@@ -114,6 +120,7 @@ def diagnose(
     ready = [check.name for check in probes if check.state == "ok" and check.name != registry.SPECIFICATION]
     checks = [
         *probes,
+        *(kind(name, python, timeout_s) for name in models.names() if not models.is_built_in(name)),
         _tool(found, "ray", 'pip install "capsbench[ray]"; without it: capsbench run --executor inline'),
         _tool(found, "mlflow", 'pip install "capsbench[mlflow]"; without it: capsbench sync RUN later'),
         *_data(data_directory),
@@ -165,7 +172,7 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
         return check("broken", fault, f"mend it, or {repair}", versions=answer["versions"])
     devices = ["cpu", *answer["gpus"]]
     text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
-    found = {"versions": answer["versions"], "devices": devices}
+    found: dict[str, Any] = {"versions": answer["versions"], "devices": devices}
     if answer["lacks"]:
         more = f"an adapter: it lacks {answer['lacks']}"
         return check("warning", f"{text}; {more}", "capsbench parity can check it, but not train with it", **found)
@@ -178,6 +185,31 @@ def _variables(entry: registry.Entry) -> dict[str, str]:
         registry.SPECIFICATION if entry.problem else entry.name, available_cores(), "fp32", gpu=True
     )
     return {name: value for name, value in told.items() if value is not None} | {"PYTHONWARNINGS": "ignore"}
+
+
+def kind(name: str, python: str, timeout_s: float) -> Check:
+    """A kind of model that an installed distribution registers, with its parts for the implementations that are here."""
+
+    def broken(why: str) -> Check:
+        return Check("model", name, "broken", why, f"mend or uninstall what registers it ({models.target(name)})")
+
+    if why := models.problem(name):
+        return broken(why)
+    parts = [each for each in models.load(name).parts if each in registry.names()]
+    here = [each for each in parts if not registry.missing(registry.resolve(each))]
+    for implementation in here:
+        try:
+            done = subprocess.run(
+                [python, "-c", _PART, name, implementation], capture_output=True, text=True, errors="replace",
+                timeout=timeout_s, stdin=subprocess.DEVNULL, env={**os.environ, **_variables(registry.resolve(implementation))},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return broken(f"importing its part for {implementation} took more than {timeout_s:g} s")
+        if done.returncode:
+            return broken(_failure(done).removeprefix("harness.errors.UserError: "))
+    return Check(
+        "model", name, "ok", f"{models.target(name)}; with parts for {', '.join(here) or 'nothing that is here'}"
+    )
 
 
 def render(diagnosis: Diagnosis, console: Console) -> None:

@@ -53,6 +53,11 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     entry = registry.resolve(to)
     if reason := registry.missing(entry):
         raise UserError(f"--to {to}: {reason}")
+    exporter = _exporter(entry)
+    if (kind := trial.model.kind) not in exporter.STANDALONE:
+        raise UserError(
+            f"--to {to}: a model of kind {kind} cannot be exported; {' and '.join(exporter.STANDALONE)} can"
+        )
     arrays = {name: array.astype(np.float32) for name, array in read(path, trial, event).items()}
     folder = out or run_dir / "exports" / f"{trial.id}-{to}-{weights}"
     try:
@@ -64,9 +69,8 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
         write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out DIR") from error
-    exporter = _exporter(entry)
     names = exporter.export(trial.model, arrays, folder)
-    shutil.copyfile(exporter.STANDALONE[trial.model.kind].__file__, folder / "model.py")
+    shutil.copyfile(exporter.STANDALONE[kind].__file__, folder / "model.py")
     return Exported(folder, ["model.py", "config.json", *names], facts)
 
 

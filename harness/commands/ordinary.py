@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from harness import data, registry
+from harness import data, models, registry
 from harness.commands.common import log_folder
 from harness.commands.output import print_json, tell
 from harness.disk import finite
@@ -171,7 +171,7 @@ def _asked(request: ModelRequest) -> tuple[dict[str, Any], DataConfig]:
     if request.suite:
         suite = load_suite(request.suite, request.overrides)
         model = data.model(suite.data, suite.model)
-        if model.kind != "capsnet" or model.overlaid > 1:
+        if not models.of(model).has_capsules or model.overlaid > 1:
             raise UserError(f"--model: {request.suite} is of another kind of model than a CapsNet on single digits")
         given = {key: getattr(model, key) for key in (*_ARCHITECTURE, "image", "classes")}
         return given, suite.data

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import data, registry
+from harness import data, models, registry
 from harness.analysis.speed import document
 from harness.commands import parser
 from harness.commands.common import installed, log_folder, suite_or_built_in
@@ -126,7 +126,7 @@ def _names(trials: Sequence[Trial]) -> list[str]:
     own = {*_KEYS, "model.kind"}  # what every name says already
     for trial in trials:
         more = [f"{key.rpartition('.')[2]}{value}" for key, value in trial.params.items() if key not in own]
-        model = f"r{trial.model.routing}" if trial.model.kind == "capsnet" else trial.model.kind
+        model = models.of(trial.model).label(trial.model)
         parts = [trial.impl, trial.runtime.precision, f"b{trial.train.batch}", model, *more]
         name = re.sub(r"[^\w.-]", "_", "-".join(parts))
         found.append(name if name not in found else f"{name}-{len(found)}")

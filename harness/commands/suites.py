@@ -25,11 +25,11 @@ def copy(name: str, folder: Path, force: bool) -> Path:
     """
     text = read_text(named(name))
     path = folder / f"{name}.yaml"
-    if folder.suffix in (".yaml", ".yml") or folder.is_file():
-        raise UserError(f"{folder}: expected a folder; the copy is named {path.name}, and can be renamed")
-    if path.exists() and not force:
-        raise UserError(f"{path} is there already; copy to another folder, or replace it with --force")
     try:
+        if folder.suffix in (".yaml", ".yml") or folder.is_file():
+            raise UserError(f"{folder}: expected a folder; the copy is named {path.name}, and can be renamed")
+        if path.exists() and not force:
+            raise UserError(f"{path} is there already; copy to another folder, or replace it with --force")
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
     except OSError as error:
@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
     console = Console()
     for suite in suites:
         _show(console, suite)
-    console.print("\ncapsbench run NAME runs one; capsbench suites copy NAME puts it here to edit.", highlight=False)
+    console.print("\ncapsbench run NAME runs one; capsbench suites copy NAME puts it here, to edit.", highlight=False)
     return 0
 
 

@@ -7,6 +7,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
+from harness import models
 from harness.analysis.labels import setting
 from harness.commands import parser
 from harness.commands.output import print_json
@@ -18,8 +19,7 @@ from harness.views.tables import print_table
 
 def table(summary: Summary) -> Table:
     """One model: a row a layer, and the totals."""
-    variant = f"profile {summary.model.profile}" if summary.model.kind == "capsnet" else summary.model.kind
-    title = ", ".join(filter(None, (variant, setting(summary.differs))))
+    title = ", ".join(filter(None, (models.of(summary.model).title(summary.model), setting(summary.differs))))
     shown = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
     shown.add_column("layer", no_wrap=True)
     shown.add_column("what", no_wrap=True)

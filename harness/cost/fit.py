@@ -21,7 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.cost.operations import products, spectral_products
+from harness import models
+from harness.cost.operations import products
+from harness.models.capsnet import spectral_products
 from harness.spec import ModelSpec
 from harness.weights import parameter_count
 
@@ -110,7 +112,7 @@ def _operations(model: ModelSpec, batch: int, algorithm: Algorithm) -> int:
 
 def fit(cells: Sequence[TimedTrial]) -> CostModel | None:
     """The best of the four forms; None for fewer than `FEWEST` cells, which would explain nothing, or other than CapsNets."""
-    if len(cells) < FEWEST or any(cell.model.kind != "capsnet" for cell in cells):
+    if len(cells) < FEWEST or not all(models.of(cell.model).has_capsules for cell in cells):
         return None
     everything = np.arange(len(cells))
     counted = {form: np.array([counts(cell.model, cell.batch, *form) for cell in cells]) for form in _FORMS}

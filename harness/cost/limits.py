@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness import registry
+from harness import models, registry
 from harness.cost.memory import largest_batch, least_bytes, step_bytes
 from harness.machine.environment import Gpu, cpu_flags
 from harness.spec.trial import Trial
@@ -101,8 +101,8 @@ def emulated(trial: Trial) -> str | None:
 
 
 def _lower(trial: Trial, batch: int) -> str:
-    keys = "model.cnn_channels" if trial.model.kind == "cnn" else "model.conv_channels, model.primary_types"
-    smaller = f"a smaller model ({keys})"
+    keys = ", ".join(f"model.{name}" for name in models.of(trial.model).size_settings)
+    smaller = f"a smaller model ({keys})" if keys else "a smaller model"
     double = ", or -s runtime.precision=fp32" if trial.runtime.precision == "fp64" else ""
     return (
         f"lower train.batch: -s train.batch={batch}, or take {smaller}{double}" if batch else f"take {smaller}{double}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.cost.operations import convolution_outputs, spectral_products
+from harness import models
+from harness.cost.operations import activations
 from harness.spec import ModelSpec
 from harness.weights import parameter_count
 
@@ -12,29 +13,19 @@ _PROCESS_BYTES = 400e6  # interpreter, framework and compiled code, before the f
 def least_bytes(model: ModelSpec, batch: int, item_bytes: int = 4) -> int:
     """What no implementation does without in a training step of `batch` images: a lower bound on its memory.
 
-    Weights, gradients and Adam's two moments; the outputs of the convolutions, kept for the backward pass, and their
-    gradients. Not counted: votes, which can be made for a few images at a time, all temporary arrays, the framework.
+    Weights, gradients and Adam's two moments; the activations, kept for the backward pass, and their gradients. Not
+    counted: all temporary arrays, the framework.
     """
-    return item_bytes * (4 * parameter_count(model) + 2 * batch * convolution_outputs(model))
+    return item_bytes * (4 * parameter_count(model) + 2 * batch * activations(model))
 
 
 def step_bytes(model: ModelSpec, batch: int, item_bytes: int = 4) -> int:
     """Peak memory to expect of a process that trains with `batch` images; right within a factor of about two.
 
-    `least_bytes` and 400 MB of process and framework; of a CapsNet, the whole batch's votes once, and the spectra of the
-    primary convolution's input, kernel and output; of a CNN, the convolutions' outputs once more, in another layout.
+    `least_bytes`, 400 MB of process and framework, and what the kind of model adds: see `ModelKind.scratch_values`.
     """
-    if model.kind == "cnn":
-        return (
-            round(_PROCESS_BYTES)
-            + least_bytes(model, batch, item_bytes)
-            + item_bytes * batch * convolution_outputs(model)
-        )
-    votes = model.primary_capsules * model.classes * model.digit_dim
-    filters = model.primary_types * model.primary_dim
-    inputs = 4 * model.conv_channels  # two by two phases
-    spectra = spectral_products(model) * (inputs * filters + batch * (inputs + filters))
-    return round(_PROCESS_BYTES) + least_bytes(model, batch, item_bytes) + item_bytes * (batch * votes + spectra)
+    scratch = models.of(model).scratch_values(model, batch)
+    return round(_PROCESS_BYTES) + least_bytes(model, batch, item_bytes) + item_bytes * scratch
 
 
 def largest_batch(model: ModelSpec, memory_bytes: float, item_bytes: int = 4) -> int:

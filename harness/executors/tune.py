@@ -94,7 +94,11 @@ class Home:
 
 def configuration(job: Job, home: Home) -> dict[str, Any]:
     """What a Tune trial is given."""
-    return {"job": job.document(), "home": home, "code": _code(job.trial.impl) if home.files else None}
+    return {
+        "job": job.document(),
+        "home": home,
+        "code": _code(job.trial.impl, job.trial.model.kind) if home.files else None,
+    }
 
 
 def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -131,7 +135,7 @@ def supervise(config: dict[str, Any]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             run_attempt(job, seat, tell, folder / job["log"], folder, checkpoint)
             return
-        if _code(trial["impl"]) != config["given"]["code"]:
+        if _code(trial["impl"], trial["model"]["kind"]) != config["given"]["code"]:
             cause = f"{socket.gethostname()} has other code of capsbench or of {trial['impl']} than the driver"
             hint = "install the same on every node; a trial's id stands for one version"
             tell(FailedEvent(cause=cause, error="VersionMismatch", hint=hint))
@@ -151,8 +155,8 @@ def supervise(config: dict[str, Any]) -> None:
 
 
 @cache
-def _code(impl: str) -> str:
-    return code_version(registry.resolve(impl))
+def _code(impl: str, kind: str) -> str:
+    return code_version(registry.resolve(impl), kind)
 
 
 def _core_slots(node: str) -> tuple[list[str], str | None]:

@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "gpus": [gpu.name for gpu in gpus()],
         "python": platform.python_version(),
-        "versions": versions((*registry.distributions(registry.names()), *_BENCH_DISTS)),
+        "versions": versions((*registry.distributions(), *_BENCH_DISTS)),
         "git": git_state(_ROOT),
     }
 

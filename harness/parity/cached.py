@@ -54,7 +54,7 @@ def place(trial: Trial, data_sha256: str) -> Path | None:
         "optim": trial.train.optim.model_dump(mode="json"),
         "data": data_sha256,
         "version": __version__,
-        "code": [code_version(registry.resolve(trial.impl)), _loaded()],
+        "code": [code_version(registry.resolve(trial.impl), trial.model.kind), _loaded()],
         "environment": fingerprint(environment(), trial.impl),
     }
     return folder / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.json"

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness import registry
+from harness import models, registry
+from harness.models.plugin import require_sound
 from harness.parity.check import LEVELS, Check, Report, compare
 from harness.parity.inputs import staged
 from harness.parity.judge import judged
@@ -31,7 +32,7 @@ from harness.parity.relations import TINY, blocks, counted, evaluation, kept, wh
 from harness.parity.setting import Setting
 from harness.parity.tolerances import bound
 from harness.spec import Conventions, DecoderOptim, Impl, LrDecay, ModelSpec, OptimSpec, Runtime
-from harness.weights import parameter_count, weight_table
+from harness.weights import initial_weights, parameter_count, weight_table
 
 
 class Make(Protocol):
@@ -100,9 +101,13 @@ class Ladder:
         all_images, all_labels = staged(model, images, labels)
         all_images.flags.writeable = all_labels.flags.writeable = False
         self.at = Setting(model, optim, all_images, all_labels, {}, steps, batch, first_step, brief=is_staged)
+        if not models.is_built_in(model.kind):
+            require_sound(model, initial_weights(model, seed), self.at.shown[:2], self.at.classes[:2])
         self.at.probes.update(probes(model, seed, self.at.shown, int(self.at.classes.flat[0])))
         self._is_prepared = is_staged
-        self._make, self._routing = make, sorted({*routing} - {model.routing}) if make else []
+        self._make, self._routing = make, []
+        if make and self.at.kind.has_capsules:
+            self._routing = sorted({*routing} - {model.routing})
         self.level = LEVELS[0]
         self.checks: list[Check] = []
         self.skipped: dict[str, str] = {}
@@ -118,8 +123,8 @@ class Ladder:
             if first > level:
                 return
             self.level = first
-            if first == "L2" and self.at.model.kind != "capsnet":
-                self.skipped[first] = "a CNN has neither capsules nor routing"
+            if reason := self.at.kind.skipped(first):
+                self.skipped[first] = reason
                 continue
             if first in ("L5", "L6") and lacking:
                 self.skipped[first] = f"an adapter without {', '.join(lacking)}"
@@ -220,7 +225,7 @@ class Ladder:
                     yield self._exactly(name, error, 0.0)
                 self.impl.load(probe)
         outputs = self.impl.forward(images)
-        for name, shape in _output_shapes(model, len(images)).items():
+        for name, shape in self.at.kind.output_shapes(model, len(images)).items():
             found = getattr(outputs, name, None)
             if found is None and name == "coupling" and self._is_adapter:
                 continue
@@ -323,18 +328,6 @@ def _slack(
         both.append({name: np.asarray(value) for name, value in values.items()})
     for name in names:
         yield name, np.abs(both[0][name] - both[1][name])
-
-
-def _output_shapes(model: ModelSpec, count: int) -> dict[str, tuple[int, ...] | None]:
-    """Of each output for `count` images; None where there is to be none."""
-    if model.kind == "cnn":
-        return {"digit": None, "probabilities": (count, model.classes), "coupling": None, "reconstruction": None}
-    return {
-        "digit": (count, model.classes, model.digit_dim),
-        "lengths": (count, model.classes),
-        "coupling": (count, model.primary_capsules, model.classes),
-        "reconstruction": (count, *model.several, *model.image) if model.decoder else None,
-    }
 
 
 def _unlike(found: object, shape: tuple[int, ...] | None, precision: str) -> str | None:

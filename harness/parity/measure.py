@@ -5,19 +5,16 @@ The same for everyone: the implementation, the specification, its float32 twin, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from harness.parity.probe import adam_update, class_axes, close_weights, probe_moments
+from harness.parity.probe import adam_update, close_weights, probe_moments
 from harness.parity.setting import Setting
 from harness.spec import EpochPlan, EvalTotals, Impl, Moments, OptimSpec, Outputs, TrainTotals, Weights
 
 CAPSULES = ("digit", "lengths", "coupling")
-OUTPUTS = {"capsnet": (*CAPSULES, "reconstruction"), "cnn": ("probabilities",)}
-"""Model kind -> the fields of `Outputs` that there are."""
 PRIMARY_SCALES = {"zero": 0.0, "tiny": 1e-4, "huge": 1e4}
 """What the primary capsules' weights are multiplied by, so that s.s is 0, about epsilon, very large."""
 STEPS = (1, 1_000, 100_000)  # of which each is taken by itself, from drawn moments
@@ -105,7 +102,7 @@ def one_batch(impl: Impl, at: Setting) -> Values:
         mark = "" if weights is at.probe else f"@{probe}"
         images, labels = at.compared(probe)
         impl.load(weights)
-        yield from _named("L3", "forward", "forward", impl.forward(images), OUTPUTS[at.model.kind], mark)
+        yield from _named("L3", "forward", "forward", impl.forward(images), at.kind.outputs, mark)
         loss, grads = impl.loss_and_grads(images, labels)
         yield from _named("L3", "loss", "loss", loss, at.model.loss_terms, mark)
         for name in weights:
@@ -119,7 +116,8 @@ def starts(at: Setting) -> list[tuple[int, Weights, Moments | None]]:
     convolutions are zero before the first: in float32, what a weight near one moves by is little but rounding; what a zero
     moves by is exact.
     """
-    from_zero = {name: 0 * w if re.match(r"(digit|dec\d|fc\d)\.b", name) else w for name, w in at.probe.items()}
+    late = at.kind.late_biases(at.model)
+    from_zero = {name: 0 * w if name in late else w for name, w in at.probe.items()}
     begun: list[tuple[int, Weights, Moments | None]] = [(STEPS[0], from_zero, None)]
     amid = max(at.first_step, 1) + 1
     later = [amid, *(step for step in (*STEPS[1:], *floor_step(at.optim)) if step != amid)]
@@ -188,7 +186,7 @@ def trajectory(impl: Impl, at: Setting) -> Values:
     yield from _evaluated(impl, at, "evaluation", of_several=True)
     yield Value("L6", "exact", "evaluation.weights", apart(before[0], impl.dump()))
     yield Value("L6", "exact", "evaluation.moments", moments_apart(before[1], impl.dump_moments()))
-    impl.load(close_weights(at.probes), before[1])
+    impl.load(close_weights(at.probes, at.kind.class_axes(at.model)), before[1])
     yield from _evaluated(impl, at, "close")
     if at.steps and not at.brief:
         impl.load(at.even, before[1])
@@ -209,7 +207,7 @@ def trajectory(impl: Impl, at: Setting) -> Values:
 
 def _undecided(at: Setting) -> Weights:
     """The probe's weights with nothing in the layer that tells the classes apart: all scores are equal."""
-    return at.probe | {name: 0 * at.probe[name] for name in class_axes(at.probe)}
+    return at.probe | {name: 0 * at.probe[name] for name in at.kind.class_axes(at.model)}
 
 
 def _trained(level: str, kind: str, impl: Impl, at: Setting, mark: str, plan: EpochPlan) -> Values:

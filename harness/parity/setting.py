@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from harness import models
+from harness.models.base import ModelKind
 from harness.parity.inputs import chosen, drawn
 from harness.parity.probe import image_count
 from harness.spec import EpochPlan, ModelSpec, OptimSpec, Weights
@@ -40,6 +42,10 @@ class Setting:
     brief: bool = False  # some of what is compared has to do for all: nobody waits for a gate
     whole: bool = False
     trained_on: list[EpochPlan] = field(default_factory=list[EpochPlan])
+
+    @property
+    def kind(self) -> ModelKind:
+        return models.of(self.model)
 
     @property
     def probe(self) -> Weights:

@@ -1,8 +1,9 @@
 """The words that all is said in: the model, the optimiser, a trial, plans, and what an implementation must be (`Impl`).
 
 Everything crosses this border as NumPy. An implementation imports this package and nothing else of the bench. It imports
-`harness.errors` alone. Source of the model: Sabour, Frosst, Hinton, *Dynamic Routing Between Capsules*, NIPS 2017
-(arXiv 1710.09829v2), cited by section and equation.
+`harness.errors` alone; kinds of model, of which it says what all have in common, it finds by name (`harness.models`).
+Source of the model: Sabour, Frosst, Hinton, *Dynamic Routing Between Capsules*, NIPS 2017 (arXiv 1710.09829v2), cited by
+section and equation.
 """
 
 from harness.spec.conventions import SQUASH_EPSILON, Conventions, Epsilon
@@ -25,6 +26,7 @@ from harness.spec.impl import (
     batched,
     is_right,
 )
+from harness.spec.kinds import part
 from harness.spec.model import Count, ModelSpec, Positive, Section
 from harness.spec.optim import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, DecoderOptim, LrDecay, OptimSpec
 
@@ -32,5 +34,5 @@ __all__ = [
     "ADAM_BETA1", "ADAM_BETA2", "ADAM_EPSILON", "MARGIN_LAMBDA", "MARGIN_MINUS", "MARGIN_PLUS", "RECONSTRUCTION_WEIGHT",
     "SQUASH_EPSILON", "Conventions", "Count", "DecoderOptim", "EpochPlan", "Epsilon", "EvalTotals", "Impl", "Loss",
     "LrDecay", "ModelSpec", "Moments", "OptimSpec", "Outputs", "Positive", "Profiled", "Runtime", "Section",
-    "TimingWarning", "TrainTotals", "Weights", "batched", "is_right",
+    "TimingWarning", "TrainTotals", "Weights", "batched", "is_right", "part",
 ]  # fmt: skip

@@ -129,7 +129,7 @@ class Trial(Section):
             "trial": self.id,
             "impl": self.impl,
             "seed": self.seed,
-            "profile": self.model.profile,
+            "profile": self.model.variant,
             "data": self.data.name,
             "model": self.model.model_dump(mode="json"),
         }

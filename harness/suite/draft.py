@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import data, registry
+from harness import data, models, registry
 from harness.errors import UserError
-from harness.suite.keys import AXES, FOLDERS, GRID_KEYS, KEYS, SECTION_KEYS, TEXTS, inside, unknown
+from harness.suite.keys import AXES, TEXTS, inside, known, unknown
 from harness.suite.yaml import Node, Problems, parse_value
 
 
@@ -31,8 +31,8 @@ class Draft:
         draft = cls(problems)
         draft._read_section(root)
         for key, node in draft._entries(root, "grid"):
-            if key not in GRID_KEYS:
-                problems.add(node.place, f"grid.{key}", unknown(key, GRID_KEYS))
+            if key not in known().grid:
+                problems.add(node.place, f"grid.{key}", unknown(key, known().grid))
                 continue
             if key in draft.values:
                 problems.add(node.place, f"grid.{key}", f"also set at {draft.values[key].place}; keep one of the two")
@@ -100,15 +100,15 @@ class Draft:
     def _read_section(self, section: Node, prefix: str = "") -> None:
         for name, node in (section.entries or {}).items():
             key = prefix + name
-            if key in SECTION_KEYS:
+            if key in known().section:
                 self.values[key] = node
-            elif key in FOLDERS:
+            elif key in known().folders:
                 if node.entries is not None:
                     self._read_section(node, f"{key}.")
                 elif node.value is not None:  # null: all its keys are commented out
                     self.problems.add(node.place, key, f"found {node}, expected a section of {', '.join(inside(key))}")
             elif prefix or name not in ("grid", "quick"):
-                self.problems.add(node.place, key, unknown(key, SECTION_KEYS, inside(prefix.rstrip("."))))
+                self.problems.add(node.place, key, unknown(key, known().section, inside(prefix.rstrip("."))))
 
     def _entries(self, root: Node, key: str) -> list[tuple[str, Node]]:
         node = (root.entries or {}).get(key)
@@ -124,7 +124,7 @@ class Draft:
         seen: dict[str, str] = {}
         for key, node in assignments:
             name = key.removeprefix("grid.")
-            valid = KEYS if name == key else GRID_KEYS
+            valid = known().all if name == key else known().grid
             if name not in valid:
                 self.problems.add(node.place, key, unknown(name, valid))
             elif name in seen:
@@ -138,9 +138,9 @@ class Draft:
     def _assign(self, key: str, node: Node, *, varied: bool) -> None:
         """Sets `key`. Several values go to the grid, in place of a list that is there; one of a `varied` key too."""
         items = node.items
-        if items is not None and KEYS[key].is_list and not any(item.items for item in items):
+        if items is not None and known().all[key].is_list and not any(item.items for item in items):
             items = None  # [512, 1024] is one value of model.decoder_units
-        if key in GRID_KEYS and (varied or items is not None):
+        if key in known().grid and (varied or items is not None):
             self.grid[key] = node if items is not None else Node([node], node.text, node.place)
             self.values.pop(key, None)
         else:
@@ -150,9 +150,11 @@ class Draft:
         if node.refused:
             return None
         try:
-            value = KEYS[key].check(node)
+            value = known().all[key].check(node)
             if key == "impl":
                 registry.resolve(value)
+            elif key == "model.kind":
+                models.load(value)
             elif key in ("data.name", "data.test_from") and value is not None:
                 data.info(value, key)
         except ValueError as error:
@@ -168,4 +170,4 @@ class Draft:
 def attributed(error: UserError, key: str) -> tuple[str, str]:
     """The key that the message begins with, else `key`; and the message without it."""
     head, _, rest = str(error).partition(": ")
-    return (head, rest) if head in KEYS else (key, str(error))
+    return (head, rest) if head in known().all else (key, str(error))

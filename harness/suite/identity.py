@@ -27,6 +27,7 @@ def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mappin
     content = {key: value for key, value in document.items() if key not in _IRRELEVANT}
     for section, names in _IRRELEVANT_INSIDE.items():
         content[section] = {key: value for key, value in content.get(section, {}).items() if key not in names}
-    identity = {"trial": content, "code": code_version(impl_entry), "environment": fingerprint}
+    kind = content.get("model", {}).get("kind")
+    identity = {"trial": content, "code": code_version(impl_entry, kind), "environment": fingerprint}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Annotated, Any, Literal, cast
+from functools import cache, cached_property
+from typing import Annotated, Any, Literal, Union, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
+from harness import models
 from harness.errors import nearest
 from harness.spec.model import ModelConfig, Section
 from harness.spec.trial import DataConfig, MeasureConfig, ParityConfig, Resources, RuntimeConfig, TrainConfig
@@ -73,37 +75,82 @@ class Leaf:
             raise ValueError(f"found {node}, expected {self.expected}") from None
 
 
+def _leaf(annotation: Any) -> Leaf:
+    return Leaf(TypeAdapter(annotation, config=ConfigDict(strict=True)))
+
+
 def _leaves(section: type[BaseModel], prefix: str = "") -> dict[str, Leaf]:
     found: dict[str, Leaf] = {}
     for name, field in section.model_fields.items():
         annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation is ModelConfig:
+            found |= _model_leaves(f"{prefix}{name}.")
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             found |= _leaves(annotation, f"{prefix}{name}.")
         else:
-            exact: Any = Annotated[cast("Any", annotation), field]  # the field carries the bounds
-            found[prefix + name] = Leaf(TypeAdapter(exact, config=ConfigDict(strict=True)))
+            found[prefix + name] = _leaf(_exactly(field))
     return found
 
 
-SECTION_KEYS = _leaves(Sections)
-"""Dotted key -> leaf, of all sections, in order of declaration."""
+def _model_leaves(prefix: str) -> dict[str, Leaf]:
+    """The kind, and the settings of all kinds, each once: of two kinds that share a name, either's values are taken."""
+    exact: dict[str, list[Any]] = {"kind": [Literal[models.names()]]}
+    for kind, keys in models.settings().items():
+        for key in keys:
+            exact.setdefault(key, []).append(_exactly(models.load(kind).spec.model_fields[key]))
+    return {prefix + key: _leaf(Union[tuple(each)]) for key, each in exact.items()}  # noqa: UP007
+
+
+def _exactly(field: FieldInfo) -> Any:
+    return Annotated[cast("Any", field.annotation), field]  # the field carries the bounds
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that there are, with the kinds of model that are installed."""
+
+    section: dict[str, Leaf]
+    """Dotted key -> leaf, of all sections, in order of declaration."""
+
+    @cached_property
+    def all(self) -> dict[str, Leaf]:
+        """Those, and the grid's own."""
+        return self.section | AXES
+
+    @cached_property
+    def grid(self) -> dict[str, Leaf]:
+        """What can be varied."""
+        return {key: leaf for key, leaf in self.all.items() if key not in FIXED}
+
+    @cached_property
+    def folders(self) -> frozenset[str]:
+        """The sections themselves: "data", "data.augment", ..."""
+        return frozenset(key[:at] for key in self.section for at, letter in enumerate(key) if letter == ".")
+
+
+def known() -> Keys:
+    """The keys of all sections and of the grid."""
+    return _known(models.names())
+
+
+@cache
+def _known(_kinds: tuple[str, ...]) -> Keys:
+    return Keys(_leaves(Sections))
+
+
 AXES = _leaves(_Axes)
 """The keys that only the grid has: impl and seed."""
-KEYS = SECTION_KEYS | AXES
 TEXTS = ("name", "question", "data.dir")
 """Keys that hold free text."""
 FIXED = (*TEXTS, "vary", "parity.margin_pct")
 """Keys that change no result and so cannot be varied: trials that differ only in them are the same trial."""
-GRID_KEYS = {key: leaf for key, leaf in KEYS.items() if key not in FIXED}
-FOLDERS = {key[:at] for key in SECTION_KEYS for at, letter in enumerate(key) if letter == "."}
-"""The sections themselves: "data", "data.augment", ..."""
 
 
 def inside(section: str) -> list[str]:
     """The names that stand directly in `section` ("" is the whole suite)."""
     if not section:
-        return [*dict.fromkeys(key.partition(".")[0] for key in SECTION_KEYS), "grid", "quick"]
-    keys = (key.removeprefix(f"{section}.") for key in SECTION_KEYS if key.startswith(f"{section}."))
+        return [*dict.fromkeys(key.partition(".")[0] for key in known().section), "grid", "quick"]
+    keys = (key.removeprefix(f"{section}.") for key in known().section if key.startswith(f"{section}."))
     return list(dict.fromkeys(key.partition(".")[0] for key in keys))
 
 
@@ -112,13 +159,13 @@ def unknown(key: str, valid: Collection[str], siblings: Collection[str] = ()) ->
     section, _, name = key.rpartition(".")
     if key in FIXED:
         return "cannot be varied: it changes no result"
-    if key in FOLDERS:
+    if key in known().folders:
         return f"a section, not a value; name one of its keys: {', '.join(k for k in valid if k.startswith(f'{key}.'))}"
     if name in AXES:
         return f'unknown key; did you mean "grid.{name}"?'
     if twin := next((other for other in valid if other.rpartition(".")[2] == name), None):
         return f'unknown key; did you mean "{twin}"?'
-    siblings = siblings or (inside(section) if section in FOLDERS else ())
+    siblings = siblings or (inside(section) if section in known().folders else ())
     return "unknown key" + (nearest(name, siblings) if siblings else nearest(key, valid))
 
 

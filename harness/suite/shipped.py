@@ -46,15 +46,17 @@ def locate(path: Path) -> Path:
 
     A file of that name comes first. Raises `UserError` for a name that is neither.
     """
-    is_path = path.suffix in (".yaml", ".yml") or str(path) != path.name
-    if path.exists() and not path.is_dir():
-        return path
+    is_name = str(path) == path.name and path.suffix not in (".yaml", ".yml")
+    try:
+        is_there, is_folder = path.exists(), path.is_dir()
+    except OSError:
+        return path  # reading says what is wrong with it
     files = _files()
-    if not is_path and path.name in files:
+    if is_name and path.name in files and (is_folder or not is_there):
         return files[path.name]
-    if path.exists():
-        return path  # a folder, which reading refuses
-    if not is_path:
+    if is_there:
+        return path
+    if is_name:
         own = {file for file in files_near(path) if Path(file).resolve() not in files.values()}
         raise UserError(
             f"{path}: neither a file nor a shipped suite{nearest(path.name, {*files, *own})} "

@@ -16,13 +16,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness import data as datasets
-from harness import registry
+from harness import models, registry
 from harness.errors import UserError
-from harness.spec.model import ModelSpec, has_capsules
+from harness.models import plugin
+from harness.spec.model import ModelSpec
 from harness.spec.trial import Augment, Stop, TrainConfig, Trial
 from harness.suite import identity, shipped
 from harness.suite.draft import Draft, attributed
-from harness.suite.keys import AXES, KEYS, SECTION_KEYS, Sections
+from harness.suite.keys import AXES, Sections, known
 from harness.suite.start import start_sha256
 from harness.suite.unused import idle_keys, misplaced, without_idle
 from harness.suite.yaml import Problems, parse_mapping, read_text
@@ -95,7 +96,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
 
     for key in ("name", "data.name"):
         if draft.place(key) is None:
-            problems.add(str(path), key, f"missing; expected {KEYS[key].expected}")
+            problems.add(str(path), key, f"missing; expected {known().all[key].expected}")
     if "impl" not in grid:
         problems.add(
             str(path),
@@ -112,7 +113,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
         problems.add(str(path), "grid", f"{combinations:,} trials; at most {MAX_TRIALS:,} are allowed")
     problems.raise_any()
 
-    first = {key: choices[0] for key, choices in grid.items() if key in SECTION_KEYS}
+    first = {key: choices[0] for key, choices in grid.items() if key in known().section}
     suite = Suite.model_validate(
         {
             **_nest({**values, **first}, {}),
@@ -189,12 +190,15 @@ class _Cell:
                     "measure.routing_logits",
                     f"found {sections.measure.routing_logits}, more than the {seen:,} {part} images",
                 )
-        if sections.measure.routing_logits and not has_capsules(sections.model):
+        if sections.measure.routing_logits and not models.load(sections.model.kind).has_capsules:
             yield "measure.routing_logits", f"a model of kind {sections.model.kind} has no routing; expected 0"
+        if self.entry.is_built_in and (lacking := models.lacking(sections.model.kind, self.entry.name)):
+            yield "impl", lacking
         try:
+            plugin.require_tables(self.model())
             start_sha256(sections.train.start_from, self.model())
         except UserError as error:
-            yield attributed(error, "data.canvas")
+            yield attributed(error, "data.canvas" if models.is_built_in(sections.model.kind) else "model.kind")
         except ValueError as error:
             for cause in error.errors() if isinstance(error, ValidationError) else ():
                 yield attributed(UserError(cause["msg"].removeprefix("Value error, ")), "model.kernel")

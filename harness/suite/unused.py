@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
 
-from harness.spec.model import KIND_KEYS, foreign_keys
+from harness import models
 from harness.spec.trial import LrDecay
 from harness.suite.draft import Draft
-from harness.suite.keys import SECTION_KEYS, Sections
+from harness.suite.keys import Sections, known
 
-_DECODER = frozenset({"model.decoder_units", "train.decoder.lr", "train.decoder.weight_decay"})
+_DECODER = frozenset({"train.decoder.lr", "train.decoder.weight_decay"})
 _NO_DECAY = {"epoch": frozenset({"steps"}), "constant": frozenset({"rate", "steps", "floor"})}
 """Kind of the learning rate's fall -> the keys of `LrDecay` that mean nothing to it. An epoch has as many steps as it has."""
 
@@ -18,9 +18,9 @@ _NO_DECAY = {"epoch": frozenset({"steps"}), "constant": frozenset({"rate", "step
 def idle_keys(sections: Sections) -> frozenset[str]:
     """The keys that change nothing in this configuration, whatever their values."""
     model, decay = sections.model, sections.train.lr_decay
-    keys = {f"model.{name}" for name in foreign_keys(model.kind)}
-    if not _has_decoder(sections):
-        keys |= _DECODER
+    keys = {f"model.{name}" for name in models.foreign(model.kind)}
+    if not models.load(model.kind).has_decoder(model):
+        keys |= _of_decoders()
     return frozenset(keys | {f"train.lr_decay.{name}" for name in _NO_DECAY.get(decay.kind, ())})
 
 
@@ -32,7 +32,7 @@ def without_idle(sections: Sections) -> Sections:
         inner = plain
         for section in path:
             inner = inner[section]
-        del inner[name]
+        inner.pop(name, None)
     return Sections.model_validate(plain)
 
 
@@ -47,28 +47,32 @@ def misplaced(draft: Draft, configurations: Sequence[Sections]) -> Iterator[tupl
         return (draft.place(key) or "").startswith("-s ")
 
     idle = frozenset[str].intersection(*map(idle_keys, configurations))
-    of_models = [key for key in SECTION_KEYS if _is_of_a_kind(key) and draft.place(key)]
+    of_models = [key for key in known().section if _is_of_a_kind(key) and draft.place(key)]
     is_for_either = draft.place("model.kind") is None and not idle.issuperset(of_models)
-    for key in SECTION_KEYS:
+    for key in known().section:
         if key not in idle or draft.place(key) is None:
             continue
-        excused = any(map(is_asked, _deciding(key))) or (is_for_either and key in of_models and key not in _DECODER)
+        excused = any(map(is_asked, _deciding(key))) or (
+            is_for_either and key in of_models and key not in _of_decoders()
+        )
         if is_asked(key) or not excused:
             yield key, _reason(key, draft, configurations)
 
 
-def _has_decoder(sections: Sections) -> bool:
-    return sections.model.kind == "capsnet" and sections.model.decoder
+def _of_decoders() -> frozenset[str]:
+    """The keys that mean nothing to a model without a decoder."""
+    own = (f"model.{name}" for kind in models.settings() for name in models.load(kind).decoder_settings)
+    return _DECODER | frozenset(own)
 
 
 def _is_of_a_kind(key: str) -> bool:
     section, _, name = key.rpartition(".")
-    return section == "model" and any(name in keys for keys in KIND_KEYS.values())
+    return section == "model" and any(name in keys for keys in models.settings().values())
 
 
 def _deciding(key: str) -> tuple[str, ...]:
     """The settings that `key`'s being idle follows from."""
-    if key in _DECODER:
+    if key in _of_decoders():
         return "model.kind", "model.decoder"
     return ("model.kind",) if key.startswith("model.") else ("train.lr_decay.kind",)
 
@@ -76,16 +80,17 @@ def _deciding(key: str) -> tuple[str, ...]:
 def _reason(key: str, draft: Draft, configurations: Sequence[Sections]) -> str:
     kinds = {each.model.kind for each in configurations}
     name = key.rpartition(".")[2]
-    if key.startswith("model.") and all(name in foreign_keys(kind) for kind in kinds):
-        own = ", ".join(sorted(frozenset[str]().union(*(KIND_KEYS[kind] for kind in kinds))))
-        kind = next(kind for kind, keys in KIND_KEYS.items() if name in keys)
+    if key.startswith("model.") and all(name in models.foreign(kind) for kind in kinds):
+        own = ", ".join(sorted({key for kind in kinds for key in models.settings()[kind]}))
+        kind = next(kind for kind, keys in models.settings().items() if name in keys)
         return f'kind "{_either(kinds)}" has no such setting; drop it, or set model.kind to {kind}. It has: {own}'
-    if key in _DECODER:
-        if "capsnet" in kinds:
+    if key in _of_decoders():
+        decoding = [kind for kind in models.settings() if models.load(kind).can_decode]
+        if kinds & {*decoding}:
             return f"found {draft.found(key)}, but no model here has a decoder; drop it, or set model.decoder to true"
         return (
             f'found {draft.found(key)}, but models of kind "{_either(kinds)}" have no decoder; drop it, or set model.kind '
-            "to capsnet"
+            f"to {_either(decoding)}"
         )
     decays = {each.train.lr_decay.kind for each in configurations}
     others = [kind for kind in get_args(LrDecay.model_fields["kind"].annotation) if name not in _NO_DECAY.get(kind, ())]

@@ -3,81 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 
+from harness import models
+from harness.models.base import WeightRow
 from harness.spec import ModelSpec, Weights
 
 
-@dataclass(frozen=True)
-class WeightRow:
-    """One canonical tensor. Axis letters: y, x kernel; k, l, p channels in/out; I, J capsules; d, e dimensions."""
-
-    name: str
-    shape: tuple[int, ...]
-    layout: str
-    sigma: float  # of the truncated normal it starts from; 0 starts at `start`
-    start: float = 0.0
-
-
 def weight_table(model: ModelSpec) -> tuple[WeightRow, ...]:
-    """The weights of `model`, in canonical order: 6,804,224 parameters for the paper's MNIST model, 8,215,568 with decoder.
-
-    Profile `official` has 160 more, the output capsules' biases. Sigmas are the released code's (0.05 for conv1, 0.1
-    elsewhere), as are the capsules' biases of 0.1 in that profile; the paper gives none. Its baseline CNNs have 35,445,522
-    parameters on MNIST and 24,563,978 on MultiMNIST: see `_cnn_table`.
-    """
-    if model.kind == "cnn":
-        return _cnn_table(model)
-    channels = model.image[2]
-    primary = model.primary_types * model.primary_dim  # channel = type * primary_dim + dim
-    k = model.kernel
-    capsule_bias = 0.1 if model.profile == "official" else 0.0
-    rows = [
-        WeightRow("conv1.w", (k, k, channels, model.conv_channels), "y x channel filter", 0.05),
-        WeightRow("conv1.b", (model.conv_channels,), "filter", 0.0),
-        WeightRow("primary.w", (k, k, model.conv_channels, primary), "y x filter (type dim)", 0.1),
-        WeightRow("primary.b", (primary,), "(type dim)", 0.0, capsule_bias),
-        WeightRow(
-            "digit.w", (model.primary_capsules, model.classes, model.primary_dim, model.digit_dim), "I J d e", 0.1
-        ),
-    ]
-    if model.digit_bias:
-        rows.append(WeightRow("digit.b", (model.classes, model.digit_dim), "J e", 0.0, capsule_bias))
-    if model.decoder:
-        widths = (model.classes * model.digit_dim, *model.decoder_units, model.pixels)
-        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), start=1):
-            rows.append(WeightRow(f"dec{layer}.w", (fan_in, fan_out), "in out", 0.1))
-            rows.append(WeightRow(f"dec{layer}.b", (fan_out,), "out", 0.0))
-    return tuple(rows)
-
-
-_TRUNCATED_SD = 0.87962566  # standard deviation of a normal truncated at two sigmas
-
-
-def _cnn_table(model: ModelSpec) -> tuple[WeightRow, ...]:
-    """The convolutions, the ReLU layers, and the layer before the softmax or the sigmoids.
-
-    The paper does not say how they start. Here: variance 2 / fan-in before a ReLU (He et al. 2015), 1 / fan-in in the last
-    layer, biases zero.
-    """
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {}
-    channels = itertools.pairwise((model.image[2], *model.cnn_channels))
-    for name, k, (fan_in, fan_out) in zip(model.cnn_convolutions, model.cnn_kernels, channels, strict=True):
-        shapes[name] = (k, k, fan_in, fan_out), "y x channel filter"
-    for name, widths in zip(model.cnn_dense, itertools.pairwise(model.cnn_widths), strict=True):
-        shapes[name] = widths, "in out"
-    rows: list[WeightRow] = []
-    for name, (shape, layout) in shapes.items():
-        variance = (1 if name == model.cnn_dense[-1] else 2) / math.prod(shape[:-1])
-        rows.append(WeightRow(f"{name}.w", shape, layout, math.sqrt(variance) / _TRUNCATED_SD))
-        rows.append(WeightRow(f"{name}.b", shape[-1:], layout.split()[-1], 0.0))
-    return tuple(rows)
+    """The weights of `model`, in canonical order: see `ModelKind.weights` of its kind."""
+    return models.of(model).weights(model)
 
 
 def parameter_count(model: ModelSpec) -> int:

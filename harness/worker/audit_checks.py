@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from harness.data import Split
 from harness.parity.check import compare, relative_error
 from harness.parity.measure import moved
 from harness.parity.tolerances import bound, spared
-from harness.spec import EpochPlan, Impl, Loss, Moments, Runtime, TrainTotals, Weights
+from harness.spec import EpochPlan, Impl, Moments, Runtime, TrainTotals, Weights
 from harness.spec.trial import Trial
 
 State = tuple[Weights, Moments]
@@ -66,9 +66,8 @@ def together(totals: Sequence[TrainTotals]) -> TrainTotals:
         values = [getattr(each.loss, name) for each in totals]
         return None if None in values else sum(v * each.count for v, each in zip(values, totals, strict=True)) / count
 
-    total = mean("total")
-    assert total is not None
-    return TrainTotals(count, Loss(total, mean("margin"), mean("reconstruction")), sum(each.correct for each in totals))
+    loss = replace(totals[0].loss, **{term.name: mean(term.name) for term in fields(totals[0].loss)})
+    return TrainTotals(count, loss, sum(each.correct for each in totals))
 
 
 def repeated(impl: Impl, segment: Segment, trial: Trial) -> str | None:

@@ -294,14 +294,12 @@ def _evaluate(impl: Impl, split: Split, batch: int) -> EvalTotals:
     counts = [len(each.predicted) for each in totals]
     losses = [{name: value for name, value in asdict(each.loss).items() if value is not None} for each in totals]
     means = {name: float(np.average([loss[name] for loss in losses], weights=counts)) for name in losses[0]}
-    return EvalTotals(Loss(**means), np.concatenate([each.predicted for each in totals]))
+    return EvalTotals(replace(totals[0].loss, **means), np.concatenate([each.predicted for each in totals]))
 
 
 def _losses(trial: Trial, loss: Loss) -> dict[str, float | None]:
     """The total as "loss", and what else there is for this kind of model: a term that it has not is not there, not zero."""
-    model = trial.model
-    terms = [name for name in model.loss_terms if name != "reconstruction" or model.decoder]
-    return {"loss" if name == "total" else name: getattr(loss, name) for name in terms}
+    return {"loss" if name == "total" else name: getattr(loss, name) for name in trial.model.recorded_terms}
 
 
 def _error_pct(totals: EvalTotals, labels: Any) -> float:

@@ -1,5 +1,5 @@
-"""The CapsNet in JAX: pure functions over a dictionary of weights, `jax.jit`, optax."""
+"""CapsNets and CNNs in JAX: pure functions over a dictionary of weights, `jax.jit`, optax."""
 
-from impls.jax.impl import JaxCapsNet
+from impls.jax.impl import JaxImpl
 
-__all__ = ["JaxCapsNet"]
+__all__ = ["JaxImpl"]

@@ -13,7 +13,10 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from harness.spec import SQUASH_EPSILON
-from impls.jax.precision import Products
+from impls.jax.precision import Precision, matmul
+
+Routing = list[tuple[Float[Array, "B J 1 I"], Float[Array, "B J 1 e"], Float[Array, "B J 1 e"]]]
+"""One (coupling c, input s, output v) per iteration."""
 
 
 def squash(s: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
@@ -23,6 +26,7 @@ def squash(s: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
 
 
 def squash_vjp(s: Float[Array, "*n d"], grad: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    """JAX's own."""
     return jax.vjp(squash, s)[1](grad)[0]
 
 
@@ -36,21 +40,22 @@ def scaled(x: Float[Array, "*n"], factor: float) -> Float[Array, "*n"]:
     return x if factor == 1 else factor * x
 
 
+def softmax(logits: Float[Array, "B J 1 I"]) -> Float[Array, "B J 1 I"]:
+    """Eq. 3: over the output capsules."""
+    return jax.nn.softmax(logits, axis=1)
+
+
 def softmax_vjp(coupling: Float[Array, "B J 1 I"], grad: Float[Array, "B J 1 I"]) -> Float[Array, "B J 1 I"]:
     """From softmax's output c: c (g - c.g), the sum over the output capsules."""
     return coupling * (grad - (coupling * grad).sum(1, keepdims=True))
 
 
-def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"], products: Products) -> Float[Array, "B J I e"]:
+def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"], precision: Precision) -> Float[Array, "B J I e"]:
     """Eq. 2: u_hat_j|i = W_ij u_i, as one matrix product per primary capsule."""
     capsules, classes, dim, digit_dim = w.shape
     matrices = w.transpose(0, 2, 1, 3).reshape(capsules, dim, classes * digit_dim)
-    product = products.matmul(u.transpose(1, 0, 2), matrices)
+    product = matmul(u.transpose(1, 0, 2), matrices, precision)
     return product.reshape(capsules, -1, classes, digit_dim).transpose(1, 2, 0, 3)
-
-
-Routing = list[tuple[Float[Array, "B J 1 I"], Float[Array, "B J 1 e"], Float[Array, "B J 1 e"]]]
-"""One (coupling c, input s, output v) per iteration."""
 
 
 def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None) -> Routing:
@@ -62,7 +67,7 @@ def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J
     logits = lax.optimization_barrier(jnp.zeros((*u_hat.shape[:2], 1, u_hat.shape[2]), u_hat.dtype))
     history: Routing = []
     for iteration in range(iterations):
-        coupling = jax.nn.softmax(logits, axis=1)  # Eq. 3: over the output capsules
+        coupling = softmax(logits)
         s = coupling @ u_hat  # Eq. 2
         if bias is not None:
             s = s + bias[:, None]
@@ -110,19 +115,19 @@ def routed(
     return _routed(u_hat, iterations, bias)[0]
 
 
-Saved = tuple[Float[Array, "B J I e"], Routing, Float[Array, "J e"] | None]
+_Saved = tuple[Float[Array, "B J I e"], Routing, Float[Array, "J e"] | None]
 
 
 def _routed(
     u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None
-) -> tuple[tuple[Float[Array, "B J e"], Float[Array, "B J I"]], Saved]:
+) -> tuple[tuple[Float[Array, "B J e"], Float[Array, "B J I"]], _Saved]:
     history = route(u_hat, iterations, bias)
     coupling, _, v = history[-1]
     return (v.squeeze(2), coupling.squeeze(2)), (u_hat, history, bias)
 
 
 def _routed_vjp(
-    _: int, saved: Saved, grads: tuple[Float[Array, "B J e"], Float[Array, "B J I"]]
+    _: int, saved: _Saved, grads: tuple[Float[Array, "B J e"], Float[Array, "B J I"]]
 ) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"] | None]:
     u_hat, history, bias = saved
     grad_u_hat, grad_bias = route_vjp(u_hat, history, grads[0][:, :, None])
@@ -130,3 +135,14 @@ def _routed_vjp(
 
 
 routed.defvjp(_routed, _routed_vjp)
+
+
+def digit_capsules(
+    u: Float[Array, "B I d"],
+    w: Float[Array, "I J d e"],
+    bias: Float[Array, "J e"] | None,
+    routing: int,
+    precision: Precision,
+) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
+    """The output capsules, and the last coupling coefficients."""
+    return routed(votes(u, w, precision), routing, bias)

@@ -1,10 +1,13 @@
-"""Matrix products whose operands are rounded first: `Runtime.precision` for the convolutions, the votes and the decoder."""
+"""The precision of matrix products. `bf16` rounds their operands, in both directions, and nothing else.
+
+For y = a b, the backward pass has the products g b^T and a^T g: a, b and the gradient g at y are the operands. They are
+rounded here (nearest even), whatever the device: the same function everywhere. A GPU's matrix units then take them as they
+are; so do they round for tf32, where nothing is rounded here. Sums are float32 (of fp64, float64).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,39 +16,23 @@ from jaxtyping import Float
 
 
 @dataclass(frozen=True)
-class Products:
-    """How products are computed, on which device: "fp32", "fp64", "tf32" or "bf16", accumulated in float32 (fp64: 64).
-
-    Of bf16, operands and the gradients of results are rounded here (nearest even), whatever the device: the same function
-    everywhere. A GPU's matrix units then take them as they are; so do they round for tf32, where nothing is rounded here.
-    """
+class Precision:
+    """`Runtime.precision` on a device: "fp32", "fp64", "tf32" or "bf16". XLA is told at every product what it may do."""
 
     on_cpu: bool
-    precision: str
-
-    def __call__(self, product: Callable[[Array, Array], Array], x: Array, w: Array) -> Array:
-        """product(x, w), which is linear in both, on rounded operands, in the forward pass and in the backward pass."""
-        result = product(self.operand(x), self.operand(w))
-        return _rounded_gradient(result) if self.precision == "bf16" else result
-
-    def operand(self, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """As a product takes it."""
-        return _rounded(x) if self.precision == "bf16" else x
-
-    def matmul(self, x: Float[Array, "*n a b"], w: Float[Array, "*n b c"]) -> Float[Array, "*n a c"]:
-        return self(partial(jnp.matmul, precision=self._algorithm), x, w)
+    name: str
 
     @property
-    def _algorithm(self) -> lax.DotAlgorithmPreset | lax.Precision:
+    def algorithm(self) -> lax.DotAlgorithmPreset | lax.Precision:
         """Of matrix products."""
-        if self.on_cpu or self.precision not in _ALGORITHMS:
+        if self.on_cpu or self.name not in _ALGORITHMS:
             return lax.Precision.HIGHEST
-        return _ALGORITHMS[self.precision]
+        return _ALGORITHMS[self.name]
 
     @property
     def convolution(self) -> lax.Precision:
         """Of XLA's own convolutions: by default a GPU takes 10 bits of mantissa, in which bfloat16 is exact."""
-        return lax.Precision.DEFAULT if self.precision in _ALGORITHMS else lax.Precision.HIGHEST
+        return lax.Precision.DEFAULT if self.name in _ALGORITHMS else lax.Precision.HIGHEST
 
 
 _ALGORITHMS = {
@@ -54,22 +41,52 @@ _ALGORITHMS = {
 }
 
 
-def _bfloat16(x: Array) -> Array:
-    """Rounded, but still of its type; XLA takes a cast there and back for an identity."""
+def rounded(x: Array) -> Array:
+    """To the nearest bfloat16, in the type that it has; XLA takes a cast there and back for an identity."""
     return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
 
+def operand(x: Float[Array, "*n"], precision: Precision) -> Float[Array, "*n"]:
+    """`x` as it goes into a product; rounding has the gradient of the identity."""
+    return _rounded_forward(x) if precision.name == "bf16" else x
+
+
+def result(y: Float[Array, "*n"], precision: Precision) -> Float[Array, "*n"]:
+    """A product as it comes out: its gradient is an operand of the backward pass."""
+    return _rounded_backward(y) if precision.name == "bf16" else y
+
+
+def matmul(x: Float[Array, "*n a b"], w: Float[Array, "*n b c"], precision: Precision) -> Float[Array, "*n a c"]:
+    """x @ w."""
+    product = jnp.matmul(operand(x, precision), operand(w, precision), precision=precision.algorithm)
+    return result(product, precision)
+
+
+def linear(
+    x: Float[Array, "B n"], weight: Float[Array, "n m"], bias: Float[Array, " m"], precision: Precision
+) -> Float[Array, "B m"]:
+    """x @ weight + bias; biases are not rounded, nor are their gradients."""
+    return matmul(x, weight, precision) + bias
+
+
+def configure(precision: str) -> None:
+    """Process-wide: strict float32 where the device has less, but for what `Precision` says; float64 where it is asked for."""
+    if precision == "fp64":
+        jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")
+
+
 @jax.custom_vjp
-def _rounded(x: Array) -> Array:
+def _rounded_forward(x: Array) -> Array:
     """Rounds the value; the gradient passes as it is."""
-    return _bfloat16(x)
+    return rounded(x)
 
 
 @jax.custom_vjp
-def _rounded_gradient(y: Array) -> Array:
+def _rounded_backward(y: Array) -> Array:
     """Passes the value as it is; rounds the gradient."""
     return y
 
 
-_rounded.defvjp(lambda x: (_bfloat16(x), None), lambda _, grad: (grad,))
-_rounded_gradient.defvjp(lambda y: (y, None), lambda _, grad: (_bfloat16(grad),))
+_rounded_forward.defvjp(lambda x: (rounded(x), None), lambda _, grad: (grad,))
+_rounded_backward.defvjp(lambda y: (y, None), lambda _, grad: (rounded(grad),))

@@ -3,6 +3,6 @@
 It runs on NumPy, or on a GPU through CuPy.
 """
 
-from impls.numpy.impl import NumpyCapsNet
+from impls.numpy.impl import NumpyImpl
 
-__all__ = ["NumpyCapsNet"]
+__all__ = ["NumpyImpl"]

@@ -1,7 +1,8 @@
-"""`NumpyCapsNet`: the specification behind the same interface as the implementations that are measured against it."""
+"""`NumpyImpl`: the specification behind the same interface as the implementations that are measured against it."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,13 +27,9 @@ from harness.spec import (
     TrainTotals,
     Weights,
 )
-from impls.numpy import cnn
 from impls.numpy import layers as F
-from impls.numpy import model as capsnet
 from impls.numpy.layers import Array, one_hot
-
-ARCHITECTURES: dict[str, Any] = {"capsnet": capsnet, "cnn": cnn}
-"""Model kind -> the module with its `forward`, `scores`, `outputs`, `losses` and `backward`."""
+from impls.numpy.models import architecture
 
 
 def namespace(device: str) -> Any:
@@ -79,17 +76,22 @@ def adam(w: Array, grad: Array, first: Array, second: Array, step: int, lr: floa
     return w - lr * (first / (1 - ADAM_BETA1**step)) / (root + ADAM_EPSILON), first, second
 
 
+def _has_conventions(net: Any) -> bool:
+    """Whether there is anything in a kind of model that `Conventions` is about."""
+    return "conventions" in inspect.signature(net.forward).parameters
+
+
 DIGITS = {"bf16": 8, "tf32": 11}
 """Binary digits that an operand of a matrix product keeps, the leading one included."""
 
 
-class NumpyCapsNet:
+class NumpyImpl:
     """See `harness.spec.Impl`. Nothing is compiled, and threads are those of NumPy's BLAS.
 
     Images are shifted in NumPy, and every batch goes to the device as it is used. `operands`, by default the runtime's
     precision, is that of the operands alone: bf16 in float64 is bf16 without any other rounding. `conventions` are a
-    CapsNet's; a CNN has none. `scores` (N, J) are those that decided what was predicted in the last `train` or `evaluate`,
-    each before its step: they tell how near it was.
+    CapsNet's; other kinds have none. `scores` (N, J) are those that decided what was predicted in the last `train` or
+    `evaluate`, each before its step: they tell how near it was.
     """
 
     scores: Float[np.ndarray, "N J"]
@@ -103,8 +105,8 @@ class NumpyCapsNet:
         conventions: Conventions | None = None,
     ) -> None:
         self.model, self.optim, self.device = model, optim, runtime.device
-        self.net = ARCHITECTURES[model.kind]
-        self._conventions = {} if model.kind == "cnn" else {"conventions": conventions or Conventions()}
+        self.net: Any = architecture(model.kind)
+        self._conventions = {"conventions": conventions or Conventions()} if _has_conventions(self.net) else {}
         self._digits = DIGITS.get(operands or runtime.precision)
         self.xp = namespace(runtime.device)
         self.dtype = self.xp.float64 if runtime.precision == "fp64" else self.xp.float32
@@ -172,7 +174,7 @@ class NumpyCapsNet:
         """Section 4.1: what the decoder makes of each row's capsule of its class."""
         v = self.xp.asarray(digit, dtype=self.dtype)
         mask = one_hot(self.xp.asarray(classes, dtype=self.xp.int64), v)
-        _, pixels = capsnet.decode(self._operands(), v, mask[:, None, :], self._operand)
+        _, pixels = self.net.decode(self._operands(), v, mask[:, None, :], self._operand)
         return to_numpy(pixels).reshape(len(digit), *self.model.image)
 
     def loss_and_grads(

@@ -1,4 +1,4 @@
-"""The CapsNet in TensorFlow: Keras layers and optimiser, `tf.function` steps."""
+"""CapsNets and CNNs in TensorFlow: Keras layers and optimiser, `tf.function` steps."""
 
 import sys
 
@@ -7,9 +7,9 @@ import sys
 _UNUSED = {name for name in ("sklearn", "jax", "pandas", "matplotlib", "PIL") if name not in sys.modules}
 sys.modules |= dict.fromkeys(_UNUSED)  # type: ignore[arg-type]  # None: as if not installed
 
-from impls.tf.impl import TfCapsNet  # noqa: E402
+from impls.tf.impl import TfImpl  # noqa: E402
 
 for _name in _UNUSED:
     del sys.modules[_name]
 
-__all__ = ["TfCapsNet"]
+__all__ = ["TfImpl"]

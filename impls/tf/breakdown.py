@@ -8,113 +8,64 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow import Tensor
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from harness.spec import EpochPlan
-from impls.tf import cnn
-from impls.tf.cnn import Cnn
-from impls.tf.layers import routed
-from impls.tf.model import CapsNet, losses
-from impls.tf.optim import Adam
+from impls.tf.optim import adam
 from impls.tf.overlay import overlay
-
-if TYPE_CHECKING:
-    from impls.tf.impl import TfCapsNet
-
-Tensor = tf.Tensor
+from impls.tf.steps import Steps
 
 
-def parts(impl: TfCapsNet) -> dict[str, Callable[[], None]]:
-    """The parts of a training step of `impl.batch` images, on its weights and images; see `harness.spec.Profiled`."""
-    net = impl.net
-    compiled: Callable[..., Any] = tf.function(autograph=False) if impl.compiled else lambda function: function
-    shape = (impl.batch, impl.model.overlaid)
-    order = tf.reshape(tf.range(math.prod(shape)) % len(impl.images), shape)
+def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
+    """The parts of a training step of `batch` images, on the weights and images that are there.
+
+    See `harness.spec.Profiled`.
+    """
+    shape = (batch, steps.model.overlaid)
+    order = tf.reshape(tf.range(math.prod(shape)) % len(steps.images), shape)
     shifts = tf.zeros((*shape, 2), tf.int8)
-    layers = _cnn_layers if net.model.kind == "cnn" else _capsnet_layers
-    with tf.device(impl.device):
-        between = layers(net, *impl.batch_of(order, shifts))
+
+    def both(
+        function: Callable[..., Tensor], inputs: Sequence[Tensor], weights: Sequence[keras.Variable]
+    ) -> Callable[[], object]:
+        run = steps.compiled(lambda *inputs: _there_and_back(function, inputs, weights))
+        return lambda: run(*inputs)
+
+    with tf.device(steps.device):
+        layers = steps.kind.parts(steps.net, *steps.batch_of(order, shifts), both)
         # from NumPy: XLA would update what shares its memory with the weights
-        copies = [keras.Variable(variable.numpy()) for variable in net.trainable_variables]
-        adam = Adam(impl.optim, impl.dtype, impl.adam.names)
-        adam.build(copies)
+        copies = [keras.Variable(variable.numpy()) for variable in steps.net.trainable_variables]
+        optimiser = adam(steps.optim, steps.dtype, steps.adam.names)
+        optimiser.build(copies)
         grads = [copy.value for copy in copies]
 
     def update(grads: list[Tensor]) -> None:
-        adam.apply(grads, copies)
+        optimiser.apply(grads, copies)
 
-    if impl.compiled:
-        update = tf.function(update, jit_compile=True, autograph=False)  # as `impl.update` is
-
-    steps = {
-        "data": (compiled(lambda: overlay(impl.batch_of(order, shifts)[0])), ()),
-        **{name: (compiled(function), inputs) for name, (function, inputs) in between.items()},
-        "optimiser": (update, (grads,)),
+    update = steps.compiled(update, jit_compile=True)  # as `Steps.update` is
+    found: dict[str, Callable[[], object]] = {
+        "data": steps.compiled(lambda: overlay(steps.batch_of(order, shifts)[0])),
+        **layers,
+        "optimiser": lambda: update(grads),
     }
 
-    def blocking(function: Callable[..., Any], inputs: Sequence[Any]) -> Callable[[], None]:
+    def blocking(part: Callable[[], object]) -> Callable[[], None]:
         def run() -> None:
-            with tf.device(impl.device):
-                function(*inputs)
+            with tf.device(steps.device):
+                part()
                 tf.test.experimental.sync_devices()
 
         return run
 
-    return {name: blocking(*step) for name, step in steps.items()}
-
-
-Layers = dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]]
-"""Name of a part -> what does it once, forward and backward, and what that is called with."""
-
-
-def _capsnet_layers(net: CapsNet, digits: Tensor, labels: Tensor) -> Layers:
-    pixels = overlay(digits)
-    u = net.primary_capsules(pixels)
-    u_hat = net.votes(u)
-    bias = [] if net.digit_bias is None else [net.digit_bias]
-    v, _ = routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))
-    convolutions = [net.conv1.kernel, net.conv1.bias, net.primary.kernel, net.primary.bias]
-    decoder = [weight for name, weight in net.canonical().items() if name.startswith("dec")]
-
-    def routing(u_hat: Tensor) -> Tensor:
-        return routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))[0]
-
-    def decoding(v: Tensor) -> Tensor:
-        return losses(net, v, digits, labels, labels)[0]
-
-    found: Layers = {
-        "conv": (lambda: _there_and_back(lambda: net.primary_capsules(pixels), (), convolutions), ()),
-        "votes": (lambda u: _there_and_back(net.votes, (u,), [net.digit]), (u,)),
-        "routing": (lambda u_hat: _there_and_back(routing, (u_hat,), bias), (u_hat,)),
-        "decoder": (lambda v: _there_and_back(decoding, (v,), decoder), (v,)),
-    }
-    if not net.model.decoder:
-        del found["decoder"]
-    return found
-
-
-def _cnn_layers(net: Cnn, digits: Tensor, labels: Tensor) -> Layers:
-    pixels = overlay(digits)
-    features = net.features(pixels)
-    kept = [tf.ones((len(pixels), net.model.dropped_units), tf.uint8)] if net.model.dropped_units else []
-    convolutions = [weight for name, weight in net.canonical().items() if name.startswith("conv")]
-    dense = [weight for name, weight in net.canonical().items() if name.startswith("fc")]
-
-    def loss(features: Tensor) -> Tensor:
-        return cnn.losses(net, net.logits(features, *kept), digits, labels, labels)[0]
-
-    return {
-        "conv": (lambda: _there_and_back(lambda: net.features(pixels), (), convolutions), ()),
-        "dense": (lambda features: _there_and_back(loss, (features,), dense), (features,)),
-    }
+    return {name: blocking(part) for name, part in found.items()}
 
 
 def _there_and_back(
-    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], weights: Sequence[keras.Variable]
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], weights: Sequence[keras.Variable]
 ) -> tuple[Tensor, list[Tensor]]:
     """The function's output, and the gradients of its sum: without either in use, TensorFlow would leave out its work."""
     sources = [*inputs, *(weight.value for weight in weights)]
@@ -124,12 +75,12 @@ def _there_and_back(
     return output, tape.gradient(output, sources)
 
 
-def trace(impl: TfCapsNet, plan: EpochPlan, path: Path) -> None:
-    """Runs `train(plan)` under TensorFlow's profiler and writes a gzipped Chrome trace."""
+def trace(train: Callable[[], object], path: Path) -> None:
+    """`train` under TensorFlow's profiler; writes `path`, a gzipped Chrome trace."""
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
         try:
-            impl.train(plan)
+            train()
         finally:
             tf.profiler.experimental.stop()
         [written] = Path(folder).rglob("*.xplane.pb")

@@ -7,14 +7,13 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 from jaxtyping import Float
+from tensorflow import Tensor
 
 from impls.spectral import spectral
 from impls.tf.precision import operand, result
 
-Tensor = tf.Tensor
 
-
-class PrimaryConv2D(keras.layers.Conv2D):
+class PrimaryConvolution(keras.layers.Conv2D):
     """Keras's layer, VALID, without activation, in a third of the time on a CPU: see `impls.spectral`."""
 
     def __init__(

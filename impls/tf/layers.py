@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 from jaxtyping import Float
+from tensorflow import Tensor
 
 from harness.spec import SQUASH_EPSILON
+from impls.tf.precision import operand, result
 
-Tensor = tf.Tensor
-Gradient = Callable[..., tuple[Tensor, ...]]
+Routing = list[tuple[Float[Tensor, "B J 1 I"], Float[Tensor, "B J 1 e"], Float[Tensor, "B J 1 e"]]]
+"""One (coupling c, input s, output v) per iteration."""
 
 
 def squash(s: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
@@ -58,10 +60,6 @@ def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"]) -> Float[Tenso
     flat = tf.reshape(tf.transpose(w, (0, 2, 1, 3)), (capsules, dim, classes * digit_dim))
     product = tf.matmul(tf.transpose(u, (1, 0, 2)), flat)
     return tf.transpose(tf.reshape(product, (capsules, -1, classes, digit_dim)), (1, 2, 0, 3))
-
-
-Routing = list[tuple[Float[Tensor, "B J 1 I"], Float[Tensor, "B J 1 e"], Float[Tensor, "B J 1 e"]]]
-"""One (coupling c, input s, output v) per iteration."""
 
 
 def route(u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None) -> Routing:
@@ -118,10 +116,22 @@ def routed(
     @tf.custom_gradient
     def capsules(
         u_hat: Float[Tensor, "B J I e"], *bias: Float[Tensor, "J e"]
-    ) -> tuple[tuple[Tensor, Tensor], Gradient]:
+    ) -> tuple[tuple[Tensor, Tensor], Callable[..., tuple[Tensor, ...]]]:
         history = route(u_hat, iterations, *bias)
         coupling, _, v = history[-1]
         return (v, coupling), lambda grad, _: route_vjp(u_hat, history, grad)[: 1 + len(bias)]
 
     v, coupling = capsules(u_hat, *(() if bias is None else (bias,)))
     return tf.squeeze(v, 2), tf.squeeze(coupling, 2)
+
+
+def digit_capsules(
+    u: Float[Tensor, "B I d"],
+    w: Float[Tensor, "I J d e"],
+    bias: Float[Tensor, "J e"] | None,
+    routing: int,
+    precision: str,
+) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
+    """The output capsules, and the last coupling coefficients."""
+    u, w = operand(u, precision), operand(w, precision)
+    return routed(result(votes(u, w), precision), routing, bias)

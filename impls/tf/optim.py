@@ -1,4 +1,4 @@
-"""Adam as Kingma & Ba define it, and the learning rate per step, as Keras classes."""
+"""Adam as Kingma & Ba define it, and the learning rate per step, as a Keras optimiser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import tensorflow as tf
 from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, OptimSpec
 
 
-class Decay(keras.optimizers.schedules.LearningRateSchedule):
+def adam(optim: OptimSpec, dtype: str, names: tuple[str, ...]) -> _Adam:
+    """Algorithm 1: epsilon is added to the root of the *bias-corrected* second moment.
+
+    `names` are the canonical ones of the variables, in the order in which `build` gets them.
+    """
+    return _Adam(optim, dtype, names)
+
+
+class _Decay(keras.optimizers.schedules.LearningRateSchedule):
     """`OptimSpec.lr_at`, after `step` completed steps: Keras's own ExponentialDecay has no floor."""
 
     def __init__(self, optim: OptimSpec, dtype: str) -> None:
@@ -31,16 +39,14 @@ def _correction(beta: float, step: tf.Tensor) -> tf.Tensor:
     return -tf.math.expm1(step * math.log(beta))
 
 
-class Adam(keras.optimizers.Adam):
-    """Algorithm 1: epsilon is added to the root of the *bias-corrected* second moment.
+class _Adam(keras.optimizers.Adam):
+    """Keras adds epsilon to the uncorrected root ("epsilon hat"), about 32 times as large an epsilon at the first step.
 
-    Keras adds it to the uncorrected one ("epsilon hat"), about 32 times as large an epsilon at the first step, and takes
-    the plain form of the bias correction.
+    It takes the plain form of the bias correction, too.
     """
 
     def __init__(self, optim: OptimSpec, dtype: str, names: tuple[str, ...]) -> None:
-        """`names` are the canonical ones of the variables, in the order in which `build` gets them."""
-        super().__init__(Decay(optim, dtype), ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON)
+        super().__init__(_Decay(optim, dtype), ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, name="adam")
         self.optim, self.names = optim, names
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 from jaxtyping import Bool, Float, Int
-
-Tensor = tf.Tensor
+from tensorflow import Tensor
 
 
 def overlay(digits: Float[Tensor, "B K y x c"]) -> Float[Tensor, "B y x c"]:

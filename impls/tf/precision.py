@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import tensorflow as tf
-
-Tensor = tf.Tensor
+from tensorflow import Tensor
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -33,6 +32,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
     """x @ weight + bias."""
     product = tf.matmul(operand(x, precision), operand(weight, precision))
     return tf.nn.bias_add(result(product, precision), bias)
+
+
+def configure(precision: str) -> None:
+    """Process-wide: what a GPU may do to products of float32.
+
+    Operands that are rounded to bfloat16 already lose nothing more in the hardware's own TF32.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(precision in ("tf32", "bf16"))
 
 
 @tf.custom_gradient

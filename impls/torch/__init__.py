@@ -1,5 +1,5 @@
-"""The CapsNet in PyTorch: `nn.Module`, autograd, `torch.compile`."""
+"""CapsNets and CNNs in PyTorch: `nn.Module`, autograd, `torch.compile`."""
 
-from impls.torch.impl import TorchCapsNet
+from impls.torch.impl import TorchImpl
 
-__all__ = ["TorchCapsNet"]
+__all__ = ["TorchImpl"]

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impls.spectral import Spectral, spectral
-from impls.torch.precision import has_bf16_units, operand, result
+from impls.torch.precision import operand, result
 
 
-class PrimaryConv2d(nn.Conv2d):
+class PrimaryConvolution(nn.Conv2d):
     """`nn.Conv2d`, VALID, of (B, y, x, c) to (B, h, w, f), in a third of the time on a CPU: see `impls.spectral`."""
 
     def __init__(
@@ -27,14 +27,14 @@ class PrimaryConv2d(nn.Conv2d):
         for name in ("analysis", "kernel_analysis", "synthesis"):
             self.register_buffer(name, torch.tensor(getattr(self.plan, name)), persistent=False)
 
-    def is_direct(self) -> bool:
+    def _is_direct(self) -> bool:
         """Matrix units make a direct convolution faster than the spectra's products in float32."""
         device = self.weight.device
-        return device.type == "cuda" or (self.precision == "bf16" and has_bf16_units(device))
+        return device.type == "cuda" or (self.precision == "bf16" and _has_bf16_units(device))
 
     def spectrum(self) -> Float[Tensor, "R phases*c f"] | None:
         """The kernel's, for as long as the kernel does not change; None where none is used."""
-        if self.is_direct():
+        if self._is_direct():
             return None
         kernel = _kernel_phases(operand(self.weight, self.precision), self.plan)
         return _spectrum(self.kernel_analysis, kernel, len(self.weight))
@@ -43,12 +43,17 @@ class PrimaryConv2d(nn.Conv2d):
         self, x: Float[Tensor, "B y x c"], spectrum: Float[Tensor, "R phases*c f"] | None = None
     ) -> Float[Tensor, "B h w f"]:
         x, weight = operand(x, self.precision), operand(self.weight, self.precision)
-        if self.is_direct():
+        if self._is_direct():
             y = F.conv2d(x.permute(0, 3, 1, 2), weight, stride=self.stride).permute(0, 2, 3, 1)
         else:
             transforms = self.analysis, self.kernel_analysis, self.synthesis
             y = _Convolution.apply(x, weight, spectrum, self.plan, *transforms)
         return result(y, self.precision) + self.bias
+
+
+def _has_bf16_units(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster there than those of float32."""
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
 
 
 def _image_phases(x: Float[Tensor, "B y x c"], plan: Spectral) -> Float[Tensor, "grid B*phases*c"]:

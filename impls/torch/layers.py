@@ -46,6 +46,11 @@ def scaled(x: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
     return x if factor == 1 else factor * x
 
 
+def softmax(logits: Float[Tensor, "B J I"]) -> Float[Tensor, "B J I"]:
+    """Eq. 3: over the output capsules."""
+    return torch.softmax(logits, dim=1)
+
+
 def softmax_vjp(coupling: Float[Tensor, "B J I"], grad: Float[Tensor, "B J I"]) -> Float[Tensor, "B J I"]:
     """From softmax's output c: c (g - c.g), the sum over the output capsules."""
     return coupling * (grad - (coupling * grad).sum(1, keepdim=True))
@@ -101,7 +106,7 @@ def route(
     history: Routing = []
     logits = u_hat.new_zeros((u_hat.shape[1], classes, u_hat.shape[0]))
     for iteration in range(iterations):
-        coupling = torch.softmax(logits, dim=1)  # Eq. 3: over the output capsules
+        coupling = softmax(logits)
         s = _weighted_votes(coupling, u_hat)  # Eq. 2
         if bias is not None:
             s = s + bias

@@ -54,11 +54,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
     return result(F.linear(operand(x, precision), operand(weight, precision)), precision) + bias
 
 
-def has_bf16_units(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster there than those of float32."""
-    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-
-
 def configure(precision: str) -> None:
     """Process-wide: what the hardware may do to products of float32. Routing makes none of these (`layers`).
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from harness import registry
+from harness import data, registry
 from harness.commands.cli import main
 from harness.commands.common import log_folder
 from harness.commands.parity import ParityRequest, parity
@@ -24,7 +24,6 @@ from harness.events.processes import SuspectsEvent
 from harness.parity import Check, Ladder, Report
 from harness.parity.words import described, figure, sentence, telling
 from harness.spec import Impl, ModelSpec, OptimSpec, Runtime
-from harness.spec.model import KIND_KEYS
 from harness.spec.trial import RuntimeConfig, Trial
 from harness.suite.suite import load_suite
 from harness.supervisor import parity as process
@@ -34,7 +33,7 @@ from harness.views.mlflow.parity import metrics, run_name
 from harness.views.mlflow.server import newest_experiment
 from harness.views.parity import show
 from harness.worker import parity as worker
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from tests.helpers.impl_helpers import batch_of, small_model
 from tests.helpers.run_helpers import ROOT, capsbench, environment, started, wait_for, write_suite
 
@@ -43,14 +42,14 @@ import os, signal, sys, time
 from dataclasses import replace
 import numpy as np
 from harness.spec import Loss, Outputs
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 
 
 class Right:
     '''Only what an adapter has.'''
 
     def __init__(self, model, optim, runtime):
-        self.inner = NumpyCapsNet(model, optim, runtime)
+        self.inner = NumpyImpl(model, optim, runtime)
 
     def load(self, weights):
         self.inner.load(weights)
@@ -490,10 +489,7 @@ def test_the_built_in_setting_is_the_quickstart_s_model(tmp_path: Path, monkeypa
     assert outcome.ok
     trial = seen[0].trial
     quickstart = load_suite(ROOT / "suites" / "quickstart.yaml")
-    of_a_cnn = set(KIND_KEYS["cnn"])
-    assert trial.model.model_dump(exclude={"image", "classes", "overlaid"}) == quickstart.model.model_dump(
-        exclude=of_a_cnn
-    )
+    assert trial.model == data.model(quickstart.data, quickstart.model)
     assert (trial.data.name, trial.suite, trial.cpus, trial.gpus) == ("digits", "compact", 1, 0)
     assert [climb.who for climb in seen] == ["numpy fp64", "numpy fp32"]
     assert {climb.level for climb in seen} == {"L2"}
@@ -624,7 +620,7 @@ def test_every_check_of_the_ladder_has_words(climbed: tuple[str, str, Path]) -> 
         def make(
             model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False, runtime: Runtime = runtime
         ) -> Impl:
-            return NumpyCapsNet(model, optim or OptimSpec(), runtime)
+            return NumpyImpl(model, optim or OptimSpec(), runtime)
 
         impl = make(model)
         ladder = Ladder(impl, model, optim, runtime, *batch_of(model, 2), steps=2, make=make)

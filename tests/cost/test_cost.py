@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from harness.cost import estimate, memory
-from harness.cost import operations as cost
 from harness.cost.estimate import estimate_s
 from harness.cost.operations import forward_flops, step_flops
 from harness.journal.results import finished_trials
+from harness.models.capsnet import spectral_products
 from harness.spec import ModelSpec
 from harness.spec.trial import Trial
 from impls.spectral import spectral
@@ -54,10 +54,8 @@ def test_matmul_rate_is_a_rate() -> None:
 def test_memory_by_hand() -> None:
     """The paper's model: 8,215,568 weights; 20x20x256 and 1152x8 values an image; 148 products of the spectra."""
     weights, kept, votes = 8_215_568, 20 * 20 * 256 + 1152 * 8, 1152 * 10 * 16
-    assert cost.spectral_products(PAPER) == 148 == len(spectral((20, 20), 9, 2).analysis)
-    assert cost.spectral_products(PAPER.model_copy(update={"image": (29, 36, 1)})) == len(
-        spectral((21, 28), 9, 2).analysis
-    )
+    assert spectral_products(PAPER) == 148 == len(spectral((20, 20), 9, 2).analysis)
+    assert spectral_products(PAPER.model_copy(update={"image": (29, 36, 1)})) == len(spectral((21, 28), 9, 2).analysis)
     least = memory.least_bytes(PAPER, 128)
     assert least == 4 * (4 * weights + 128 * 2 * kept)
     assert memory.least_bytes(PAPER, 128, item_bytes=8) == 2 * least

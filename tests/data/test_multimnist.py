@@ -28,7 +28,7 @@ from harness.views.figures.classes import class_rows, confusion
 from harness.views.figures.overlaid import aligned
 from harness.weights import initial_weights, parameter_count
 from harness.worker.training import run_trial
-from impls.numpy.cnn import max_pool, max_pool_vjp
+from impls.numpy.models.cnn import max_pool, max_pool_vjp
 from tests.helpers.data_helpers import FEW, Few
 from tests.helpers.impl_helpers import FRAMEWORKS, batch_of, loaded, small_model
 from tests.mutants.overlay import EDITS

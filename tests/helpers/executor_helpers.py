@@ -32,7 +32,7 @@ from harness.spec import (
     Weights,
 )
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 
 FRAMEWORKS = ("torch", "tensorflow", "jax")
 MODEL = ModelSpec(
@@ -47,7 +47,7 @@ MODEL = ModelSpec(
 )
 
 
-class TinyNet(NumpyCapsNet):
+class TinyNet(NumpyImpl):
     """Trains by adding one to a bias, so that the weights tell how many epochs were trained. Needs no GPU, given one or not."""
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:

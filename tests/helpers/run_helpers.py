@@ -20,9 +20,9 @@ import yaml
 
 from harness.parity.inputs import drawn
 from harness.spec import EpochPlan, TrainTotals
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from impls.numpy import layers as F
-from impls.numpy.model import Activations
+from impls.numpy.models.capsnet import Activations
 
 HELPERS = Path(__file__).resolve().parent
 ROOT = HELPERS.parents[1]
@@ -55,7 +55,7 @@ sys.meta_path[:] = [Hiding if finder is PathFinder else finder for finder in sys
 """
 
 
-class HeldNet(NumpyCapsNet):
+class HeldNet(NumpyImpl):
     """In the middle of epoch CAPSBENCH_TEST_HOLD, counted from 1, stays there; never where that is not set."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
@@ -70,7 +70,7 @@ class HeldNet(NumpyCapsNet):
         return super().train(plan)
 
 
-class RaisingNet(NumpyCapsNet):
+class RaisingNet(NumpyImpl):
     """Has a fault of its own."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
@@ -79,7 +79,7 @@ class RaisingNet(NumpyCapsNet):
         return super().train(plan)
 
 
-class WrongAxisNet(NumpyCapsNet):
+class WrongAxisNet(NumpyImpl):
     """The classic mistake: couplings that sum to one over the input capsules, not over the output capsules."""
 
     def _forward(self, images: np.ndarray) -> Activations:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from harness.spec import EpochPlan, Loss, TrainTotals, Weights
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 
 
-class Parted(NumpyCapsNet):
+class Parted(NumpyImpl):
     """Tells what its step consists of, and can be traced."""
 
     def parts(self) -> dict[str, Callable[[], None]]:
@@ -28,14 +28,14 @@ class Parted(NumpyCapsNet):
             file.write('{"traceEvents": []}')
 
 
-class Starved(NumpyCapsNet):
+class Starved(NumpyImpl):
     """Has not enough memory for its compiled step."""
 
     def compile(self, batch: int) -> None:
         raise MemoryError(f"unable to allocate {batch} images")
 
 
-class Wrong(NumpyCapsNet):
+class Wrong(NumpyImpl):
     """One gradient is off."""
 
     def loss_and_grads(self, images: np.ndarray, labels: np.ndarray) -> tuple[Loss, Weights]:
@@ -62,14 +62,14 @@ class Untold(Parted):
         raise RuntimeError("no parts today")
 
 
-class Diverges(NumpyCapsNet):
+class Diverges(NumpyImpl):
     """Its loss is not a number. It cannot be traced, and tells no parts."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
         return replace(super().train(plan), loss=Loss(float("nan"), 0.0, 0.0))
 
 
-class Held(NumpyCapsNet):
+class Held(NumpyImpl):
     """Says who it is, and stays where it is."""
 
     def compile(self, batch: int) -> None:

@@ -18,10 +18,11 @@ import pytest
 from harness.spec import ModelSpec, Moments, OptimSpec, Runtime, Weights
 from harness.spec.plans import plan_epoch
 from harness.weights import initial_weights
-from impls.numpy import NumpyCapsNet, model
+from impls.numpy import NumpyImpl
 from impls.numpy import impl as numpy_impl
 from impls.numpy import layers as F
 from impls.numpy.impl import adam, shift_images
+from impls.numpy.models import capsnet
 from tests.conftest import ROOT
 from tests.helpers.impl_helpers import batch_of, build, loaded, one_digit, small_model
 
@@ -50,12 +51,12 @@ def test_gradients_agree_with_central_differences(profile: str, decoder: bool, r
     spec = small_model(profile=profile, decoder=decoder, routing=routing)
     weights, generator = lively_weights(spec), np.random.default_rng(2)
     pixels, labels = one_digit(*batch_of(spec, 3))
-    grads = model.backward(spec, weights, model.forward(spec, weights, pixels), labels)
+    grads = capsnet.backward(spec, weights, capsnet.forward(spec, weights, pixels), labels)
     assert list(grads) == list(weights)
 
     def loss(name: str, step: np.ndarray) -> float:
         moved = {**weights, name: weights[name] + step}
-        return model.losses(spec, moved, model.forward(spec, moved, pixels), labels, labels).total
+        return capsnet.losses(spec, moved, capsnet.forward(spec, moved, pixels), labels, labels).total
 
     for name, w in weights.items():
         norm = np.linalg.norm(grads[name])
@@ -171,17 +172,17 @@ def test_model_needs_only_the_array_api(profile: str) -> None:
     given = on_device({"images": pixels, "labels": labels})
     strict_weights = on_device(weights)
 
-    acts = model.forward(spec, weights, pixels)
-    strict_acts = model.forward(spec, strict_weights, given["images"])
+    acts = capsnet.forward(spec, weights, pixels)
+    strict_acts = capsnet.forward(spec, strict_weights, given["images"])
     for (coupling, s, v), found in zip(acts.routing, strict_acts.routing, strict=True):
         assert off_device(found[0]) == pytest.approx(coupling, rel=1e-13)
         assert off_device(found[1]) == pytest.approx(s, rel=1e-13)
         assert off_device(found[2]) == pytest.approx(v, rel=1e-13)
-    loss = model.losses(spec, strict_weights, strict_acts, given["labels"], given["labels"])
-    assert loss.total == pytest.approx(model.losses(spec, weights, acts, labels, labels).total, rel=1e-13)
+    loss = capsnet.losses(spec, strict_weights, strict_acts, given["labels"], given["labels"])
+    assert loss.total == pytest.approx(capsnet.losses(spec, weights, acts, labels, labels).total, rel=1e-13)
 
-    grads = model.backward(spec, weights, acts, labels)
-    strict_grads = model.backward(spec, strict_weights, strict_acts, given["labels"])
+    grads = capsnet.backward(spec, weights, acts, labels)
+    strict_grads = capsnet.backward(spec, strict_weights, strict_acts, given["labels"])
     assert list(strict_grads) == list(grads)
     for name, w in weights.items():
         assert off_device(strict_grads[name]) == pytest.approx(grads[name], rel=1e-12, abs=1e-16), name
@@ -235,7 +236,7 @@ def test_no_gpu_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.delitem(sys.modules, "array_api_compat.cupy", raising=False)
     with pytest.raises(ImportError, match=r"computes with CuPy.*install cupy-cuda13x.*or set resources.gpus=0"):
-        NumpyCapsNet(small_model(), OptimSpec(), Runtime(device="gpu"))
+        NumpyImpl(small_model(), OptimSpec(), Runtime(device="gpu"))
 
 
 def test_no_gpu_for_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +251,7 @@ def test_no_gpu_for_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "array_api_compat.cupy", cupy)
     monkeypatch.setattr(array_api_compat, "cupy", cupy, raising=False)
     with pytest.raises(RuntimeError, match=r"finds no GPU \(cudaErrorNoDevice.*or set resources.gpus=0"):
-        NumpyCapsNet(small_model(), OptimSpec(), Runtime(device="gpu"))
+        NumpyImpl(small_model(), OptimSpec(), Runtime(device="gpu"))
 
 
 def test_cupy_is_imported_for_a_gpu_alone() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from impls.torch import convolution, layers
-from impls.torch.convolution import PrimaryConv2d
+from impls.torch.convolution import PrimaryConvolution
 from impls.torch.layers import digit_capsules, route, votes
 from impls.torch.precision import linear
 
@@ -41,7 +41,7 @@ def test_routing(small_pieces: None, routing: int, has_bias: bool) -> None:
 
 @pytest.mark.parametrize(("image", "kernel"), [((9, 12), 3), ((10, 10), 4), ((13, 11), 5)])
 def test_convolution(small_pieces: None, image: tuple[int, int], kernel: int) -> None:
-    conv = PrimaryConv2d(image, 3, 4, kernel, 2, "fp64").double()
+    conv = PrimaryConvolution(image, 3, 4, kernel, 2, "fp64").double()
     torch.nn.init.normal_(conv.weight)
     x = draw(2, *image, 3).requires_grad_()
     found = conv(x)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from harness.parity.faults.capsnet import FAULTS
-from harness.parity.faults.cnn import CNN_FAULTS, in_cnn
-from harness.parity.faults.mutate import Edit
+from harness.parity.faults.cnn import CNN_FAULTS
+from harness.parity.faults.mutate import Edit, in_cnn
 from tests.mutants import jax, tf, torch
 
-OWN = tuple(fault for fault in CNN_FAULTS if fault.edits[0].file == "cnn.py")
+OWN = tuple(fault for fault in CNN_FAULTS if fault.edits[0].file == "models/cnn.py")
 """Those that it does not share with the CapsNet."""
 
 NOT_DROPPED = "if kept is not None:"
@@ -109,8 +109,8 @@ TF: dict[str, tuple[Edit, ...]] = {
     "dropout-inverted": (in_cnn("tf.cast(kept,", "tf.cast(1 - kept,"),),
 }
 
-_JAX_CONVOLUTION = 'same_convolution(x, w[f"{layer}.w"], products)'
-_JAX_SCALED = "(kept.astype(x.dtype) / (1 - model.dropout))"
+_JAX_CONVOLUTION = 'same_convolution(x, self.w[f"{layer}.w"], self.precision)'
+_JAX_SCALED = "(kept.astype(x.dtype) / (1 - self.model.dropout))"
 _JAX_UNSCALED = in_cnn(_JAX_SCALED, "kept.astype(x.dtype)")
 JAX: dict[str, tuple[Edit, ...]] = {
     "valid-padding": (
@@ -125,8 +125,8 @@ JAX: dict[str, tuple[Edit, ...]] = {
         in_cnn("from impls.jax.convolution import same_convolution", "from impls.jax.convolution import convolution"),
         in_cnn(
             _JAX_CONVOLUTION,
-            'convolution(jax.numpy.pad(x, ((0, 0), *2 * ((0, len(w[f"{layer}.w"]) - 1),), (0, 0))), '
-            'w[f"{layer}.w"], 1, products)',
+            'convolution(jnp.pad(x, ((0, 0), *2 * ((0, len(self.w[f"{layer}.w"]) - 1),), (0, 0))), '
+            'self.w[f"{layer}.w"], 1, self.precision)',
         ),
     ),
     "kernel-flipped": (in_cnn(_JAX_CONVOLUTION, _JAX_CONVOLUTION.replace('.w"]', '.w"][::-1, ::-1]')),),
@@ -134,34 +134,34 @@ JAX: dict[str, tuple[Edit, ...]] = {
     "flattened-columns-first": (in_cnn("x.reshape(len(x), -1)", "x.transpose(0, 2, 1, 3).reshape(len(x), -1)"),),
     "last-hidden-layer-without-relu": (
         in_cnn(
-            "x = jax.nn.relu(products.matmul(",
-            "x = (jax.nn.relu if layer != hidden[-1] else jax.numpy.array)(products.matmul(",
+            "x = jax.nn.relu(self._dense(",
+            "x = (jax.nn.relu if layer != hidden[-1] else jnp.array)(self._dense(",
         ),
     ),
     "softmax-missing": (in_cnn("return jax.nn.softmax(logits, axis=1)", "return logits"),),
     "softmax-over-images": (in_cnn("jax.nn.softmax(logits, axis=1)", "jax.nn.softmax(logits, axis=0)"),),
-    "softmax-twice": (in_cnn("(logits, labels[:, 0])", "(scores(model, logits), labels[:, 0])"),),
+    "softmax-twice": (in_cnn("(logits, labels[:, 0])", "(scores(net.model, logits), labels[:, 0])"),),
     "sum-over-images": jax.EDITS["sum-over-images"],
     "units-dropped-in-evaluation": (
         in_cnn(
             NOT_DROPPED,
-            "if kept is None:\n        kept = jax.random.bernoulli(jax.random.key(0), 0.5, x.shape)\n"
-            "    if kept is not None:",
+            "if kept is None:\n            kept = jax.random.bernoulli(jax.random.key(0), 0.5, x.shape)\n"
+            "        if kept is not None:",
         ),
     ),
     "scaled-in-evaluation": (
-        in_cnn(NOT_DROPPED, "if kept is None:\n        x = x * (1 - model.dropout)\n    else:"),
+        in_cnn(NOT_DROPPED, "if kept is None:\n            x = x * (1 - self.model.dropout)\n        else:"),
         _JAX_UNSCALED,
     ),
     "features-detached": (
         in_cnn(
-            "features(model, w, images, products), products",
-            "jax.lax.stop_gradient(features(model, w, images, products)), products",
+            "self.logits(self.features(images), kept)",
+            "self.logits(jax.lax.stop_gradient(self.features(images)), kept)",
         ),
     ),
     "dropout-missing": (in_cnn(NOT_DROPPED, "if False:"),),
     "dropout-not-scaled": (_JAX_UNSCALED,),
-    "dropout-scaled-by-rate": (in_cnn("/ (1 - model.dropout)", "/ model.dropout"),),
+    "dropout-scaled-by-rate": (in_cnn("/ (1 - self.model.dropout)", "/ self.model.dropout"),),
     "dropout-inverted": (in_cnn("kept.astype(", "(1 - kept).astype("),),
 }
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
+from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model, in_steps
 
 ITERATIONS = "for iteration in range(iterations):"
-GRID = "grid.reshape(-1, model.primary_capsules"
-CONVOLUTION = "return products(product, x, w)"
+GRID = "grid.reshape(-1, self.model.primary_capsules"
+CONVOLUTION = "spectrum=spectrum)\n    return result("
 PADDED = "jnp.pad(x, ((0, 0), {0}, {0}, (0, 0)))"
-RATE = "lr_at(optim, state.count, dtype)"
+RATE = "_lr_at(optim, state.count, dtype)"
 EPSILON = "(root + ADAM_EPSILON)"
 STEP = "step.astype(dtype)"
-SCALED = "scaled(conv1, model.primary_scale)"
-PRIMARY = f'convolution({SCALED}, w["primary.w"], 2, products, spectrum)'
+SCALED = "scaled(conv1, self.model.primary_scale)"
+PRIMARY = f"self.primary({SCALED}, spectrum)"
 
 
 def _convolution(before: str) -> tuple[Edit, ...]:
-    return (Edit("convolution.py", CONVOLUTION, f"{before}\n    {CONVOLUTION}"),)
+    return (Edit("convolution.py", CONVOLUTION, f"spectrum=spectrum)\n    {before}\n    return result("),)
 
 
 def _optim(old: str, new: str) -> Edit:
@@ -39,37 +39,37 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "logits-replaced": (in_layers("logits = logits + v @", "logits = v @"),),
     "agreement-with-input": (in_layers("logits + v @", "logits + s @"),),
-    "spatial-grouping": (in_model(GRID, "grid.transpose(0, 3, 1, 2).reshape(-1, model.primary_capsules"),),
+    "spatial-grouping": (in_model(GRID, "grid.transpose(0, 3, 1, 2).reshape(-1, self.model.primary_capsules"),),
     "channels-first-order": (
         in_model(
             GRID,
-            "grid.reshape(*grid.shape[:3], model.primary_types, model.primary_dim).transpose(0, 3, 1, 2, 4)"
-            ".reshape(-1, model.primary_capsules",
+            "grid.reshape(*grid.shape[:3], self.model.primary_types, self.model.primary_dim).transpose(0, 3, 1, 2, 4)"
+            ".reshape(-1, self.model.primary_capsules",
         ),
     ),
     "dimensions-before-types": (
         in_model(
             GRID,
-            "grid.reshape(*grid.shape[:3], model.primary_dim, model.primary_types).transpose(0, 1, 2, 4, 3)"
-            ".reshape(-1, model.primary_capsules",
+            "grid.reshape(*grid.shape[:3], self.model.primary_dim, self.model.primary_types).transpose(0, 1, 2, 4, 3)"
+            ".reshape(-1, self.model.primary_capsules",
         ),
     ),
     "squash-without-epsilon": (in_layers("jnp.sqrt(square + SQUASH_EPSILON)", "jnp.sqrt(square)"),),
     "squash-wrong-axis": (in_layers("(s * s).sum(-1,", "(s * s).sum(1,"),),
     "squash-to-unit-length": (in_layers("s * (square / (1 + square) /", "s * (1 /"),),
-    "primary-not-squashed": (in_model("return squash(primary)", "return primary"),),
+    "primary-not-squashed": (in_model("return squash(grid", "return (grid"),),
     "length-without-epsilon": (in_layers("(v * v).sum(-1) + SQUASH_EPSILON", "(v * v).sum(-1)"),),
-    "primary-relu": (in_model(GRID, "jax.nn.relu(grid).reshape(-1, model.primary_capsules"),),
+    "primary-relu": (in_model(GRID, "jax.nn.relu(grid).reshape(-1, self.model.primary_capsules"),),
     "conv1-without-relu": (in_model("conv1 = jax.nn.relu(", "conv1 = ("),),
     "windows-off-by-one": _convolution("x = jnp.roll(x, (1, 1), (1, 2))"),
     "kernel-flipped": _convolution("w = w[::-1, ::-1]"),
     "kernel-transposed": _convolution("w = w.transpose(1, 0, 2, 3)"),
-    "pixels-0-to-255": (in_impl(".astype(self.dtype) / 255", ".astype(self.dtype)"),),
+    "pixels-0-to-255": (in_steps(".astype(self.dtype) / 255", ".astype(self.dtype)"),),
     "primary-scale-forgotten": (in_model(SCALED, "conv1"),),
     "primary-scale-over-bias": (
         in_model(
-            f'{PRIMARY} + w["primary.b"]',
-            f'scaled({PRIMARY.replace(SCALED, "conv1")} + w["primary.b"], model.primary_scale)',
+            PRIMARY,
+            f"scaled({PRIMARY.replace(SCALED, 'conv1')}, self.model.primary_scale)",
         ),
     ),
     "digit-bias-last-iteration": (
@@ -91,8 +91,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "mask-by-longest-in-training": (
         in_model(
-            "decode(w, v, mask, products), digits",
-            "decode(w, v, winners(lengths(v), model.overlaid), products), digits",
+            "net.decode(v, mask)",
+            "net.decode(v, winners(lengths(v), net.model.overlaid))",
         ),
     ),
     "mask-missing": (in_model("(v[:, None] * one_hot", "(v[:, None] + 0 * one_hot"),),
@@ -108,18 +108,16 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "sigmoid-missing": (in_model("return jax.nn.sigmoid(", "return ("),),
-    "sum-over-images": (
-        in_impl("classes, classes, self.products).mean(1)", "classes, classes, self.products).sum(1)"),
-    ),
+    "sum-over-images": (in_steps("classes, classes).mean(1)", "classes, classes).sum(1)"),),
     "margin-scale-forgotten": (
         in_model(
-            "scaled(margin_loss(lengths(v), present(labels, v)), model.margin_scale)",
+            "scaled(margin_loss(lengths(v), present(labels, v)), net.model.margin_scale)",
             "margin_loss(lengths(v), present(labels, v))",
         ),
     ),
     "detached-iterations": (in_layers("grad_logits + softmax_vjp(", "grad_logits + 0 * softmax_vjp("),),
     "reconstruction-detached": (
-        in_model("decode(w, v, mask, products), digits", "decode(w, lax.stop_gradient(v), mask, products), digits"),
+        in_model("net.decode(v, mask)", "net.decode(lax.stop_gradient(v), mask)"),
         in_model("from jax import Array", "from jax import Array, lax"),
     ),
     "epsilon-hat": (_optim(EPSILON, "(root + ADAM_EPSILON / jnp.sqrt(1 - ADAM_BETA2**step))"),),
@@ -128,8 +126,11 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "no-decay": (_optim(RATE, "optim.lr"),),
     "staircase-decay": (_optim(STEP, "(step // decay.steps * decay.steps).astype(dtype)"),),
     "decay-per-epoch": (
-        _optim(RATE, "lr_at(optim, params, dtype)"),  # where a transformation is handed what else it needs
-        in_impl("self.adam.update(grads, optimiser)", "self.adam.update(grads, optimiser, np.int32(self.epoch))"),
+        _optim(RATE, '_lr_at(optim, params["epoch"], dtype)'),
+        in_steps(
+            "self.adam.update(grads, moments, params)",
+            'self.adam.update(grads, moments, {**params, "epoch": jnp.int32(self.epoch)})',
+        ),
         in_impl("params = self._params(weights)", "params, self.epoch = self._params(weights), -1"),
         in_impl(
             "order, shifts, weight = plan.steps()", "self.epoch += 1\n        order, shifts, weight = plan.steps()"
@@ -138,29 +139,31 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "decay-a-step-early": (_optim(STEP, "(step + 1).astype(dtype)"),),
     "decay-without-floor": (_optim("decay.floor)", "0.0)"),),
     "weight-decay": (
-        in_impl("self.adam.update(grads,", "self.adam.update(jax.tree.map(lambda g, w: g + 1e-4 * w, grads, params),"),
+        in_steps("self.adam.update(grads,", "self.adam.update(jax.tree.map(lambda g, w: g + 1e-4 * w, grads, params),"),
     ),
     "shift-reversed": (
-        in_impl("jnp.arange(height) - shifts[:, :1]", "jnp.arange(height) + shifts[:, :1]"),
-        in_impl("jnp.arange(width) - shifts[:, 1:]", "jnp.arange(width) + shifts[:, 1:]"),
+        in_steps("jnp.arange(height) - shifts[:, :1]", "jnp.arange(height) + shifts[:, :1]"),
+        in_steps("jnp.arange(width) - shifts[:, 1:]", "jnp.arange(width) + shifts[:, 1:]"),
     ),
     "shift-axes-swapped": (
-        in_impl("height, width = images.shape[1:3]", "height, width = images.shape[1:3]\n    shifts = shifts[:, ::-1]"),
+        in_steps(
+            "height, width = images.shape[1:3]", "height, width = images.shape[1:3]\n    shifts = shifts[:, ::-1]"
+        ),
     ),
     "shift-wraps-around": (
-        in_impl("rows.clip(0, height - 1)", "(rows % height)"),
-        in_impl("columns.clip(0, width - 1)", "(columns % width)"),
-        in_impl("return moved * inside[..., None]", "return moved"),
+        in_steps("rows.clip(0, height - 1)", "(rows % height)"),
+        in_steps("columns.clip(0, width - 1)", "(columns % width)"),
+        in_steps("return moved * inside[..., None]", "return moved"),
     ),
     "last-batch-dropped": (
         in_impl("= plan.steps()", "= (part[: len(plan.order) // plan.batch] for part in plan.steps())"),
         in_impl("np.concatenate(values, dtype", "np.concatenate(values or [np.zeros((1, 4))], dtype"),
     ),
-    "last-batch-mean-over-full-size": (in_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),
+    "last-batch-mean-over-full-size": (in_steps("@ weight / weight.sum()", "@ weight / len(weight)"),),
     "evaluation-mask-by-label": (
-        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = classes"),
+        in_steps('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = classes"),
     ),
     "evaluation-mask-by-longest": (
-        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
+        in_steps('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
     ),
 }

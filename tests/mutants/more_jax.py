@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.parity.faults.evaluation import PREDICTED
-from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
+from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model, in_steps
 from harness.parity.faults.plan import PLANS
 from tests.mutants.overlay import in_overlay
 
@@ -12,22 +12,23 @@ INSIDE = "((rows >= 0) & (rows < height))"
 FOUND = "np.concatenate(predicted)[: len(labels)]"
 RETURNED = f"return EvalTotals(Loss(*(total / len(labels)).tolist()), {FOUND})"
 WINNERS = "return lax.top_k(scores, count)[1]"
-DECAYED = "grads = add_decayed_weights(self.optim, grads, params)"
-UPDATE = "updates, optimiser = self.adam.update(grads, optimiser)"
+DECAYED = "grads = _add_decayed_weights(optim, grads, params)"
+UPDATE = "updates, moments = self.adam.update(grads, moments, params)"
 CORRECT = "round(totals[:, -1].sum())"
-EVALUATED = "digits, classes = self._digits(images), self._classes(labels)"
+EVALUATED = "top, *_ = net(overlay(digits), *once)"
 BLOCKS = "_blocks(tuple(batched(part, self.batch) for part in parts))"
 SUMS = "total += np.array(sums, np.float64).sum(0)"
-TRAINED = "self._train_block(self.state, (self.images, self.labels), steps, count)"
-RATE = "lr_at(optim, state.count, dtype)"
+TRAINED = "self._train_steps(self.state, (self.images, self.labels), steps, count)"
+RATE = "_lr_at(optim, state.count, dtype)"
 STAIR = "(step // decay.steps).astype(dtype)"
 SECOND = "second = jax.tree.map(lambda m, g: ADAM_BETA2 * m + (1 - ADAM_BETA2) * g**2, state.nu, grads)"
 TERMS = "margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction]"
 MARGIN = "return (present * missed + MARGIN_LAMBDA * (1 - present) * imagined).sum(1)"
+SQUASHED = "return squash(grid.reshape(-1, self.model.primary_capsules, self.model.primary_dim))"
 LENGTHS = "jnp.sqrt((v * v).sum(-1) + SQUASH_EPSILON)"
 EPSILON = "from harness.spec import SQUASH_EPSILON"
 PIXELS = "return images.reshape(-1, self.model.overlaid, *self.model.image).astype(self.dtype) / 255"
-LAST = 'jax.nn.sigmoid(products.matmul(hidden2, w["dec3.w"]) + w["dec3.b"])'
+LAST = 'jax.nn.sigmoid(self._dense("dec3", hidden2))'
 LOAD = "self.load(weights, moments)"
 BFLOAT16 = "lax.reduce_precision({0}, 8, 7)"
 OPTAX_LAX = Edit("optim.py", "from jax import Array\n", "from jax import Array, lax\n")
@@ -38,7 +39,7 @@ def _optim(old: str, new: str) -> Edit:
 
 
 def _gradients(statement: str) -> tuple[Edit, ...]:
-    return (in_impl(DECAYED, f"{statement}\n        {DECAYED}"),)
+    return (in_steps(UPDATE, f"{statement}\n        {UPDATE}"),)
 
 
 def _times(factor: str) -> tuple[Edit, ...]:
@@ -65,7 +66,7 @@ def _evaluation_weights(new: str) -> tuple[Edit, ...]:
 
 def _pixels(statement: str) -> tuple[Edit, ...]:
     return (
-        in_impl(PIXELS, f"{PIXELS.replace('return', 'pixels =').removesuffix(' / 255')}\n        return {statement}"),
+        in_steps(PIXELS, f"{PIXELS.replace('return', 'pixels =').removesuffix(' / 255')}\n        return {statement}"),
     )
 
 
@@ -78,11 +79,11 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     **PLANNED,
     **CLASSIFIED,
     "labels-in-staged-order": (
-        in_impl("data[1][order]", "data[1][jnp.arange(order.size).reshape(order.shape) % len(data[1])]"),
+        in_steps("data[1][order]", "data[1][jnp.arange(order.size).reshape(order.shape) % len(data[1])]"),
     ),
-    "shift-repeats-edge": (in_impl("return moved * inside[..., None]", "return moved"),),
-    "shift-up-repeats-edge": (in_impl(INSIDE, "(rows >= 0)"),),
-    "first-row-lost": (in_impl(INSIDE, INSIDE.replace(">=", ">")),),
+    "shift-repeats-edge": (in_steps("return moved * inside[..., None]", "return moved"),),
+    "shift-up-repeats-edge": (in_steps(INSIDE, "(rows >= 0)"),),
+    "first-row-lost": (in_steps(INSIDE, INSIDE.replace(">=", ">")),),
     "padding-counted": _weights("weight[:] = 1"),
     "image-63-left-out": _weights("weight[:, 63:64] = 0"),
     "images-beyond-32-left-out": _weights("weight[:, 32:] = 0"),
@@ -108,8 +109,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "correct-of-batch-means": (in_impl(CORRECT, "round((totals[:, -1] / weight.sum(1)).mean() * count)"),),
     "correct-of-last-batch": (in_impl(CORRECT, "round(totals[-1, -1])"),),
     "correct-on-padding": (
-        in_impl(
-            "(is_right(self._predicted(top), labels) * weight).sum()", "is_right(self._predicted(top), labels).sum()"
+        in_steps(
+            "(is_right(self.predicted(top), labels) * weight).sum()", "is_right(self.predicted(top), labels).sum()"
         ),
     ),
     "count-with-padding": (
@@ -129,8 +130,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "evaluation-trains": _at_the_end(
         "_, grads = self.loss_and_grads(images[: self.batch], labels[: self.batch])\n"
-        "        updates, optimiser = self.adam.update(self._params(grads), self.state[1])\n"
-        "        self.state = optax.apply_updates(self.state[0], updates), optimiser"
+        "        self.state = self.update(self.state, self._params(grads))"
     ),
     "evaluation-counts-as-step": _at_the_end(
         "self.state = self.state[0], self.state[1]._replace(count=self.state[1].count + 1)"
@@ -138,37 +138,31 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "evaluation-forgets-moments": _at_the_end("self.load(self.dump())"),
     "spectrum-of-old-weights": (
         in_impl(
-            "self._eval_block(self.state[0], steps, count)",
-            'self._eval_block(self.state[0] | {"kept": self.__dict__.setdefault("kept", self.state[0]["primary.w"] + 0)}, '
+            "self._eval_steps(self.state[0], steps, count)",
+            'self._eval_steps(self.state[0] | {"kept": self.__dict__.setdefault("kept", self.state[0]["primary.w"] + 0)}, '
             "steps, count)",
         ),
-        in_impl(
-            "self.kind.once(self.model, params, self.products)",
-            'self.kind.once(self.model, {"primary.w": params["kept"]}, self.products)',
+        in_steps(
+            "self.net(params).once()",
+            'self.net(params | {"primary.w": params["kept"]}).once()',
         ),
     ),
-    "evaluation-in-bfloat16": (
-        # of the two methods that begin with this line, the one that evaluates
-        in_impl(
-            f"{EVALUATED}\n        top, *_",
-            f"{EVALUATED}\n        digits = {BFLOAT16.format('digits')}\n        top, *_",
-        ),
-    ),
-    "weight-decay-missing": (in_impl(DECAYED, "pass"),),
+    "evaluation-in-bfloat16": (in_steps(EVALUATED, f"digits = {BFLOAT16.format('digits')}\n        {EVALUATED}"),),
+    "weight-decay-missing": (_optim(DECAYED, "pass"),),
     "weight-decay-of-weights-alone": (
         _optim(
             "optim.weight_decay_of(name) for name", '(not name.endswith(".b")) * optim.weight_decay_of(name) for name'
         ),
     ),
     "weight-decay-decoupled": (
-        in_impl(DECAYED, "pass"),
-        in_impl(
+        _optim(DECAYED, "pass"),
+        in_steps(
             UPDATE,
-            f"{UPDATE}\n        lr = lr_at(self.optim, optimiser.count - 1, self.dtype)\n"
+            f"{UPDATE}\n        lr = _lr_at(self.optim, moments.count - 1, self.dtype)\n"
             "        updates = {name: each - lr * self.optim.lr_scale(name) * self.optim.weight_decay_of(name) * params[name]"
             " for name, each in updates.items()}",
         ),
-        in_impl("import adam, add_decayed_weights", "import adam, add_decayed_weights, lr_at"),
+        in_steps("import adam\n", "import _lr_at, adam\n"),
     ),
     "decoder-weight-decay-missing": (_optim("optim.weight_decay_of(name)", "optim.weight_decay"),),
     "decoder-lr-missing": (_optim("optim.lr_scale(name)", "1.0"),),
@@ -227,26 +221,26 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "last-label-absent": (
         in_overlay("return one_hot(labels, like).max(1)", "return one_hot(labels, like).max(1).at[:, -1].set(0)"),
     ),
-    "last-primary-capsule-ignored": (in_model("return squash(primary)", "return squash(primary).at[:, -1].set(0)"),),
+    "last-primary-capsule-ignored": (in_model(SQUASHED, f"{SQUASHED}.at[:, -1].set(0)"),),
     "last-primary-bias-unused": (
-        in_model('products, spectrum) + w["primary.b"]', 'products, spectrum) + w["primary.b"].at[-1].set(0)'),
+        Edit("convolution.py", "spectrum) + self.bias", "spectrum) + self.bias.at[-1].set(0)"),
     ),
     "last-pixel-left-out": (in_model("-1)) ** 2).sum(1)", "-1)) ** 2)[:, :-1].sum(1)"),),
     "reconstruction-reported-weighted": (
         in_model(TERMS, f"{TERMS.removesuffix('reconstruction]')}RECONSTRUCTION_WEIGHT * reconstruction]"),
     ),
-    "margin-reported-unscaled": (in_model(TERMS, TERMS.replace(", margin,", ", margin / model.margin_scale,")),),
+    "margin-reported-unscaled": (in_model(TERMS, TERMS.replace(", margin,", ", margin / net.model.margin_scale,")),),
     "squash-epsilon-1e-7": (in_layers(EPSILON, f"{EPSILON}\n\nSQUASH_EPSILON = 1e-7"),),
     "length-epsilon-1e-7": (in_layers(LENGTHS, LENGTHS.replace("SQUASH_EPSILON", "1e-7")),),
     "lengths-squared": (in_layers(LENGTHS, LENGTHS.removeprefix("jnp.sqrt(").removesuffix(")")),),
-    "pixels-by-256": (in_impl(PIXELS, PIXELS.replace("255", "256")),),
+    "pixels-by-256": (in_steps(PIXELS, PIXELS.replace("255", "256")),),
     "pixels-by-own-maximum": _pixels("pixels / pixels.max((2, 3, 4), keepdims=True).clip(1)"),
     "pixels-by-batch-maximum": _pixels("pixels / pixels.max().clip(1)"),
     "pixels-in-bfloat16": _pixels(BFLOAT16.format("pixels / 255")),
     "coupling-in-float16": (
         in_layers(
-            "coupling = jax.nn.softmax(logits, axis=1)",
-            "coupling = lax.reduce_precision(jax.nn.softmax(logits, axis=1), 5, 10)",
+            "coupling = softmax(logits)",
+            "coupling = lax.reduce_precision(softmax(logits), 5, 10)",
         ),
     ),
     "decoder-relu-last": (in_model(LAST, LAST.replace("sigmoid(", "sigmoid(jax.nn.relu(") + ")"),),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.parity.faults.evaluation import PREDICTED
-from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
+from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model, in_steps
 from harness.parity.faults.plan import PLANS
 from tests.mutants.overlay import in_overlay
 
@@ -14,7 +14,7 @@ FOUND = "found.reshape(-1, *self.model.several)"
 WINNERS = "return tf.math.top_k(scores, count).indices"
 APPLY = "self.adam.apply(grads, self.net.trainable_variables)"
 CORRECT = "round(totals[:, -1].sum())"
-EVALUATED = "digits, classes = self._digits(images), self._classes(labels)"
+EVALUATED = "top, *_ = self.net(overlay(digits), *once)"
 TOTAL = "total = np.sum([values.numpy().astype(np.float64) for values, _ in results], axis=0)"
 BATCH = "self._eval_step(*map(tf.constant, batch), *once)"
 SCALE = "learning_rate = learning_rate * self.optim.lr_scale(name)"
@@ -38,7 +38,7 @@ def _optim(old: str, new: str) -> Edit:
 
 
 def _gradients(statement: str) -> tuple[Edit, ...]:
-    return (in_impl(APPLY, f"{statement}\n        {APPLY}"),)
+    return (in_steps(APPLY, f"{statement}\n        {APPLY}"),)
 
 
 def _times(factor: str) -> tuple[Edit, ...]:
@@ -60,7 +60,7 @@ def _evaluation_weights(new: str) -> tuple[Edit, ...]:
 
 
 def _pixels(statement: str) -> tuple[Edit, ...]:
-    return (in_impl(PIXELS, f"pixels = tf.cast(digits, self.dtype)\n        return {statement}"),)
+    return (in_steps(PIXELS, f"pixels = tf.cast(digits, self.dtype)\n        return {statement}"),)
 
 
 PLANNED = {name: (in_impl(STEPS, f"{planned.statement}\n        {STEPS}"),) for name, planned in PLANS.items()}
@@ -72,14 +72,14 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     **PLANNED,
     **CLASSIFIED,
     "labels-in-staged-order": (
-        in_impl(
-            "self._classes(tf.gather(self.labels, each))",
-            "self._classes(tf.gather(self.labels, tf.range(each.shape[0]) % len(self.labels)))",
+        in_steps(
+            "self.classes(tf.gather(self.labels, each))",
+            "self.classes(tf.gather(self.labels, tf.range(each.shape[0]) % len(self.labels)))",
         ),
     ),
-    "shift-repeats-edge": (in_impl(" * tf.cast(inside, images.dtype)[..., None]", ""),),
-    "shift-up-repeats-edge": (in_impl(INSIDE, "(rows >= 0)"),),
-    "first-row-lost": (in_impl(INSIDE, INSIDE.replace(">=", ">")),),
+    "shift-repeats-edge": (in_steps(" * tf.cast(inside, images.dtype)[..., None]", ""),),
+    "shift-up-repeats-edge": (in_steps(INSIDE, "(rows >= 0)"),),
+    "first-row-lost": (in_steps(INSIDE, INSIDE.replace(">=", ">")),),
     "padding-counted": _weights("weight[:] = 1"),
     "image-63-left-out": _weights("weight[:, 63:64] = 0"),
     "images-beyond-32-left-out": _weights("weight[:, 32:] = 0"),
@@ -106,7 +106,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "correct-overflows": (in_impl(CORRECT, f"{CORRECT} % 256"),),
     "correct-of-batch-means": (in_impl(CORRECT, "round((totals[:, -1] / weight.sum(1)).mean() * count)"),),
     "correct-of-last-batch": (in_impl(CORRECT, "round(totals[-1, -1])"),),
-    "correct-on-padding": (in_impl("tf.cast(right, weight.dtype) * weight", "tf.cast(right, weight.dtype)"),),
+    "correct-on-padding": (in_steps("tf.cast(right, weight.dtype) * weight", "tf.cast(right, weight.dtype)"),),
     "count-with-padding": (
         in_impl("return TrainTotals(count,", "return TrainTotals(-(-count // plan.batch) * plan.batch,"),
     ),
@@ -129,7 +129,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "spectrum-of-old-weights": (
         in_impl("once = self._once()", 'once = self.__dict__.setdefault("kept", self._once())'),
     ),
-    "evaluation-in-bfloat16": (in_impl(EVALUATED, f"{EVALUATED}\n        digits = {BFLOAT16.format('digits')}"),),
+    "evaluation-in-bfloat16": (in_steps(EVALUATED, f"digits = {BFLOAT16.format('digits')}\n        {EVALUATED}"),),
     "weight-decay-missing": (_optim(DECAYED, "if decay := 0.0:"),),
     "weight-decay-of-weights-alone": (
         _optim(
@@ -228,7 +228,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "squash-epsilon-1e-7": (in_layers(EPSILON, f"{EPSILON}\n\nSQUASH_EPSILON = 1e-7"),),
     "length-epsilon-1e-7": (in_layers(LENGTHS, LENGTHS.replace("SQUASH_EPSILON", "1e-7")),),
     "lengths-squared": (in_layers(LENGTHS, LENGTHS.removeprefix("tf.sqrt(").removesuffix(")")),),
-    "pixels-by-256": (in_impl(PIXELS, PIXELS.replace("255", "256")),),
+    "pixels-by-256": (in_steps(PIXELS, PIXELS.replace("255", "256")),),
     "pixels-by-own-maximum": _pixels("pixels / tf.maximum(tf.reduce_max(pixels, (2, 3, 4), True), 1)"),
     "pixels-by-batch-maximum": _pixels("pixels / tf.maximum(tf.reduce_max(pixels), 1)"),
     "pixels-in-bfloat16": _pixels("tf.cast(tf.cast(pixels / 255, tf.bfloat16), self.dtype)"),

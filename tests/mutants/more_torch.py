@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.parity.faults.evaluation import PREDICTED
-from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
+from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model, in_steps
 from harness.parity.faults.plan import PLANS
 from tests.mutants.overlay import in_overlay
 
@@ -17,8 +17,8 @@ RATE = "self.optim.lr_at(self.step)"
 SCALED = 'self.optim.lr_at(self.step) * group["scale"]'
 DECAY = "self.optim.lr_decay"
 MOVE = "self.adam.step()"
-DECAYED = "self.optim.weight_decay_of(name)"
-EVALUATED = "digits, classes = self._digits(images), self._classes(labels)"
+DECAYED = "optim.weight_decay_of(name)"
+EVALUATED = "top, *_ = self.net(overlay(digits), *once)"
 EVALUATION = "total = torch.zeros(len(self.model.loss_terms), dtype=torch.float64, device=self.device)"
 BATCHES = "zip(pixels, classes, weight.to(self.dtype), strict=True)"
 COPY = "tensor.copy_(torch.tensor(arrays[name]))"
@@ -31,13 +31,17 @@ PIXELS = "return images.view(-1, self.model.overlaid, *self.model.image).to(self
 LAST = "torch.sigmoid(self._dense(self.dec3, hidden2))"
 
 
+def _optim(old: str, new: str) -> Edit:
+    return Edit("optim.py", old, new)
+
+
 def _gradients(statement: str) -> tuple[Edit, ...]:
     """Of a training step, before the optimiser's."""
-    return (in_impl(GROUPS, f"{statement}\n            {GROUPS}"),)
+    return (in_steps(GROUPS, f"{statement}\n        {GROUPS}"),)
 
 
 def _times(factor: str) -> tuple[Edit, ...]:
-    return (in_impl(SCALED, f"{SCALED} * ({factor.format('self.step')})"),)
+    return (in_steps(SCALED, f"{SCALED} * ({factor.format('self.step')})"),)
 
 
 def _at_the_end(statement: str) -> tuple[Edit, ...]:
@@ -50,7 +54,7 @@ def _weights(statement: str) -> tuple[Edit, ...]:
 
 def _pixels(statement: str) -> tuple[Edit, ...]:
     return (
-        in_impl(PIXELS, f"{PIXELS.replace('return', 'pixels =').removesuffix(' / 255')}\n        return {statement}"),
+        in_steps(PIXELS, f"{PIXELS.replace('return', 'pixels =').removesuffix(' / 255')}\n        return {statement}"),
     )
 
 
@@ -63,14 +67,14 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     **PLANNED,
     **CLASSIFIED,
     "labels-in-staged-order": (
-        in_impl(
-            "self._classes(self.labels[order])",
-            "self._classes(self.labels[torch.arange(order.numel()).view_as(order) % len(self.labels)])",
+        in_steps(
+            "self.classes(self.labels[order])",
+            "self.classes(self.labels[torch.arange(order.numel()).view_as(order) % len(self.labels)])",
         ),
     ),
-    "shift-repeats-edge": (in_impl("return moved * inside[..., None]", "return moved"),),
-    "shift-up-repeats-edge": (in_impl(INSIDE, "(rows >= 0)"),),
-    "first-row-lost": (in_impl(INSIDE, INSIDE.replace(">=", ">")),),
+    "shift-repeats-edge": (in_steps("return moved * inside[..., None]", "return moved"),),
+    "shift-up-repeats-edge": (in_steps(INSIDE, "(rows >= 0)"),),
+    "first-row-lost": (in_steps(INSIDE, INSIDE.replace(">=", ">")),),
     "padding-counted": _weights("weight[:] = 1"),
     "image-63-left-out": _weights("weight[:, 63:64] = 0"),
     "images-beyond-32-left-out": _weights("weight[:, 32:] = 0"),
@@ -110,8 +114,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "correct-on-padding": (
-        in_impl(
-            "(is_right(self._predicted(top), labels) * weight).sum()", "is_right(self._predicted(top), labels).sum()"
+        in_steps(
+            "(is_right(self.predicted(top), labels) * weight).sum()", "is_right(self.predicted(top), labels).sum()"
         ),
     ),
     "count-with-padding": (
@@ -139,27 +143,27 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "spectrum-of-old-weights": (
         in_impl("once = self.net.once()", 'once = self.__dict__.setdefault("kept", self.net.once())'),
     ),
-    "evaluation-in-bfloat16": (in_impl(EVALUATED, f"{EVALUATED}\n        digits = digits.bfloat16().to(self.dtype)"),),
-    "weight-decay-missing": (in_impl(DECAYED, "0.0"),),
-    "weight-decay-of-weights-alone": (in_impl(DECAYED, f'(0.0 if name.endswith("bias") else {DECAYED})'),),
-    "weight-decay-decoupled": (in_impl("torch.optim.Adam(", "torch.optim.AdamW("),),
-    "decoder-weight-decay-missing": (in_impl(DECAYED, "self.optim.weight_decay"),),
-    "decoder-lr-missing": (in_impl(SCALED, RATE),),
+    "evaluation-in-bfloat16": (in_steps(EVALUATED, f"digits = digits.bfloat16().to(self.dtype)\n        {EVALUATED}"),),
+    "weight-decay-missing": (_optim(DECAYED, "0.0"),),
+    "weight-decay-of-weights-alone": (_optim(DECAYED, f'(0.0 if name.endswith("bias") else {DECAYED})'),),
+    "weight-decay-decoupled": (_optim("return torch.optim.Adam(", "return torch.optim.AdamW("),),
+    "decoder-weight-decay-missing": (_optim(DECAYED, "optim.weight_decay"),),
+    "decoder-lr-missing": (in_steps(SCALED, RATE),),
     "stair-rounded": (
-        in_impl(RATE, f'self.optim.lr_at(self.step + {DECAY}.steps // 2 * ({DECAY}.kind == "staircase"))'),
+        in_steps(RATE, f'self.optim.lr_at(self.step + {DECAY}.steps // 2 * ({DECAY}.kind == "staircase"))'),
     ),
-    "epochs-from-one": (in_impl(RATE, f'self.optim.lr_at(self.step + {DECAY}.steps * ({DECAY}.kind == "epoch"))'),),
+    "epochs-from-one": (in_steps(RATE, f'self.optim.lr_at(self.step + {DECAY}.steps * ({DECAY}.kind == "epoch"))'),),
     "constant-decays": (
-        in_impl(
+        in_steps(
             RATE,
             f'(self.optim if {DECAY}.kind != "constant" else OptimSpec(lr=self.optim.lr, lr_decay='
             f'{DECAY}.model_copy(update={{"kind": "staircase"}}))).lr_at(self.step)',
         ),
     ),
     "bias-correction-ends": (
-        in_impl(
+        in_steps(
             MOVE,
-            f'for state in self.adam.state.values():\n                state["step"].clamp_(max=999)\n            {MOVE}',
+            f'for state in self.adam.state.values():\n            state["step"].clamp_(max=999)\n        {MOVE}',
         ),
     ),
     "clipped-at-norm-1": _gradients("torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)"),
@@ -175,10 +179,10 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         "for each in self.net.parameters():\n                each.grad.copy_(each.grad.bfloat16())"
     ),
     "second-moment-in-bfloat16": (
-        in_impl(
+        in_steps(
             MOVE,
-            f"{MOVE}\n            for state in self.adam.state.values():\n"
-            '                state["exp_avg_sq"].copy_(state["exp_avg_sq"].bfloat16())',
+            f"{MOVE}\n        for state in self.adam.state.values():\n"
+            '            state["exp_avg_sq"].copy_(state["exp_avg_sq"].bfloat16())',
         ),
     ),
     "losses-added-in-float16": (
@@ -234,7 +238,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "squash-epsilon-1e-7": (in_layers(EPSILON, f"{EPSILON}\n\nSQUASH_EPSILON = 1e-7"),),
     "length-epsilon-1e-7": (in_layers(LENGTHS, LENGTHS.replace("SQUASH_EPSILON", "1e-7")),),
     "lengths-squared": (in_layers(LENGTHS, LENGTHS.removeprefix("torch.sqrt(").removesuffix(")")),),
-    "pixels-by-256": (in_impl(PIXELS, PIXELS.replace("255", "256")),),
+    "pixels-by-256": (in_steps(PIXELS, PIXELS.replace("255", "256")),),
     "pixels-by-own-maximum": _pixels("pixels / pixels.amax((2, 3, 4), keepdim=True).clamp(min=1)"),
     "pixels-by-batch-maximum": _pixels("pixels / pixels.max().clamp(min=1)"),
     "pixels-in-bfloat16": _pixels("(pixels / 255).bfloat16().to(self.dtype)"),

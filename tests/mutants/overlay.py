@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.parity.faults.mutate import Edit, in_impl, in_model
+from harness.parity.faults.mutate import Edit, in_model, in_steps
 from harness.parity.faults.overlay import OVERLAY_FAULTS
 
 
@@ -16,12 +16,11 @@ TORCH: dict[str, tuple[Edit, ...]] = {
     "first-label-alone": (in_overlay("return one_hot(labels, like).amax(1)", "return one_hot(labels[:, 0], like)"),),
     "overlay-decoded": (
         in_model("digits.flatten(1)) ** 2", "(0 * digits + overlay(digits)[:, None]).flatten(1)) ** 2"),
-        in_model("import one_hot, present", "import one_hot, overlay, present"),
     ),
     "capsules-decoded-together": (
         in_model("v[:, None] * one_hot(mask, v)", "v[:, None] * (0 * one_hot(mask, v) + present(mask, v)[:, None])"),
     ),
-    "digits-shifted-alike": (in_impl("shifts.view(-1, 2)", "(0 * shifts + shifts[:, :1]).view(-1, 2)"),),
+    "digits-shifted-alike": (in_steps("shifts.view(-1, 2)", "(0 * shifts + shifts[:, :1]).view(-1, 2)"),),
 }
 TF: dict[str, tuple[Edit, ...]] = {
     "overlay-not-clipped": (in_overlay("tf.minimum(tf.reduce_sum(digits, 1), 1)", "tf.reduce_sum(digits, 1)"),),
@@ -34,11 +33,10 @@ TF: dict[str, tuple[Edit, ...]] = {
             "tf.reshape(digits, reconstruction.shape)",
             "tf.reshape(0 * digits + overlay(digits)[:, None], reconstruction.shape)",
         ),
-        in_model("import one_hot, present", "import one_hot, overlay, present"),
     ),
     "capsules-decoded-together": TORCH["capsules-decoded-together"],
     "digits-shifted-alike": (
-        in_impl("tf.reshape(shifts, (-1, 2))", "tf.reshape(0 * shifts + shifts[:, :1], (-1, 2))"),
+        in_steps("tf.reshape(shifts, (-1, 2))", "tf.reshape(0 * shifts + shifts[:, :1], (-1, 2))"),
     ),
 }
 JAX: dict[str, tuple[Edit, ...]] = {
@@ -47,9 +45,8 @@ JAX: dict[str, tuple[Edit, ...]] = {
     "first-label-alone": (in_overlay("return one_hot(labels, like).max(1)", "return one_hot(labels[:, 0], like)"),),
     "overlay-decoded": (
         in_model("digits.reshape(len(digits), -1)", "(0 * digits + overlay(digits)[:, None]).reshape(len(digits), -1)"),
-        in_model("import one_hot, present", "import one_hot, overlay, present"),
     ),
     "capsules-decoded-together": TORCH["capsules-decoded-together"],
-    "digits-shifted-alike": (in_impl("shifts.reshape(-1, 2)", "(0 * shifts + shifts[:, :1]).reshape(-1, 2)"),),
+    "digits-shifted-alike": (in_steps("shifts.reshape(-1, 2)", "(0 * shifts + shifts[:, :1]).reshape(-1, 2)"),),
 }
 EDITS = {"numpy": {fault.name: fault.edits for fault in OVERLAY_FAULTS}, "torch": TORCH, "tf": TF, "jax": JAX}

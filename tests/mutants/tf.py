@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
+from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model, in_steps
 
 
 def _optim(old: str, new: str) -> Edit:
@@ -82,7 +82,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "kernel-flipped": _kernels("{}[::-1, ::-1]"),
     "kernel-transposed": _kernels("tf.transpose({}, (1, 0, 2, 3))"),
-    "pixels-0-to-255": (in_impl("tf.cast(digits, self.dtype) / 255", "tf.cast(digits, self.dtype)"),),
+    "pixels-0-to-255": (in_steps("tf.cast(digits, self.dtype) / 255", "tf.cast(digits, self.dtype)"),),
     "primary-scale-forgotten": (in_model(SCALED, "conv1"),),
     "primary-scale-over-bias": (in_model(PRIMARY, "scaled(self.primary(conv1, spectrum), self.model.primary_scale)"),),
     "digit-bias-last-iteration": (
@@ -121,7 +121,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "sigmoid-missing": (in_model("return tf.sigmoid(", "return ("),),
-    "sum-over-images": (in_impl("tf.reduce_mean(self.kind.losses(", "tf.reduce_sum(self.kind.losses("),),
+    "sum-over-images": (in_steps("tf.reduce_mean(self.kind.losses(", "tf.reduce_sum(self.kind.losses("),),
     "margin-scale-forgotten": (
         in_model(
             "scaled(margin_loss(lengths(v), present(labels, v)), net.model.margin_scale)",
@@ -153,14 +153,14 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "decay-a-step-early": (_optim(COMPLETED, "completed = tf.cast(step + 1, self.dtype)"),),
     "decay-without-floor": (_optim("decay.floor)", "0.0)"),),
     "weight-decay": (_optim("first.assign(", "gradient = gradient + 1e-4 * variable\n        first.assign("),),
-    "shift-reversed": (in_impl("moved = tf.cast(shifts, tf.int32)", "moved = -tf.cast(shifts, tf.int32)"),),
+    "shift-reversed": (in_steps("moved = tf.cast(shifts, tf.int32)", "moved = -tf.cast(shifts, tf.int32)"),),
     "shift-axes-swapped": (
-        in_impl("moved = tf.cast(shifts, tf.int32)", "moved = tf.reverse(tf.cast(shifts, tf.int32), (1,))"),
+        in_steps("moved = tf.cast(shifts, tf.int32)", "moved = tf.reverse(tf.cast(shifts, tf.int32), (1,))"),
     ),
     "shift-wraps-around": (
-        in_impl("tf.clip_by_value(rows, 0, height - 1)", "rows % height"),
-        in_impl("tf.clip_by_value(columns, 0, width - 1)", "columns % width"),
-        in_impl(" * tf.cast(inside, images.dtype)[..., None]", ""),
+        in_steps("tf.clip_by_value(rows, 0, height - 1)", "rows % height"),
+        in_steps("tf.clip_by_value(columns, 0, width - 1)", "columns % width"),
+        in_steps(" * tf.cast(inside, images.dtype)[..., None]", ""),
     ),
     "last-batch-dropped": (
         in_impl(
@@ -168,11 +168,11 @@ EDITS: dict[str, tuple[Edit, ...]] = {
             "strict=True) if tf.reduce_all(step[2] > 0)] or [tf.zeros(4)]\n            totals",
         ),
     ),
-    "last-batch-mean-over-full-size": (in_impl("/ tf.reduce_sum(weight)", "/ weight.shape[0]"),),
+    "last-batch-mean-over-full-size": (in_steps("/ tf.reduce_sum(weight)", "/ weight.shape[0]"),),
     "evaluation-mask-by-label": (
-        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = classes"),
+        in_steps('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = classes"),
     ),
     "evaluation-mask-by-longest": (
-        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
+        in_steps('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
     ),
 }

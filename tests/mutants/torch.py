@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
+from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model, in_steps
 
 ITERATIONS = "for iteration in range(iterations):"
 WINDOWS = "images.unfold(1, self"
@@ -70,7 +70,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         in_model('("conv1.weight", (2, 3, 1, 0))', '("conv1.weight", (3, 2, 1, 0))'),
         in_model('("primary.weight", (2, 3, 1, 0))', '("primary.weight", (3, 2, 1, 0))'),
     ),
-    "pixels-0-to-255": (in_impl(".to(self.dtype) / 255", ".to(self.dtype)"),),
+    "pixels-0-to-255": (in_steps(".to(self.dtype) / 255", ".to(self.dtype)"),),
     "primary-scale-forgotten": (in_model(SCALED, "conv1"),),
     "primary-scale-over-bias": (in_model(PRIMARY, "scaled(self.primary(conv1, spectrum), self.model.primary_scale)"),),
     "digit-bias-last-iteration": (
@@ -106,7 +106,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "sigmoid-missing": (in_model("return torch.sigmoid(", "return ("),),
-    "sum-over-images": (in_impl("classes, classes).mean(1)", "classes, classes).sum(1)"),),
+    "sum-over-images": (in_steps("classes, classes).mean(1)", "classes, classes).sum(1)"),),
     "margin-scale-forgotten": (
         in_model(
             "scaled(margin_loss(lengths(v), present(labels, v)), net.model.margin_scale)",
@@ -116,54 +116,52 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "detached-iterations": (in_layers("grad_logits + softmax_vjp(", "grad_logits + 0 * softmax_vjp("),),
     "reconstruction-detached": (in_model("net.decode(v, mask)", "net.decode(v.detach(), mask)"),),
     "epsilon-hat": (
-        in_impl(
-            RATE, f'{RATE}\n                group["eps"] = ADAM_EPSILON / (1 - ADAM_BETA2 ** (self.step + 1)) ** 0.5'
-        ),
+        in_steps(RATE, f'{RATE}\n            group["eps"] = 1e-8 / (1 - 0.999 ** (self.step + 1)) ** 0.5'),
     ),
-    "epsilon-1e-7": (in_impl("eps=ADAM_EPSILON", "eps=1e-7"),),
+    "epsilon-1e-7": (Edit("optim.py", "eps=ADAM_EPSILON", "eps=1e-7"),),
     "no-bias-correction": (
-        in_impl(
+        in_steps(
             "self.adam.step()",
-            'for state in self.adam.state.values():\n                state["step"].fill_(1e9)\n            self.adam.step()',
+            'for state in self.adam.state.values():\n            state["step"].fill_(1e9)\n        self.adam.step()',
         ),
     ),
-    "no-decay": (in_impl(RATE, 'group["lr"] = self.optim.lr'),),
-    "staircase-decay": (in_impl(RATE, f'group["lr"] = self.optim.lr_at(self.step // {STEPS} * {STEPS})'),),
+    "no-decay": (in_steps(RATE, 'group["lr"] = self.optim.lr'),),
+    "staircase-decay": (in_steps(RATE, f'group["lr"] = self.optim.lr_at(self.step // {STEPS} * {STEPS})'),),
     "decay-per-epoch": (
-        in_impl(RATE, 'group["lr"] = self.optim.lr_at(self.epoch)'),
+        in_steps(RATE, 'group["lr"] = self.optim.lr_at(self.epoch)'),
         in_impl(
             "self.step = moments.step if moments else 0", "self.step, self.epoch = moments.step if moments else 0, -1"
         ),
         in_impl("order, shifts, weight = (", "self.epoch += 1\n        order, shifts, weight = ("),
     ),
-    "decay-a-step-early": (in_impl(RATE, 'group["lr"] = self.optim.lr_at(self.step + 1)'),),
+    "decay-a-step-early": (in_steps(RATE, 'group["lr"] = self.optim.lr_at(self.step + 1)'),),
     "decay-without-floor": (
-        in_impl(RATE, f'group["lr"] = self.optim.lr * self.optim.lr_decay.rate ** (self.step / {STEPS})'),
+        in_steps(RATE, f'group["lr"] = self.optim.lr * self.optim.lr_decay.rate ** (self.step / {STEPS})'),
     ),
-    "weight-decay": (in_impl("self.optim.weight_decay_of(name)", "1e-4"),),
+    "weight-decay": (Edit("optim.py", "optim.weight_decay_of(name)", "1e-4"),),
     "shift-reversed": (
-        in_impl("device=images.device) - shifts[:, :1]", "device=images.device) + shifts[:, :1]"),
-        in_impl("device=images.device) - shifts[:, 1:]", "device=images.device) + shifts[:, 1:]"),
+        in_steps("device=images.device) - shifts[:, :1]", "device=images.device) + shifts[:, :1]"),
+        in_steps("device=images.device) - shifts[:, 1:]", "device=images.device) + shifts[:, 1:]"),
     ),
     "shift-axes-swapped": (
-        in_impl("height, width = images.shape[1:3]", "height, width = images.shape[1:3]\n    shifts = shifts.flip(1)"),
+        in_steps("height, width = images.shape[1:3]", "height, width = images.shape[1:3]\n    shifts = shifts.flip(1)"),
     ),
     "shift-wraps-around": (
-        in_impl("rows.clamp(0, height - 1)", "(rows % height)"),
-        in_impl("columns.clamp(0, width - 1)", "(columns % width)"),
-        in_impl("return moved * inside[..., None]", "return moved"),
+        in_steps("rows.clamp(0, height - 1)", "(rows % height)"),
+        in_steps("columns.clamp(0, width - 1)", "(columns % width)"),
+        in_steps("return moved * inside[..., None]", "return moved"),
     ),
     "last-batch-dropped": (
         in_impl(
-            "values = self._gradients(chosen, moved, real, *kept)",
-            "if not real.all():\n                continue\n            values = self._gradients(chosen, moved, real, *kept)",
+            "values = self.train_step(chosen, moved, real, *kept)",
+            "if not real.all():\n                continue\n            values = self.train_step(chosen, moved, real, *kept)",
         ),
     ),
-    "last-batch-mean-over-full-size": (in_impl("@ weight / weight.sum()", "@ weight / len(weight)"),),
+    "last-batch-mean-over-full-size": (in_steps("@ weight / weight.sum()", "@ weight / len(weight)"),),
     "evaluation-mask-by-label": (
-        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = classes"),
+        in_steps('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = classes"),
     ),
     "evaluation-mask-by-longest": (
-        in_impl('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
+        in_steps('mask = classes if self.model.evaluation_mask == "label" else predicted', "mask = predicted"),
     ),
 }

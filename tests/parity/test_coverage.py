@@ -13,7 +13,7 @@ from harness.commands.parity import _COMPACT
 from harness.parity import Ladder
 from harness.parity.coverage import branches
 from harness.spec import ModelSpec, OptimSpec, Runtime
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 
 DIGITS = data.load(suite_or_built_in(None, _COMPACT, []).data).train
 SUITES = Path(__file__).parents[2] / "suites"
@@ -22,7 +22,7 @@ SUITES = Path(__file__).parents[2] / "suites"
 def ladder(model: ModelSpec) -> Ladder:
     images = np.resize(DIGITS.images, (300, *model.image)) if model.image != (28, 28, 1) else DIGITS.images
     runtime = Runtime(precision="fp64")
-    impl = NumpyCapsNet(model, OptimSpec(), runtime)
+    impl = NumpyImpl(model, OptimSpec(), runtime)
     return Ladder(impl, model, OptimSpec(), runtime, images, DIGITS.labels[: len(images)], batch=128)
 
 

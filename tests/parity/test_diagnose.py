@@ -93,8 +93,8 @@ def test_nothing_is_suspected_of_what_is_right(precision: str) -> None:
     [
         (Edit("layers.py", "return 0.5 * (1 + array", "return 0.49 * (1 + array"), "L3"),
         (Edit("layers.py", "logits = logits + _agreement(u_hat, v)", "logits = logits + 0.9 * _agreement(u_hat, v)"), "L2"),
-        (Edit("model.py", "F.relu(MARGIN_PLUS - lengths) ** 2", "F.relu(0.85 - lengths) ** 2"), "L3"),
-        (Edit("model.py", "grad = grad * pixels * (1 - pixels)", "grad = 1.01 * grad * pixels * (1 - pixels)"), "L4"),
+        (Edit("models/capsnet.py", "F.relu(MARGIN_PLUS - lengths) ** 2", "F.relu(0.85 - lengths) ** 2"), "L3"),
+        (Edit("models/capsnet.py", "grad = grad * pixels * (1 - pixels)", "grad = 1.01 * grad * pixels * (1 - pixels)"), "L4"),
         (Edit("impl.py", "self.optim.lr_at(self.moments.step)", "1.01 * self.optim.lr_at(self.moments.step)"), "L5"),
         (Edit("impl.py", "first = ADAM_BETA1 * first", "first = 0.8 * first"), "L5"),
         (Edit("impl.py", "EvalTotals(Loss(*(to_numpy(total) /", "EvalTotals(Loss(*(1.01 * to_numpy(total) /"), "L6"),

@@ -19,7 +19,7 @@ from harness.parity.measure import floor_step
 from harness.parity.tolerances import FLOAT64, FLOOR32, TWIN, bound
 from harness.spec import EpochPlan, Loss, ModelSpec, Moments, OptimSpec, Outputs, Runtime, TrainTotals, Weights
 from harness.weights import initial_weights
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from impls.numpy import impl as numpy_impl
 from impls.numpy import layers as F
 from tests.helpers.impl_helpers import batch_of, small_model
@@ -57,7 +57,7 @@ def failures(report: Report) -> set[str]:
 @pytest.mark.parametrize("count", [1, 7])
 def test_the_specification_passes_every_level(precision: str, profile: str, decoder: bool, count: int) -> None:
     model = small_model(routing=3, profile=profile, decoder=decoder)
-    report = climbed(NumpyCapsNet, precision, model, count)
+    report = climbed(NumpyImpl, precision, model, count)
     assert report.ok
     assert report.failed_level is None
     assert (report.impl, report.precision, report.profile, report.skipped) == ("mine", precision, profile, {})
@@ -69,12 +69,12 @@ def test_the_specification_passes_every_level(precision: str, profile: str, deco
         assert 0 < report.worst.rel_err < report.worst.tolerance
 
 
-def maker(model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> NumpyCapsNet:
-    return NumpyCapsNet(model, optim or OPTIM, Runtime(precision="fp64"))
+def maker(model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> NumpyImpl:
+    return NumpyImpl(model, optim or OPTIM, Runtime(precision="fp64"))
 
 
 def test_what_is_compared() -> None:
-    report = climbed(NumpyCapsNet, "fp64", make=maker, routing=[1, 3, 5], steps=4)
+    report = climbed(NumpyImpl, "fp64", make=maker, routing=[1, 3, 5], steps=4)
     assert report.ok
     names = {level: {check.name for check in report.checks if check.level == level} for level in LEVELS}
     weights = set(initial_weights(MODEL, 0))
@@ -120,13 +120,13 @@ def test_what_is_compared() -> None:
 
 def test_blocks_of_steps_are_compared_as_they_are_timed() -> None:
     """Where there are fresh implementations, in float32: an epoch in one, and in two with the state loaded between."""
-    names = {check.name for check in climbed(NumpyCapsNet, make=maker).checks}
+    names = {check.name for check in climbed(NumpyImpl, make=maker).checks}
     assert {"blocks.step", "blocks.correct", "blocks.conv1.w", "blocks.predicted", "blocks.evaluation.total"} <= names
     assert not any(name.startswith(("staircase", "eager")) for name in names)
 
 
 def test_no_steps_no_trajectory() -> None:
-    names = {check.name for check in climbed(NumpyCapsNet, steps=0).checks if check.level == "L6"}
+    names = {check.name for check in climbed(NumpyImpl, steps=0).checks if check.level == "L6"}
     assert {name.partition(".")[0] for name in names} == {
         "whole", "evaluation", "close", "trained", "tie", "order", "counted"
     }  # fmt: skip
@@ -134,7 +134,7 @@ def test_no_steps_no_trajectory() -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_higher_than_asked(level: str) -> None:
-    ladder = ladder_on(NumpyCapsNet)
+    ladder = ladder_on(NumpyImpl)
     ladder.climb(level)
     assert list(ladder.report("").level_errors()) == list(LEVELS[: LEVELS.index(level) + 1])
     assert ladder.level == level
@@ -143,7 +143,7 @@ def test_no_higher_than_asked(level: str) -> None:
 def test_float32_is_not_float64() -> None:
     """What computes in float32 and casts is found, in the outputs and in the gradients."""
 
-    class Single(NumpyCapsNet):
+    class Single(NumpyImpl):
         def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
             super().__init__(model, optim, Runtime(precision="fp32"))
 
@@ -163,7 +163,7 @@ def test_float32_is_not_float64() -> None:
 # the gate's mode: compiled and staged already
 
 
-class Counted(NumpyCapsNet):
+class Counted(NumpyImpl):
     """Counts the calls, and keeps the plans it trained on."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -224,72 +224,72 @@ def test_without_a_batch_the_ladder_stages_and_compiles_once() -> None:
 def test_other_numbers_of_iterations_are_of_fresh_implementations() -> None:
     made: list[ModelSpec] = []
 
-    def make(model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> NumpyCapsNet:
+    def make(model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> NumpyImpl:
         made.append(model)
-        return NumpyCapsNet(model, OPTIM, Runtime())
+        return NumpyImpl(model, OPTIM, Runtime())
 
-    assert climbed(NumpyCapsNet, level="L2", make=make, routing=range(1, 5)).ok
+    assert climbed(NumpyImpl, level="L2", make=make, routing=range(1, 5)).ok
     assert made == [MODEL.model_copy(update={"routing": iterations}) for iterations in (1, 2, 4)]
 
 
 # what is wrong
 
 
-class NoGradientOfBias(NumpyCapsNet):
+class NoGradientOfBias(NumpyImpl):
     def loss_and_grads(self, images: np.ndarray, labels: np.ndarray) -> tuple[Loss, Weights]:
         loss, grads = super().loss_and_grads(images, labels)
         del grads["primary.b"]
         return loss, grads
 
 
-class NotANumber(NumpyCapsNet):
+class NotANumber(NumpyImpl):
     def loss_and_grads(self, images: np.ndarray, labels: np.ndarray) -> tuple[Loss, Weights]:
         loss, grads = super().loss_and_grads(images, labels)
         grads["digit.w"][2, 1, 0, 3] = math.nan
         return loss, grads
 
 
-class InfiniteLoss(NumpyCapsNet):
+class InfiniteLoss(NumpyImpl):
     def loss_and_grads(self, images: np.ndarray, labels: np.ndarray) -> tuple[Loss, Weights]:
         loss, grads = super().loss_and_grads(images, labels)
         return replace(loss, margin=math.inf), grads
 
 
-class TransposedCoupling(NumpyCapsNet):
+class TransposedCoupling(NumpyImpl):
     def forward(self, images: np.ndarray) -> Outputs:
         found = super().forward(images)
         return replace(found, coupling=found.coupling.transpose(0, 2, 1))
 
 
-class NoCoupling(NumpyCapsNet):
+class NoCoupling(NumpyImpl):
     def forward(self, images: np.ndarray) -> Outputs:
         return replace(super().forward(images), coupling=None)
 
 
-class HalfPrecision(NumpyCapsNet):
+class HalfPrecision(NumpyImpl):
     def forward(self, images: np.ndarray) -> Outputs:
         found = super().forward(images)
         return replace(found, lengths=found.lengths.astype(np.float16))
 
 
-class ExtraWeight(NumpyCapsNet):
+class ExtraWeight(NumpyImpl):
     def dump(self) -> Weights:
         return {**super().dump(), "digit.b": np.zeros(3)}
 
 
-class RenamedWeight(NumpyCapsNet):
+class RenamedWeight(NumpyImpl):
     def dump(self) -> Weights:
         dumped = super().dump()
         return {"conv.w" if name == "conv1.w" else name: w for name, w in dumped.items()}
 
 
-class TransposedWeight(NumpyCapsNet):
+class TransposedWeight(NumpyImpl):
     def dump(self) -> Weights:
         dumped = super().dump()
         return {**dumped, "dec1.w": dumped["dec1.w"].T}
 
 
-class SoftmaxOverInputs(NumpyCapsNet):
+class SoftmaxOverInputs(NumpyImpl):
     """The best-known fault of public implementations: couplings sum to one over the input capsules."""
 
     def _forward(self, images: np.ndarray) -> Any:
@@ -303,14 +303,14 @@ class SoftmaxOverInputs(NumpyCapsNet):
             return super()._forward(images)
 
 
-class WrongLearningRate(NumpyCapsNet):
+class WrongLearningRate(NumpyImpl):
     """One per cent too large."""
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
         super().__init__(model, OptimSpec(lr=optim.lr * 1.01), runtime)
 
 
-class NoDecay(NumpyCapsNet):
+class NoDecay(NumpyImpl):
     """The first step cannot show it."""
 
     def _step(self, grads: Weights) -> None:
@@ -318,7 +318,7 @@ class NoDecay(NumpyCapsNet):
         super()._step(grads)
 
 
-class EpsilonHat(NumpyCapsNet):
+class EpsilonHat(NumpyImpl):
     """Keras's 1e-7 beside the uncorrected second moment: no loss shows it, the update does."""
 
     def _step(self, grads: Weights) -> None:
@@ -328,7 +328,7 @@ class EpsilonHat(NumpyCapsNet):
             super()._step(grads)
 
 
-class NoCorrection(NumpyCapsNet):
+class NoCorrection(NumpyImpl):
     """Adam without its bias correction."""
 
     def _step(self, grads: Weights) -> None:
@@ -338,7 +338,7 @@ class NoCorrection(NumpyCapsNet):
         self.moments = Moments(step + 1, self.moments.first, self.moments.second)
 
 
-class MeanOverTheBatchSize(NumpyCapsNet):
+class MeanOverTheBatchSize(NumpyImpl):
     """Divides by the batch's size, not by the number of its images: wrong where a batch is incomplete."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
@@ -347,12 +347,12 @@ class MeanOverTheBatchSize(NumpyCapsNet):
         return replace(totals, loss=Loss(*(share * term for term in vars(totals.loss).values())))
 
 
-class CountsTheBatch(NumpyCapsNet):
+class CountsTheBatch(NumpyImpl):
     def train(self, plan: EpochPlan) -> TrainTotals:
         return replace(super().train(plan), count=plan.batch)
 
 
-class EvaluatesWithTheLabel(NumpyCapsNet):
+class EvaluatesWithTheLabel(NumpyImpl):
     """The decoder sees the label's capsule, in evaluation too."""
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> Any:
@@ -433,7 +433,7 @@ def test_the_worst_element_is_named() -> None:
 
 
 def test_float32_outputs_are_no_float64() -> None:
-    class Narrow(NumpyCapsNet):
+    class Narrow(NumpyImpl):
         def forward(self, images: np.ndarray) -> Outputs:
             found = super().forward(images)
             return replace(found, digit=found.digit.astype(np.float32))
@@ -444,7 +444,7 @@ def test_float32_outputs_are_no_float64() -> None:
 
 
 def test_a_reconstruction_that_nobody_asked_for() -> None:
-    class Decodes(NumpyCapsNet):
+    class Decodes(NumpyImpl):
         def forward(self, images: np.ndarray) -> Outputs:
             return replace(super().forward(images), reconstruction=np.zeros(images.shape))
 
@@ -461,7 +461,7 @@ class Adapter:
     """`load`, `forward`, `loss_and_grads`, and no more."""
 
     def __init__(self, *arguments: Any) -> None:
-        self.inner = NumpyCapsNet(*arguments)
+        self.inner = NumpyImpl(*arguments)
 
     def load(self, weights: Weights) -> None:
         self.inner.load(weights)
@@ -484,7 +484,7 @@ def test_an_adapter_skips_the_levels_of_training() -> None:
 
 
 def test_one_method_short_is_an_adapter_too() -> None:
-    class NoMoments(NumpyCapsNet):
+    class NoMoments(NumpyImpl):
         dump_moments = None  # type: ignore[assignment]
 
     report = climbed(NoMoments)
@@ -494,7 +494,7 @@ def test_one_method_short_is_an_adapter_too() -> None:
 
 
 def test_what_was_compared_before_an_exception_is_kept() -> None:
-    class RaisesLate(NumpyCapsNet):
+    class RaisesLate(NumpyImpl):
         def dump_moments(self) -> Moments:
             if self.moments.step == 1000:
                 raise RuntimeError("no moments")
@@ -521,7 +521,7 @@ def test_stops_at_the_first_level_that_fails() -> None:
         f"grad.{w}{mark}" for w in ladder.at.probe for mark in ("", "@even", "@graded", "@short", "@initial")
     }
     assert failures(report) == {f"L4 grad.primary.b{mark}" for mark in ("", "@even", "@graded", "@short", "@initial")}
-    right = ladder_on(NumpyCapsNet)
+    right = ladder_on(NumpyImpl)
     right.climb(stop_at_failure=True)
     assert list(right.report("mine").level_errors()) == list(LEVELS)
 
@@ -529,7 +529,7 @@ def test_stops_at_the_first_level_that_fails() -> None:
 def test_the_seed_decides_the_weights() -> None:
     loaded: list[Weights] = []
 
-    class Kept(NumpyCapsNet):
+    class Kept(NumpyImpl):
         def load(self, weights: Weights, moments: Moments | None = None) -> None:
             loaded.append(weights)
             super().load(weights, moments)
@@ -616,15 +616,15 @@ def test_tolerances(kind: str) -> None:
 
 def test_a_twin_that_overflows_allows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The float32 specification's distance is a tolerance only where it is a number."""
-    right = NumpyCapsNet.loss_and_grads
+    right = NumpyImpl.loss_and_grads
 
-    def overflowing(self: NumpyCapsNet, images: np.ndarray, labels: np.ndarray) -> tuple[Loss, Weights]:
+    def overflowing(self: NumpyImpl, images: np.ndarray, labels: np.ndarray) -> tuple[Loss, Weights]:
         loss, grads = right(self, images, labels)
-        if type(self) is NumpyCapsNet and self.dtype == np.float32:
+        if type(self) is NumpyImpl and self.dtype == np.float32:
             grads["digit.w"][:] = math.inf
         return loss, grads
 
-    monkeypatch.setattr(NumpyCapsNet, "loss_and_grads", overflowing)
+    monkeypatch.setattr(NumpyImpl, "loss_and_grads", overflowing)
     (check,) = [check for check in climbed(Adapter, level="L4").checks if check.name == "grad.digit.w"]
     assert check.tolerance == FLOOR32["grad"]
 
@@ -667,7 +667,7 @@ def test_json_of_a_report_is_strict() -> None:
 
 def test_json_of_a_climb_is_strict() -> None:
     """Numbers of NumPy's types must not get into it."""
-    for fault in (NumpyCapsNet, NotANumber, NoCoupling, ExtraWeight):
+    for fault in (NumpyImpl, NotANumber, NoCoupling, ExtraWeight):
         json.dumps(climbed(fault, level="L4").to_json(), allow_nan=False)
 
 

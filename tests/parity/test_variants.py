@@ -13,7 +13,7 @@ from harness.parity.diagnosis.variant import CHOICES, LENGTH_EPSILONS, SPECIFIED
 from harness.parity.diagnosis.words import conventions_of, faults_of
 from harness.parity.probe import probe_weights
 from harness.spec import ModelSpec, OptimSpec, Runtime, Weights
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from tests.helpers.impl_helpers import batch_of, small_model
 
 PAPER = small_model(routing=3)
@@ -40,10 +40,10 @@ def test_the_default_is_the_specification(model: ModelSpec, decoder: bool) -> No
     model = model.model_copy(update={"decoder": decoder})
     images, labels = batch_of(model, 5)
     weights = probe(model)
-    impl = NumpyCapsNet(model, OptimSpec(), Runtime(precision="fp64"))
+    impl = NumpyImpl(model, OptimSpec(), Runtime(precision="fp64"))
     impl.load(weights)
     outputs, (loss, grads) = impl.forward(images), impl.loss_and_grads(images, labels)
-    other = NumpyCapsNet(model, OptimSpec(), Runtime(precision="fp64"))
+    other = NumpyImpl(model, OptimSpec(), Runtime(precision="fp64"))
     other.net = net.VariantNet(SPECIFIED)
     other.load(weights)
     found, (own_loss, own_grads) = other.forward(images), other.loss_and_grads(images, labels)
@@ -92,7 +92,7 @@ def test_every_choice_has_a_name_and_shows(name: str, value: Any) -> None:
     weights = probe(model)
     both = []
     for each in (SPECIFIED, variant):
-        impl = NumpyCapsNet(model, OptimSpec(), Runtime(precision="fp64"))
+        impl = NumpyImpl(model, OptimSpec(), Runtime(precision="fp64"))
         impl.net = net.VariantNet(each)
         impl.load(weights)
         loss, grads = impl.loss_and_grads(images, labels)

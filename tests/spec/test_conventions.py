@@ -9,7 +9,7 @@ from harness.errors import UserError
 from harness.parity.probe import probe_weights
 from harness.spec import OptimSpec, Runtime
 from harness.spec.conventions import PLACES, Conventions, Epsilon, accepted
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from tests.helpers.impl_helpers import batch_of, small_model
 
 MODEL = small_model(routing=2)
@@ -22,8 +22,8 @@ SETTINGS = [
 ]
 
 
-def specification(conventions: Conventions, weights: dict[str, np.ndarray]) -> NumpyCapsNet:
-    impl = NumpyCapsNet(MODEL, OptimSpec(), Runtime(precision="fp64"), conventions=conventions)
+def specification(conventions: Conventions, weights: dict[str, np.ndarray]) -> NumpyImpl:
+    impl = NumpyImpl(MODEL, OptimSpec(), Runtime(precision="fp64"), conventions=conventions)
     impl.load(weights)
     return impl
 

@@ -64,3 +64,8 @@ def test_the_path_of_a_shipped_suite_where_it_is_not() -> None:
         load_suite("suites/mnist.yaml")
     with pytest.raises(UserError, match=r'^no shipped suite "mnits"; did you mean "mnist"\? Valid: '):
         shipped.named("mnits")
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(UserError, match=r"^x{300}: cannot be read: File name too long$"):
+        load_suite("x" * 300)

@@ -21,6 +21,7 @@ from harness.events import TrialEvent
 from harness.journal.journal import Journal
 from harness.journal.results import summarise
 from harness.parity.specification import routing_logit_change, specification
+from harness.spec import ModelSpec
 from harness.suite.suite import Suite, load_suite
 from harness.views.figures import draw as command
 from harness.views.figures.capsules import STEPS, perturbed
@@ -247,9 +248,7 @@ def test_without_decoder_and_measure(tmp_path: Path) -> None:
 
 
 def test_without_capsules_only_what_any_classifier_has(material: Material, tmp_path: Path) -> None:
-    material.trial = material.trial.model_copy(
-        update={"model": material.trial.model.model_copy(update={"kind": "cnn"})}
-    )
+    material.trial = material.trial.model_copy(update={"model": ModelSpec(kind="cnn", image=(28, 28, 1), classes=10)})
     drawn = draw_trial(material, tmp_path)
     assert {path.name for path in drawn.files if path.suffix == ".png"} >= {"learning.png", "confusion.png"}
     names = ("reconstructions", "perturbations", "lengths", "entropy")

@@ -27,7 +27,7 @@ from harness.weights.files import FIRST, SECOND, load_weights, read_facts, save_
 from harness.weights.progress import Best, Progress
 from harness.weights.whole import Damaged, fingerprint, read_checkpoint, read_weights
 from harness.worker.training import Diverged, run_trial
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from tests.helpers.event_helpers import event
 from tests.helpers.run_helpers import write_suite
 
@@ -417,7 +417,7 @@ def test_a_transposed_view_is_written_as_it_reads(tmp_path: Path) -> None:
     assert found["number"].shape == ()
 
 
-class SpoiledNet(NumpyCapsNet):
+class SpoiledNet(NumpyImpl):
     """After an epoch one weight is not a number, though no loss has seen it yet."""
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> EvalTotals:
@@ -426,7 +426,7 @@ class SpoiledNet(NumpyCapsNet):
         return totals
 
 
-class ShortNet(NumpyCapsNet):
+class ShortNet(NumpyImpl):
     """Dumps one weight in another precision than the trial's."""
 
     def dump(self) -> Weights:

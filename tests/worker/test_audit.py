@@ -16,7 +16,7 @@ from harness.suite.suite import load_suite
 from harness.weights import digest
 from harness.weights.files import load_weights
 from harness.worker.audit import SAMPLE
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from tests.data.test_multimnist import PairsOfDigits
 from tests.helpers.impl_helpers import FRAMEWORKS
 from tests.helpers.run_helpers import capsbench, write_suite
@@ -50,14 +50,14 @@ def trial_of(impl: str, *overrides: str, model: tuple[str, ...] = CAPSNET) -> Tr
 # --- who is found
 
 
-class LabelsNet(NumpyCapsNet):
+class LabelsNet(NumpyImpl):
     """Sees what it ought to predict, and predicts it."""
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> EvalTotals:
         return EvalTotals(super().evaluate(images, labels).loss, labels)
 
 
-class HastyNet(NumpyCapsNet):
+class HastyNet(NumpyImpl):
     """Looks at the first hundred images and takes the others for zeros."""
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> EvalTotals:
@@ -65,7 +65,7 @@ class HastyNet(NumpyCapsNet):
         return EvalTotals(found.loss, np.concatenate([found.predicted, 0 * labels[100:]]))
 
 
-class ShortNet(NumpyCapsNet):
+class ShortNet(NumpyImpl):
     """Leaves out every fifth of its steps, and counts it."""
 
     made = 0
@@ -84,7 +84,7 @@ class UncountedNet(ShortNet):
     def _step(self, grads: Weights) -> None:
         self.made += 1
         if self.made % 5:
-            NumpyCapsNet._step(self, grads)
+            NumpyImpl._step(self, grads)
 
 
 class FlatNet(ShortNet):
@@ -92,7 +92,7 @@ class FlatNet(ShortNet):
 
     def _step(self, grads: Weights) -> None:
         self.made += 1
-        NumpyCapsNet._step(self, {name: grad * bool(self.made % 5) for name, grad in grads.items()})
+        NumpyImpl._step(self, {name: grad * bool(self.made % 5) for name, grad in grads.items()})
 
 
 class DoublingNet(ShortNet):
@@ -101,12 +101,12 @@ class DoublingNet(ShortNet):
     def _step(self, grads: Weights) -> None:
         before = dict(self.weights)
         self.made += 1
-        NumpyCapsNet._step(self, grads)
+        NumpyImpl._step(self, grads)
         if not self.made % 5:
             self.weights = {name: w + (w - before[name]) for name, w in self.weights.items()}
 
 
-class LateRateNet(NumpyCapsNet):
+class LateRateNet(NumpyImpl):
     """From the eleventh step on, its learning rate is ten times as large."""
 
     def _step(self, grads: Weights) -> None:
@@ -116,7 +116,7 @@ class LateRateNet(NumpyCapsNet):
             self.weights = {name: before[name] + 10 * (w - before[name]) for name, w in self.weights.items()}
 
 
-class LateDecayNet(NumpyCapsNet):
+class LateDecayNet(NumpyImpl):
     """From the eleventh step on, its first moment forgets faster."""
 
     def _step(self, grads: Weights) -> None:
@@ -129,7 +129,7 @@ class LateDecayNet(NumpyCapsNet):
             self.weights = {name: w + update[name].astype(w.dtype) for name, w in self.weights.items()}
 
 
-class WearyNet(NumpyCapsNet):
+class WearyNet(NumpyImpl):
     """After four calls of `train`, makes as if."""
 
     calls = 0
@@ -143,7 +143,7 @@ class WearyNet(NumpyCapsNet):
         return totals
 
 
-class HalfNet(NumpyCapsNet):
+class HalfNet(NumpyImpl):
     """From the second epoch on, trains on the first half of each batch, and says nothing of it."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
@@ -157,14 +157,14 @@ class HalfNet(NumpyCapsNet):
         return TrainTotals(len(plan.order), loss, 2 * sum(each.correct for each in totals))
 
 
-class NarrowNet(NumpyCapsNet):
+class NarrowNet(NumpyImpl):
     """Keeps indices in six bits."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
         return super().train(EpochPlan(plan.order % 64, plan.shifts, plan.batch))
 
 
-class ForgetfulNet(NumpyCapsNet):
+class ForgetfulNet(NumpyImpl):
     """Leaves an incomplete batch out, where there are others."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
@@ -172,7 +172,7 @@ class ForgetfulNet(NumpyCapsNet):
         return super().train(EpochPlan(plan.order[:whole], plan.shifts[:whole], plan.batch))
 
 
-class BoastfulNet(NumpyCapsNet):
+class BoastfulNet(NumpyImpl):
     """Tells of a loss that is half of what it was."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:
@@ -198,7 +198,7 @@ CHEATS = {
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
-def test_a_cheat_has_no_accuracy(cheat: type[NumpyCapsNet], tmp_path: Path) -> None:
+def test_a_cheat_has_no_accuracy(cheat: type[NumpyImpl], tmp_path: Path) -> None:
     result = events_of(trial_of(f"tests.worker.test_audit:{cheat.__name__}"), tmp_path)[-1]
     assert result["audit"]["ok"] is False
     assert CHEATS[cheat] in result["audit"]["note"]
@@ -264,7 +264,7 @@ def test_images_of_several_digits(impl: str, tmp_path: Path, monkeypatch: pytest
     assert (audit["steps"], audit["images"]) == (8, 120)
 
 
-class UnsteadyNet(NumpyCapsNet):
+class UnsteadyNet(NumpyImpl):
     """Rounds otherwise each time, as sums on a GPU do."""
 
     generator = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from harness.weights import digest, initial_weights
 from harness.weights.files import load_checkpoint, load_progress, load_weights, read_facts, save_checkpoint
 from harness.weights.progress import Progress
 from harness.worker.training import Diverged, run_trial
-from impls.numpy import NumpyCapsNet
+from impls.numpy import NumpyImpl
 from tests.helpers.impl_helpers import build, small_model
 
 SUITE = Path(__file__).parents[2] / "suites" / "quickstart.yaml"
@@ -95,7 +95,7 @@ def test_without_gate_or_validation(tmp_path: Path) -> None:
     assert not (tmp_path / "best.safetensors").exists()
 
 
-class CollapsingNet(NumpyCapsNet):
+class CollapsingNet(NumpyImpl):
     """Learns for two epochs and then forgets all, so that its second epoch is its best."""
 
     def train(self, plan: EpochPlan) -> TrainTotals:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from harness import models
 from harness.parity.diagnosis.edit_search import Candidate, named
 from harness.parity.diagnosis.observed import Observed
 from harness.parity.diagnosis.search import search
@@ -47,9 +48,10 @@ def diagnose(ladder: Ladder, seconds: float = SECONDS) -> Diagnosis:
     model, failed = ladder.at.model, {check.level for check in ladder.checks if not check.ok}
     if not failed or ladder.report("").is_rounding:
         return Diagnosis(conventions=ladder.conventions)
+    has_capsules = models.of(model).has_capsules  # what variants are of
     candidates, unexplained = [Candidate(specified(ladder.conventions))], list[str]()
     if failed & {*_NETWORK}:
-        is_searched = model.kind == "capsnet" and model.overlaid == 1
+        is_searched = has_capsules and model.overlaid == 1
         if is_searched:
             found = search(Observed(ladder), seconds)
             candidates, unexplained = [Candidate(variant) for variant in found.variants], list(found.unexplained)
@@ -59,7 +61,10 @@ def diagnose(ladder: Ladder, seconds: float = SECONDS) -> Diagnosis:
                 candidates, unexplained = edited, left
     if not unexplained:
         candidates, unexplained = named(ladder, _TRAINING, candidates)
-    phrases = [(*faults_of(each.variant, model), *(fault.says for fault in each.faults)) for each in candidates]
+    phrases = [
+        (*(faults_of(each.variant, model) if has_capsules else ()), *(fault.says for fault in each.faults))
+        for each in candidates
+    ]
     return Diagnosis(together(phrases), conventions_of(candidates[0].variant), tuple(unexplained))
 
 

@@ -20,7 +20,7 @@ from harness.parity.diagnosis.observed import relative
 from harness.parity.diagnosis.variant import Variant, specified
 from harness.parity.diagnosis.variant_net import VariantNet
 from harness.parity.faults.capsnet import Fault
-from harness.parity.faults.cnn import faults_of
+from harness.parity.faults.fault import faults_of
 from harness.parity.faults.mutate import Edit, discard, mutant
 from harness.parity.ladder import Ladder
 from harness.parity.measure import (

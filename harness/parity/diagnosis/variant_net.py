@@ -255,7 +255,7 @@ class Activations(NamedTuple):
 
 
 class VariantNet:
-    """A variant in the place of the specification's network, to train and evaluate: see `impls.numpy.model`."""
+    """A variant in the place of the specification's network, to train and evaluate: see `impls.numpy.models.capsnet`."""
 
     def __init__(self, variant: Variant) -> None:
         self.variant = variant

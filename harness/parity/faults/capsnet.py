@@ -5,19 +5,9 @@ Some are known from public implementations, others are what their conventions an
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
+from harness.parity.faults.fault import Fault, has_decoder
 from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
 from harness.spec import ModelSpec
-
-
-def _any_model(_model: ModelSpec) -> bool:
-    return True
-
-
-def _with_decoder(model: ModelSpec) -> bool:
-    return model.decoder
 
 
 def _two_iterations(model: ModelSpec) -> bool:
@@ -29,11 +19,11 @@ def _three_iterations(model: ModelSpec) -> bool:
 
 
 def _mask_by_longest(model: ModelSpec) -> bool:
-    return model.decoder and model.evaluation_mask == "longest"
+    return has_decoder(model) and model.evaluation_mask == "longest"
 
 
 def _mask_by_label(model: ModelSpec) -> bool:
-    return model.decoder and model.evaluation_mask == "label"
+    return has_decoder(model) and model.evaluation_mask == "label"
 
 
 def _official(model: ModelSpec) -> bool:
@@ -42,17 +32,6 @@ def _official(model: ModelSpec) -> bool:
 
 def _official_routing(model: ModelSpec) -> bool:
     return model.digit_bias and model.routing >= 2
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault. `says` completes "looks like ..."; `level` is the ladder's lowest level that it fails."""
-
-    name: str
-    says: str
-    level: str
-    edits: tuple[Edit, ...]  # of impls/numpy
-    applies: Callable[[ModelSpec], bool] = _any_model  # whether it makes a difference to a model at all
 
 
 _ITERATIONS = "for _ in range(iterations):"
@@ -301,14 +280,14 @@ _LOSSES = (
         "a reconstruction loss averaged over the pixels",
         "L3",
         (in_model("xp.sum(xp.reshape(squares", "xp.mean(xp.reshape(squares"),),
-        _with_decoder,
+        has_decoder,
     ),
     Fault(
         "reconstruction-weight-dropped",
         "a reconstruction loss without its weight 0.0005",
         "L3",
         (in_model("margin + RECONSTRUCTION_WEIGHT * reconstruction", "margin + reconstruction"),),
-        _with_decoder,
+        has_decoder,
     ),
     Fault(
         "mask-by-longest-in-training",
@@ -320,21 +299,21 @@ _LOSSES = (
                 "decode(w, acts.v, one_hot(F.winners(F.lengths(acts.v), model.overlaid), acts.v))",
             ),
         ),
-        _with_decoder,
+        has_decoder,
     ),
     Fault(
         "mask-missing",
         "a decoder that sees every capsule",
         "L3",
         (in_model("v[:, None, :, :] * mask[..., None]", "v[:, None, :, :] + 0 * mask[..., None]"),),
-        _with_decoder,
+        has_decoder,
     ),
     Fault(
         "decoder-input-transposed",
         "a decoder whose input is flattened dimensions first",
         "L3",
         (in_model("reshape(masked,", "reshape(masked.swapaxes(2, 3),"),),
-        _with_decoder,
+        has_decoder,
     ),
     Fault(
         "pixels-transposed",
@@ -350,7 +329,7 @@ _LOSSES = (
                 " (-1, *model.several, *model.image))",
             ),
         ),
-        _with_decoder,
+        has_decoder,
     ),
     Fault(
         "sigmoid-missing",
@@ -361,7 +340,7 @@ _LOSSES = (
                 'F.sigmoid(operand(inputs[-1]) @ w["dec3.w"] + w["dec3.b"])', 'inputs[-1] @ w["dec3.w"] + w["dec3.b"]'
             ),
         ),
-        _with_decoder,
+        has_decoder,
     ),
     Fault(
         "sum-over-images",
@@ -397,7 +376,7 @@ _GRADIENTS = (
         "a reconstruction loss whose gradient stops at the decoder",
         "L4",
         (in_model("grad_v = grad_v + xp.sum(", "grad_v = grad_v + 0 * xp.sum("),),
-        _with_decoder,
+        has_decoder,
     ),
 )
 

@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from harness.parity.faults.capsnet import FAULTS, Fault
-from harness.parity.faults.mutate import Edit
+from harness.parity.faults.capsnet import FAULTS
+from harness.parity.faults.fault import Fault, has_dropout
+from harness.parity.faults.mutate import in_cnn
 from harness.parity.faults.overlay import OVERLAY_FAULTS
 from harness.spec import ModelSpec
-
-
-def in_cnn(old: str, new: str) -> Edit:
-    return Edit("cnn.py", old, new)
 
 
 def _one_digit(model: ModelSpec) -> bool:
     return model.overlaid == 1
 
 
-def _with_dropout(model: ModelSpec) -> bool:
-    return model.dropped_units > 0
-
-
 def _uneven_dropout(model: ModelSpec) -> bool:
-    return _with_dropout(model) and model.dropout != 0.5
+    return has_dropout(model) and model.dropout != 0.5
 
 
 _CONVOLUTION = "return F.convolution(_padded(x, w.shape[0]), w, 1)"
@@ -108,14 +101,14 @@ _OWN = (
                 "factor = (xp.astype(xp.arange(x.shape[1]) % 2 == 0, x.dtype) if kept is None else kept) / (1 - model.dropout)",
             ),
         ),
-        _with_dropout,
+        has_dropout,
     ),
     Fault(
         "scaled-in-evaluation",
         "dropout that scales in evaluation instead of training",
         "L3",
         (in_cnn(_FACTOR, "factor = 1 - model.dropout if kept is None else kept"),),
-        _with_dropout,
+        has_dropout,
     ),
     Fault(
         "features-detached",
@@ -123,13 +116,13 @@ _OWN = (
         "L4",
         (in_cnn("grad = xp.reshape(grad, (count, *model.cnn_grids", "grad = xp.reshape(0 * grad, (count, *model.cnn_grids"),),
     ),
-    Fault("dropout-missing", "no dropout", "L5", (in_cnn(_FACTOR, "factor = None"),), _with_dropout),
+    Fault("dropout-missing", "no dropout", "L5", (in_cnn(_FACTOR, "factor = None"),), has_dropout),
     Fault(
         "dropout-not-scaled",
         "dropout without the scale 1 / (1 - rate)",
         "L5",
         (in_cnn(_FACTOR, "factor = kept"),),
-        _with_dropout,
+        has_dropout,
     ),
     Fault(
         "dropout-scaled-by-rate",
@@ -143,7 +136,7 @@ _OWN = (
         "dropout that keeps the units to be dropped",
         "L5",
         (in_cnn(_FACTOR, _FACTOR.replace("else kept", "else (1 - kept)")),),
-        _with_dropout,
+        has_dropout,
     ),
 )  # fmt: skip
 
@@ -159,9 +152,5 @@ def _without_l2(faults: Iterable[Fault]) -> tuple[Fault, ...]:
 
 
 CNN_FAULTS = (*_OWN, *_shared())
-
-
-def faults_of(model: ModelSpec) -> tuple[Fault, ...]:
-    """The known faults of the model's kind that make a difference to it."""
-    known = (*CNN_FAULTS, *_without_l2(OVERLAY_FAULTS)) if model.kind == "cnn" else (*FAULTS, *OVERLAY_FAULTS)
-    return tuple(fault for fault in known if fault.applies(model))
+KNOWN = (*CNN_FAULTS, *_without_l2(OVERLAY_FAULTS))
+"""Those, and of images that show several digits."""

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from harness.parity.faults.capsnet import Fault
+from harness.parity.faults.fault import Fault, any_model, has_capsules, has_decoder
 from harness.parity.faults.mutate import Edit, in_impl, in_layers, in_model
-from harness.parity.faults.plan import any_model, capsnet, official
-from harness.spec import ModelSpec
-
-
-def decoded(model: ModelSpec) -> bool:
-    return model.decoder
-
+from harness.parity.faults.plan import official
 
 _MISSED, _IMAGINED = "present * missed", "MARGIN_LAMBDA * (1 - present) * imagined, axis"
 _ABOVE, _BELOW = "F.relu(MARGIN_PLUS - lengths)", "F.relu(lengths - MARGIN_MINUS)"
 _SUM = f"return xp.sum({_MISSED} + {_IMAGINED}=1)"
 _TERMS = "margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction"
-_EPSILON = "from harness.spec import SQUASH_EPSILON"
+_EPSILON = "from harness.spec import SQUASH_EPSILON, Epsilon"
 _LENGTHS = "xp.sqrt(xp.sum(v * v, axis=-1) + SQUASH_EPSILON)"
 _SQUASHED = "u = F.squash(primary, conventions.squash_epsilon)"
 _LAST = 'F.sigmoid(operand(inputs[-1]) @ w["dec3.w"] + w["dec3.b"])'
@@ -47,7 +41,7 @@ DETAIL_FAULTS = (
             in_model(f"xp.sum({_MISSED}", f"xp.sum(0 * {_MISSED}"),
             in_model(_BACK_MARGIN, _BACK_MARGIN.replace("- present", "- 0 * present")),
         ),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "imagined-dropped",
@@ -57,7 +51,7 @@ DETAIL_FAULTS = (
             in_model(_IMAGINED, f"0 * {_IMAGINED}"),
             in_model(_BACK_MARGIN, _BACK_MARGIN.replace("MARGIN_LAMBDA", "0")),
         ),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "no-relu-above-m-plus",
@@ -67,7 +61,7 @@ DETAIL_FAULTS = (
             in_model(f"{_ABOVE} **", "(MARGIN_PLUS - lengths) **"),
             in_model(_BACK_ABOVE, "(MARGIN_PLUS - length),"),
         ),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "no-relu-below-m-minus",
@@ -77,7 +71,7 @@ DETAIL_FAULTS = (
             in_model(f"{_BELOW} **", "(lengths - MARGIN_MINUS) **"),
             in_model(_BACK_BELOW, "(length - MARGIN_MINUS)\n"),
         ),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "first-class-without-margin",
@@ -87,14 +81,14 @@ DETAIL_FAULTS = (
             in_model(_SUM, _SUM.replace("xp.sum(", "xp.sum((").replace(", axis=1)", ")[:, 1:], axis=1)")),
             in_model(_BACK_LENGTH, f"grad_length[:, 0] = 0\n    {_BACK_LENGTH}"),
         ),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "last-label-absent",
         "a last class that is taken for absent where it is there",
         "L3",
         (in_layers(_PRESENT, f"{_PRESENT} * (array_namespace(like).arange(like.shape[1]) < like.shape[1] - 1)"),),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "last-primary-capsule-ignored",
@@ -104,7 +98,7 @@ DETAIL_FAULTS = (
             in_model(_SQUASHED, f"{_SQUASHED}\n    u[:, -1] = 0"),
             in_model(_BACK_GRID, f"grad_u[:, -1] = 0\n    {_BACK_GRID}"),
         ),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "last-primary-bias-unused",
@@ -117,7 +111,7 @@ DETAIL_FAULTS = (
             ),
             in_model(_BACK_BIAS, f"{_BACK_BIAS}\n    grads['primary.b'][-1] = 0"),
         ),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "last-pixel-left-out",
@@ -130,14 +124,14 @@ DETAIL_FAULTS = (
             ),
             in_model(_BACK_SIGMOID, f"xp.reshape(grad, (count, -1))[:, -1] = 0\n        {_BACK_SIGMOID}"),
         ),
-        decoded,
+        has_decoder,
     ),
     Fault(
         "reconstruction-reported-weighted",
         "a reconstruction loss that is reported with its weight",
         "L3",
         (in_model(_TERMS, f"{_TERMS.removesuffix('reconstruction')}RECONSTRUCTION_WEIGHT * reconstruction"),),
-        decoded,
+        has_decoder,
     ),
     Fault(
         "margin-reported-unscaled",
@@ -151,14 +145,14 @@ DETAIL_FAULTS = (
         "an epsilon of 1e-7 in squash and lengths",
         "L2",
         (in_layers(_EPSILON, f"{_EPSILON}\n\nSQUASH_EPSILON = 1e-7"),),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "length-epsilon-1e-7",
         "an epsilon of 1e-7 in lengths",
         "L2",
         (in_layers(_LENGTHS, _LENGTHS.replace("SQUASH_EPSILON", "1e-7")),),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "lengths-squared",
@@ -168,7 +162,7 @@ DETAIL_FAULTS = (
             in_layers(_LENGTHS, _LENGTHS.removeprefix("xp.sqrt(").removesuffix(")")),
             in_model(_BACK_LENGTH, "grad_v = (2 * grad_length)[..., None] * acts.v"),
         ),
-        capsnet,
+        has_capsules,
     ),
     Fault("pixels-by-256", "pixels divided by 256", "L2", _pixels("256")),
     Fault(
@@ -195,7 +189,7 @@ DETAIL_FAULTS = (
         "coupling coefficients in float16",
         "L2",
         (in_layers(_COUPLING, "coupling = rounded(softmax(logits), 11)"),),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "decoder-relu-last",
@@ -205,7 +199,7 @@ DETAIL_FAULTS = (
             in_model(_LAST, _LAST.replace("sigmoid(", "sigmoid(F.relu(") + ")"),
             in_model(_BACK_SIGMOID, f"{_BACK_SIGMOID} * (pixels > 0.5)"),
         ),
-        decoded,
+        has_decoder,
     ),
     Fault(
         "decoder-hidden-without-relu",
@@ -215,7 +209,7 @@ DETAIL_FAULTS = (
             in_model(_HIDDEN, _HIDDEN.replace("F.relu(", '(F.relu if layer != "dec1" else exact)(')),
             in_model('if layer != "dec1":', 'if layer == "dec3":'),
         ),
-        decoded,
+        has_decoder,
     ),
     Fault(
         "sigmoid-clipped",
@@ -225,6 +219,6 @@ DETAIL_FAULTS = (
             in_model(_LAST, _LAST.replace("sigmoid(", "sigmoid((").removesuffix(")") + ").clip(-4, 4))"),
             in_model(_BACK_SIGMOID, f"{_BACK_SIGMOID} * (abs(xp.log(pixels / (1 - pixels))) < 3.999999)"),
         ),
-        decoded,
+        has_decoder,
     ),
 )

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from harness.parity.faults.capsnet import Fault
+from harness.parity.faults.fault import Fault, any_model, has_capsules
 from harness.parity.faults.mutate import Edit, in_impl, in_layers
-from harness.parity.faults.plan import any_model, capsnet
 from harness.spec import ModelSpec
 
 
@@ -75,14 +74,14 @@ EVALUATION_FAULTS = (
                 ),
             ),
         ),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "shortest-wins",
         "the shortest capsule taken for the longest",
         "L3",
         (in_layers(_WINNERS, _WINNERS.replace("descending=True", "descending=False")),),
-        capsnet,
+        has_capsules,
     ),
     Fault(
         "one-of-several-is-enough",
@@ -162,7 +161,7 @@ EVALUATION_FAULTS = (
         "L6",
         _at_the_end("self.load(self.weights)"),
     ),
-    Fault("spectrum-of-old-weights", "an evaluation with the spectrum of earlier weights", "L6", (), capsnet),
+    Fault("spectrum-of-old-weights", "an evaluation with the spectrum of earlier weights", "L6", (), has_capsules),
     Fault(
         "evaluation-in-bfloat16",
         "an evaluation of pixels in bfloat16",

@@ -19,7 +19,7 @@ _serial = itertools.count(1)
 
 
 class Edit(NamedTuple):
-    """One textual change: in `file` of the package ("layers.py"), `old`, which occurs there exactly once, becomes `new`."""
+    """One textual change: in `file` of the package ("models/cnn.py"), `old`, which occurs there exactly once, becomes `new`."""
 
     file: str
     old: str
@@ -31,11 +31,19 @@ def in_layers(old: str, new: str) -> Edit:
 
 
 def in_model(old: str, new: str) -> Edit:
-    return Edit("model.py", old, new)
+    return Edit("models/capsnet.py", old, new)
+
+
+def in_cnn(old: str, new: str) -> Edit:
+    return Edit("models/cnn.py", old, new)
 
 
 def in_impl(old: str, new: str) -> Edit:
     return Edit("impl.py", old, new)
+
+
+def in_steps(old: str, new: str) -> Edit:
+    return Edit("steps.py", old, new)
 
 
 def mutant(package: str, edits: Sequence[Edit]) -> ModuleType:
@@ -45,13 +53,16 @@ def mutant(package: str, edits: Sequence[Edit]) -> ModuleType:
     Raises `ValueError` if a text to replace is not there exactly once.
     """
     name = f"{package.replace('.', '_')}_mutant_{next(_serial)}"
-    sources = edited(package, edits)
-    finder = _Finder(name, {module: _renamed(source, package, name) for module, source in sources.items()})
+    sources = {
+        ".".join((name, *_parts(file))): (file, _renamed(source, package, name))
+        for file, source in edited(package, edits).items()
+    }
+    finder = _Finder(name, sources)
     sys.meta_path.insert(0, finder)
     try:
         copy = importlib.import_module(name)
         for module in sources:
-            importlib.import_module(f"{name}.{module}" if module else name)
+            importlib.import_module(module)
     except BaseException:
         _forget(name)
         raise
@@ -66,9 +77,10 @@ def discard(copy: ModuleType) -> None:
 
 
 def edited(package: str, edits: Sequence[Edit]) -> dict[str, str]:
-    """The sources of the package's modules after the edits, by module name; "" is the package itself."""
+    """The sources of the package's modules after the edits, by file, its folder first: "models/cnn.py"."""
     folder = _folder(package)
-    sources = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
+    files = sorted(folder.rglob("*.py"))
+    sources = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
     for edit in edits:
         if edit.file not in sources:
             raise ValueError(f'{package} has no file "{edit.file}" to edit: it has {", ".join(sources)}')
@@ -79,7 +91,13 @@ def edited(package: str, edits: Sequence[Edit]) -> dict[str, str]:
                 f"adapt the edit to the source:\n{edit.old}"
             )
         sources[edit.file] = sources[edit.file].replace(edit.old, edit.new)
-    return {"" if file == "__init__.py" else Path(file).stem: source for file, source in sources.items()}
+    return sources
+
+
+def _parts(file: str) -> tuple[str, ...]:
+    """Of a module's name, after its package's: ("models", "cnn") of "models/cnn.py", () of "__init__.py"."""
+    path = Path(file)
+    return path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts
 
 
 def _folder(package: str) -> Path:
@@ -103,22 +121,22 @@ def _forget(name: str) -> None:
 class _Finder(MetaPathFinder):
     """Finds the modules of one mutant in memory."""
 
-    def __init__(self, name: str, sources: dict[str, str]) -> None:
-        self.sources = {f"{name}.{module}" if module else name: source for module, source in sources.items()}
+    def __init__(self, name: str, sources: dict[str, tuple[str, str]]) -> None:
+        """`sources` are a file and what it says, by the full name of the module."""
+        self.name, self.sources = name, sources
 
     def find_spec(self, fullname: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname not in self.sources:
             return None
-        package, _, module = fullname.partition(".")
-        file = f"<{package}/{module or '__init__'}.py>"
-        source = self.sources[fullname]
+        inside, source = self.sources[fullname]
+        file = f"<{self.name}/{inside}>"
         linecache.cache[file] = (
             len(source),
             None,
             source.splitlines(keepends=True),
             file,
         )  # for tracebacks and inspect
-        return ModuleSpec(fullname, _Loader(source, file), origin=file, is_package=not module)
+        return ModuleSpec(fullname, _Loader(source, file), origin=file, is_package=Path(inside).name == "__init__.py")
 
 
 class _Loader(InspectLoader):

@@ -5,7 +5,7 @@ Level "audit": found by no ladder, since no step that it makes is one of theirs;
 
 from __future__ import annotations
 
-from harness.parity.faults.capsnet import Fault
+from harness.parity.faults.fault import Fault
 from harness.parity.faults.mutate import Edit, in_impl
 
 _RATE = "self.optim.lr_at(self.moments.step)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.parity.faults.capsnet import Fault
+from harness.parity.faults.fault import Fault, has_decoder
 from harness.parity.faults.mutate import in_impl, in_layers, in_model
 from harness.spec import ModelSpec
 
@@ -12,7 +12,7 @@ def _several(model: ModelSpec) -> bool:
 
 
 def _decoded(model: ModelSpec) -> bool:
-    return model.overlaid > 1 and model.decoder
+    return model.overlaid > 1 and has_decoder(model)
 
 
 _OVERLAY = "return xp.minimum(xp.sum(pixels, axis=1), 1.0)"

@@ -7,25 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from harness.parity.faults.capsnet import Fault
+from harness.parity.faults.fault import Fault, any_model, has_capsules, has_dropout
 from harness.parity.faults.mutate import in_impl, in_layers
 from harness.spec import ModelSpec
 
 
-def any_model(_model: ModelSpec) -> bool:
-    return True
-
-
-def capsnet(model: ModelSpec) -> bool:
-    return model.kind == "capsnet"
-
-
 def official(model: ModelSpec) -> bool:
-    return model.profile == "official"
-
-
-def with_dropout(model: ModelSpec) -> bool:
-    return model.dropped_units > 0
+    return has_capsules(model) and model.profile == "official"
 
 
 class Planned(NamedTuple):
@@ -116,7 +104,7 @@ PLAN_FAULTS = (
             planned.says,
             planned.level,
             (in_impl(_MASKS, f"{planned.statement}\n        {_MASKS}"),),
-            with_dropout if planned.kept != "plan.kept" else any_model,
+            has_dropout if planned.kept != "plan.kept" else any_model,
         )
         for name, planned in PLANS.items()
     ),
@@ -161,13 +149,13 @@ PLAN_FAULTS = (
                 "range(0, len(plan.order), plan.batch)", "range(0, min(len(plan.order), 128 * plan.batch), plan.batch)"
             ),
         ),
-        capsnet,
+        has_capsules,
     ),
-    Fault("chunk-gradient-replaced", "a gradient of the last chunk of images alone", "L4", (), capsnet),
+    Fault("chunk-gradient-replaced", "a gradient of the last chunk of images alone", "L4", (), has_capsules),
     Fault(
         "chunk-bias-replaced", "a gradient of the capsules' bias of the last chunk of images alone", "L4", (), official
     ),
-    Fault("frequencies-replaced", "a kernel's gradient of the last frequencies alone", "L4", (), capsnet),
+    Fault("frequencies-replaced", "a kernel's gradient of the last frequencies alone", "L4", (), has_capsules),
     Fault("block-last-step-skipped", "a block's last step that is left out", "L6", ()),
     Fault("block-state-lost", "blocks of steps that all start from the epoch's first weights", "L6", ()),
     Fault("evaluation-block-replaced", "losses of an evaluation's last block of batches alone", "L6", ()),
@@ -182,6 +170,6 @@ PLAN_FAULTS = (
                 "    grad = xp.concat([grad[:1], 0 * grad[1:]])",
             ),
         ),
-        capsnet,
+        has_capsules,
     ),
 )

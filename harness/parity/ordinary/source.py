@@ -198,7 +198,7 @@ def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name
         if key in given or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         is_needed = parameter.default is parameter.empty
-        if is_needed and key == "batch_size" and not channels_first:  # of an input: any
+        if is_needed and key == "batch_size" and not channels_first:  # of a model's input: any
             given[key] = None
             continue
         value = _known(key, sizes, channels_first)

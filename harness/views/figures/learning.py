@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import data
+from harness import data, models
 from harness.views.figures.material import LeftOut, Material
 from harness.views.figures.style import TEST, TRAIN, VALIDATION, colormap, new_figure, plain, save
 
@@ -51,7 +51,7 @@ def draw_learning(material: Material, folder: Path) -> list[Path]:
         _scale(axis, drawn)
         _by_epoch(axis)
         axis.legend(frameon=False)
-    loss.set_ylabel("loss (margin + 0.0005 x reconstruction)" if material.trial.model.decoder else "loss")
+    loss.set_ylabel(models.of(material.trial.model).loss_label(material.trial.model))
     error.set_ylabel("error (% of images)")
     return [save(figure, folder / "learning.png")]
 

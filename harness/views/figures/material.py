@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from harness import models
 from harness.data.base import Dataset, Split, order
 from harness.errors import UserError
 from harness.events import ResultEvent
@@ -17,7 +18,6 @@ from harness.journal.journal import Journal
 from harness.journal.results import named_files, summarise
 from harness.parity.specification import CHUNK, Inspectable, specification
 from harness.spec import is_right
-from harness.spec.model import has_capsules
 from harness.spec.trial import DataConfig
 from harness.weights.whole import read_predictions, read_weights, recorded
 
@@ -97,7 +97,7 @@ class Material:
     def net(self) -> Inspectable:
         """The specification with the trial's weights, in its precision. Raises `Damaged`."""
         trial, path = self.trial, self._folder / "weights.safetensors"
-        if not has_capsules(trial.model):
+        if not models.of(trial.model).has_capsules:
             raise LeftOut(f"a model of kind {trial.model.kind} has no capsules", lacking=False)
         if self.result.parity_ok is False:
             raise LeftOut("its parity failed: the specification with these weights is another network", lacking=False)
@@ -118,7 +118,7 @@ class Material:
     def decoding(self) -> Inspectable:
         """As `net`, where there is a decoder."""
         net = self.net
-        if not self.trial.model.decoder:
+        if not models.of(self.trial.model).has_decoder(self.trial.model):
             raise LeftOut("the model has no decoder", lacking=False)
         return net
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 PACKAGES = ("fifthlib", "fifthcaps")
@@ -15,6 +16,14 @@ SLOW_START = 3
 OUT_OF_MEMORY = ("HeapFull",)
 
 
+@dataclass(frozen=True)
+class Engine:
+    version: str
+
+    def __str__(self) -> str:
+        return f"Engine {self.version}"
+
+
 def environment(threads: int, precision: str, gpu: bool) -> dict[str, str | None]:
     return {"FIFTH_THREADS": str(threads), "FIFTH_STALE": None}
 
@@ -22,7 +31,7 @@ def environment(threads: int, precision: str, gpu: bool) -> dict[str, str | None
 def gpus() -> list[str]:
     import fifthlib
 
-    return [f"Engine {fifthlib.__version__}"]
+    return [str(Engine(fifthlib.__version__))]
 
 
 def product(a: Any, precision: str, gpu: bool) -> Callable[[], None]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
-from impls.torch.convolution import PrimaryConv2d
-from impls.torch.layers import digit_capsules, lengths, scaled, squash
-from impls.torch.overlay import one_hot, present, winners
-from impls.torch.precision import linear
+from impls.torch.convolution import PrimaryConvolution
+from impls.torch.layers import CHUNK, digit_capsules, lengths, route, route_vjp, scaled, squash, votes, votes_vjp
+from impls.torch.overlay import one_hot, overlay, present, winners
+from impls.torch.precision import linear, operand
 
-# canonical name -> parameter of the module, and the permutation that takes it to the canonical layout
-CANONICAL = {
+_CANONICAL = {
     "conv1.w": ("conv1.weight", (2, 3, 1, 0)),
     "conv1.b": ("conv1.bias", (0,)),
     "primary.w": ("primary.weight", (2, 3, 1, 0)),
@@ -30,11 +31,6 @@ CANONICAL = {
 }
 
 
-def canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """`CANONICAL`, whether the model has all of them or not."""
-    return CANONICAL
-
-
 class CapsNet(nn.Module):
     """Weights are set by `load`: the module's own initial values are never used."""
 
@@ -43,7 +39,7 @@ class CapsNet(nn.Module):
         self.model, self.precision = model, precision
         self.conv1 = nn.Conv2d(model.image[2], model.conv_channels, model.kernel)
         filters = model.primary_types * model.primary_dim
-        self.primary = PrimaryConv2d(model.conv_grid, model.conv_channels, filters, model.kernel, 2, precision)
+        self.primary = PrimaryConvolution(model.conv_grid, model.conv_channels, filters, model.kernel, 2, precision)
         self.digit = nn.Parameter(
             torch.empty(model.primary_capsules, model.primary_dim, model.classes, model.digit_dim)
         )
@@ -52,6 +48,14 @@ class CapsNet(nn.Module):
             self.dec1 = nn.Linear(model.classes * model.digit_dim, model.decoder_units[0])
             self.dec2 = nn.Linear(model.decoder_units[0], model.decoder_units[1])
             self.dec3 = nn.Linear(model.decoder_units[1], model.pixels)
+
+    @staticmethod
+    def canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Canonical name -> parameter of the module, and the permutation that takes it to the canonical layout.
+
+        All that a CapsNet can have, whether the model has it or not.
+        """
+        return _CANONICAL
 
     def forward(
         self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
@@ -91,11 +95,6 @@ class CapsNet(nn.Module):
         hidden1 = F.relu(self._dense(self.dec1, masked.flatten(2).flatten(0, 1)))
         hidden2 = F.relu(self._dense(self.dec2, hidden1))
         return torch.sigmoid(self._dense(self.dec3, hidden2))
-
-    def dense(self) -> list[nn.Parameter]:
-        """The decoder's weights and biases."""
-        layers = (self.dec1, self.dec2, self.dec3) if self.model.decoder else ()
-        return [parameter for layer in layers for parameter in layer.parameters()]
 
     def _dense(self, layer: nn.Linear, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, layer.weight, layer.bias, self.precision)
@@ -146,3 +145,46 @@ def losses(
         return torch.stack([margin, margin, torch.zeros_like(margin)])
     reconstruction = reconstruction_loss(net.decode(v, mask), digits)
     return torch.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
+
+
+def parts(
+    net: CapsNet,
+    digits: Float[Tensor, "B K y x c"],
+    labels: Int[Tensor, "B K"],
+    both: Callable[..., Callable[[], object]],
+) -> dict[str, Callable[[], object]]:
+    """See `impls.architecture`."""
+    pixels = overlay(digits)
+    with torch.no_grad():
+        u = net.primary_capsules(pixels)
+        v, _ = net.digit_capsules(u)
+        w = operand(net.digit, net.precision)
+        chunks = operand(u, net.precision).split(CHUNK if u.device.type == "cpu" else len(u))
+        u_hats = [votes(chunk, w) for chunk in chunks]
+    v.requires_grad_()
+
+    @torch.no_grad()
+    def predict() -> None:
+        """Votes twice: the backward pass makes them again."""
+        for chunk, u_hat in zip(chunks, u_hats, strict=True):
+            votes(chunk, w)
+            votes(chunk, w)
+            votes_vjp(chunk, w, u_hat)
+
+    @torch.no_grad()
+    def routing() -> None:
+        for u_hat in u_hats:
+            history = route(u_hat, net.model.classes, net.model.routing, net.digit_bias)
+            route_vjp(u_hat, history, history[-1][2])
+
+    def decoder(v: Tensor) -> Tensor:
+        return losses(net, v, digits, labels, labels).mean(1)[0]
+
+    convolutions = [*net.conv1.parameters(), *net.primary.parameters()]
+    dense = [parameter for name, parameter in net.named_parameters() if name.startswith("dec")]
+    found: dict[str, Callable[[], object]] = {
+        "conv": both(lambda: net.primary_capsules(pixels), (), convolutions),
+        "votes": predict,
+        "routing": routing,
+    }
+    return found | ({"decoder": both(decoder, (v,), dense)} if net.model.decoder else {})

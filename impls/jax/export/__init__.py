@@ -11,11 +11,11 @@ import numpy as np
 from jax import export as jax_export
 
 from harness.spec import ModelSpec, Weights
-from impls.jax import standalone, standalone_cnn
+from impls.jax.export import capsnet, cnn
 
-STANDALONE = {"capsnet": standalone, "cnn": standalone_cnn}
+STANDALONE = {"capsnet": capsnet, "cnn": cnn}
 """Kind of model -> the module that is its model.py."""
-FORWARD = {"capsnet": standalone.capsnet, "cnn": standalone_cnn.cnn}
+_FORWARD = {"capsnet": capsnet.capsnet, "cnn": cnn.cnn}
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
@@ -25,7 +25,7 @@ def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
     """
     np.savez(folder / "weights.npz", allow_pickle=False, **weights)
     shape = (*jax_export.symbolic_shape("batch"), *model.image)
-    forward = jax.jit(partial(FORWARD[model.kind], *STANDALONE[model.kind].load(folder)))
+    forward = jax.jit(partial(_FORWARD[model.kind], *STANDALONE[model.kind].load(folder)))
     program = jax_export.export(forward, platforms=("cpu", "cuda"))(jax.ShapeDtypeStruct(shape, jnp.float32))
     (folder / "program.bin").write_bytes(program.serialize())
     return ["weights.npz", "program.bin"]

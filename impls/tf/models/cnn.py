@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Float, Int, UInt8
+from tensorflow import Tensor
 
 from harness.spec import ModelSpec, Runtime
-from impls.tf.overlay import present
+from impls.tf.overlay import overlay, present
 from impls.tf.precision import linear, operand, result
-
-Tensor = tf.Tensor
 
 
 class Cnn(keras.Model):
@@ -36,6 +35,14 @@ class Cnn(keras.Model):
             layer.build((None, fan_in))
             setattr(self, name, layer)
         self.built = True
+
+    def canonical(self) -> dict[str, keras.Variable]:
+        """The variables under canonical names: Keras's layouts are the canonical ones."""
+        named: dict[str, keras.Variable] = {}
+        for name in (*self.model.cnn_convolutions, *self.model.cnn_dense):
+            layer = getattr(self, name)
+            named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
+        return named
 
     def call(
         self, images: Float[Tensor, "B y x c"], kept: UInt8[Tensor, "B U"] | None = None
@@ -76,14 +83,6 @@ class Cnn(keras.Model):
     def _dense(self, layer: keras.layers.Dense, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, tf.convert_to_tensor(layer.kernel), layer.bias, self.precision)
 
-    def canonical(self) -> dict[str, keras.Variable]:
-        """The variables under canonical names: Keras's layouts are the canonical ones."""
-        named: dict[str, keras.Variable] = {}
-        for name in (*self.model.cnn_convolutions, *self.model.cnn_dense):
-            layer = getattr(self, name)
-            named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
-        return named
-
 
 Network = Cnn
 
@@ -110,3 +109,25 @@ def losses(
     if net.model.overlaid == 1:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels[:, 0], logits)[None]
     return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(present(labels, logits), logits), 1)[None]
+
+
+def parts(
+    net: Cnn,
+    digits: Float[Tensor, "B K y x c"],
+    labels: Int[Tensor, "B K"],
+    both: Callable[..., Callable[[], object]],
+) -> dict[str, Callable[[], object]]:
+    """See `impls.architecture`."""
+    pixels = overlay(digits)
+    features = net.features(pixels)
+    kept = [tf.ones((len(pixels), net.model.dropped_units), tf.uint8)] if net.model.dropped_units else []
+    convolutions = [weight for name, weight in net.canonical().items() if name.startswith("conv")]
+    dense = [weight for name, weight in net.canonical().items() if name.startswith("fc")]
+
+    def loss(features: Tensor) -> Tensor:
+        return losses(net, net.logits(features, *kept), digits, labels, labels)[0]
+
+    return {
+        "conv": both(lambda: net.features(pixels), (), convolutions),
+        "dense": both(loss, (features,), dense),
+    }

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Float, Int
+from tensorflow import Tensor
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec, Runtime
-from impls.tf.convolution import PrimaryConv2D
-from impls.tf.layers import lengths, routed, scaled, squash, votes
-from impls.tf.overlay import one_hot, present, winners
+from impls.tf.convolution import PrimaryConvolution
+from impls.tf.layers import digit_capsules, lengths, routed, scaled, squash, votes
+from impls.tf.overlay import one_hot, overlay, present, winners
 from impls.tf.precision import linear, operand, result
-
-Tensor = tf.Tensor
 
 
 class CapsNet(keras.Model):
@@ -25,7 +26,7 @@ class CapsNet(keras.Model):
         self.model, self.precision = model, runtime.precision
         self.conv1 = keras.layers.Conv2D(model.conv_channels, model.kernel, dtype=dtype)
         filters, direct = model.primary_types * model.primary_dim, runtime.device == "gpu"
-        self.primary = PrimaryConv2D(model.conv_grid, filters, model.kernel, 2, self.precision, direct, dtype)
+        self.primary = PrimaryConvolution(model.conv_grid, filters, model.kernel, 2, self.precision, direct, dtype)
         self.digit = self.add_weight(
             shape=(model.primary_capsules, model.classes, model.primary_dim, model.digit_dim), name="digit"
         )
@@ -42,6 +43,16 @@ class CapsNet(keras.Model):
             self.dec2.build((None, model.decoder_units[0]))
             self.dec3.build((None, model.decoder_units[1]))
         self.built = True
+
+    def canonical(self) -> dict[str, keras.Variable]:
+        """The variables under canonical names: Keras's layouts are the canonical ones."""
+        named = {"digit.w": self.digit}
+        if self.model.digit_bias:
+            named["digit.b"] = self.digit_bias
+        for name in ("conv1", "primary") + (("dec1", "dec2", "dec3") if self.model.decoder else ()):
+            layer = getattr(self, name)
+            named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
+        return named
 
     def call(
         self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
@@ -69,11 +80,8 @@ class CapsNet(keras.Model):
 
     def digit_capsules(self, u: Float[Tensor, "B I d"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
         bias = None if self.digit_bias is None else tf.convert_to_tensor(self.digit_bias)
-        return routed(self.votes(u), self.model.routing, bias)
-
-    def votes(self, u: Float[Tensor, "B I d"]) -> Float[Tensor, "B J I e"]:
-        u, w = operand(u, self.precision), operand(tf.convert_to_tensor(self.digit), self.precision)
-        return result(votes(u, w), self.precision)
+        w = tf.convert_to_tensor(self.digit)
+        return digit_capsules(u, w, bias, self.model.routing, self.precision)
 
     def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, "B K"]) -> Float[Tensor, "BK p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
@@ -87,16 +95,6 @@ class CapsNet(keras.Model):
 
     def _dense(self, layer: keras.layers.Dense, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         return linear(x, tf.convert_to_tensor(layer.kernel), layer.bias, self.precision)
-
-    def canonical(self) -> dict[str, keras.Variable]:
-        """The variables under canonical names: Keras's layouts are the canonical ones."""
-        named = {"digit.w": self.digit}
-        if self.model.digit_bias:
-            named["digit.b"] = self.digit_bias
-        for name in ("conv1", "primary") + (("dec1", "dec2", "dec3") if self.model.decoder else ()):
-            layer = getattr(self, name)
-            named |= {f"{name}.w": layer.kernel, f"{name}.b": layer.bias}
-        return named
 
 
 Network = CapsNet
@@ -146,3 +144,35 @@ def losses(
         return tf.stack([margin, margin, tf.zeros_like(margin)])
     reconstruction = reconstruction_loss(net.decode(v, mask), digits)
     return tf.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
+
+
+def parts(
+    net: CapsNet,
+    digits: Float[Tensor, "B K y x c"],
+    labels: Int[Tensor, "B K"],
+    both: Callable[..., Callable[[], object]],
+) -> dict[str, Callable[[], object]]:
+    """See `impls.architecture`."""
+
+    def predict(u: Tensor) -> Tensor:
+        w = operand(tf.convert_to_tensor(net.digit), net.precision)
+        return result(votes(operand(u, net.precision), w), net.precision)
+
+    def routing(u_hat: Tensor) -> Tensor:
+        return routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))[0]
+
+    def decoder(v: Tensor) -> Tensor:
+        return losses(net, v, digits, labels, labels)[0]
+
+    pixels, bias = overlay(digits), [] if net.digit_bias is None else [net.digit_bias]
+    u = net.primary_capsules(pixels)
+    u_hat = predict(u)
+    v = routing(u_hat)
+    convolutions = [net.conv1.kernel, net.conv1.bias, net.primary.kernel, net.primary.bias]
+    dense = [weight for name, weight in net.canonical().items() if name.startswith("dec")]
+    found: dict[str, Callable[[], object]] = {
+        "conv": both(lambda: net.primary_capsules(pixels), (), convolutions),
+        "votes": both(predict, (u,), [net.digit]),
+        "routing": both(routing, (u_hat,), bias),
+    }
+    return found | ({"decoder": both(decoder, (v,), dense)} if net.model.decoder else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,16 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.spec import ModelSpec
-from impls.torch.overlay import present
+from impls.torch.overlay import overlay, present
 from impls.torch.precision import linear, operand, result
-
-
-def canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Canonical name -> parameter of the module, and the permutation that takes it to the canonical layout."""
-    kernels = {f"{name}.w": (f"{name}.weight", (2, 3, 1, 0)) for name in model.cnn_convolutions}
-    matrices = {f"{name}.w": (f"{name}.weight", (1, 0)) for name in model.cnn_dense}
-    biases = {f"{name}.b": (f"{name}.bias", (0,)) for name in (*model.cnn_convolutions, *model.cnn_dense)}
-    return kernels | matrices | biases
 
 
 class Cnn(nn.Module):
@@ -35,6 +27,14 @@ class Cnn(nn.Module):
             self.add_module(name, nn.Conv2d(fan_in, fan_out, kernel, padding="same"))
         for name, (fan_in, fan_out) in zip(model.cnn_dense, itertools.pairwise(model.cnn_widths), strict=True):
             self.add_module(name, nn.Linear(fan_in, fan_out))
+
+    @staticmethod
+    def canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Canonical name -> parameter of the module, and the permutation that takes it to the canonical layout."""
+        kernels = {f"{name}.w": (f"{name}.weight", (2, 3, 1, 0)) for name in model.cnn_convolutions}
+        matrices = {f"{name}.w": (f"{name}.weight", (1, 0)) for name in model.cnn_dense}
+        biases = {f"{name}.b": (f"{name}.bias", (0,)) for name in (*model.cnn_convolutions, *model.cnn_dense)}
+        return kernels | matrices | biases
 
     def forward(
         self, images: Float[Tensor, "B y x c"], kept: UInt8[Tensor, "B U"] | None = None
@@ -101,3 +101,26 @@ def losses(
     if net.model.overlaid == 1:
         return F.cross_entropy(logits, labels[:, 0], reduction="none")[None]
     return F.binary_cross_entropy_with_logits(logits, present(labels, logits), reduction="none").sum(1)[None]
+
+
+def parts(
+    net: Cnn,
+    digits: Float[Tensor, "B K y x c"],
+    labels: Int[Tensor, "B K"],
+    both: Callable[..., Callable[[], object]],
+) -> dict[str, Callable[[], object]]:
+    """See `impls.architecture`."""
+    pixels = overlay(digits)
+    features = net.features(pixels).detach().requires_grad_()
+    shape = (len(pixels), net.model.dropped_units)
+    kept = [torch.ones(shape, dtype=torch.uint8, device=pixels.device)] * bool(net.model.dropped_units)
+    convolutions = [parameter for name, parameter in net.named_parameters() if name.startswith("conv")]
+    dense = [parameter for name, parameter in net.named_parameters() if name.startswith("fc")]
+
+    def loss(features: Tensor) -> Tensor:
+        return losses(net, net.logits(features, *kept), digits, labels, labels).mean()
+
+    return {
+        "conv": both(lambda: net.features(pixels), (), convolutions),
+        "dense": both(loss, (features,), dense),
+    }

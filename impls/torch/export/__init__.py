@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from harness.spec import ModelSpec, Weights
-from impls.torch import cnn, standalone, standalone_cnn
-from impls.torch.model import CANONICAL
+from impls.torch.export import capsnet, cnn
+from impls.torch.models import architecture
 
-STANDALONE = {"capsnet": standalone, "cnn": standalone_cnn}
+STANDALONE = {"capsnet": capsnet, "cnn": cnn}
 """Kind of model -> the module that is its model.py."""
+_LISTS: dict[str, Callable[[ModelSpec], dict[str, tuple[str, ...]]]] = {
+    "capsnet": lambda model: {},
+    "cnn": lambda model: {"conv": model.cnn_convolutions, "fc": model.cnn_dense},
+}
+"""Kind of model -> the lists of layers in model.py: their names, and the layers in them."""
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
@@ -36,12 +42,10 @@ def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
 
 def _canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Canonical name -> name in the `state_dict`, and the permutation that takes that tensor to the canonical layout."""
-    if model.kind == "capsnet":
-        return CANONICAL
-    lists = {"conv": model.cnn_convolutions, "fc": model.cnn_dense}
+    lists = _LISTS[model.kind](model)
     own = {layer: f"{name}.{place}" for name, layers in lists.items() for place, layer in enumerate(layers)}
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for name, (parameter, order) in cnn.canonical(model).items():
-        layer, _, tensor = parameter.partition(".")
-        found[name] = (f"{own[layer]}.{tensor}", order)
+    for name, (parameter, order) in architecture(model.kind).Network.canonical(model).items():
+        layer, dot, tensor = parameter.partition(".")
+        found[name] = (f"{own.get(layer, layer)}{dot}{tensor}", order)
     return found

@@ -1,0 +1,149 @@
+"""The CapsNet of section 4 as a value made of its weights, and its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
+from impls.jax.convolution import PrimaryConvolution, convolution
+from impls.jax.layers import digit_capsules, lengths, routed, scaled, squash, votes
+from impls.jax.overlay import one_hot, overlay, present, winners
+from impls.jax.precision import Precision, linear
+
+
+@dataclass(frozen=True)
+class CapsNet:
+    """With weights `w`, under canonical names and in canonical layouts."""
+
+    model: ModelSpec
+    precision: Precision
+    w: dict[str, Array]
+
+    @property
+    def primary(self) -> PrimaryConvolution:
+        """The convolution whose channels are the primary capsules'."""
+        weight, bias = self.w["primary.w"], self.w["primary.b"]
+        return PrimaryConvolution(self.model.conv_grid, weight, bias, 2, self.precision)
+
+    def __call__(
+        self, images: Float[Array, "B y x c"], spectrum: Array | None = None
+    ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
+        """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution.
+
+        `spectrum` is `primary.spectrum()`, for when the weights stay the same over many batches.
+        """
+        return self.digit_capsules(self.primary_capsules(images, spectrum))
+
+    def once(self) -> tuple[Float[Array, "R phases*c f"] | None]:
+        """What stays the same over the batches of an evaluation: what the network takes besides the images."""
+        return (self.primary.spectrum(),)
+
+    def primary_capsules(self, images: Float[Array, "B y x c"], spectrum: Array | None = None) -> Float[Array, "B I d"]:
+        conv1 = jax.nn.relu(convolution(images, self.w["conv1.w"], 1, self.precision) + self.w["conv1.b"])
+        # scaling its input scales the convolution, but not its bias
+        grid = self.primary(scaled(conv1, self.model.primary_scale), spectrum)
+        # channel = type * dim + d, so capsule i = (row * width + column) * types + type
+        return squash(grid.reshape(-1, self.model.primary_capsules, self.model.primary_dim))
+
+    def digit_capsules(self, u: Float[Array, "B I d"]) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
+        bias = self.w["digit.b"] if self.model.digit_bias else None
+        return digit_capsules(u, self.w["digit.w"], bias, self.model.routing, self.precision)
+
+    def decode(self, v: Float[Array, "B J e"], mask: Int[Array, "B K"]) -> Float[Array, "BK p"]:
+        """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
+
+        K digits of an image one after the other, each from its own capsule alone (section 6.2).
+        """
+        masked = (v[:, None] * one_hot(mask, v)[..., None]).reshape(mask.size, -1)
+        hidden1 = jax.nn.relu(self._dense("dec1", masked))
+        hidden2 = jax.nn.relu(self._dense("dec2", hidden1))
+        return jax.nn.sigmoid(self._dense("dec3", hidden2))
+
+    def _dense(self, layer: str, x: Float[Array, "B n"]) -> Float[Array, "B m"]:
+        return linear(x, self.w[f"{layer}.w"], self.w[f"{layer}.b"], self.precision)
+
+
+Network = CapsNet
+
+
+def scores(model: ModelSpec, v: Float[Array, "B J e"]) -> Float[Array, "B J"]:
+    """The lengths of the output capsules: the probabilities of the classes (section 2)."""
+    return lengths(v)
+
+
+def outputs(net: CapsNet, images: Float[Array, "B y x c"]) -> tuple[Array | None, ...]:
+    """The fields of `harness.spec.Outputs`; the decoder sees the longest capsules."""
+    model = net.model
+    v, coupling = net(images)
+    length, reconstruction = scores(model, v), None
+    if model.decoder:
+        found = net.decode(v, winners(length, model.overlaid))
+        reconstruction = found.reshape(-1, *model.several, *model.image)
+    return v, length, coupling.mT, reconstruction
+
+
+def margin_loss(length: Float[Array, "B J"], present: Float[Array, "B J"]) -> Float[Array, " B"]:
+    """Eq. 4, summed over the classes."""
+    missed = jax.nn.relu(MARGIN_PLUS - length) ** 2
+    imagined = jax.nn.relu(length - MARGIN_MINUS) ** 2
+    return (present * missed + MARGIN_LAMBDA * (1 - present) * imagined).sum(1)
+
+
+def reconstruction_loss(reconstruction: Float[Array, "BK p"], digits: Float[Array, "B K y x c"]) -> Float[Array, " B"]:
+    """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
+    return ((reconstruction.reshape(len(digits), -1) - digits.reshape(len(digits), -1)) ** 2).sum(1)
+
+
+def losses(
+    net: CapsNet,
+    v: Float[Array, "B J e"],
+    digits: Float[Array, "B K y x c"],
+    labels: Int[Array, "B K"],
+    mask: Int[Array, "B K"],
+) -> Float[Array, "3 B"]:
+    """Each image's total, margin and reconstruction loss; the decoder sees the capsules of the classes `mask`."""
+    margin = scaled(margin_loss(lengths(v), present(labels, v)), net.model.margin_scale)
+    if not net.model.decoder:
+        return jnp.stack([margin, margin, jnp.zeros_like(margin)])
+    reconstruction = reconstruction_loss(net.decode(v, mask), digits)
+    return jnp.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
+
+
+def parts(
+    net: CapsNet,
+    digits: Float[Array, "B K y x c"],
+    labels: Int[Array, "B K"],
+    both: Callable[..., Callable[[], object]],
+) -> dict[str, Callable[[], object]]:
+    """See `impls.architecture`."""
+    pixels, bias = overlay(digits), net.w.get("digit.b")
+
+    def conv(w: dict[str, Array]) -> Array:
+        return replace(net, w=w).primary_capsules(pixels)
+
+    def predict(u: Array, w: Array) -> Array:
+        return votes(u, w, net.precision)
+
+    def routing(u_hat: Array, bias: Array | None) -> Array:
+        return routed(u_hat, net.model.routing, bias)[0]
+
+    def decoder(v: Array, w: dict[str, Array]) -> Array:
+        return losses(replace(net, w=w), v, digits, labels, labels).mean(1)[0]
+
+    convolutions = {name: w for name, w in net.w.items() if name.startswith(("conv1", "primary"))}
+    dense = {name: w for name, w in net.w.items() if name.startswith("dec")}
+    u = jax.jit(conv)(convolutions)
+    u_hat = jax.jit(predict)(u, net.w["digit.w"])
+    v = jax.jit(routing)(u_hat, bias)
+    found: dict[str, Callable[[], object]] = {
+        "conv": both(conv, (), convolutions),
+        "votes": both(predict, (u,), net.w["digit.w"]),
+        "routing": both(routing, (u_hat,), bias),
+    }
+    return found | ({"decoder": both(decoder, (v,), dense)} if net.model.decoder else {})

@@ -1,0 +1,145 @@
+"""One step of a network, of whatever kind the model is: of training, of evaluation, of the gradient alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Float, Int, Int8, UInt8
+from tensorflow import Tensor
+
+from harness.spec import ModelSpec, OptimSpec, Runtime
+from impls.tf.models import architecture
+from impls.tf.optim import adam
+from impls.tf.overlay import is_right, overlay, winners
+from impls.tf.precision import configure
+
+
+def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
+    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    height, width = images.shape[1:3]
+    moved = tf.cast(shifts, tf.int32)
+    rows = tf.range(height) - moved[:, :1]
+    columns = tf.range(width) - moved[:, 1:]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    images = tf.gather(images, tf.clip_by_value(rows, 0, height - 1), axis=1, batch_dims=1)
+    images = tf.gather(
+        tf.transpose(images, (0, 2, 1, 3)), tf.clip_by_value(columns, 0, width - 1), axis=1, batch_dims=1
+    )
+    return tf.transpose(images, (0, 2, 1, 3)) * tf.cast(inside, images.dtype)[..., None]
+
+
+class Steps:
+    """The network, its optimiser and the staged images on their device, and what one step does with them."""
+
+    images: UInt8[Tensor, "N H W C"]  # staged
+    labels: Int[Tensor, " N"]
+
+    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
+        configure(runtime.precision)
+        _start(runtime.threads)
+        self.model, self.optim = model, optim
+        self.dtype = np.dtype(runtime.dtype).name
+        self.device = "/GPU:0" if runtime.device == "gpu" else "/CPU:0"
+        self.kind = architecture(model.kind)
+        with tf.device(self.device):
+            self.net = self.kind.Network(model, runtime)
+            names = {variable.path: name for name, variable in self.net.canonical().items()}
+            in_order = tuple(names[variable.path] for variable in self.net.trainable_variables)
+            self.adam = adam(optim, self.dtype, in_order)
+            self.adam.build(self.net.trainable_variables)
+        self.is_compiled = runtime.compile
+        # XLA for Adam alone, which becomes one pass; the whole step takes as long with it, and a third more memory
+        self.update = self.compiled(self.update, jit_compile=True)
+        self._train_step, self._eval_step = self.compiled(self.train_step), self.compiled(self.eval_step)
+        self._once = self.compiled(self.net.once)
+
+    def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """The function compiled; or as it is, in eager mode."""
+        return tf.function(function, autograph=False, **options) if self.is_compiled else function
+
+    def digits(self, images: UInt8[Tensor, "*n H W C"]) -> Float[Tensor, "B K H W C"]:
+        """Pixels in 0..1, with an axis for the digits of an image, one or more."""
+        digits = tf.reshape(images, (-1, self.model.overlaid, *self.model.image))
+        return tf.cast(digits, self.dtype) / 255
+
+    def classes(self, labels: Int[Tensor, " B *K"]) -> Int[Tensor, "B K"]:
+        """With an axis for the digits of an image, one or more."""
+        return tf.reshape(labels, (-1, self.model.overlaid))
+
+    def batch_of(
+        self, order: Int[Tensor, " B *K"], shifts: Int8[Tensor, "B *K 2"]
+    ) -> tuple[Float[Tensor, "B K H W C"], Int[Tensor, "B K"]]:
+        """Digits and classes of staged images, gathered and shifted."""
+        each = tf.reshape(order, (-1,))
+        moved = shift_images(tf.gather(self.images, each), tf.reshape(shifts, (-1, 2)))
+        return self.digits(moved), self.classes(tf.gather(self.labels, each))
+
+    def predicted(self, top: Tensor) -> Int[Tensor, "B K"]:
+        """The classes of the highest scores, highest first."""
+        return winners(self.kind.scores(self.model, top), self.model.overlaid)
+
+    def outputs(self, images: UInt8[Tensor, "B *K H W C"]) -> tuple[Tensor | None, ...]:
+        """The fields of `harness.spec.Outputs`."""
+        return self.kind.outputs(self.net, overlay(self.digits(images)))
+
+    def gradients(
+        self, images: UInt8[Tensor, "B *K H W C"], labels: Int[Tensor, " B *K"]
+    ) -> tuple[dict[str, Tensor], Float[Tensor, " T"]]:
+        """Of the mean training loss with no unit dropped, under canonical names; and the means of all its terms."""
+        digits, classes = self.digits(images), self.classes(labels)
+        canonical = self.net.canonical()
+        with tf.GradientTape() as tape:
+            top, *_ = self.net(overlay(digits))
+            means = tf.reduce_mean(self.kind.losses(self.net, top, digits, classes, classes), 1)
+            total = means[0]
+        return tape.gradient(total, {name: variable.value for name, variable in canonical.items()}), means
+
+    def train_step(
+        self,
+        order: Int[Tensor, " B *K"],
+        shifts: Int8[Tensor, "B *K 2"],
+        weight: Float[Tensor, " B"],
+        *kept: UInt8[Tensor, "B U"],
+    ) -> Float[Tensor, " values"]:
+        """One step. Losses are means over the images of weight 1; the last value is how many of them are right."""
+        digits, labels = self.batch_of(order, shifts)
+        with tf.GradientTape() as tape:
+            top, *_ = self.net(overlay(digits), *kept)
+            values = self.kind.losses(self.net, top, digits, labels, labels)
+            means = tf.reduce_sum(values * weight, 1) / tf.reduce_sum(weight)
+            total = means[0]
+        self.update(tape.gradient(total, [variable.value for variable in self.net.trainable_variables]))
+        right = is_right(self.predicted(top), labels)
+        correct = tf.reduce_sum(tf.cast(right, weight.dtype) * weight)
+        return tf.concat([means, correct[None]], 0)
+
+    def update(self, grads: list[Tensor]) -> None:
+        """Adam's step, from gradients in the order of the network's variables."""
+        self.adam.apply(grads, self.net.trainable_variables)
+
+    def eval_step(
+        self,
+        images: UInt8[Tensor, "B *K H W C"],
+        labels: Int[Tensor, " B *K"],
+        weight: Float[Tensor, " B"],
+        *once: Tensor | None,
+    ) -> tuple[Float[Tensor, " T"], Int[Tensor, "B K"]]:
+        """Losses summed over the images of weight 1, and every image's predicted classes."""
+        digits, classes = self.digits(images), self.classes(labels)
+        top, *_ = self.net(overlay(digits), *once)
+        predicted = self.predicted(top)
+        mask = classes if self.model.evaluation_mask == "label" else predicted
+        return tf.reduce_sum(self.kind.losses(self.net, top, digits, classes, mask) * weight, 1), predicted
+
+
+def _start(threads: int) -> None:
+    """Process-wide settings, fixed once TensorFlow has started: threads, and memory of a GPU as needed."""
+    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        # one operation after the other, each on all threads: two at once only take the cache from each other, and memory
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
