@@ -119,7 +119,9 @@ def test_commands_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     listed = json.loads(checked([capsbench, "suites", "--json"], tmp_path))["suites"]
     assert {suite["name"] for suite in listed} == {path.stem for path in (ROOT / "suites").rglob("*.yaml")}
     assert all(Path(suite["path"]).is_relative_to(installed.parent) for suite in listed)
-    planned = json.loads(checked([capsbench, "plan", "quickstart", "--executor", "inline", "--json"], tmp_path))
+    planned = json.loads(
+        checked([capsbench, "plan", "quickstart", "-s", "resources.cpus=1", "--executor", "inline", "--json"], tmp_path)
+    )
     assert [trial["impl"] for trial in planned["trials"]] == ["torch", "tf", "jax"]
     checked([capsbench, "suites", "copy", "mnist"], tmp_path)
     assert (tmp_path / "mnist.yaml").read_bytes() == (ROOT / "suites/mnist.yaml").read_bytes()
@@ -141,7 +143,7 @@ assert not {"torch", "tensorflow", "jax"} & set(sys.modules)
 
 def test_run_and_read_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     small = (
-        "impl=numpy", "data.train=64", "data.validation=16", "data.test=16", "train.batch=16", "model.conv_channels=4",
+        "impl=numpy", "resources.cpus=1", "data.train=64", "data.validation=16", "data.test=16", "train.batch=16", "model.conv_channels=4",
         "model.primary_types=2", "model.primary_dim=4", "model.digit_dim=4", "model.decoder_units=8,8",
     )  # fmt: skip
     settings = [part for setting in small for part in ("-s", setting)]
