@@ -82,7 +82,7 @@ def test_weights_to_start_from(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """A suite goes on from what version 0.1 trained."""
     trial = trials(RUNS["quickstart"])[0]
     settings = json.loads((RUNS["quickstart"] / "trials" / trial / "trial.json").read_text())["model"]
-    changes = [f"train.start_from={RUNS['quickstart'] / 'trials' / trial}", "grid.impl=torch"]
+    changes = [f"train.start_from={RUNS['quickstart'] / 'trials' / trial}", "grid.impl=torch", "resources.cpus=1"]
     changes += [
         f"model.{key}={settings[key]}" for key in ("conv_channels", "primary_types", "primary_dim", "digit_dim")
     ]

@@ -31,7 +31,14 @@ def modules(folder: Path, script: str, *arguments: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "plan suites/quickstart.yaml", "plan quickstart", "summary quickstart", "suites", "speed --help"],
+    [
+        "--help",
+        "plan suites/quickstart.yaml -s resources.cpus=1",
+        "plan quickstart -s resources.cpus=1",
+        "summary quickstart",
+        "suites",
+        "speed --help",
+    ],
 )
 def test_no_framework_is_imported(arguments: str, tmp_path: Path) -> None:
     loaded = modules(tmp_path, SCRIPT, *arguments.split())
