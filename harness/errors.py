@@ -11,6 +11,10 @@ class UserError(Exception):
     """The request was wrong: what was wrong, what was found, the nearest valid choice, what to do. Exit code 2."""
 
 
+class BrokenPlugin(UserError):
+    """Something that a distribution has registered with the bench does not work: which, and why. Exit code 2."""
+
+
 class TrialFailed(Exception):
     """A trial's end, explained: a line of cause, the type of `error` behind it, and what to do."""
 

@@ -75,7 +75,7 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out DIR") from error
     names = exporter.export(trial.model, arrays, folder)
-    shutil.copyfile(exporter.STANDALONE[kind].__file__, folder / "model.py")
+    shutil.copyfile(standalone.__file__, folder / "model.py")
     return Exported(folder, ["model.py", "config.json", *names], facts)
 
 
