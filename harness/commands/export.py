@@ -59,10 +59,10 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     if reason := registry.missing(registry.resolve(to)):
         raise UserError(f"--to {to}: {reason}")
     exporter: Any = importlib.import_module(f"impls.{to}.export")
-    if (kind := trial.model.kind) not in exporter.STANDALONE:
-        raise UserError(
-            f"--to {to}: a model of kind {kind} cannot be exported; {' and '.join(exporter.STANDALONE)} can"
-        )
+    standalone = exporter.STANDALONE.get(trial.model.kind)
+    if not standalone:
+        known = " and ".join(exporter.STANDALONE)
+        raise UserError(f"--to {to}: a model of kind {trial.model.kind} cannot be exported; {known} can")
     arrays = {name: array.astype(np.float32) for name, array in _read(path, trial, event).items()}
     folder = out or run_dir / "exports" / f"{trial.id}-{to}-{weights}"
     try:
