@@ -42,7 +42,8 @@ def load(name: str) -> ModelKind:
         return _found(name, _BUILT_IN[name])
     point = _registered(tuple(sys.path)).get(name)
     if point is None:
-        raise UserError(f'unknown kind of model "{name}"{nearest(name, names())}')
+        elsewhere = " One that another distribution registers has to be installed."
+        raise UserError(f'unknown kind of model "{name}"{nearest(name, names())}{elsewhere}')
     return _found(name, point.value)
 
 

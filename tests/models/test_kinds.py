@@ -68,7 +68,7 @@ def test_a_spec_is_of_the_class_of_its_kind() -> None:
         assert tuple(model.model_dump()) == ("kind", *models.of(model).settings, "image", "classes", "overlaid")
     with pytest.raises(AttributeError, match='a model of kind "cnn" has no "routing"'):
         _ = small("cnn").routing
-    with pytest.raises(ValidationError, match='unknown kind of model "cn"; did you mean "cnn"'):
+    with pytest.raises(UserError, match='unknown kind of model "cn"; did you mean "cnn"'):
         ModelSpec(kind="cn", image=(9, 9, 1), classes=2)
     with pytest.raises(ValidationError, match="cnn_chanels"):
         ModelSpec(kind="cnn", image=(9, 9, 1), classes=2, cnn_chanels=(1,))

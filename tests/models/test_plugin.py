@@ -201,6 +201,13 @@ def test_its_sources_decide_a_trial_s_id(place: Path, tmp_path: Path) -> None:
     assert ids(folder, "other.yaml") == other
 
 
+def test_a_run_of_a_kind_that_is_not_installed_is_told_so(ran: Path, tmp_path: Path) -> None:
+    done = called(tmp_path, "report", str(ran))
+    assert done.returncode == 2
+    assert done.stderr.startswith('capsbench: unknown kind of model "linear"')
+    assert "has to be installed" in done.stderr
+
+
 def test_it_is_not_exported(place: Path, ran: Path) -> None:
     [trial, *_] = (path.name for path in ran.glob("trials/*"))
     done = called(place, "export", str(ran), trial, "--to", "torch")
