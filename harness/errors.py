@@ -15,6 +15,10 @@ class Unread(UserWarning):
     """Something of a newer capsbench was left out: what it is, where, and what to do. Shown once, as one line."""
 
 
+class BrokenPlugin(UserError):
+    """Something that a distribution has registered with the bench does not work: which, and why. Exit code 2."""
+
+
 class TrialFailed(Exception):
     """A trial's end, explained: a line of cause, the type of `error` behind it, and what to do."""
 

@@ -143,7 +143,8 @@ assert not {"torch", "tensorflow", "jax"} & set(sys.modules)
 
 def test_run_and_read_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     small = (
-        "impl=numpy", "resources.cpus=1", "data.train=64", "data.validation=16", "data.test=16", "train.batch=16", "model.conv_channels=4",
+        "impl=numpy", "resources.cpus=1", "data.train=64", "data.validation=16", "data.test=16", "train.batch=16",
+        "model.conv_channels=4",
         "model.primary_types=2", "model.primary_dim=4", "model.digit_dim=4", "model.decoder_units=8,8",
     )  # fmt: skip
     settings = [part for setting in small for part in ("-s", setting)]

@@ -54,10 +54,10 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     if reason := registry.missing(entry):
         raise UserError(f"--to {to}: {reason}")
     exporter = _exporter(entry)
-    if (kind := trial.model.kind) not in exporter.STANDALONE:
-        raise UserError(
-            f"--to {to}: a model of kind {kind} cannot be exported; {' and '.join(exporter.STANDALONE)} can"
-        )
+    standalone = exporter.STANDALONE.get(trial.model.kind)
+    if not standalone:
+        known = " and ".join(exporter.STANDALONE)
+        raise UserError(f"--to {to}: a model of kind {trial.model.kind} cannot be exported; {known} can")
     arrays = {name: array.astype(np.float32) for name, array in read(path, trial, event).items()}
     folder = out or run_dir / "exports" / f"{trial.id}-{to}-{weights}"
     try:
@@ -70,7 +70,7 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out DIR") from error
     names = exporter.export(trial.model, arrays, folder)
-    shutil.copyfile(exporter.STANDALONE[kind].__file__, folder / "model.py")
+    shutil.copyfile(standalone.__file__, folder / "model.py")
     return Exported(folder, ["model.py", "config.json", *names], facts)
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.errors import UserError, nearest
+from harness.errors import BrokenPlugin, UserError, nearest
 
 if TYPE_CHECKING:
     from harness.models.base import ModelKind
@@ -42,7 +42,8 @@ def load(name: str) -> ModelKind:
         return _found(name, _BUILT_IN[name])
     point = _registered(tuple(sys.path)).get(name)
     if point is None:
-        raise UserError(f'unknown kind of model "{name}"{nearest(name, names())}')
+        elsewhere = " One that another distribution registers has to be installed."
+        raise UserError(f'unknown kind of model "{name}"{nearest(name, names())}{elsewhere}')
     return _found(name, point.value)
 
 
@@ -78,7 +79,7 @@ def part(name: str, implementation: str, contract: type) -> ModuleType:
     """
     parts = load(name).parts
     if implementation not in parts:
-        raise UserError(
+        raise BrokenPlugin(
             lacking(name, implementation) or f'implementation "{implementation}" does not bring kind "{name}"'
         )
     module = _imported(name, parts[implementation])
@@ -87,7 +88,7 @@ def part(name: str, implementation: str, contract: type) -> ModuleType:
         *(key for key, value in vars(contract).items() if callable(value)),
     )
     if absent := [key for key in wanted if not key.startswith("_") and not hasattr(module, key)]:
-        raise UserError(
+        raise BrokenPlugin(
             f'model kind "{name}": its part for {implementation}, {module.__name__}, lacks {", ".join(absent)}; '
             f"{contract.__module__}.{contract.__name__} says what they do"
         )
@@ -146,7 +147,7 @@ def _found(name: str, where: str) -> ModelKind:
     if isinstance(kind, type) and issubclass(kind, base.ModelKind):
         kind = _called(name, where, kind)
     if not isinstance(kind, base.ModelKind):
-        raise UserError(
+        raise BrokenPlugin(
             f'model kind "{name}": {where} is {type(kind).__name__}, expected an object of a class derived from '
             "harness.models.base.ModelKind"
         )
@@ -157,26 +158,28 @@ def _called(name: str, where: str, kind: Any) -> Any:
     try:
         return kind()
     except Exception as error:
-        raise UserError(f'model kind "{name}": {where} cannot be made: {type(error).__name__}: {error}') from error
+        raise BrokenPlugin(f'model kind "{name}": {where} cannot be made: {type(error).__name__}: {error}') from error
 
 
 def _checked(name: str, where: str, kind: Any) -> Any:
     """A kind that says of itself what it has to."""
     if getattr(kind, "name", None) != name:
-        raise UserError(
+        raise BrokenPlugin(
             f'model kind "{name}": {where} calls itself "{getattr(kind, "name", "")}"; give both the same name'
         )
     spec: Any = getattr(kind, "spec", None)
     base = importlib.import_module("harness.spec.model").ModelSpec
     if not (isinstance(spec, type) and issubclass(spec, base) and spec is not base):
-        raise UserError(
+        raise BrokenPlugin(
             f'model kind "{name}": its spec is {spec!r}, expected a class derived from harness.spec.ModelSpec'
         )
     fields: dict[str, Any] = cast(Any, spec).model_fields
     if (told := fields["kind"].default) != name:
-        raise UserError(f'model kind "{name}": {spec.__name__} is of kind "{told}"; write kind: str = "{name}" in it')
+        raise BrokenPlugin(
+            f'model kind "{name}": {spec.__name__} is of kind "{told}"; write kind: str = "{name}" in it'
+        )
     if needed := [key for key in kind.settings if fields[key].is_required()]:
-        raise UserError(f'model kind "{name}": {spec.__name__} has settings without a default: {", ".join(needed)}')
+        raise BrokenPlugin(f'model kind "{name}": {spec.__name__} has settings without a default: {", ".join(needed)}')
     return kind
 
 
@@ -185,4 +188,6 @@ def _imported(name: str, module: str) -> ModuleType:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:  # a plug-in may fail in any way it likes
         cause = str(error).strip().partition("\n")[0]
-        raise UserError(f'model kind "{name}": importing {module} failed: {type(error).__name__}: {cause}') from error
+        raise BrokenPlugin(
+            f'model kind "{name}": importing {module} failed: {type(error).__name__}: {cause}'
+        ) from error

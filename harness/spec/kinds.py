@@ -20,11 +20,6 @@ def _models() -> Any:
     return importlib.import_module("harness.models")
 
 
-def names() -> tuple[str, ...]:
-    """The built-in kinds, then those that installed distributions register."""
-    return _models().names()
-
-
 def is_known(kind: object) -> bool:
     """Whether there is a kind of this name, right or broken."""
     return isinstance(kind, str) and _models().is_known(kind)

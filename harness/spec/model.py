@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_serializer, model_validator
 
-from harness.errors import nearest
 from harness.spec import kinds
 
 Count = Annotated[int, Field(ge=1)]
@@ -47,7 +46,7 @@ class ModelSpec(Section):
 
     `ModelSpec(kind="cnn", cnn_pool=2, image=(28, 28, 1), classes=10)` is a `CnnSpec`. Settings of other kinds are dropped:
     they stay out of every record. Raises `ValueError` (pydantic's `ValidationError`) if settings and images do not fit
-    together, or if an image shows more digits than there are classes; `UserError` for a kind that is registered and broken.
+    together, or if an image shows more digits than there are classes; `UserError` for a kind that is unknown or broken.
     `decoder` says of every kind whether there is one.
 
     A kind derives its class from this one: `kind` with the kind's name as default, fields with defaults, `check`, and
@@ -85,9 +84,7 @@ class ModelSpec(Section):
         if cls is not ModelSpec:
             unknown = [key for key in given if key not in cls.model_fields]
             return handler({k: v for k, v in given.items() if k not in unknown or not kinds.is_setting(k)})
-        kind = given.get("kind", kinds.DEFAULT)
-        if not kinds.is_known(kind):
-            raise ValueError(f'unknown kind of model "{kind}"{nearest(str(kind), kinds.names())}')
+        kind = str(given.get("kind", kinds.DEFAULT))
         return cast(Self, kinds.spec_of(kind).model_validate(given))
 
     @model_serializer

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from harness.errors import BrokenPlugin
 from harness.events import Event
 from harness.events.processes import CallingEvent, ReportEvent, ReturnedEvent, SuspectsEvent
 from harness.worker.channel import explain, serve
@@ -62,6 +63,8 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
     try:
         ladder = calls.ladder = ladder_with(accepted(job["accept"]))
         ladder.climb(job["level"])
+    except BrokenPlugin:  # a kind of model: nothing is known of the implementation
+        raise
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         raised = [Check(calls.level, "exception", math.inf, 1.0, note=_cause(error, calls))]

@@ -35,6 +35,7 @@ model: {conv_channels: 4, primary_types: 2, primary_dim: 4, digit_dim: 4, decode
 grid: {impl: [numpy]}
 name: other
 data: {name: digits, train: 64, validation: 16, test: 16}
+train: {batch: 16}
 resources: {cpus: 1, gpus: 0}
 """
 Call = Callable[..., subprocess.CompletedProcess[str]]
@@ -200,6 +201,13 @@ def test_its_sources_decide_a_trial_s_id(place: Path, tmp_path: Path) -> None:
     assert ids(folder, "other.yaml") == other
 
 
+def test_a_run_of_a_kind_that_is_not_installed_is_told_so(ran: Path, tmp_path: Path) -> None:
+    done = called(tmp_path, "report", str(ran))
+    assert done.returncode == 2
+    assert done.stderr.startswith('capsbench: unknown kind of model "linear"')
+    assert "has to be installed" in done.stderr
+
+
 def test_it_is_not_exported(place: Path, ran: Path) -> None:
     [trial, *_] = (path.name for path in ran.glob("trials/*"))
     done = called(place, "export", str(ran), trial, "--to", "torch")
@@ -208,12 +216,12 @@ def test_it_is_not_exported(place: Path, ran: Path) -> None:
 
 
 BROKEN = {
-    "import": ("kind.py", '"""A linear', "import nothere\n", "importing linearkind.kind failed: ModuleNotFoundError"),
+    "import": ("kind.py", "from typing import ClassVar", "import nothere", "importing linearkind.kind failed: ModuleNot"),
     "method": ("kind.py", "def weights(", "def weight(", "importing linearkind.kind failed: TypeError"),
     "name": ("kind.py", 'name = "linear"', 'name = "other"', 'linearkind.kind:KIND calls itself "other"'),
-    "spec": ("kind.py", 'kind: str = "linear"', "other: int = 1", 'LinearSpec is of kind "capsnet"; write kind: str'),
+    "spec": ("kind.py", 'kind: str = "linear"', "other: int = 1", 'LinearSpec is of kind "capsnet"; write'),
     "object": ("kind.py", "KIND = LinearKind()", "KIND = 3", "linearkind.kind:KIND is int, expected an object of a class"),
-    "rows": ("kind.py", '            WeightRow("fc1.b", (model.classes,), "out", 0.0),', "            3,", "weights() "),
+    "rows": ("kind.py", 'WeightRow("fc1.b", (model.classes,), "out", 0.0),', "3,", "weights() returned"),
     "sides": ("kind.py", "(model.pixels, model.classes)", "(0, 10)", "weight fc1.w of shape (0, 10); expected"),
     "raises": ("kind.py", "(model.pixels, model.classes)", "(model.depth, 10)", "weights() failed: AttributeError"),
 }  # fmt: skip
@@ -226,7 +234,6 @@ def test_a_broken_kind_is_named(case: str, tmp_path: Path) -> None:
     folder = installed(tmp_path)
     text = (folder / "linearkind" / file).read_text()
     assert text.count(old) == 1
-    new = f"{new}\n{old}" if case == "import" else new
     (folder / "linearkind" / file).write_text(text.replace(old, new))
     (folder / "linear.yaml").write_text(SUITE.replace(", temperature: 2.0", ""))
     (folder / "other.yaml").write_text(SMALL_CAPSNET)

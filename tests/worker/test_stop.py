@@ -103,16 +103,20 @@ def test_the_paper_s_rule_looks_at_the_test_images_of_the_set_trained_on(
     assert any("on the test images of digits (train.stop.on: test)" in warning for warning in result.warnings)
 
 
+def last_epoch(events: list[dict[str, Any]]) -> int:
+    return [event["epoch"] for event in events if event["kind"] == "epoch"][-1]
+
+
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_trial_stops_where_it_would_have(tmp_path: Path, epoch: int) -> None:
     trial = make_trial(*COLLAPSING, "train.stop.patience=1", validation=40)
     straight = events_of(trial, tmp_path / "straight")
-    ended = straight[-2]["epoch"]
+    ended = last_epoch(straight)
     checkpoint = tmp_path / "straight" / f"epoch-{epoch:04d}.safetensors"
-    assert events_of(trial, tmp_path / "resumed", checkpoint, epoch)[-2]["epoch"] == ended
+    assert last_epoch(events_of(trial, tmp_path / "resumed", checkpoint, epoch)) == ended
     # killed between the last epoch and the result: no epoch more
     over = events_of(trial, tmp_path / "over", tmp_path / "straight" / f"epoch-{ended:04d}.safetensors", ended)
-    assert [event["kind"] for event in over] == ["ready", "result"]
+    assert [event["kind"] for event in over if event["kind"] != "warning"] == ["ready", "result"]
     for name in ("weights.safetensors", "best.safetensors"):
         assert (tmp_path / "over" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
 
