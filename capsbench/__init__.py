@@ -1,7 +1,7 @@
 """capsbench: equivalent capsule networks in PyTorch, TensorFlow and JAX, proven equal, then timed.
 
 What others build on. An implementer finds here what an implementation is given and must return (`Impl`, `ModelSpec`,
-`weight_table` ...); whoever works with results opens a run:
+`weight_table` ...), and what a kind of model is made of (`ModelKind`, `Layer`, `WeightRow`); whoever works with results opens a run:
 
     run = capsbench.open_run("runs/quickstart")
     run.trials  # a pandas data frame; so are run.epochs and run.parity
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from capsbench.runs import Run, open_run
     from harness import __version__
     from harness.errors import UserError
+    from harness.models.base import Layer, ModelKind
     from harness.spec import (
         ADAM_BETA1,
         ADAM_BETA2,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         MARGIN_PLUS,
         RECONSTRUCTION_WEIGHT,
         SQUASH_EPSILON,
+        Count,
         DecoderOptim,
         EpochPlan,
         EvalTotals,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         Moments,
         OptimSpec,
         Outputs,
+        Positive,
         Profiled,
         Runtime,
         TimingWarning,
@@ -58,16 +61,20 @@ __all__ = [
     "MARGIN_PLUS",
     "RECONSTRUCTION_WEIGHT",
     "SQUASH_EPSILON",
+    "Count",
     "DecoderOptim",
     "EpochPlan",
     "EvalTotals",
     "Impl",
+    "Layer",
     "Loss",
     "LrDecay",
+    "ModelKind",
     "ModelSpec",
     "Moments",
     "OptimSpec",
     "Outputs",
+    "Positive",
     "Profiled",
     "Run",
     "Runtime",
@@ -87,6 +94,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Layer": "harness.models.base",
+    "ModelKind": "harness.models.base",
     "Run": "capsbench.runs",
     "UserError": "harness.errors",
     "WeightRow": "harness.weights",

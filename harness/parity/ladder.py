@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness import models, registry
-from harness.models.plugin import require_sound
+from harness.models.contract import require_sound
 from harness.parity.check import LEVELS, Check, Report, compare
 from harness.parity.inputs import staged
 from harness.parity.judge import judged

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from harness import models
 from harness.errors import UserError
 from harness.models.base import ModelKind
-from harness.models.plugin import require_sound
+from harness.models.contract import require_sound
 from harness.spec import ModelSpec
 from harness.weights import initial_weights, weight_table
 from tests.helpers.run_helpers import ROOT

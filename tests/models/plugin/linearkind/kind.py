@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from harness.models.base import Layer, ModelKind, WeightRow
-from harness.spec import ModelSpec, Positive
+from capsbench import Layer, ModelKind, ModelSpec, Positive, WeightRow
 
 
 class LinearSpec(ModelSpec):
