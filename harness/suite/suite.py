@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from harness import data as datasets
 from harness import models, registry
 from harness.errors import UserError
-from harness.models import plugin
+from harness.models import contract
 from harness.spec.model import ModelSpec
 from harness.spec.trial import Augment, Stop, TrainConfig, Trial
 from harness.suite import identity, shipped
@@ -195,7 +195,7 @@ class _Cell:
         if self.entry.is_built_in and (lacking := models.lacking(sections.model.kind, self.entry.name)):
             yield "impl", lacking
         try:
-            plugin.require_tables(self.model())
+            contract.require_tables(self.model())
             start_sha256(sections.train.start_from, self.model())
         except UserError as error:
             yield attributed(error, "data.canvas" if models.is_built_in(sections.model.kind) else "model.kind")
