@@ -29,9 +29,9 @@ _DECIDING = (
 
 
 class Metric(NamedTuple):
-    """A figure of `Result`: its name and scale as shown to people, and whether equal seeds make it a paired observation.
+    """A figure of `Result`: its name and scale as shown to people, and whether equal seeds make it a pair.
 
-    A seed determines initial weights, order and shifts, so errors with the same seed are pairs; times and bytes are not.
+    A seed sets initial weights, order and shifts, so errors with the same seed are pairs; times and bytes are not.
     Less is better for all of them except `img_per_s`.
     """
 
@@ -55,7 +55,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """The results of one cell, in the plan's order; `trial` is its first trial. `counted`: finished and without a flaw."""
+    """The results of one cell, in the plan's order; `trial` is its first. `counted`: finished and without a flaw."""
 
     trial: Trial
     results: tuple[Result, ...]
@@ -109,7 +109,7 @@ class Cell:
 
 
 def of_run(journal: Journal) -> list[Cell]:
-    """The cells of the latest plan, in its order. Raises `UserError` for a folder without a run, or a damaged journal."""
+    """The cells of the latest plan, in its order. Raises `UserError` without a run, or for a damaged journal."""
     planned = [str(each["id"]) for each in journal.plan().get("trials", ())]
     if not planned:
         raise UserError(
@@ -161,7 +161,8 @@ def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:
 
     Args:
         impls: whether two implementations in one setting count as a pair. About their test errors
-            `harness.analysis.equivalence` asks another question: not whether they differ, but whether they are equivalent.
+            `harness.analysis.equivalence` asks another question: not whether they differ, but whether they are equal
+            within a margin.
     """
     pairs = [
         (key, a, b)
@@ -183,7 +184,7 @@ def contrast(a: Cell, b: Cell, metric: str) -> Difference:
 
 
 def _differing(a: Cell, b: Cell) -> Iterator[str]:
-    """The one setting in which the two differ; nothing if there are several. Some values bring settings of their own."""
+    """The one setting in which the two differ; nothing if there are several. Some values have settings of their own."""
     of_a, of_b = ({"impl": cell.impl, **cell.params} for cell in (a, b))
     differing = [key for key in of_a if key in of_b and of_a[key] != of_b[key]]
     if len(differing) == 1 and (differing[0] in _DECIDING or of_a.keys() == of_b.keys()):

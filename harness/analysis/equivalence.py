@@ -1,9 +1,9 @@
-"""L7: do implementations reach the same test error? They are trained to the end with several seeds, and compared in pairs.
+"""L7: do implementations reach the same test error? Trained to the end with several seeds, they are compared in pairs.
 
-The levels below prove equality to a tolerance, step by step. After thousands of steps rounding alone has led two correct
-implementations to different weights. What must then still agree is the test error, on average over seeds. No pair's
-verdict is adjusted for the number of pairs: "all of them are equivalent" is claimed only if every pair's test says
-so, which keeps its error below that of one test (Berger 1982, intersection-union tests).
+The levels below prove equality to a tolerance, step by step. After thousands of steps rounding alone has led two
+correct implementations to different weights. What must then still agree is the test error, on average over seeds. No
+pair's verdict is adjusted for the number of pairs: "all of them are equivalent" is claimed only if every pair's test
+says so, which keeps its error below that of one test (Berger 1982, intersection-union tests).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SIGNS = {"equivalent": "=", "different": "!=", "not shown": "?", None: "?"}
 
 @dataclass(frozen=True)
 class Pair:
-    """Two implementations in one setting; `test` is for the test errors of `a` minus those of `b`, in percentage points."""
+    """Two implementations in one setting; `test` is for the test error of `a` minus `b`'s, in percentage points."""
 
     a: str
     b: str

@@ -1,4 +1,4 @@
-"""A run's results over its seeds: cells with intervals, their differences, equivalence of frameworks, published figures."""
+"""A run over its seeds: cells with intervals, their differences, equivalence of frameworks, published figures."""
 
 from __future__ import annotations
 

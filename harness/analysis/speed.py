@@ -71,7 +71,7 @@ def _rates(session: Session) -> dict[str, list[float]]:
 
 
 def _falling(rates: dict[str, list[float]]) -> list[str]:
-    """A sentence if matrix products became slower and slower: the mean over libraries, each relative to its own median."""
+    """A sentence if matrix products became slower and slower: the mean over libraries, each relative to its median."""
     relative = [[rate / statistics.median(found) for rate in found] for found in rates.values()]
     by_round = [statistics.fmean(each) for each in zip(*relative, strict=False)]
     fall = drift([-rate for rate in by_round])

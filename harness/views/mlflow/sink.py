@@ -139,7 +139,7 @@ class Sink:
         self._save(cursor)
 
     def _send_equivalence(self, suite: dict[str, Any]) -> None:
-        """Sends the pairs of implementations over seeds (L7). They belong to no trial: a file and a tag of the suite."""
+        """Sends the pairs of implementations over seeds (L7). They belong to no trial: file and tag of the suite."""
         pairs, digest = self._equivalence()
         if suite.get("equivalence") != digest:
             self._client.log_dict(

@@ -27,7 +27,7 @@ _MARKERS = "osD^vPX*"
 
 
 def draw(report: Report, seeds: OverSeeds, out: Path) -> tuple[list[Path], list[Path]]:
-    """Writes a PNG of the test errors, and one of cost for each numeric setting that varies; returns both lists of paths.
+    """Writes a PNG of the test errors, and one of cost per numeric setting that varies; returns both lists of paths.
 
     Raises `UserError` if matplotlib is not installed or `out` cannot be written.
     """
