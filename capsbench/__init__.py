@@ -1,13 +1,13 @@
 """capsbench: equivalent capsule networks in PyTorch, TensorFlow and JAX, proven equal, then timed.
 
-What others build on. An implementer finds here what an implementation is given and must return (`Impl`, `ModelSpec`,
-`weight_table` ...); whoever works with results opens a run:
+The public API. To write an implementation, see what it is given and must return (`Impl`, `ModelSpec`,
+`weight_table` ...). To work with results, open a run:
 
     run = capsbench.open_run("runs/quickstart")
     run.trials  # a pandas data frame; so are run.epochs and run.parity
     run.weights("3fa1")["conv1.w"]
 
-No framework is imported, and each name is loaded when it is first used.
+No framework is imported, and each name is loaded on first use.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ _HOMES = {
     "plan_epoch": "harness.spec.plans",
     "weight_table": "harness.weights",
 }
-"""Which module a name comes from; the others are from `harness.spec`."""
+"""The module that each name comes from; all others are from `harness.spec`."""
 
 
 def __getattr__(name: str) -> Any:

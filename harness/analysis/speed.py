@@ -15,7 +15,7 @@ from harness.stats import FEWEST, median_interval
 from harness.supervisor.speed import Record, Session, Setting
 
 EPOCH_IMAGES = 60_000
-"""An epoch of MNIST, whatever was trained on."""
+"""An epoch of MNIST, whatever the training set."""
 
 
 def document(session: Session, setting: Setting) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def installed(impls: Sequence[str], *, named: bool) -> tuple[list[str], list[str
 
 @contextmanager
 def log_folder(out: Path, name: str) -> Generator[Path, None, None]:
-    """`name` in the output folder, reserved during the `with` block: a second command at the same time gets `name-2`."""
+    """`name` in the output folder, reserved during the `with` block: a second command meanwhile gets `name-2`."""
     for number in itertools.count(1):
         folder = out / (name if number == 1 else f"{name}-{number}")
         with ExitStack() as held:

@@ -188,7 +188,7 @@ def _variables(entry: registry.Entry) -> dict[str, str]:
 
 
 def kind(name: str, python: str, timeout_s: float) -> Check:
-    """Checks a kind of model that an installed distribution registers, with its parts for the installed implementations."""
+    """Checks a kind of model from an installed distribution, with its parts for the installed implementations."""
 
     def broken(why: str) -> Check:
         return Check("model", name, "broken", why, f"mend or uninstall what registers it ({models.target(name)})")

@@ -1,4 +1,4 @@
-"""`capsbench parity --model` and `capsbench parity A B`: examine models in a separate process, then climb the ladder."""
+"""`capsbench parity --model` and `capsbench parity A B`: examine models in their own process, then climb the ladder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ARCHITECTURE = (
     "profile", "routing", "decoder", "conv_channels", "primary_types", "primary_dim", "digit_dim", "decoder_units", "kernel",
 )  # fmt: skip
 _COMPACT: dict[str, Any] = {"conv_channels": 32, "primary_types": 8, "decoder_units": (128, 256)}
-"""Of two implementations, where no suite says which model they are to compute."""
+"""The model that two implementations are compared on if no suite says which."""
 _LEVEL = "L4"  # an adapter has no training
 
 
@@ -134,7 +134,7 @@ def parity_of_two(a: str, b: str, request: ModelRequest, tell: Tell) -> dict[str
 
 
 def source_of(request: ModelRequest, sizes: dict[str, Any]) -> Source:
-    """The options as a `Source`; `sizes`: the given parts of the architecture. Raises `UserError` for a malformed one."""
+    """The options as a `Source`; `sizes`: the given part of the architecture. Raises `UserError` for malformed options."""
     split_target(request.target)
     names: dict[str, str] = {}
     for each in request.weights:

@@ -45,7 +45,7 @@ train: {lr: 1.0e-3, lr_decay: {rate: 0.96, steps: 2000}}
 grid: {impl: [FRAMEWORKS]}
 resources: {cpus: 1, gpus: 0}
 """.replace("FRAMEWORKS", ", ".join(registry.FRAMEWORKS))
-"""What is checked without a suite: the paper's architectures with fewer channels, on digits that need no download."""
+"""The suite if none is given: the paper's architectures with fewer channels, on digits that need no download."""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def show(console: Console, written: Written) -> None:
 
 
 def _require_whole(journal: Journal, trial_ids: Sequence[str]) -> None:
-    """Raises `UserError` naming damaged files behind the results. Missing files are fine: runs may be shared without."""
+    """Raises `UserError` naming damaged files behind the results. Missing ones are fine: runs may be shared without."""
     damaged: list[str] = []
     for trial_id in trial_ids:
         trial = journal.trial(trial_id)

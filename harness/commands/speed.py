@@ -36,10 +36,10 @@ train: {{batch: 128}}
 grid: {{impl: [{impls}]}}
 resources: {{cpus: {cores}, gpus: auto}}
 """
-"""What is measured without a suite: the paper's full size, on digits that need no download."""
+"""The suite if none is given: the paper's full size, on digits that need no download."""
 
 _KEYS = {"impl": "--impl", "runtime.precision": "--precision", "train.batch": "--batch", "model.routing": "--routing"}
-"""Keys of a suite that have an option of their own."""
+"""Keys of a suite that have their own option."""
 
 
 @dataclass(frozen=True)

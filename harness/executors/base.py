@@ -13,7 +13,7 @@ from harness.spec.trial import Trial
 from harness.supervisor.seat import forwarded_environment
 
 Emit = Callable[[str, TrialEvent], None]
-"""Gets a trial's id and an event, in the driver's process and main thread; an epoch is safe once it has returned."""
+"""Takes a trial's id and an event, in the driver's main thread; an epoch is safe on disk once this returns."""
 
 
 @dataclass(frozen=True)

@@ -263,4 +263,4 @@ def _keep_checkpoints(folder: Path, count: int, last: str | None = None) -> None
 FOLDER, INDEX = "figures", "figures.json"  # a trial's folder; its list, written last
 
 CURSOR = ".parity.json"
-"""In the output folder: where the last reports were sent to, for `capsbench ui`."""
+"""In the output folder: says where the last reports were sent, for `capsbench ui`."""

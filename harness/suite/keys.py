@@ -110,7 +110,7 @@ class Keys:
     """The valid keys, given the kinds of model that are installed."""
 
     section: dict[str, Leaf]
-    """Dotted key -> leaf, of all sections, in order of declaration."""
+    """Dotted key -> leaf, for all sections, in order of declaration."""
 
     @cached_property
     def all(self) -> dict[str, Leaf]:
@@ -143,7 +143,7 @@ AXES = _leaves(_Axes)
 TEXTS = ("name", "question", "data.dir")
 """Keys that hold free text."""
 FIXED = (*TEXTS, "vary", "parity.margin_pct")
-"""Keys that change no result and so cannot be varied: trials that differ only in them are the same trial."""
+"""Keys that change no result and so cannot be varied: trials that differ only in these are the same trial."""
 
 
 def inside(section: str) -> list[str]:

@@ -11,7 +11,7 @@ from harness.suite.yaml import Problems, files_near, nearest_file, parse_mapping
 
 _TOP = Path(__file__).resolve().parents[2]
 _FOLDERS = (_TOP / "capsbench" / "suites", _TOP / "suites")
-"""Where they lie: in the package `capsbench` once installed, at the top of a checkout."""
+"""Where they are: in the package `capsbench` if it is installed, else at the top of the checkout."""
 
 
 @dataclass(frozen=True)

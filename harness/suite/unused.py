@@ -12,7 +12,7 @@ from harness.suite.keys import Sections, known
 
 _DECODER = frozenset({"train.decoder.lr", "train.decoder.weight_decay"})
 _NO_DECAY = {"epoch": frozenset({"steps"}), "constant": frozenset({"rate", "steps", "floor"})}
-"""Kind of the learning rate's fall -> the keys of `LrDecay` that mean nothing to it. An epoch has as many steps as it has."""
+"""Kind of learning-rate decay -> the keys of `LrDecay` that have no effect on it. The steps of an epoch are not a choice."""
 
 
 def idle_keys(sections: Sections) -> frozenset[str]:

@@ -15,7 +15,7 @@ from harness.views.figures.overlaid import draw_overlaid
 from harness.views.figures.style import TEST, TRAIN, VALIDATION, new_figure, plain, save, show_mosaic
 
 STEPS = np.arange(-5, 6) * 0.05
-"""By how much section 5.1 moves one dimension of a capsule at a time: -0.25 to 0.25; exactly 0 in the middle."""
+"""How far section 5.1 moves one dimension of a capsule at a time: from -0.25 to 0.25, with exactly 0 in the middle."""
 
 
 def perturbed(net: Inspectable, digit: Float[np.ndarray, "J D"], label: int) -> Float[np.ndarray, "D 11 H W C"]:

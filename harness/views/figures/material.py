@@ -40,7 +40,7 @@ class Sample:
     labels: Int[np.ndarray, " N *K"]
     lengths: Float[np.ndarray, "N J"]
     entropies: Float[np.ndarray, "r N I"]
-    """-sum_j c_ij ln c_ij of each primary capsule's coupling coefficients, in nats: ln J where they are even."""
+    """-sum_j c_ij ln c_ij of each primary capsule's coupling coefficients, in nats: ln J if they are uniform."""
 
 
 @dataclass(frozen=True)
