@@ -69,7 +69,7 @@ def __getattr__(name: str) -> type:
 
 
 def watched(command: list[str], **options: Any) -> tuple[str, Callable[[float, float], float]]:
-    """The command's output, and a function: the mean cores that its processes except trials used between two moments."""
+    """The command's output, and a function: the mean cores used by its processes except trials between two moments."""
     times: list[float] = []
     totals: list[float] = []
     seconds: dict[int, float] = {}

@@ -30,8 +30,8 @@ def open_run(path: str | PathLike[str]) -> Run:
 class Run:
     """A run as it is on disk: each access reads it anew, even while the run is still going on.
 
-    `trials`, `epochs` and `parity` are pandas data frames, and raise `UserError` if pandas is not installed; `rows` gives
-    the same without it. The first columns identify a row's trial: `trial` (its id), `impl`, `seed`, and what the
+    `trials`, `epochs` and `parity` are pandas data frames, and raise `UserError` if pandas is not installed; `rows`
+    gives the same without it. The first columns identify a row's trial: `trial` (its id), `impl`, `seed`, and what the
     suite's grid varies, such as `model.routing`. Units are in the names: `_s` seconds, `_pct` percent, `_bytes` bytes.
     """
 
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def parity(self) -> DataFrame:
-        """One row per tensor that the gate compared: `level`, `tensor`, `rel_err`, `tolerance`, and whether it is `ok`."""
+        """One row per tensor that the gate compared: `level`, `tensor`, `rel_err`, `tolerance`, and the verdict `ok`."""
         return self._frame("parity")
 
     def rows(self, table: Table) -> list[Row]:

@@ -3,13 +3,13 @@
     cd examples
     capsbench parity --impl third_party_torch:Adapter
 
-`CapsNet` knows nothing about the bench: images are (B, C, H, W), layers have its own names, and the primary capsules are
-numbered type by type. `Adapter` loads the bench's weights and returns outputs and gradients. Copy it, replace this
+`CapsNet` knows nothing about the bench: images are (B, C, H, W), layers have its own names, and the primary capsules
+are numbered type by type. `Adapter` loads the bench's weights and returns outputs and gradients. Copy it, replace this
 network with your own, and change the lines that name its layers.
 
-Break it to see what a verdict looks like: with `softmax(dim=2)`, the command says "L2 coupling after 1 routing iteration:
-relative error 0.97", and where, what it found and what it expected there. Fix the lowest level first: errors in the
-others often follow from it.
+Break it to see what a verdict looks like: with `softmax(dim=2)`, the command says "L2 coupling after 1 routing
+iteration: relative error 0.97", and where, what it found and what it expected there. Fix the lowest level first: the
+errors above follow from it.
 """
 
 from __future__ import annotations

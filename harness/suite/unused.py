@@ -12,7 +12,7 @@ from harness.suite.keys import Sections, known
 
 _DECODER = frozenset({"train.decoder.lr", "train.decoder.weight_decay"})
 _NO_DECAY = {"epoch": frozenset({"steps"}), "constant": frozenset({"rate", "steps", "floor"})}
-"""Kind of learning-rate decay -> the keys of `LrDecay` that have no effect on it. The steps of an epoch are not a choice."""
+"""Kind of learning-rate decay -> keys of `LrDecay` without effect on it. The steps of an epoch are not free to choose."""
 
 
 def idle_keys(sections: Sections) -> frozenset[str]:
