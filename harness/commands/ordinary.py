@@ -134,7 +134,7 @@ def parity_of_two(a: str, b: str, request: ModelRequest, tell: Tell) -> dict[str
 
 
 def source_of(request: ModelRequest, sizes: dict[str, Any]) -> Source:
-    """The options as a `Source`; `sizes`: the given part of the architecture. Raises `UserError` if one is malformed."""
+    """The options as a `Source`; `sizes`: what is given of the architecture. Raises `UserError` if one is malformed."""
     split_target(request.target)
     names: dict[str, str] = {}
     for each in request.weights:

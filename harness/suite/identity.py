@@ -12,7 +12,7 @@ from harness.sources import code_version
 
 _IRRELEVANT = {"id", "suite", "params"}  # fields of a trial; params only repeats the sections
 _IRRELEVANT_INSIDE = {"data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"}}
-"""Ignored keys of its sections: where files are (their content counts), and the margin, which judges finished trials."""
+"""Ignored keys of its sections: where files are (their content counts), and the margin, for judging finished trials."""
 
 
 def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from harness.suite.keys import Sections, known
 
 _DECODER = frozenset({"train.decoder.lr", "train.decoder.weight_decay"})
 _NO_DECAY = {"epoch": frozenset({"steps"}), "constant": frozenset({"rate", "steps", "floor"})}
-"""Kind of learning-rate decay -> keys of `LrDecay` without effect on it. The steps of an epoch are not free to choose."""
+"""Kind of learning-rate decay -> keys of `LrDecay` without effect on it. With "epoch" the number of steps is given."""
 
 
 def idle_keys(sections: Sections) -> frozenset[str]:
