@@ -1,4 +1,4 @@
-"""SVHN, cropped: 73,257 + 26,032 house-number digits, 32x32 in colour; the last 5,000 of the former are for validation."""
+"""SVHN, cropped: 73,257 + 26,032 house-number digits, 32x32 in colour; the last 5,000 of the former for validation."""
 
 from __future__ import annotations
 
