@@ -109,7 +109,7 @@ def _row(record: Record, session: Session, setting: Setting, cpu_rate: float | N
 def _floor(record: Record, session: Session, cpu_rate: float | None) -> float | None:
     """Seconds that the machine itself takes for the step's operations.
 
-    On a GPU this is in the precision of training, or the time to move the step's bytes if that is longer.
+    On a GPU the rate is for the training's precision; if moving the step's bytes takes longer, that counts instead.
     """
     flops = record.ready["flops_per_step"]
     if not record.trial.gpus:

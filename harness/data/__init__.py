@@ -111,7 +111,7 @@ def list_datasets(directory: str | None = None) -> list[dict[str, Any]]:
     """One JSON-able row per data set: name, image, classes, overlaid (digits per image), split sizes, embedded,
     state, path, detail, source.
 
-    `state` is "embedded", "cached" (verified), "test only", "absent" or "corrupt"; `detail` says what is wrong, or is None.
+    `state` is "embedded", "cached" (verified), "test only", "absent" or "corrupt"; `detail` says what is wrong, else None.
     """
     return [_row(name, data_dir(directory)) for name in NAMES]
 

@@ -106,7 +106,7 @@ def _resample(
     """Bilinear resampling in integers, black beyond the images; `inverse` and `start` are in units of 1 / 65536."""
     count = len(images)
     padded = np.pad(images, [(0, 0), (2, 2), (2, 2)]).astype(np.uint32)
-    # Each entry holds the four pixels that meet there: upper left, upper right, lower left, lower right, low byte first.
+    # Each entry holds the four pixels that meet there, low byte first: upper left, upper right, lower left, lower right
     corners = padded[:, :-1, :-1] | padded[:, :-1, 1:] << 8 | padded[:, 1:, :-1] << 16 | padded[:, 1:, 1:] << 24
     width = corners.shape[2]
     steps = np.arange(SIDE)

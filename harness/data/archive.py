@@ -11,7 +11,7 @@ from harness.data.files import CorruptFile
 
 
 def check_archive(path: Path) -> None:
-    """Raises `CorruptFile` unless `path` is a complete zip archive, and each entry stays inside and has its checksum."""
+    """Raises `CorruptFile` unless `path` is a complete zip archive, all entries inside it and with the right checksum."""
     for _ in entries(path):
         pass
 

@@ -56,7 +56,7 @@ class _Digits:
         _scikit_learn()
 
     def read(self, directory: Path) -> tuple[Split, Split]:
-        """Stratified by one fixed permutation: every fifth digit of a class is for test, every eighth other held out."""
+        """Stratified by one fixed permutation: every fifth digit of a class for test, every eighth other held out."""
         table = _table()
         labels = table[:, -1].astype(np.int64)
         digits = Split(enlarge(table[:, :-1].reshape(-1, 8, 8))[..., np.newaxis], labels)

@@ -13,7 +13,7 @@ _STREAM = 0x6F7665726C6179  # "overlay"
 
 
 def overlaid(info: Info, split: Split, part: int) -> Split:
-    """Overlays each of N single digits with others of other classes from its split, each shifted by up to `info.shift`.
+    """Groups each of N single digits with others of other classes from its split, each shifted by up to `info.shift`.
 
     Digits and shifts are drawn once for each `part`. Raises `UserError` if the split has too few classes.
     """
