@@ -56,7 +56,7 @@ class Run:
 
     @property
     def parity(self) -> DataFrame:
-        """One row per compared tensor of the gate: `level`, `tensor`, `rel_err`, `tolerance`, and whether it is `ok`."""
+        """One row per tensor that the gate compared: `level`, `tensor`, `rel_err`, `tolerance`, and `ok`, the verdict."""
         return self._frame("parity")
 
     def rows(self, table: Table) -> list[Row]:
