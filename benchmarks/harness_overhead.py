@@ -1,13 +1,13 @@
 """What the harness adds to an epoch: `python benchmarks/harness_overhead.py [EPOCHS [IMPL...]]` prints it.
 
-`capsbench run suites/quickstart.yaml` runs as always, with Ray, MLflow, the screen, a checkpoint after every epoch. It can
-take an epoch's time in two ways, and both are measured in the epoch itself, so that a noisy machine blurs neither:
+`capsbench run suites/quickstart.yaml` runs as usual, with Ray, MLflow, the screen, and a checkpoint after every epoch.
+It can slow an epoch in two ways. Both are measured within the epoch itself, so that a noisy machine blurs neither:
 
-- the clock: what is between the harness's reading and one taken around the implementation's own loop;
-- the cores: what share of the trial's cores the harness's other processes had meanwhile (the command itself, Ray's, MLflow).
+- the clock: the difference between the harness's time and one taken around the implementation's own loop;
+- the cores: the share of the trial's cores used meanwhile by the harness's other processes (the command, Ray, MLflow).
 
-Besides, after each epoch the same object in the same process runs the same plan in a bare loop, where the harness's clock
-does not run: the two alternate, so that a drift of the machine meets both.
+In addition, after each epoch the same object in the same process runs the same plan in a bare loop, outside the
+harness's clock. The two alternate, so that a drift of the machine affects both.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EPOCHS = 12
 
 
 class Bare:
-    """Mixed into an implementation: after an epoch's checkpoint, the same epoch once more, in a bare loop."""
+    """Mixed into an implementation: after an epoch's checkpoint it runs the same epoch again, in a bare loop."""
 
     plan: EpochPlan | None = None
 
@@ -53,7 +53,7 @@ class Bare:
         return totals
 
     def dump_moments(self: Any) -> Moments:
-        moments = super().dump_moments()  # the last that a checkpoint takes
+        moments = super().dump_moments()  # the last thing that a checkpoint needs
         if self.plan is not None:
             start = time.perf_counter()
             super().train(self.plan)
@@ -62,14 +62,14 @@ class Bare:
 
 
 def __getattr__(name: str) -> type:
-    """`Torch`, `Tf`, `Jax`, `Numpy`: what a trial names as `harness_overhead:Torch`."""
+    """`Torch`, `Tf`, `Jax`, `Numpy`: the classes that trials name, such as `harness_overhead:Torch`."""
     if name.lower() not in registry.names():
         raise AttributeError(name)
     return type(name, (Bare, registry.load(registry.resolve(name.lower()))), {})
 
 
 def watched(command: list[str], **options: Any) -> tuple[str, Callable[[float, float], float]]:
-    """What the command prints; and the cores that its processes other than trials had on average between two moments."""
+    """The command's output, and a function: the mean cores used by its processes except trials between two moments."""
     times: list[float] = []
     totals: list[float] = []
     seconds: dict[int, float] = {}
@@ -93,7 +93,7 @@ def watched(command: list[str], **options: Any) -> tuple[str, Callable[[float, f
 
 
 def measured(epochs: int, impls: list[str], folder: Path) -> dict[str, tuple[list[float], str, float]]:
-    """Implementation -> seconds of each epoch by the harness's clock, what its process printed, cores of the harness."""
+    """Implementation -> seconds per epoch by the harness's clock, its process's output, cores used by the harness."""
     names = ",".join(f"harness_overhead:{impl.capitalize()}" for impl in impls)
     settings = [f"impl={names}", f"train.epochs={epochs}", "parity.gate=false"]
     command = [sys.executable, "-m", "harness", "run", str(ROOT / "suites" / "quickstart.yaml"), "--json"]
@@ -118,7 +118,7 @@ def main(epochs: int, impls: list[str]) -> None:
         for impl, (told, log, cores) in measured(epochs, impls, Path(folder)).items():
             own = [float(value) for value in re.findall(r"^own (\S+)$", log, re.MULTILINE)]
             bare = [float(value) for value in re.findall(r"^bare (\S+)$", log, re.MULTILINE)]
-            # the first epoch is warm-up
+            # the first epoch is a warm-up
             clock = [100 * (seconds / inner - 1) for seconds, inner in zip(told, own, strict=True)][1:]
             ratios = [100 * (seconds / loop - 1) for seconds, loop in zip(told, bare, strict=True)][1:]
             interval = median_interval(ratios)

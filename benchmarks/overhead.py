@@ -1,6 +1,6 @@
-"""What a run of three trials costs beside training: `python benchmarks/overhead.py [rounds]` prints it.
+"""What a run of three trials costs besides training: `python benchmarks/overhead.py [rounds]` prints it.
 
-Overhead is the command's wall time less its trials' compilation, parity, epochs, validation and test. Every round runs
+Overhead is the command's wall time minus its trials' compilation, parity, epochs, validation and test. Every round runs
 the quickstart suite with and without MLflow, so that the epochs of both can be compared.
 """
 
@@ -22,7 +22,7 @@ EPOCHS = 5
 
 
 def run(out: Path, *options: str) -> tuple[float, float, list[dict[str, Any]]]:
-    """Runs the suite; when the command began and ended, and for each trial its implementation and its events by kind."""
+    """Runs the suite; returns when the command began and ended, and each trial's implementation and events by kind."""
     command = [sys.executable, "-m", "harness", "run", "suites/quickstart.yaml", "--out", str(out)]
     began = time.time()
     done = subprocess.run(
@@ -42,7 +42,7 @@ def run(out: Path, *options: str) -> tuple[float, float, list[dict[str, Any]]]:
 
 
 def seconds(began: float, ended: float, trials: list[dict[str, Any]]) -> dict[str, float]:
-    """Where the wall time went; the last entry is the rest: starts of workers, checkpoints, weights."""
+    """Where the wall time went; the last entry is the rest: starting workers, checkpoints, weights."""
     ready = [trial["ready"] for trial in trials]
     epochs = [epoch for trial in trials for epoch in trial["epochs"]]
     training = sum(each["compile_s"] + each["parity_s"] for each in ready)

@@ -30,7 +30,7 @@ ALL = range(1, 11)
 
 
 def settings(full_size: bool) -> Iterator[tuple[str, ModelSpec, int, str, range]]:
-    """Name, model, images, level, numbers of routing iterations."""
+    """Yields name, model, number of images, level, and numbers of routing iterations."""
     for profile in ("paper", "official"):
         base = {"classes": 10, "profile": profile}
         if full_size:
@@ -45,7 +45,7 @@ def settings(full_size: bool) -> Iterator[tuple[str, ModelSpec, int, str, range]
 
 
 def measure(name: str, precision: str, full_size: bool) -> None:
-    """Prints a line of JSON for every check."""
+    """Prints one line of JSON per check."""
     implementation = registry.load(registry.resolve(name))
     digits = data.load(DataConfig(name="digits")).train
     compiled = not (name == "torch" and precision == "fp64")
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--impl", default="torch,tf,jax", help="names, separated by commas")
     parser.add_argument("--full-size", action="store_true", help="the paper's model instead of compact ones")
     parser.add_argument("--json", type=Path, help="append every single check to this file, a line each")
-    parser.add_argument("--precision", help=argparse.SUPPRESS)  # how it calls itself, a process for each
+    parser.add_argument("--precision", help=argparse.SUPPRESS)  # set when it calls itself, one process for each
     arguments = parser.parse_args()
     if arguments.precision:
         measure(arguments.impl, arguments.precision, arguments.full_size)

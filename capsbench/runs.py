@@ -1,4 +1,4 @@
-"""A run's directory as tables: trials, epochs, parity; and the weights of its trials."""
+"""A run directory as tables (trials, epochs, parity), and the weights of its trials."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Row = dict[str, Any]
 
 
 def open_run(path: str | PathLike[str]) -> Run:
-    """The run in the directory `path`, such as `runs/quickstart`. Raises `UserError` if it is none."""
+    """The run in the directory `path`, such as `runs/quickstart`. Raises `UserError` if there is no run."""
     return Run(path)
 
 
 class Run:
-    """A run as it is on the disk: each access reads it anew, also while the run is still going on.
+    """A run as it is on disk: each access reads it anew, even while the run is still going on.
 
-    `trials`, `epochs` and `parity` are pandas data frames, and raise `UserError` where pandas is not installed; `rows` gives
-    the same without it. Their first columns say which trial a row is of: `trial` (its id), `impl`, `seed`, and what the
+    `trials`, `epochs` and `parity` are pandas data frames, and raise `UserError` if pandas is not installed; `rows`
+    gives the same without it. The first columns identify a row's trial: `trial` (its id), `impl`, `seed`, and what the
     suite's grid varies, such as `model.routing`. Units are in the names: `_s` seconds, `_pct` percent, `_bytes` bytes.
     """
 
@@ -39,28 +39,28 @@ class Run:
         self.path = Path(path)
         self._journal = Journal(self.path)
         if not self._journal.trial_ids():
-            find_trial(self.path, "")  # which says what is wrong, and which run is near
+            find_trial(self.path, "")  # says what is wrong and suggests a similar run
 
     def __repr__(self) -> str:
         return f"capsbench.open_run({str(self.path)!r})"
 
     @property
     def trials(self) -> DataFrame:
-        """A row a trial: the fields of `capsbench run --json`, but for its epochs."""
+        """One row per trial: the fields of `capsbench run --json` except the epochs."""
         return self._frame("trials")
 
     @property
     def epochs(self) -> DataFrame:
-        """A row for each epoch of each trial. `warmup` says which are left out of medians of time."""
+        """One row per epoch of each trial. `warmup` marks those left out of median times."""
         return self._frame("epochs")
 
     @property
     def parity(self) -> DataFrame:
-        """A row for each tensor that the gate compared: `level`, `tensor`, `rel_err`, `tolerance`, and whether it is `ok`."""
+        """One row per tensor that the gate compared: `level`, `tensor`, `rel_err`, `tolerance`, and `ok`, the verdict."""
         return self._frame("parity")
 
     def rows(self, table: Table) -> list[Row]:
-        """A table as a list of dictionaries, without pandas. Raises `UserError` for a table that there is not."""
+        """A table as a list of dictionaries, without pandas. Raises `UserError` for an unknown table."""
         makers = {"trials": _trial_rows, "epochs": _epoch_rows, "parity": _parity_rows}
         if table not in makers:
             raise UserError(f'a run has no table "{table}"{nearest(table, makers)}')
@@ -68,11 +68,11 @@ class Run:
         return [_whose(trial) | row for trial in trials for row in makers[table](self._journal, trial)]
 
     def weights(self, trial: str, which: str | int = "last") -> Weights:
-        """The weights of a trial: canonical name -> array, as in `weight_table`; the file is checked first.
+        """A trial's weights: canonical name -> array, as in `weight_table`. The file is checked first.
 
         Args:
             trial: its id, or the beginning of it.
-            which: "last", "best" (of the lowest validation error), or the number of an epoch whose weights were kept.
+            which: "last", "best" (lowest validation error), or the number of an epoch whose weights were kept.
 
         Raises:
             UserError: there is no such trial, its weights were not kept, or they are damaged.

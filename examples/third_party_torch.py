@@ -1,14 +1,15 @@
-"""A CapsNet as people write them in PyTorch, and the three functions that let `capsbench parity` prove or refute it.
+"""A typical CapsNet in PyTorch, and the three functions with which `capsbench parity` proves it right or wrong.
 
     cd examples
     capsbench parity --impl third_party_torch:Adapter
 
-`CapsNet` knows nothing of the bench: images are (B, C, H, W), layers have names of its own, and the primary capsules are
-numbered type by type. `Adapter` brings the bench's weights in and takes outputs and gradients out. Copy it, put your own
-network in the place of this one, and change the lines that name its layers.
+`CapsNet` knows nothing about the bench: images are (B, C, H, W), layers have its own names, and the primary capsules
+are numbered type by type. `Adapter` loads the bench's weights and returns outputs and gradients. Copy it, replace this
+network with your own, and change the lines that name its layers.
 
-Break it to see what a verdict looks like: with `softmax(dim=2)`, the command says "L2 coupling after 1 routing iteration:
-relative error 0.97", and where, what it found and what it expected there. Mend the lowest level first: the others follow.
+Break it to see what a verdict looks like: with `softmax(dim=2)`, the command says "L2 coupling after 1 routing
+iteration: relative error 0.97", and where, what it found and what it expected there. Fix the lowest level first: the
+errors above follow from it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from capsbench import Loss, ModelSpec, OptimSpec, Outputs, Runtime, Weights
 
-EPSILON = 1e-9  # under the root of every norm: at a capsule of zeros the plain norm has no gradient
+EPSILON = 1e-9  # under the root of every norm: for a capsule of zeros the plain norm has no gradient
 
 
 def norm(x: Tensor, keepdim: bool = False) -> Tensor:
@@ -91,7 +92,7 @@ class Adapter:
     def canonical(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network's tensors (weights, or their gradients) under the bench's names, as views in its layouts."""
         model, (height, width, channels) = self.model, self.model.image
-        # (J, I, e, d) -> (I, J, d, e), and capsules from type by type to place by place
+        # (J, I, e, d) -> (I, J, d, e), and capsules from type by type to position by position
         w = tensors["W"].unflatten(1, (model.primary_types, *model.primary_grid))
         views = {
             "conv1.w": tensors["conv.weight"].permute(2, 3, 1, 0),  # OIHW -> HWIO
@@ -110,7 +111,7 @@ class Adapter:
         return views
 
     def load(self, weights: Weights) -> None:
-        """Takes the bench's weights: `capsbench.weight_table` has their names, shapes and layouts."""
+        """Loads the bench's weights: `capsbench.weight_table` has their names, shapes and layouts."""
         self.shapes = {name: array.shape for name, array in weights.items()}
         for name, view in self.canonical({n: p.data for n, p in self.net.named_parameters()}).items():
             view.copy_(torch.tensor(weights[name]).reshape(view.shape))
@@ -118,7 +119,7 @@ class Adapter:
     def pixels(self, images: np.ndarray) -> Tensor:
         """uint8 (B, H, W, C) -> (B, C, H, W) in 0..1.
 
-        In the memory of channels first: with strides of channels last, convolutions take other kernels.
+        The memory layout is channels first: with channels-last strides, convolutions use other kernels.
         """
         moved = torch.tensor(images).permute(0, 3, 1, 2)
         return moved.to(self.dtype, memory_format=torch.contiguous_format) / 255

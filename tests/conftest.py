@@ -1,4 +1,4 @@
-"""What all tests share: quiet frameworks, cores of their own, MNIST where it is at hand."""
+"""What all tests share: quiet frameworks, their own cores, MNIST if it is available."""
 
 from __future__ import annotations
 

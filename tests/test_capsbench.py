@@ -1,4 +1,4 @@
-"""The public face: the names that it gives, and a run as tables and weights."""
+"""The public API: its names, and a run as tables and weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events: one model a kind, read and written in one form; what cannot be read is told in words."""
+"""Events: one model per kind, read and written in one form; what cannot be read is reported in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A framework is a plug-in: an invented fifth one, from outside, right and broken; what the built-in ones answer."""
+"""A framework is a plug-in: an invented fifth one from outside, working and broken; what the built-in ones answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The laws of the house, which `make lint` keeps: each is broken in a copy, and the linter names it."""
+"""The import rules that `make lint` checks: each is broken in a copy, and the linter names it."""
 
 from __future__ import annotations
 

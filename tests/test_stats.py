@@ -1,4 +1,4 @@
-"""Equivalence: against SciPy's own one-sided t-tests, at the edges, and as often wrong as it says."""
+"""Equivalence: against SciPy's one-sided t-tests, at the edges, and with the error rate that it claims."""
 
 from __future__ import annotations
 

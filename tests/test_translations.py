@@ -1,4 +1,4 @@
-"""The implementations are translations of one another: the same modules, and in each the same public names in one order."""
+"""The implementations are translations of one another: the same modules, the same public names in the same order."""
 
 from __future__ import annotations
 

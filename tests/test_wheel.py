@@ -1,4 +1,4 @@
-"""The package as people install it: built from its own sdist, in a virtual environment of its own, with no checkout near."""
+"""The package as people install it: built from its sdist, in its own virtual environment, with no checkout nearby."""
 
 from __future__ import annotations
 

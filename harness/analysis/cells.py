@@ -1,7 +1,7 @@
-"""Cells: trials that differ in the seed alone. Their figures over seeds, and by how much one cell differs from another.
+"""Cells: trials that differ only in the seed. Their figures over seeds, and by how much one cell differs from another.
 
-A seed is one observation: the epochs of one trial are no independent repetitions of it. So a cell of one seed has no
-interval, and is part of no test.
+A seed is one observation: the epochs of one trial are not independent repetitions of it. So a cell of one seed has no
+interval, and takes part in no test.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _DECIDING = (
 
 
 class Metric(NamedTuple):
-    """A figure of `Result`: how people call it, its unit's scale for them, what two cells with the same seeds share of it.
+    """A figure of `Result`: its name and scale as shown to people, and whether equal seeds make it a pair.
 
-    A seed stands for initial weights, order and shifts: errors with the same seed are pairs, times and bytes are not.
-    Of all of them less is better, but for `img_per_s`.
+    A seed sets initial weights, order and shifts, so errors with the same seed are pairs; times and bytes are not.
+    Less is better for all of them except `img_per_s`.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Metric(NamedTuple):
 
 METRICS = {
     "test_err_pct": Metric("test error %", paired=True),
-    "best_test_err_pct": Metric("best epoch's test error %", paired=True),  # best by validation error
+    "best_test_err_pct": Metric("best epoch's test error %", paired=True),  # the epoch with the lowest validation error
     "val_err_pct": Metric("validation error %", paired=True),
     "test_loss": Metric("test loss", paired=True),
     "epoch_s": Metric("s/epoch"),
@@ -55,7 +55,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """The results of one cell, in the plan's order; `trial` is its first. `counted`: finished, and without a flaw."""
+    """The results of one cell, in the plan's order; `trial` is its first. `counted`: finished and without a flaw."""
 
     trial: Trial
     results: tuple[Result, ...]
@@ -79,22 +79,22 @@ class Cell:
 
     @property
     def seeds(self) -> str:
-        """ "3", or "2 of 3" where some do not count."""
+        """ "3", or "2 of 3" if some do not count."""
         counted, planned = len(self.counted), len(self.results)
         return str(planned) if counted == planned else f"{counted} of {planned}"
 
     def values(self, metric: str) -> dict[int, float]:
-        """Seed -> value, where there is one."""
+        """Seed -> value, for the seeds that have one."""
         found = {result.seed: getattr(result, metric, None) for result in self.counted}
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
     def summary(self, metric: str) -> Summary | None:
-        """The metric over the seeds, in the unit of `Result`; None where there is none."""
+        """The metric over the seeds, in the unit of `Result`; None if no seed has a value."""
         return summary(list(self.values(metric).values()))
 
     @cached_property
     def resolution_pct(self) -> float:
-        """The step in which its test errors are counted: one image of its test set, in percent."""
+        """The smallest step between test errors: one image of the test set, in percent."""
         return 100 / data.sizes(self.trial.data)[2]
 
     def to_json(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Cell:
 
 
 def of_run(journal: Journal) -> list[Cell]:
-    """The cells of the latest plan, in its order. Raises `UserError` for a folder that is no run, or a damaged journal."""
+    """The cells of the latest plan, in its order. Raises `UserError` without a run, or for a damaged journal."""
     planned = [str(each["id"]) for each in journal.plan().get("trials", ())]
     if not planned:
         raise UserError(
@@ -121,13 +121,13 @@ def of_run(journal: Journal) -> list[Cell]:
 
 
 def of_results(trials: Mapping[str, Trial], results: Sequence[Result]) -> list[Cell]:
-    """The same from results; `trials` by id."""
+    """The same, from results; `trials` is by id."""
     return [Cell(trials[cell[0].id], tuple(cell)) for cell in grouped(results)]
 
 
 @dataclass(frozen=True)
 class Change:
-    """Two cells of one run that differ in `key` alone; `test` is of `metric` in `b` minus that in `a`."""
+    """Two cells of one run that differ only in `key`; `test` is for `metric` in `b` minus `metric` in `a`."""
 
     metric: str
     key: str  # a grid's key, or "impl"
@@ -137,7 +137,7 @@ class Change:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference stands after the correction for all that were tested with it."""
+        """Whether the difference is significant after the correction for all tests made together."""
         return self.test.adjusted_p is not None and self.test.adjusted_p < ALPHA
 
     def value(self, cell: Cell) -> Any:
@@ -145,7 +145,7 @@ class Change:
 
     @property
     def others(self) -> dict[str, Any]:
-        """The rest of their settings, the implementation first; of two kinds of model, also what one of them alone has."""
+        """Their other settings, the implementation first; for two kinds of model also settings that only one has."""
         rest = {"impl": self.a.impl, **self.a.params, **self.b.params}
         return {key: value for key, value in rest.items() if key != self.key}
 
@@ -157,11 +157,12 @@ class Change:
 
 
 def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:
-    """Every two cells that have the metric and differ in one setting, tested; Holm's correction counts them all.
+    """Tests every two cells that have the metric and differ in one setting; Holm's correction covers all of them.
 
     Args:
-        impls: whether two implementations in one setting are such a pair. Of their test errors
-            `harness.analysis.equivalence` asks another question: not whether they differ, but whether they are shown not to.
+        impls: whether two implementations in one setting count as a pair. About their test errors
+            `harness.analysis.equivalence` asks another question: not whether they differ, but whether they are equal
+            within a margin.
     """
     pairs = [
         (key, a, b)
@@ -174,7 +175,7 @@ def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:
 
 
 def contrast(a: Cell, b: Cell, metric: str) -> Difference:
-    """The metric in `b` minus that in `a`: by pairs where that makes sense and both have the same seeds."""
+    """The metric in `b` minus that in `a`: paired if that makes sense and both have the same seeds."""
     of_a, of_b = a.values(metric), b.values(metric)
     paired = METRICS[metric].paired and of_a.keys() == of_b.keys()
     resolution = max(a.resolution_pct, b.resolution_pct) if metric in ("test_err_pct", "best_test_err_pct") else 0.0
@@ -183,7 +184,7 @@ def contrast(a: Cell, b: Cell, metric: str) -> Difference:
 
 
 def _differing(a: Cell, b: Cell) -> Iterator[str]:
-    """The one setting that the two differ in; nothing where there are several. Some values have keys of their own."""
+    """The one setting in which the two differ; nothing if there are several. Some values have settings of their own."""
     of_a, of_b = ({"impl": cell.impl, **cell.params} for cell in (a, b))
     differing = [key for key in of_a if key in of_b and of_a[key] != of_b[key]]
     if len(differing) == 1 and (differing[0] in _DECIDING or of_a.keys() == of_b.keys()):
@@ -191,7 +192,7 @@ def _differing(a: Cell, b: Cell) -> Iterator[str]:
 
 
 def grouped(results: Sequence[Result]) -> list[list[Result]]:
-    """Results that differ in the seed alone, together; in the order of their first."""
+    """Groups of results that differ only in the seed, in the order of each group's first."""
     grouped: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         grouped.setdefault((result.impl, repr(result.params)), []).append(result)

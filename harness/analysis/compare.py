@@ -1,4 +1,4 @@
-"""`capsbench compare A B`: is the second run worse than the first? Cell by cell: test error, time, memory."""
+"""`capsbench compare A B`: is the second run worse than the first? Test error, time and memory, cell by cell."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from harness.journal.journal import Journal
 from harness.stats import Difference, adjust
 
 COMPARED = ("test_err_pct", "epoch_s", "peak_bytes")  # less is better
-_COSTS = ("epoch_s", "peak_bytes")  # where the tolerance counts
+_COSTS = ("epoch_s", "peak_bytes")  # metrics with a tolerance
 _HARDWARE = ("cpu", "cores", "gpus")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one cell, in both runs; `test` is of B minus A, corrected for all rows that were tested."""
+    """One metric of one cell in both runs; `test` is for B minus A, corrected for all tested rows."""
 
     metric: str
     a: Cell
@@ -33,13 +33,13 @@ class Row:
 
     @property
     def change_pct(self) -> float | None:
-        """The difference as a share of A's mean."""
+        """The difference, in percent of A's mean."""
         found, difference = self.a.summary(self.metric), self.test.difference
         return 100 * difference / found.mean if found and found.mean and difference is not None else None
 
     @property
     def verdict(self) -> Literal["worse", "better", "within tolerance", "none shown", "one seed", "no test"]:
-        """Worse and better are significant after the correction, and beyond the tolerance where that counts."""
+        """Worse and better are significant after the correction, and beyond the tolerance if the metric has one."""
         test = self.test
         if test.adjusted_p is None or test.difference is None:
             return "one seed" if test.n_a == test.n_b == 1 else "no test"
@@ -64,16 +64,16 @@ class Comparison:
     run_a: Path
     run_b: Path
     rows: list[Row]
-    broken: list[str]  # trials that count in A and failed, or failed parity or audit, in B
+    broken: list[str]  # trials that count in A but failed, or failed parity or the audit, in B
     warnings: list[str]
 
     @property
     def ok(self) -> bool:
-        """That nothing is broken, and nothing shown to be worse."""
+        """Whether nothing is broken and nothing is shown to be worse."""
         return not self.broken and all(row.verdict != "worse" for row in self.rows)
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `compare --json`."""
+        """The output of `compare --json`."""
         return {
             "ok": self.ok, "a": str(self.run_a), "b": str(self.run_b), "rows": [row.to_json() for row in self.rows],
             "tested": sum(row.test.p is not None for row in self.rows), "broken": self.broken, "warnings": self.warnings,
@@ -81,9 +81,9 @@ class Comparison:
 
 
 def compare(run_a: Path, run_b: Path, tolerance_pct: float = 1.0) -> Comparison:
-    """Compares the cells that both latest plans have: those of one implementation in one setting of the grid.
+    """Compares the cells that are in both latest plans: the same implementation in the same setting of the grid.
 
-    Raises `UserError` for a folder that is no run, a tolerance that is none, and runs without a cell in common.
+    Raises `UserError` for a folder without a run, an invalid tolerance, or runs without a cell in common.
     """
     if not (tolerance_pct >= 0 and math.isfinite(tolerance_pct)):
         raise UserError(f"--tolerance {tolerance_pct:g} is no tolerance: give percent, 0 or more")
@@ -101,7 +101,7 @@ def compare(run_a: Path, run_b: Path, tolerance_pct: float = 1.0) -> Comparison:
 
 
 def _key(cell: Cell) -> tuple[str, str]:
-    """Its implementation and setting, in whatever order a grid has its keys."""
+    """Its implementation and setting, independent of the order of the grid's keys."""
     return cell.impl, json.dumps(cell.params, sort_keys=True)
 
 
@@ -115,7 +115,7 @@ def _warnings(
     run_a: Path, run_b: Path, of_a: dict[tuple[str, str], Cell], of_b: dict[tuple[str, str], Cell],
     common: Sequence[tuple[Cell, Cell]], rows: Sequence[Row],
 ) -> list[str]:  # fmt: skip
-    """What is not alike in the two runs, and what could not be tested."""
+    """What differs between the two runs, and what could not be tested."""
     said = [f"only in {run_a}: {of_a[key].name}" for key in of_a if key not in of_b]
     said += [f"only in {run_b}: {of_b[key].name}" for key in of_b if key not in of_a]
     for run, cells in ((run_a, [a for a, _ in common]), (run_b, [b for _, b in common])):

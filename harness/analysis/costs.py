@@ -1,4 +1,4 @@
-"""From a run's journal to points with intervals, curves over one setting each, and a cost model a framework."""
+"""From a run's journal to points with intervals, curves over one setting each, and one cost model per framework."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.stats import median_interval
 
 
 class Line(NamedTuple):
-    """What one cost model is for: one implementation of one kind of model as it computes on one device."""
+    """What one cost model is for: one implementation of one kind of model, on one device."""
 
     impl: str
     precision: str
@@ -39,33 +39,33 @@ class Line(NamedTuple):
 class Point:
     """One cell's cost: the median of its steady epochs, divided by their steps.
 
-    Between `low_s` and `high_s` lies that median with 95%; of fewer than six epochs it is their whole range.
+    `low_s` to `high_s` is the median's 95% interval; with fewer than six epochs it is their whole range.
     """
 
     line: Line
-    trial: Trial  # of the cell's first seed
+    trial: Trial  # the one with the cell's first seed
     step_s: float
     low_s: float
     high_s: float
     epochs: int
-    steps: int  # of one epoch
+    steps: int  # per epoch
 
 
 @dataclass(frozen=True)
 class Report:
-    """Points in the plan's order; `errors` are those of each point predicted from the others of its line."""
+    """Points in the plan's order; `errors` are for each point when predicted from the others of its line."""
 
     run_dir: Path
     points: list[Point]
     models: dict[Line, CostModel]
     errors: list[float | None]
     keys: list[str]  # numeric settings that the run varies
-    left_out: list[str]  # what has no timing, and why
+    left_out: list[str]  # which trials have no timing, and why
     cpu: str
 
 
 def make_report(run_dir: Path) -> Report:
-    """The costs of the latest plan; without points where nothing was timed. Raises `UserError` for a folder that is no run."""
+    """The costs of the latest plan; no points if nothing was timed. Raises `UserError` for a folder without a run."""
     journal = Journal(run_dir)
     planned = [str(each["id"]) for each in journal.plan().get("trials", ())]
     if not planned:
@@ -113,7 +113,7 @@ def _point(cell: Sequence[Result], trials: dict[str, Trial]) -> Point | None:
 
 
 def _keys(points: Sequence[Point]) -> list[str]:
-    """The settings with several values, all of them numbers."""
+    """The settings with several values, all of which are numbers."""
     found: dict[str, set[Any]] = {}
     for point in points:
         for key, value in point.trial.params.items():
@@ -126,7 +126,7 @@ def _keys(points: Sequence[Point]) -> list[str]:
 
 
 def curves(report: Report, key: str) -> dict[str, list[Point]]:
-    """Name -> points by rising `key`, all else alike; a curve has at least two points."""
+    """Name -> points by increasing `key`, with all else equal; a curve has at least two points."""
     grouped: dict[tuple[Line, str], list[Point]] = {}
     for point in report.points:
         if key not in point.trial.params:  # a setting of another kind of model
@@ -146,7 +146,7 @@ def timed(point: Point) -> TimedTrial:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """The document of `report --json`, but for the figures."""
+    """The output of `report --json`, except for the figures."""
     return {
         "run_dir": str(report.run_dir),
         "points": [

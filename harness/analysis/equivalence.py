@@ -1,9 +1,9 @@
-"""L7: do implementations reach the same test error? Trained to the end with several seeds, compared pair by pair.
+"""L7: do implementations reach the same test error? Trained to the end with several seeds, they are compared in pairs.
 
-The levels below prove equality to a tolerance, step by step; after thousands of steps rounding alone has led two right
-implementations to different weights. What must then still agree is the test error, on average over seeds. No pair's
-verdict is adjusted for the number of pairs: "all of them are equivalent" is claimed only where every pair's test says
-so, which keeps its error below that of one test (Berger 1982, intersection-union tests).
+The levels below prove equality to a tolerance, step by step. After thousands of steps rounding alone has led two
+correct implementations to different weights. What must then still agree is the test error, on average over seeds. No
+pair's verdict is adjusted for the number of pairs: "all of them are equivalent" is claimed only if every pair's test
+says so, which keeps its error below that of one test (Berger 1982, intersection-union tests).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SIGNS = {"equivalent": "=", "different": "!=", "not shown": "?", None: "?"}
 
 @dataclass(frozen=True)
 class Pair:
-    """Two implementations in one setting; `test` is of the test errors of `a` minus those of `b`, in percentage points."""
+    """Two implementations in one setting; `test` is for the test error of `a` minus `b`'s, in percentage points."""
 
     a: str
     b: str
@@ -39,7 +39,7 @@ class Pair:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Equivalent: the whole interval is within the margin. Different: all of it is beyond. None: too few seeds."""
+        """Equivalent: the whole interval is within the margin. Different: it is all beyond. None: too few seeds."""
         test = self.test
         if test.equivalent is None or test.low is None or test.high is None:
             return None
@@ -49,7 +49,7 @@ class Pair:
 
     @property
     def needs_seeds(self) -> bool:
-        """Whether only the interval's width stands against equivalence."""
+        """Whether equivalence fails only because the interval is too wide."""
         test = self.test
         return self.verdict == "not shown" and test.difference is not None and abs(test.difference) < test.margin
 
@@ -58,10 +58,10 @@ class Pair:
 
 
 def compare(results: Sequence[Result], margin: float) -> list[Pair]:
-    """Every pair of implementations of every setting that was planned with at least two seeds.
+    """Every pair of implementations, for every setting that was planned with at least two seeds.
 
-    Only finished trials whose parity passed and whose audit did not fail count. Where both sides have the same seeds they
-    are compared in pairs, as a seed gives both the same initial weights, order and shifts.
+    Only finished trials count, if parity passed and the audit did not fail. If both sides have the same seeds, the
+    comparison is paired, as a seed gives both the same initial weights, order and shifts.
     """
     settings: dict[str, dict[str, list[Result]]] = {}
     for result in results:
@@ -104,7 +104,7 @@ def of_journal(journal: Journal) -> tuple[list[Trial], list[Pair]]:
 
 
 def caveat(trials: Sequence[Trial]) -> str | None:
-    """What to say where the test set is too small to resolve the margin; None where it is not."""
+    """What to say if the test set is too small to resolve the margin; None if it is not."""
     images, margin = min(data.sizes(trial.data)[2] for trial in trials), trials[0].parity.margin_pct
     if 100 / images <= margin:
         return None
@@ -139,7 +139,7 @@ def points_text(value: float | None) -> str:
 
 
 def varies(test: Equivalence) -> bool:
-    """Whether the difference varied over seeds at all; if not, an interval and a p-value would claim too much."""
+    """Whether the difference varied over seeds; if not, an interval and a p-value would claim too much."""
     return test.low != test.high
 
 
@@ -161,7 +161,7 @@ def _seeds(test: Equivalence) -> str:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A run's pairs, at least one of them with a verdict."""
+    """A run's pairs, of which at least one has a verdict."""
 
     run_dir: Path
     pairs: list[Pair]
@@ -169,11 +169,11 @@ class Judgement:
 
     @property
     def ok(self) -> bool:
-        """That no pair is shown to be different; one that is not shown to be equivalent is no failure."""
+        """Whether no pair is shown to be different; a pair that is not shown to be equivalent is not a failure."""
         return all(pair.verdict != "different" for pair in self.pairs)
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `parity RUN --json`."""
+        """The output of `parity RUN --json`."""
         return {
             "ok": self.ok,
             "level": "L7",
@@ -184,9 +184,9 @@ class Judgement:
 
 
 def judge(run_dir: Path, options: Sequence[str] = ()) -> Judgement:
-    """The pairs of the run's journal. `options`: those of `capsbench parity` that were given; a run takes none.
+    """The pairs of the run's journal. `options`: the options of `capsbench parity` that were given; a run takes none.
 
-    Raises `UserError` for an option, a folder that is no run, and a run without two implementations to compare.
+    Raises `UserError` for an option, a folder without a run, or a run without two implementations to compare.
     """
     if options:
         raise UserError(

@@ -15,9 +15,9 @@ def setting(params: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in params.items())
 
 
-NAME_LENGTH = 20  # what MLflow's table and legends show of a run's name
+NAME_LENGTH = 20  # characters of a run's name that MLflow's table and legends show
 _OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
-_SHORT = {  # grid keys as run names write them; others by the first letters of their last part
+_SHORT = {  # grid keys as written in run names; others are the first letters of their last part
     "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n", "data.canvas": "c",
     "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "data.test_from": "on-",
     "model.profile": "", "model.kind": "",
@@ -30,19 +30,19 @@ def run_name(trial: Trial) -> str:
 
 
 def short_name(trial: Trial, tail: str) -> str:
-    """The implementation and the setting in short, and `tail` whole."""
+    """The implementation and the setting in short, and `tail` in full."""
     body = " ".join([impl_name(trial.impl), *(_short(key, value) for key, value in trial.params.items())])
     return body[: NAME_LENGTH - len(tail)].rstrip() + tail
 
 
 def impl_name(impl: str) -> str:
-    """The implementation where there is little room: its own short name, else its name or its class's."""
+    """The implementation's name where there is little room: its own short name, else its name or its class's."""
     entry = registry.known(impl)
     return (entry and entry.short_name) or impl.rpartition(":")[2]
 
 
 def color(impl: str) -> str:
-    """The implementation's colour in charts, as #rrggbb; one of a few, by the name, where it has none of its own."""
+    """The implementation's colour in charts, as #rrggbb; if it has none, one of a few, chosen by its name."""
     entry = registry.known(impl)
     return (entry and entry.color) or _OTHER_COLORS[zlib.crc32(impl.encode()) % len(_OTHER_COLORS)]
 

@@ -1,7 +1,7 @@
-"""Published figures, and which of them may stand beside a cell: those whose declared conditions it meets.
+"""Published figures, and which of them may be shown beside a cell: those whose declared conditions it meets.
 
-`published.yaml` holds the figures as their authors state them. Nothing else is compared, and whatever is not alike
-(epochs, batch, training images) or is another machine is said beside the figure.
+`published.yaml` holds the figures as their authors state them. Nothing else is compared, and every difference (epochs,
+batch, training images, machine) is stated beside the figure.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _WORDS = {
 
 
 class Source(Section):
-    """Who says so."""
+    """Who published it."""
 
     title: str
     link: Annotated[str, Field(pattern=r"^https://")]
-    paper: bool = False  # the paper that the network is from
+    paper: bool = False  # whether it is the network's original paper
 
 
 class Figure(Section):
-    """One published number, its unit that of `harness.journal.results.Result`."""
+    """One published number, in the unit of `harness.journal.results.Result`."""
 
     source: str
     where: str
@@ -52,7 +52,7 @@ class Figure(Section):
     value: Annotated[float, Field(gt=0, strict=False)]
     sd: Positive | None = None  # over `n` trials
     n: Count | None = None
-    images: Count | None = None  # that an epoch has; of epoch_s alone
+    images: Count | None = None  # per epoch; only for epoch_s
     machine: str | None = None  # likewise
     conditions: dict[str, Any]
     setup: dict[str, Any]
@@ -67,7 +67,7 @@ class Figure(Section):
 
 
 class _Document(Section):
-    networks: dict[str, Any]  # these three only hold what figures refer to
+    networks: dict[str, Any]  # these three hold only what figures refer to
     data: dict[str, Any]
     setups: dict[str, Any]
     sources: dict[str, Source]
@@ -82,7 +82,7 @@ class _Document(Section):
 
 @dataclass(frozen=True)
 class Beside:
-    """A published figure beside a cell: `ours` is the cell's, in the same unit; `unlike`: what the two do not share."""
+    """A published figure beside a cell: `ours` is the cell's, in the same unit; `unlike` says how the setups differ."""
 
     figure: Figure
     source: Source
@@ -108,7 +108,7 @@ def published() -> tuple[tuple[Figure, Source], ...]:
 
 
 def beside(cells: Sequence[Cell]) -> list[Beside]:
-    """What may stand beside these cells: cell by cell, in the order of the file."""
+    """What may be shown beside these cells: cell by cell, in the order of the file."""
     found: list[Beside] = []
     for cell in cells:
         facts = facts_of(cell.trial)
@@ -119,7 +119,7 @@ def beside(cells: Sequence[Cell]) -> list[Beside]:
 
 
 def facts_of(trial: Trial) -> dict[str, Any]:
-    """The trial's settings by dotted key; of `data.train`, `data.test` and the shift the numbers that they come to."""
+    """The trial's settings by dotted key; `data.train`, `data.test` and the shift are resolved to numbers."""
     sections = trial.model_dump(mode="json", include={"data", "model", "train", "runtime"})
     facts = dict(_dotted(sections))
     facts["data.train"], _, facts["data.test"] = data.sizes(trial.data)
@@ -128,12 +128,12 @@ def facts_of(trial: Trial) -> dict[str, Any]:
 
 
 def meets(facts: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
-    """Whether every condition holds; of null, where the setting is absent or null."""
+    """Whether every condition holds; null holds if the setting is absent or null."""
     return all(facts.get(key) == value for key, value in conditions.items())
 
 
 def unlike(facts: Mapping[str, Any], figure: Figure) -> list[str]:
-    """What of the figure's setup is otherwise here, or is not stated there; its machine; what else to know of it."""
+    """What differs from the figure's setup, or is not stated there; its machine; further notes on it."""
     said = [
         f"{_WORDS.get(key, key)}: not stated there, {_count(facts.get(key))} here"
         if theirs is None
@@ -148,7 +148,7 @@ def unlike(facts: Mapping[str, Any], figure: Figure) -> list[str]:
 def _ours(cell: Cell, figure: Figure) -> Summary | None:
     if not figure.images:
         return cell.summary(figure.metric)
-    return summary([figure.images / rate for rate in cell.values("img_per_s").values()])  # for as many images
+    return summary([figure.images / rate for rate in cell.values("img_per_s").values()])  # seconds for as many images
 
 
 def _count(value: Any) -> str:

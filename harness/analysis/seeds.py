@@ -1,4 +1,4 @@
-"""What a run says over its seeds: cells with intervals, their differences, equivalence of frameworks, published figures."""
+"""A run over its seeds: cells with intervals, their differences, equivalence of frameworks, published figures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.journal.journal import Journal
 
 @dataclass(frozen=True)
 class OverSeeds:
-    """Cells in the plan's order, and what follows from them. `changes` are of test error and of seconds per epoch."""
+    """Cells in the plan's order, and what follows from them. `changes` are in test error and in seconds per epoch."""
 
     suite: str
     question: str
-    machine: str  # what it was measured on, with which libraries
+    machine: str  # what it was measured on, and with which libraries
     cells: list[Cell]
     changes: list[Change]
     pairs: list[Pair]  # L7
@@ -35,7 +35,7 @@ class OverSeeds:
 
 
 def over_seeds(run_dir: Path) -> OverSeeds:
-    """The latest plan's. Raises `UserError` for a folder that is no run, or a damaged journal."""
+    """The results of the latest plan. Raises `UserError` for a folder without a run, or a damaged journal."""
     journal = Journal(run_dir)
     cells = of_run(journal)
     plan, margin = journal.plan(), cells[0].trial.parity.margin_pct
@@ -47,7 +47,7 @@ def over_seeds(run_dir: Path) -> OverSeeds:
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
-    """ "Measured on: Some CPU, 2 cores; Python 3.11.7, numpy 2.4.6, ...", of what is known."""
+    """ "Measured on: Some CPU, 2 cores; Python 3.11.7, numpy 2.4.6, ...", as far as known."""
     parts = [environment.get("cpu"), f"{cores} cores" if (cores := environment.get("cores")) else None]
     gpus: Sequence[Any] = environment.get("gpus") or ()
     hardware = ", ".join(str(part) for part in (*parts, *gpus) if part)
@@ -58,7 +58,7 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 
 def left_out(cells: Sequence[Cell]) -> list[str]:
-    """A line for every trial that does not count, with the reason."""
+    """One line for every trial that does not count, with the reason."""
     lines: list[str] = []
     for cell in cells:
         for result in cell.results:

@@ -1,4 +1,4 @@
-"""From what was measured to what is reported: medians with their intervals, the machine's floor, doubts. Pure functions."""
+"""From measurements to reported figures: medians with intervals, the machine's floor, doubts. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.stats import FEWEST, median_interval
 from harness.supervisor.speed import Record, Session, Setting
 
 EPOCH_IMAGES = 60_000
-"""An epoch of MNIST, whatever was trained on."""
+"""An epoch of MNIST, whatever the training set."""
 
 
 def document(session: Session, setting: Setting) -> dict[str, Any]:
-    """What `speed --json` says but for the machine: the rates, a row a cell, warnings."""
+    """The output of `speed --json` except for the machine: the rates, one row per cell, warnings."""
     rates = _rates(session)
     cpu = {library: max(found) for library, found in rates.items()}
     rows = [_row(record, session, setting, max(cpu.values(), default=None)) for record in session.records]
@@ -38,7 +38,7 @@ def document(session: Session, setting: Setting) -> dict[str, Any]:
 def _cost_models(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One for each implementation, precision, device and kind of model with enough cells.
 
-    `errors` are by cell, predicted from the others.
+    `errors` are by cell, each predicted from the others.
     """
     lines: dict[tuple[str, ...], list[tuple[Record, dict[str, Any]]]] = {}
     for record, row in zip(records, rows, strict=True):
@@ -62,7 +62,7 @@ def _cost_models(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> l
 
 
 def _rates(session: Session) -> dict[str, list[float]]:
-    """float32 matrix products on the CPU: library -> operations per second, in the order they were measured."""
+    """float32 matrix products on the CPU: library -> operations per second, in the order of measurement."""
     on_cpu = [each["rate"] for record in session.records if not record.trial.gpus for each in record.rounds]
     found: dict[str, list[float]] = {}
     for rate in (*session.rates, *on_cpu):
@@ -71,7 +71,7 @@ def _rates(session: Session) -> dict[str, list[float]]:
 
 
 def _falling(rates: dict[str, list[float]]) -> list[str]:
-    """A sentence if matrix products became slower and slower: the mean of all libraries, each relative to its own median."""
+    """A sentence if matrix products became slower and slower: the mean over libraries, each relative to its median."""
     relative = [[rate / statistics.median(found) for rate in found] for found in rates.values()]
     by_round = [statistics.fmean(each) for each in zip(*relative, strict=False)]
     fall = drift([-rate for rate in by_round])
@@ -109,7 +109,7 @@ def _row(record: Record, session: Session, setting: Setting, cpu_rate: float | N
 def _floor(record: Record, session: Session, cpu_rate: float | None) -> float | None:
     """Seconds that the machine itself takes for the step's operations.
 
-    On a GPU, in the precision of the training, or what moving the step's bytes takes, if that is longer.
+    On a GPU the rate is for the training's precision; if moving the step's bytes takes longer, that counts instead.
     """
     flops = record.ready["flops_per_step"]
     if not record.trial.gpus:
@@ -127,7 +127,7 @@ def _floor(record: Record, session: Session, cpu_rate: float | None) -> float | 
 
 
 def _figures(record: Record, floor_s: float | None) -> dict[str, Any]:
-    """Seconds, images and operations per second, bytes, joules; what cannot be measured here is not there."""
+    """Seconds, images and operations per second, bytes, joules; what cannot be measured here is left out."""
     batch, ready = record.trial.train.batch, record.ready
     steps = [each["step_s"] for each in record.rounds]
     step_s, interval = statistics.median(steps), median_interval(steps)
@@ -145,8 +145,8 @@ def _figures(record: Record, floor_s: float | None) -> dict[str, Any]:
         "flops_per_s": ready["flops_per_step"] / step_s,
         "samples": {
             "step_s": steps,
-            "eval_s": [each["eval_s"] for each in record.rounds],  # of a batch
-            "matmul_flops_per_s": [each["rate"]["flops_per_s"] for each in record.rounds],  # of its own library
+            "eval_s": [each["eval_s"] for each in record.rounds],  # per batch
+            "matmul_flops_per_s": [each["rate"]["flops_per_s"] for each in record.rounds],  # in its own library
         },
     }
     device_peaks = [each["device_peak_bytes"] for each in (ready, *record.rounds) if each["device_peak_bytes"]]
@@ -163,12 +163,12 @@ def _figures(record: Record, floor_s: float | None) -> dict[str, Any]:
 
 
 def _interval(name: str, values: Sequence[float]) -> dict[str, Any]:
-    """The median under `name`, and its 95% interval, which is None of fewer than six values."""
+    """The median under `name`, and its 95% interval, which is None with fewer than six values."""
     return {name: statistics.median(values), f"{name}_ci": median_interval(values)}
 
 
 def _breakdown(rounds: Sequence[dict[str, float]], step_s: float) -> dict[str, float]:
-    """Median seconds of each part, and "other": the step's less theirs, below zero where one after the other takes longer."""
+    """Median seconds of each part, and "other": the step minus its parts; negative if they take longer one by one."""
     parts = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
     return parts | {"other": step_s - sum(parts.values())}
 

@@ -1,4 +1,4 @@
-"""One file a command: its options, and what it does.
+"""One file per command: its options, and what it does.
 
-Imports anything; nothing imports it.
+It may import anything; nothing imports it.
 """

@@ -1,7 +1,7 @@
 """The command line. Exit codes: 0 good, 1 a trial, parity or comparison failed, 2 the request was wrong, 130 interrupted.
 
-A command is a module of this package by its name, with `options(parser)` and `main(args)`, which returns the exit code. It is
-imported when it is asked for, so that none waits for what another needs.
+A command is a module of this package with the same name. It has `options(parser)` and `main(args)`, which returns the
+exit code. It is imported only when called, so that no command waits for what another one needs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """What `capsbench` understands, with the options of the command that is asked for. Parsing raises `UserError`."""
+    """The parser of `capsbench`, with the options of the requested command. Parsing raises `UserError`."""
     top = Parser(
         prog="capsbench",
         description="Equivalent capsule networks in PyTorch, TensorFlow and JAX: proven equal, then timed.",
@@ -77,9 +77,9 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _show_unread() -> None:
-    """Shows what could not be read as a line for people, once; other warnings stay as Python shows them."""
+    """Shows each `Unread` warning once, as a readable line; other warnings stay as Python shows them."""
     plain = warnings.showwarning
-    seen: set[str] = set()  # Python's own memory is lost whenever a library changes a filter
+    seen: set[str] = set()  # Python forgets what it has shown whenever a library changes a filter
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if not issubclass(category, Unread):

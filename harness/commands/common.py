@@ -1,4 +1,4 @@
-"""What the commands that build a suite of their own share: that suite, which implementations are there, their logs."""
+"""Shared by the commands that build their own suite: that suite, which implementations are installed, their logs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.suite.suite import Suite, load_suite
 
 
 def suite_or_built_in(path: Path | None, built_in: str, overrides: Sequence[str]) -> Suite:
-    """The suite at `path`, or else the one that `built_in` is the text of. Raises `UserError`."""
+    """The suite at `path`, or else the one whose text is `built_in`. Raises `UserError`."""
     if path:
         return load_suite(path, overrides)
     with tempfile.TemporaryDirectory() as folder:
@@ -28,7 +28,7 @@ def suite_or_built_in(path: Path | None, built_in: str, overrides: Sequence[str]
 
 
 def installed(impls: Sequence[str], *, named: bool) -> tuple[list[str], list[str]]:
-    """Those that are there, and a line for each that is not. Raises `UserError` where one was `named`, or all are absent."""
+    """Those installed, and a line for each that is not. Raises `UserError` if a missing one was `named`, or all are."""
     absent = {name: reason for name in impls if (reason := registry.missing(registry.resolve(name)))}
     lines = [f"{name}: {reason}" for name, reason in absent.items()]
     if absent and (named or len(absent) == len(impls)):
@@ -38,7 +38,7 @@ def installed(impls: Sequence[str], *, named: bool) -> tuple[list[str], list[str
 
 @contextmanager
 def log_folder(out: Path, name: str) -> Generator[Path, None, None]:
-    """`name` in the output folder, alone for the length of the `with` block: a second command at a time gets `name-2`."""
+    """`name` in the output folder, reserved during the `with` block: a second command meanwhile gets `name-2`."""
     for number in itertools.count(1):
         folder = out / (name if number == 1 else f"{name}-{number}")
         with ExitStack() as held:

@@ -13,7 +13,7 @@ from harness.views.compare import show
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench compare` takes."""
+    """The options of `capsbench compare`."""
     command.add_argument("run_a", type=Path, metavar="A", help="a run's directory: what to compare with")
     command.add_argument("run_b", type=Path, metavar="B", help="a run's directory: what is perhaps worse")
     command.add_argument(

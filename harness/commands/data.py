@@ -1,4 +1,4 @@
-"""`capsbench data`: the data sets, fetched, listed and shown."""
+"""`capsbench data`: fetches, lists and shows the data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.commands.output import print_json
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench data` takes."""
+    """The options of `capsbench data`."""
     actions = command.add_subparsers(dest="action", required=True, metavar="list|fetch|show")
     listing, fetch, show = (actions.add_parser(name) for name in ("list", "fetch", "show"))
     for each in (fetch, show):

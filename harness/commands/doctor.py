@@ -1,4 +1,4 @@
-"""What this machine can run, found out for real, and what to do about what is missing."""
+"""What this machine can run, found out by trying it, and what to do about what is missing."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ State = Literal["ok", "warning", "absent", "broken"]
 _COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "absent": "yellow", "broken": "red"}
 _GB = 1e9
 _LEAST_MEMORY_BYTES = 4e9  # a full-size trial at batch 128 takes about 2 GB
-_LEAST_DISK_BYTES = 2e9  # weights and optimiser state of one full-size checkpoint are 0.1 GB
+_LEAST_DISK_BYTES = 2e9  # the weights and optimiser state of one full-size checkpoint take 0.1 GB
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve")
 
-# Run by the interpreter that trials run in. Whatever an import prints, the answer is the line that starts with "@".
+# Runs in the interpreter that trials use. Whatever an import prints, the answer is the line that starts with "@".
 _PROBE = """
 import importlib, importlib.util, json, sys
 
@@ -71,7 +71,7 @@ importlib.import_module(f"impls.{implementation}.models").architecture(name)
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `advice` says what to do; it is there whenever `state` is not "ok"."""
+    """One finding. `advice` says what to do; it is given whenever `state` is not "ok"."""
 
     group: Literal["implementation", "model", "tool", "data", "machine"]
     name: str
@@ -79,12 +79,12 @@ class Check:
     detail: str
     advice: str | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
-    devices: list[str] = dataclasses.field(default_factory=list[str])  # of an implementation: "cpu", names of GPUs
+    devices: list[str] = dataclasses.field(default_factory=list[str])  # for an implementation: "cpu", names of GPUs
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`ready` names the implementations whose framework works; `ok` unless there is none to train with."""
+    """`ready` names the implementations whose framework works; `ok` unless none can be used for training."""
 
     ok: bool
     ready: list[str]
@@ -102,21 +102,21 @@ def diagnose(
     python: str = sys.executable,
     timeout_s: float = 120.0,
 ) -> Diagnosis:
-    """Looks at everything a run needs; frameworks are imported in processes of their own, by `python`.
+    """Checks everything that a run needs; `python` imports each framework in its own process.
 
     Args:
-        out: where runs would be written.
+        out: the folder where runs would be written.
         data_directory: where data files are kept; None for the usual place.
         python: the interpreter that trials run in.
-        timeout_s: limit on each framework's import.
+        timeout_s: time limit for importing each framework.
     """
     load = os.getloadavg()[0]  # before the probes add to it
     entries = [registry.resolve(name) for name in registry.names()]
-    with ThreadPoolExecutor(max_workers=2) as pool:  # imports are heavy: more at once would not be faster on few cores
+    with ThreadPoolExecutor(max_workers=2) as pool:  # imports are heavy: on few cores, more at once would not be faster
         futures = [pool.submit(probe, entry, python, timeout_s) for entry in entries]
     probes = [future.result() for future in futures]
     found = environment()
-    # The reference implementation is what the others are compared with; nobody trains with it.
+    # The reference implementation is for comparison with the others; nobody trains with it.
     ready = [check.name for check in probes if check.state == "ok" and check.name != registry.SPECIFICATION]
     checks = [
         *probes,
@@ -131,9 +131,9 @@ def diagnose(
 
 
 def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
-    """Imports the packages of an implementation in a process of its own: versions and devices, or why not.
+    """Imports an implementation's packages in a separate process: versions and devices, or why it failed.
 
-    One that is not built in is tried too: see `harness.commands.plugin`.
+    An implementation that is not built in is also tried out: see `harness.commands.plugin`.
     """
 
     def check(state: State, detail: str, advice: str | None = None, **more: Any) -> Check:
@@ -180,7 +180,7 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
 
 
 def _variables(entry: registry.Entry) -> dict[str, str]:
-    """What a worker on a GPU has: a look must not take the memory of one that a trial is using."""
+    """The environment variables of a worker on a GPU: the check must not take GPU memory that a trial is using."""
     told = registry.environment(
         registry.SPECIFICATION if entry.problem else entry.name, available_cores(), "fp32", gpu=True
     )
@@ -188,7 +188,7 @@ def _variables(entry: registry.Entry) -> dict[str, str]:
 
 
 def kind(name: str, python: str, timeout_s: float) -> Check:
-    """A kind of model that an installed distribution registers, with its parts for the implementations that are here."""
+    """Checks a kind of model from an installed distribution, with its parts for the installed implementations."""
 
     def broken(why: str) -> Check:
         return Check("model", name, "broken", why, f"mend or uninstall what registers it ({models.target(name)})")
@@ -213,7 +213,7 @@ def kind(name: str, python: str, timeout_s: float) -> Check:
 
 
 def render(diagnosis: Diagnosis, console: Console) -> None:
-    """Prints the diagnosis as a table, advice under what it is about."""
+    """Prints the diagnosis as a table, with advice under each finding."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -235,7 +235,7 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _failure(done: subprocess.CompletedProcess[str]) -> str:
-    """The line that says why the import failed: the last that names an error, or how the process ended."""
+    """The line that says why the import failed: the last one that names an error, or how the process ended."""
     if done.returncode < 0:
         return f"importing it ends the process with {signal.Signals(-done.returncode).name}"
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
@@ -311,7 +311,7 @@ def _gpus(found: dict[str, Any], working: Sequence[Check]) -> Check:
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench doctor` takes."""
+    """The options of `capsbench doctor`."""
     parser.out(command)
 
 

@@ -1,4 +1,4 @@
-"""`capsbench export`: a trial's weights as a framework's own files, which load without this project."""
+"""`capsbench export`: writes a trial's weights as a framework's own files, which load without this project."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from harness.weights.files import read_facts
 
 @dataclass(frozen=True)
 class Exported:
-    """A folder whose files load without this project; `model.py` says how."""
+    """A folder whose files load without this project; `model.py` shows how."""
 
     folder: Path
     files: list[str]
     trained: dict[str, Any]  # whose weights: suite, trial, epoch, errors
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `export --json`."""
+        """The output of `export --json`."""
         return {"folder": str(self.folder), "files": self.files, "trained": self.trained}
 
 
@@ -42,11 +42,11 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     """Writes the weights of a trial for framework `to`: its own files, `model.py`, which loads them, and config.json.
 
     Args:
-        trial_id: a trial of the run, or the beginning of its id.
+        trial_id: the id of a trial in the run, or the beginning of it.
         weights: "best", "last", or the number of an epoch whose weights were kept.
         out: the folder; by default one in `RUN/exports`. Files of earlier exports are replaced.
 
-    Raises `UserError` for what is not there or damaged, or a framework that is not installed.
+    Raises `UserError` for anything missing or damaged, or a framework that is not installed.
     """
     trial = find_trial(run_dir, trial_id)
     path, event = choose(Journal(run_dir), trial, weights)
@@ -75,7 +75,7 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
 
 
 def _exporter(entry: registry.Entry) -> Any:
-    """The module that writes the framework's files. Raises `UserError` if there is none, or it is not whole."""
+    """The module that writes the framework's files. Raises `UserError` if there is none, or if it is incomplete."""
     if not (name := registry.exporter(entry)):
         raise UserError(f"--to {entry.name}: it writes no files of its own{nearest(entry.name, registry.exporters())}")
     try:
@@ -88,7 +88,7 @@ def _exporter(entry: registry.Entry) -> Any:
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench export` takes."""
+    """The options of `capsbench export`."""
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
     command.add_argument("trial", metavar="TRIAL", help="the trial's id, or its beginning; `capsbench plan` shows them")
     command.add_argument("--to", required=True, choices=registry.exporters(), help="the framework")
@@ -100,7 +100,7 @@ def options(command: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    # An export needs no accelerator, and leaves no trace of one in the files.
+    # An export needs no accelerator, and its files show no trace of one.
     wanted = registry.environment(args.to, available_cores(), "fp32", False)
     os.environ.update(
         {name: value for name, value in wanted.items() if value is not None} | {"CUDA_VISIBLE_DEVICES": ""}

@@ -1,4 +1,4 @@
-"""`capsbench figures`: the figures of a run's trials."""
+"""`capsbench figures`: draws the figures of a run's trials."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def draw_run(
 ) -> list[Drawn]:
     """Draws the figures of all finished trials of a run, or of those named, into the run directory or `out`.
 
-    Raises `UserError` for a folder that is no run, a trial that is not there or not finished, without matplotlib, and, once
-    the others are drawn, for trials of which a file is damaged.
+    Raises `UserError` for a folder without a run, a trial that does not exist or is not finished, if matplotlib is
+    missing, and, once the others are drawn, for trials with a damaged file.
     """
     journal = Journal(run_dir)
     if not journal.plan():
@@ -58,7 +58,7 @@ def draw_run(
 
 
 def show(console: Console, drawn: Sequence[Drawn]) -> None:
-    """Prints where the figures of each trial are, and of which there are none."""
+    """Prints where the figures of each trial are, and which trials have none."""
     for each in drawn:
         names = ", ".join(path.name for path in each.files)
         console.print(Text(f"{each.id} {each.impl} seed {each.seed}: {each.folder}: {names}"), soft_wrap=True)
@@ -74,7 +74,7 @@ def _nearest_run(run_dir: Path) -> str:
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench figures` takes."""
+    """The options of `capsbench figures`."""
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
     command.add_argument("trials", nargs="*", metavar="TRIAL", help="ids of trials; default: all finished ones")
     command.add_argument(

@@ -1,4 +1,4 @@
-"""`capsbench parity --model` and `capsbench parity A B`: models are examined in a process of their own, then they climb."""
+"""`capsbench parity --model` and `capsbench parity A B`: examine models in their own process, then climb the ladder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ARCHITECTURE = (
     "profile", "routing", "decoder", "conv_channels", "primary_types", "primary_dim", "digit_dim", "decoder_units", "kernel",
 )  # fmt: skip
 _COMPACT: dict[str, Any] = {"conv_channels": 32, "primary_types": 8, "decoder_units": (128, 256)}
-"""Of two implementations, where no suite says which model they are to compute."""
+"""The model that two implementations are compared on if no suite says which."""
 _LEVEL = "L4"  # an adapter has no training
 
 
@@ -62,7 +62,7 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found of the model, and its reports."""
+    """What was found out about the model, and its reports."""
 
     found: dict[str, Any]
     reports: list[Report]
@@ -76,7 +76,7 @@ class Outcome:
         return all(report.ok for report in self.reports) and all(row["ok"] for row in self.found["layers"])
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `parity --json`."""
+        """The output of `parity --json`."""
         reports = zip(self.reports, self.logs, strict=True)
         return finite(
             {
@@ -91,7 +91,7 @@ class Outcome:
 
 
 def parity_of_model(request: ModelRequest, tell: Tell) -> Outcome:
-    """Examines the model, compares its layers, and climbs with it. Raises `UserError` for one that cannot be checked."""
+    """Examines the model, compares its layers, and climbs the ladder. Raises `UserError` if it cannot be checked."""
     if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
         raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
     sizes, config = _asked(request)
@@ -134,7 +134,7 @@ def parity_of_two(a: str, b: str, request: ModelRequest, tell: Tell) -> dict[str
 
 
 def source_of(request: ModelRequest, sizes: dict[str, Any]) -> Source:
-    """The options as a `Source`; `sizes` is what is given of the architecture. Raises `UserError` for one malformed."""
+    """The options as a `Source`; `sizes`: what is given of the architecture. Raises `UserError` if one is malformed."""
     split_target(request.target)
     names: dict[str, str] = {}
     for each in request.weights:
@@ -167,7 +167,7 @@ def _object(option: str, text: str | None) -> dict[str, Any]:
 
 
 def _asked(request: ModelRequest) -> tuple[dict[str, Any], DataConfig]:
-    """What of the architecture is given, by a suite or by `-s model.KEY=VALUE`, and the images. Raises `UserError`."""
+    """The architecture as far as a suite or `-s model.KEY=VALUE` gives it, and the images. Raises `UserError`."""
     if request.suite:
         suite = load_suite(request.suite, request.overrides)
         model = data.model(suite.data, suite.model)
@@ -201,7 +201,7 @@ def _trial(impl: str, model: ModelSpec, config: DataConfig, precision: str) -> T
 
 
 def check_model(args: argparse.Namespace) -> int:
-    """`capsbench parity --model`: the exit code."""
+    """Runs `capsbench parity --model`; returns the exit code."""
     if args.impls:
         raise UserError("--impl and --model cannot be given together: check one after the other")
     request = ModelRequest(
@@ -220,7 +220,7 @@ def check_model(args: argparse.Namespace) -> int:
 
 
 def check_pair(args: argparse.Namespace) -> int:
-    """`capsbench parity A B`: the exit code."""
+    """Runs `capsbench parity A B`; returns the exit code."""
     request = ModelRequest(
         args.model or "", None, args.overrides, args.model_args, args.loss, args.loss_args, args.weights,
         time_limit_s=args.time_limit, out=args.out,

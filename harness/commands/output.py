@@ -1,4 +1,4 @@
-"""What commands print: one document on stdout, lines of progress on stderr."""
+"""What commands print: one document on stdout, progress lines on stderr."""
 
 from __future__ import annotations
 

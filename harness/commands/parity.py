@@ -1,4 +1,4 @@
-"""`capsbench parity`: from what was asked for to reports, each implementation in each precision a climb of its own."""
+"""`capsbench parity`: from a request to reports. Each implementation climbs the ladder once in each precision."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ train: {lr: 1.0e-3, lr_decay: {rate: 0.96, steps: 2000}}
 grid: {impl: [FRAMEWORKS]}
 resources: {cpus: 1, gpus: 0}
 """.replace("FRAMEWORKS", ", ".join(registry.FRAMEWORKS))
-"""What is checked without a suite: the paper's architectures with fewer channels, on digits that need no download."""
+"""The suite if none is given: the paper's architectures with fewer channels, on digits that need no download."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ParityRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Reports in the order asked for, the log of each, and what to tell the user beside them."""
+    """Reports in the order requested, the log of each, and further notes for the user."""
 
     reports: list[Report]
     logs: list[Path]
@@ -80,7 +80,7 @@ class Outcome:
         return all(report.ok for report in self.reports)
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `parity --json`."""
+        """The output of `parity --json`."""
         reports = zip(self.reports, self.logs, strict=True)
         return finite(
             {
@@ -95,7 +95,7 @@ class Outcome:
 
 
 def parity(request: ParityRequest, tell: Tell) -> Outcome:
-    """Climbs with every implementation asked for; `tell` gets a line whenever one begins or ends.
+    """Climbs the ladder with every requested implementation; `tell` gets a line whenever one begins or ends.
 
     Raises `UserError` for a request that cannot be met.
     """
@@ -128,7 +128,7 @@ def parity(request: ParityRequest, tell: Tell) -> Outcome:
 
 
 def _refuse(trials: Sequence[Trial]) -> None:
-    """Raises `UserError` for the first that this machine can in no way compute."""
+    """Raises `UserError` for the first trial that this machine cannot compute at all."""
     for trial in trials:
         if verdict := refusal(trial, memory_bytes(), gpus(), cpu_model()):
             hint = verdict.hint.replace("-s runtime.precision=", "--precision ")
@@ -150,7 +150,7 @@ def _log_name(trial: Trial) -> str:
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench parity` takes."""
+    """The options of `capsbench parity`."""
     command.add_argument(
         "suite", type=Path, nargs="?", metavar="SUITE|RUN",
         help="take model, data and optimiser from a suite; default: a compact model on embedded digits; "

@@ -12,7 +12,7 @@ JSON_HELP = "print one JSON document on stdout, all else on stderr"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with the nearest choice in its complaints, and our errors instead of its usage dump."""
+    """argparse, but its errors suggest the nearest choice and are raised as ours instead of a usage dump."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Any = None, namespace: Any = None
     ) -> Any:
-        """Complains of an unknown option where it stands: the parser of its command knows which are valid."""
+        """Refuses an unknown option in the parser of its command, which knows the valid ones."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if options := [each for each in unknown if each.startswith("-")]:
             name = options[0].partition("=")[0]
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def suite(parser: argparse.ArgumentParser, example: str = "suites/quickstart.yaml") -> None:
-    """SUITE, and what overrides it."""
+    """Adds SUITE and its overrides."""
     parser.add_argument(
         "suite",
         type=Path,
@@ -48,7 +48,7 @@ def suite(parser: argparse.ArgumentParser, example: str = "suites/quickstart.yam
 
 
 def scheduled(parser: argparse.ArgumentParser) -> None:
-    """Of `run` and `plan`: a suite, and where its trials run."""
+    """For `run` and `plan`: adds a suite, and where its trials run."""
     suite(parser)
     parser.add_argument("--quick", action="store_true", help="apply the suite's `quick` settings: minutes, not hours")
     out(parser)
@@ -60,12 +60,12 @@ def scheduled(parser: argparse.ArgumentParser) -> None:
 
 
 def run_dir(parser: argparse.ArgumentParser, example: str = "runs/quickstart") -> None:
-    """RUN."""
+    """Adds RUN."""
     parser.add_argument("run_dir", type=Path, metavar="RUN", help=f"a run's directory, such as {example}")
 
 
 def overrides(parser: argparse.ArgumentParser) -> None:
-    """-s KEY=VALUE."""
+    """Adds -s KEY=VALUE."""
     parser.add_argument(
         "-s", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="override a setting: -s model.routing=1,3 -s train.epochs=2",
@@ -73,12 +73,12 @@ def overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def out(parser: argparse.ArgumentParser) -> None:
-    """--out, the folder of runs."""
+    """Adds --out, the folder of runs."""
     parser.add_argument(
         "--out", type=Path, default=Path("runs"), metavar="DIR", help="the folder of runs; default: runs"
     )
 
 
 def mlflow(parser: argparse.ArgumentParser) -> None:
-    """--mlflow-uri."""
+    """Adds --mlflow-uri."""
     parser.add_argument("--mlflow-uri", metavar="U", help="a tracking server or database; default: OUT/mlflow.db")

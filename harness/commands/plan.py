@@ -1,4 +1,4 @@
-"""`capsbench plan`: a suite's trials, bound to this machine or cluster, before anything starts."""
+"""`capsbench plan`: a suite's trials on this machine or cluster, before anything starts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite's trials, bound to this machine or cluster; `results` holds those that are finished already."""
+    """A suite's trials on this machine or cluster; `results` holds those that are already finished."""
 
     suite: Suite
     run_dir: Path
@@ -56,11 +56,11 @@ class Plan:
     trials: tuple[Trial, ...]
     results: dict[str, Result]
     states: dict[str, str]  # finished, failed, interrupted, running, pending or unavailable
-    unavailable: dict[str, Verdict]  # by trial: why it cannot run here
-    estimates: dict[str, float | None]  # seconds, by trial; 0 for a finished one
+    unavailable: dict[str, Verdict]  # trial -> why it cannot run here
+    estimates: dict[str, float | None]  # trial -> seconds; 0 for a finished one
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `plan --json`."""
+        """The output of `plan --json`."""
         return {"suite": self.suite.name, "trials": [self.row(trial) for trial in self.trials]}
 
     def row(self, trial: Trial) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Plan:
 
 
 def make_executor(request: RunRequest) -> tuple[Executor, str | None]:
-    """The executor asked for; `auto` is Ray where it is installed, else inline with a word about it."""
+    """The requested executor; `auto` is Ray if it is installed, else inline with a note about it."""
     name = request.executor
     has_ray = importlib.util.find_spec("ray") is not None
     if name == "inline" and request.ray_address:
@@ -88,7 +88,7 @@ def make_executor(request: RunRequest) -> tuple[Executor, str | None]:
 
 
 def make_plan(request: RunRequest, executor: Executor) -> Plan:
-    """Reads the suite and what is known of its trials. Raises `UserError` for a request that cannot be met."""
+    """Reads the suite and what is known about its trials. Raises `UserError` for a request that cannot be met."""
     suite = load_suite(request.suite, request.overrides, request.quick)
     facts = environment()
     trials = suite.trials(executor.capacity().gpus, lambda impl: fingerprint(facts, impl))
@@ -97,9 +97,9 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
     journal = Journal(run_dir)
     results = {trial.id: summarise(trial, journal.events(trial.id)) for trial in trials}
     states: dict[str, str] = {id: result.status for id, result in results.items()}
-    if journal.is_live():  # another driver is at work: what looks interrupted is going on
+    if journal.is_live():  # another driver is at work: what looks interrupted is still running
         states = {id: "running" if state == "interrupted" else state for id, state in states.items()}
-    # the nodes of a cluster have environments of their own
+    # the nodes of a cluster have their own environments
     unavailable = {} if request.ray_address else _unavailable(trials, states, facts)
     states |= dict.fromkeys(unavailable, "unavailable")
     known = list(finished_trials(request.out))
@@ -109,7 +109,7 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
 
 
 def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Verdict]:
-    """Why trials that are not finished cannot run on this machine; the others are not in it."""
+    """Trial -> why it cannot run on this machine, for those unfinished trials that cannot."""
     found: dict[str, Verdict] = {}
     devices = gpus()
     absent = {impl: registry.missing(registry.resolve(impl)) for impl in dict.fromkeys(t.impl for t in trials)}
@@ -126,7 +126,7 @@ def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapp
 
 
 def reasons(plan: Plan) -> list[str]:
-    """One line for each reason why trials cannot run here: "torch, jax: tf32 needs ..."."""
+    """One line for each reason that trials cannot run here: "torch, jax: tf32 needs ..."."""
     impls: dict[Verdict, list[str]] = {}
     for trial in plan.trials:
         if verdict := plan.unavailable.get(trial.id):
@@ -138,7 +138,7 @@ def reasons(plan: Plan) -> list[str]:
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench plan` takes."""
+    """The options of `capsbench plan`."""
     parser.scheduled(command)
 
 

@@ -1,4 +1,4 @@
-"""Whether a registered implementation does what it should: for `capsbench doctor`, in a process of its own."""
+"""Whether a registered implementation works as it should: for `capsbench doctor`, in a separate process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PRODUCT = 64  # rows and columns
 
 
 def lacking(name: str) -> str | None:
-    """What an adapter has not got that training needs; None for a whole implementation. Raises `UserError` if it is neither."""
+    """What an adapter lacks for training; None for a complete implementation. Raises `UserError` if it is neither."""
     entry = registry.resolve(name)
     registry.load(entry, adapter=True)
     try:
@@ -30,9 +30,9 @@ def lacking(name: str) -> str | None:
 
 
 def fault(name: str) -> str | None:
-    """Why implementation `name` cannot be used, in a line; None for one that is whole and right with a tiny model.
+    """Why implementation `name` cannot be used, in one line; None if it is complete and correct for a tiny model.
 
-    It is imported, and compared with the specification on the CPU where it runs there; its matrix product is tried.
+    It is imported, compared with the specification on the CPU if it runs there, and its matrix product is tried.
     """
     try:
         entry = registry.resolve(name)

@@ -1,4 +1,4 @@
-"""`capsbench report`: everything a run says, on the screen and as two files that need nothing to be read."""
+"""`capsbench report`: everything about a run, on the screen and as two self-contained files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _TESTS = (
 
 @dataclass(frozen=True)
 class Written:
-    """A report that lies on the disk."""
+    """A report on disk."""
 
     cost: curves.Report
     seeds: OverSeeds
@@ -54,7 +54,7 @@ class Written:
     pages: list[Path]
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `report --json`."""
+        """The output of `report --json`."""
         paths = {"figures": list(map(str, self.figures)), "pages": list(map(str, self.pages))}
         return {**curves.to_json(self.cost), **self.seeds.to_json(), **paths}
 
@@ -62,8 +62,8 @@ class Written:
 def report(run_dir: Path, out: Path | None = None) -> Written:
     """Writes figures, report.md and report.html to `out`, by default `report` in the run's folder.
 
-    Raises `UserError` for a folder that is no run, a run of which nothing has finished, damaged files of what has, and where
-    it cannot write.
+    Raises `UserError` for a folder without a run, a run with no finished trial, damaged files of finished trials, and a
+    folder that cannot be written.
     """
     seeds = over_seeds(run_dir)
     if not any(cell.counted for cell in seeds.cells):
@@ -92,7 +92,7 @@ def show(console: Console, written: Written) -> None:
 
 
 def _require_whole(journal: Journal, trial_ids: Sequence[str]) -> None:
-    """Raises `UserError` that names what is damaged of the files behind the results; a run may be passed on without them."""
+    """Raises `UserError` naming damaged files behind the results. Missing ones are fine: runs may be shared without."""
     damaged: list[str] = []
     for trial_id in trial_ids:
         trial = journal.trial(trial_id)
@@ -142,7 +142,7 @@ def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: 
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench report` takes."""
+    """The options of `capsbench report`."""
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/scaling")
     command.add_argument("--out", type=Path, metavar="DIR", help="where files are written; default: RUN/report")
 

@@ -1,4 +1,4 @@
-"""`capsbench run`: from a suite to results. What is finished is kept, what is half done goes on, nothing is lost."""
+"""`capsbench run`: from a suite to results. Finished trials are kept, unfinished ones resumed; nothing is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from harness.views.tables import comparison, print_table, remarks
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `run` leaves: results in the plan's order, and what to tell the user beside them."""
+    """What `run` produces: results in the plan's order, and further notes for the user."""
 
     suite: str
     run_dir: Path
@@ -44,7 +44,7 @@ class Outcome:
     results: list[Result]
     interrupted: bool
     warnings: list[str] = field(default_factory=list[str])
-    equivalence: list[Pair] = field(default_factory=list[Pair])  # empty where the plan has one seed alone
+    equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
 
     @property
     def exit_code(self) -> int:
@@ -54,7 +54,7 @@ class Outcome:
         return int(any(result.status != "finished" or result.flaw for result in self.results))
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `run --json`."""
+        """The output of `run --json`."""
         return {
             "suite": self.suite,
             "run_dir": str(self.run_dir),
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], Screen]) -> Outcome:
-    """Runs what is not finished yet; `screen_of(estimates)` makes the screen.
+    """Runs what is not yet finished; `screen_of(estimates)` makes the screen.
 
     Raises `UserError` before anything is started or written if the request cannot be met.
     """
@@ -100,7 +100,7 @@ def _execute(
     tracker = _tracker(request, journal, warnings)
 
     def on_event(trial_id: str, event: TrialEvent) -> None:
-        if isinstance(event, WaitingEvent):  # for a core or GPU: of interest now, not later
+        if isinstance(event, WaitingEvent):  # for a core or GPU: matters only now
             screen.note(event.message)
             return
         journal.append(trial_id, event)
@@ -119,7 +119,7 @@ def _execute(
             if executor.name == "ray":
                 screen.note("starting Ray")
             executor.run([_job(plan, journal, trial, on_event) for trial in todo], on_event)
-        if request.figures:  # all cores are free again: no timed trial shares them
+        if request.figures:  # all cores are free again, so this disturbs no timed trial
             finished = [id for id, result in results.items() if result.status == "finished"]
             warnings += draw_missing(journal, finished, tracker.notify if tracker else lambda _: None, screen.note)
     except KeyboardInterrupt:
@@ -165,7 +165,7 @@ def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Trac
 
 
 def _job(plan: Plan, journal: Journal, trial: Trial, emit: Emit) -> Job:
-    """The next attempt; if it cannot go on where the last one ended, it says so."""
+    """The next attempt; emits a warning if it cannot resume where the last one ended."""
     attempt, point = journal.next_attempt(trial.id), resume_point(journal, trial)
     if point.warning:
         emit(trial.id, WarningEvent(message=point.warning, time=time.time()).of(trial.id, attempt))
@@ -174,7 +174,7 @@ def _job(plan: Plan, journal: Journal, trial: Trial, emit: Emit) -> Job:
 
 
 def _reported(trial: Trial, plan: Plan, results: Mapping[str, Result]) -> Result:
-    """The trial's result; one that could not be tried here has failed, and says what is missing."""
+    """The trial's result; a trial that could not be tried here counts as failed and says what is missing."""
     if verdict := plan.unavailable.get(trial.id):
         others = len(plan.unavailable) < len(plan.trials)
         hint = "; ".join(filter(None, ("the others went on" if others else "", verdict.hint)))
@@ -192,7 +192,7 @@ def _reported(trial: Trial, plan: Plan, results: Mapping[str, Result]) -> Result
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench run` takes."""
+    """The options of `capsbench run`."""
     parser.scheduled(command)
     parser.mlflow(command)
     command.add_argument(

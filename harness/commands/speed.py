@@ -1,4 +1,4 @@
-"""`capsbench speed`: from what was asked for to figures, each implementation in each setting a cell of its own."""
+"""`capsbench speed`: from a request to figures. Each implementation in each setting is one cell."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ train: {{batch: 128}}
 grid: {{impl: [{impls}]}}
 resources: {{cpus: {cores}, gpus: auto}}
 """
-"""What is measured without a suite: the paper's full size, on digits that need no download."""
+"""The suite if none is given: the paper's full size, on digits that need no download."""
 
 _KEYS = {"impl": "--impl", "runtime.precision": "--precision", "train.batch": "--batch", "model.routing": "--routing"}
-"""Keys of a suite that have an option of their own."""
+"""Keys of a suite that have their own option."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SpeedRequest:
 
 
 def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
-    """Measures every cell asked for and returns the document of `speed --json`; `tell` gets a line at every step.
+    """Measures every requested cell and returns the output of `speed --json`; `tell` gets a line at every step.
 
     Raises `UserError` for a request that cannot be met, before anything is started.
     """
@@ -101,7 +101,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _suite(request: SpeedRequest) -> Suite:
-    """The suite, with the command's options in the place of what it says. Raises `UserError` in the options' terms."""
+    """The suite, overridden by the command's options. Raises `UserError` with messages that name the options."""
     asked = dict(zip(_KEYS, (request.impls, request.precisions, request.batches, request.routings), strict=True))
     options = [f"{key}={','.join(dict.fromkeys(values))}" for key, values in asked.items() if values]
     built_in = _BUILT_IN.format(cores=available_cores(), impls=", ".join(registry.FRAMEWORKS))
@@ -115,15 +115,15 @@ def _suite(request: SpeedRequest) -> Suite:
 
 
 def _trials(suite: Suite) -> list[Trial]:
-    """Every point of the grid once: with its first seed."""
+    """Every point of the grid once, with its first seed."""
     trials = suite.trials(len(local_gpus()), lambda _: {})
     return [trial for trial in trials if trial.seed == suite.grid["seed"][0]]
 
 
 def _names(trials: Sequence[Trial]) -> list[str]:
-    """A name for each cell, fit for a file: "torch-fp32-b128-r3", and what else the grid varies."""
+    """A name for each cell, valid as a file name: "torch-fp32-b128-r3", and what else the grid varies."""
     found: list[str] = []
-    own = {*_KEYS, "model.kind"}  # what every name says already
+    own = {*_KEYS, "model.kind"}  # already in every name
     for trial in trials:
         more = [f"{key.rpartition('.')[2]}{value}" for key, value in trial.params.items() if key not in own]
         model = models.of(trial.model).label(trial.model)
@@ -145,7 +145,7 @@ Exit code 1: a cell failed; the others are measured all the same."""
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench speed` takes."""
+    """The options of `capsbench speed`."""
     command.description = _DESCRIPTION
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument(

@@ -1,4 +1,4 @@
-"""`capsbench suites`: the suites that come with the bench, listed, or copied here to edit."""
+"""`capsbench suites`: lists the suites that come with the bench, or copies one here to edit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from harness.suite.yaml import read_text
 
 
 def copy(name: str, folder: Path, force: bool) -> Path:
-    """Puts the shipped suite `name` into `folder`, which is made if it is not there, and returns the new file.
+    """Copies the shipped suite `name` into `folder`, which is created if needed, and returns the new file.
 
-    Raises `UserError` for an unknown name, a file that is there already unless `force`, or a folder that cannot be written.
+    Raises `UserError` for an unknown name, a file that already exists (unless `force`), or an unwritable folder.
     """
     text = read_text(named(name))
     path = folder / f"{name}.yaml"
@@ -38,7 +38,7 @@ def copy(name: str, folder: Path, force: bool) -> Path:
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench suites` takes."""
+    """The options of `capsbench suites`."""
     actions = command.add_subparsers(dest="action", metavar="copy")
     copying = actions.add_parser("copy", description="put a shipped suite into a folder, to edit")
     copying.add_argument("name", metavar="NAME", help="a shipped suite, such as mnist")

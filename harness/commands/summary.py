@@ -1,4 +1,4 @@
-"""`capsbench summary`: the models of a suite, layer by layer: what comes out of each, and how many parameters it has."""
+"""`capsbench summary`: the models of a suite, layer by layer: the output and the number of parameters of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.views.tables import print_table
 
 
 def table(summary: Summary) -> Table:
-    """One model: a row a layer, and the totals."""
+    """One model: one row per layer, and the totals."""
     title = ", ".join(filter(None, (models.of(summary.model).title(summary.model), setting(summary.differs))))
     shown = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
     shown.add_column("layer", no_wrap=True)
@@ -40,13 +40,13 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench summary` takes."""
+    """The options of `capsbench summary`."""
     parser.suite(command, "suites/mnist.yaml")
 
 
 def main(args: argparse.Namespace) -> int:
     suite = load_suite(args.suite, args.overrides)
-    found = summaries(suite.trials(2**16, lambda _: {}))  # on whatever machine
+    found = summaries(suite.trials(2**16, lambda _: {}))  # independent of this machine
     if args.json:
         print_json({"suite": suite.name, "models": [summary.to_json() for summary in found]})
         return 0

@@ -1,4 +1,4 @@
-"""`capsbench sync`: a run's journal into MLflow."""
+"""`capsbench sync`: sends a run's journal to MLflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.views.mlflow.tracking import sync
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench sync` takes."""
+    """The options of `capsbench sync`."""
     parser.run_dir(command)
     parser.mlflow(command)
 

@@ -1,4 +1,4 @@
-"""`capsbench ui`: MLflow's pages on this machine."""
+"""`capsbench ui`: opens MLflow's pages on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.views.mlflow.server import serve
 
 
 def options(command: argparse.ArgumentParser) -> None:
-    """What `capsbench ui` takes."""
+    """The options of `capsbench ui`."""
     parser.out(command)
     parser.mlflow(command)
     command.add_argument("--port", type=int, default=5000, help="default: 5000, or the next free one")

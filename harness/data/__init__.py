@@ -1,4 +1,4 @@
-"""The data sets, one module each, imported only when asked for: sizes without IO, fetching ahead of a run, loading.
+"""The data sets, one module each, imported only when needed: sizes without IO, fetching ahead of a run, loading.
 
 To add one: a module with a `SOURCE` (see `harness.data.base.Source`) and a line in `_MODULES`.
 """
@@ -27,11 +27,11 @@ _MODULES = {
     "affnist": "harness.data.affnist", "affnist-gen": "harness.data.affnist_gen", "multimnist": "harness.data.multimnist",
 }  # fmt: skip
 NAMES = tuple(_MODULES)
-_SHOWN = 2  # which overlays are drawn: not those of validation and test
+_SHOWN = 2  # selects the overlays to draw: differs from validation and test
 
 
 def source(name: str, key: str = "data.name") -> Source:
-    """The data set's source; `key` is what named it. Raises `UserError` for an unknown name."""
+    """The data set's source; `key` is the suite key that named it. Raises `UserError` for an unknown name."""
     if name not in _MODULES:
         raise UserError(f'{key}: unknown data set "{name}"{nearest(name, NAMES)}')
     return importlib.import_module(_MODULES[name]).SOURCE
@@ -43,14 +43,14 @@ def info(name: str, key: str = "data.name") -> Info:
 
 
 def shift(config: DataConfig) -> int:
-    """At most how many pixels a training image is shifted each way: `data.augment.shift`, else the data set's own."""
+    """The most pixels that a training image is shifted each way: `data.augment.shift`, else the data set's default."""
     return info(config.name).shift if config.augment.shift is None else config.augment.shift
 
 
 def sizes(config: DataConfig) -> tuple[int, int, int]:
     """Numbers of training, validation and test images of `config`, without touching a file.
 
-    Raises `UserError` naming the key, what was asked and what there is.
+    Raises `UserError` naming the key, what was requested and what is available.
     """
     return split_sizes(info(config.name), config, _tested(config))
 
@@ -61,16 +61,16 @@ def shape(config: DataConfig) -> tuple[int, int, int]:
 
 
 def model(config: DataConfig, model: ModelConfig) -> ModelSpec:
-    """The architecture bound to the data set's images and classes, without touching a file.
+    """The architecture for the data set's images and classes, without touching a file.
 
-    Raises `UserError` for the canvas, `ValueError` (pydantic's `ValidationError`) if model and images do not fit.
+    Raises `UserError` for a bad canvas, `ValueError` (pydantic's `ValidationError`) if model and images do not fit.
     """
     found = info(config.name)
     return ModelSpec(**model.model_dump(), image=shape(config), classes=found.classes, overlaid=found.overlaid)
 
 
 def data_dir(config_dir: str | None) -> Path:
-    """Where data files are kept: `data.dir`, else the environment's `CAPSBENCH_DATA`, else the platform's cache."""
+    """Where data files are kept: `data.dir`, else the variable `CAPSBENCH_DATA`, else the platform's cache."""
     chosen = config_dir or os.environ.get("CAPSBENCH_DATA")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("capsbench")
 
@@ -102,13 +102,13 @@ def load(config: DataConfig) -> Dataset:
 
 
 def shown(config: DataConfig, split: Split) -> Split:
-    """Images to train on as the network is shown them: overlaid, where each is to show several digits."""
+    """Training images as the network sees them: overlaid if each shows several digits."""
     about = info(config.name)
     return overlaid(about, split, _SHOWN) if about.overlaid > 1 else split
 
 
 def list_datasets(directory: str | None = None) -> list[dict[str, Any]]:
-    """One JSON-able row a data set: name, image, classes, overlaid (digits an image shows), split sizes, embedded,
+    """One JSON-able row per data set: name, image, classes, overlaid (digits per image), split sizes, embedded,
     state, path, detail, source.
 
     `state` is "embedded", "cached" (verified), "test only", "absent" or "corrupt"; `detail` says what is wrong, else None.

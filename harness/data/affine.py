@@ -1,7 +1,7 @@
 """affNIST's recipe: random affine transforms of 28x28 digits on a black 40x40 canvas, the same bytes on every machine.
 
-T. Tieleman, https://www.cs.toronto.edu/~tijmen/affNIST/: rotation by up to 20 degrees either way, shear by up to 0.2, both
-scales from 0.8 to 1.2, and a place uniform over all that keep the whole digit on the canvas.
+T. Tieleman, https://www.cs.toronto.edu/~tijmen/affNIST/: rotation by up to 20 degrees either way, shear by up to 0.2,
+both scales from 0.8 to 1.2, and a position uniform over all that keep the whole digit on the canvas.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from jaxtyping import Float64, Int64, UInt8
 
 from harness.data.base import Split, uniform
 
-COPIES = 32  # of each digit
+COPIES = 32  # per digit
 SIDE, _SOURCE = 40, 28
 _CENTRE = (_SOURCE - 1) / 2
 _MAX_DEGREES, _MAX_SHEAR, _SCALES = 20.0, 0.2, (0.8, 1.2)
 _STREAM = 0x616666696E65  # "affine"
-_DRAWS = 6  # rotation, shear, horizontal and vertical scale, horizontal and vertical place
-_SLACK = 0.01  # pixels: more than rounding to fixed point can move an edge
+_DRAWS = 6  # rotation, shear, horizontal and vertical scale, horizontal and vertical position
+_SLACK = 0.01  # pixels: more than fixed-point rounding can move an edge
 _ONE = 1 << 16  # fixed point: matrices in 16 binary digits, bilinear weights in 8
-_TASK, _CHUNK = 4096, 64  # digits for a thread at a time; digits whose arrays fit a core's cache
+_TASK, _CHUNK = 4096, 64  # digits per thread at a time; digits whose arrays fit in a core's cache
 
 
 def transformed(digits: Split, part: int) -> Iterator[Split]:
-    """Every digit once in its order, then every one again, `COPIES` times in all, each under a transform of its own.
+    """All digits in order, `COPIES` times over, each copy under its own transform.
 
     Args:
         digits: images (N, 28, 28, 1).
-        part: which numbers to draw; parts differ in it.
+        part: selects the random numbers; different parts get different ones.
     """
     draws = uniform(_STREAM, part, (COPIES, len(digits), _DRAWS))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -54,7 +54,7 @@ def _finished(task: Future[np.ndarray], labels: np.ndarray) -> Split:
 
 
 def render(images: UInt8[np.ndarray, "N 28 28"], draws: Float64[np.ndarray, "N 6"]) -> UInt8[np.ndarray, "N 40 40"]:
-    """Each image under the transform that its numbers from [0, 1) choose."""
+    """Each image under the transform selected by its numbers from [0, 1)."""
     forward = matrices(draws[:, :4])
     place = _places(images, forward, draws[:, 4:])
     inverse = np.linalg.inv(forward)
@@ -68,7 +68,7 @@ def render(images: UInt8[np.ndarray, "N 28 28"], draws: Float64[np.ndarray, "N 6
 
 
 def matrices(draws: Float64[np.ndarray, "N 4"]) -> Float64[np.ndarray, "N 2 2"]:
-    """Scale, then shear, then rotation, of (x right, y down) about the digit's middle."""
+    """Scale, then shear, then rotation, of (x right, y down) about the digit's centre."""
     angle = np.radians(_MAX_DEGREES) * (2 * draws[:, 0] - 1)
     shear = _MAX_SHEAR * (2 * draws[:, 1] - 1)
     across, down = (_SCALES[0] + (_SCALES[1] - _SCALES[0]) * draws[:, column] for column in (2, 3))
@@ -79,7 +79,7 @@ def matrices(draws: Float64[np.ndarray, "N 4"]) -> Float64[np.ndarray, "N 2 2"]:
 
 
 def _places(images: np.ndarray, forward: np.ndarray, draws: np.ndarray) -> Float64[np.ndarray, "N 2"]:
-    """Where each digit's middle goes, (x, y): uniform over what keeps every pixel that has ink on the canvas."""
+    """Where each digit's centre goes, (x, y): uniform over all positions that keep every inked pixel on the canvas."""
     ink: np.ndarray = images > 0
     rows: np.ndarray = np.any(ink, axis=2)
     left, right = ink.argmax(axis=2), _SOURCE - 1 - ink[:, :, ::-1].argmax(axis=2)
@@ -95,7 +95,7 @@ def _places(images: np.ndarray, forward: np.ndarray, draws: np.ndarray) -> Float
         low: np.ndarray = np.where(blank, 0, np.where(rows[..., None], reached, np.inf).min(axis=(1, 2))) - further
         high: np.ndarray = np.where(blank, 0, np.where(rows[..., None], reached, -np.inf).max(axis=(1, 2))) + further
         first, last = -1 - low, SIDE - high
-        # A digit larger than the canvas, of which MNIST has none, is cut on both sides alike.
+        # A digit larger than the canvas (MNIST has none) is cut equally on both sides.
         places.append(np.where(first < last, first + draws[:, axis] * (last - first), (first + last) / 2))
     return np.stack(places, axis=-1)
 
@@ -103,10 +103,10 @@ def _places(images: np.ndarray, forward: np.ndarray, draws: np.ndarray) -> Float
 def _resample(
     images: UInt8[np.ndarray, "N 28 28"], inverse: Int64[np.ndarray, "N 2 2"], start: Int64[np.ndarray, "N 2"]
 ) -> UInt8[np.ndarray, "N 40 40"]:
-    """Bilinear, black beyond the images, in integers alone; `inverse` and `start` in units of 1 / 65536."""
+    """Bilinear resampling in integers, black beyond the images; `inverse` and `start` are in units of 1 / 65536."""
     count = len(images)
     padded = np.pad(images, [(0, 0), (2, 2), (2, 2)]).astype(np.uint32)
-    # Each entry has the four pixels that meet there: upper left, upper right, lower left, lower right from its low byte.
+    # Each entry holds the four pixels that meet there, low byte first: upper left, upper right, lower left, lower right
     corners = padded[:, :-1, :-1] | padded[:, :-1, 1:] << 8 | padded[:, 1:, :-1] << 16 | padded[:, 1:, 1:] << 24
     width = corners.shape[2]
     steps = np.arange(SIDE)
@@ -122,7 +122,7 @@ def _resample(
     column, row = np.clip(x >> 16, 0, width - 1), np.clip(y >> 16, 0, width - 1)
     index = row * width + column + (np.arange(count, dtype=np.int32) * width**2)[:, None, None]
     four = np.empty(index.shape, np.uint32)
-    np.take(corners, index, out=four, mode="clip")  # clip: never needed, and faster than asking
+    np.take(corners, index, out=four, mode="clip")  # clip: never needed, but faster than a check
     right, down = ((each >> 8).astype(np.uint32) & 255 for each in (x, y))
     # Upper and lower pixels side by side in 16 bits each.
     pairs = (four & 0x00FF00FF) * (256 - right) + (four >> 8 & 0x00FF00FF) * right

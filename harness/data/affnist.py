@@ -22,24 +22,24 @@ _INSTEAD = "Made here from MNIST by the same recipe: affnist-gen."
 
 @dataclass(frozen=True)
 class AffNist:
-    """Archives of MATLAB files, converted once into `<directory>/<name>/`. Each archive's images follow one another."""
+    """Archives of MATLAB files, converted once into `<directory>/<name>/`, archive by archive."""
 
     info: Info
-    training: Mapping[str, int]  # archive -> number of its images; those for validation last
+    training: Mapping[str, int]  # archive -> number of images; those for validation last
     test: Mapping[str, int]
     mirrors: tuple[str, ...]
 
     def ensure(self, directory: Path, *, progress: bool) -> None:
-        """Fetches and converts what is not there. Raises `UserError`."""
+        """Fetches and converts what is missing. Raises `UserError`."""
         self.ensure_test(directory, progress=progress)
         self._make(self._training(directory), self.training, directory, progress)
 
     def ensure_test(self, directory: Path, *, progress: bool) -> None:
-        """As `ensure`, of the test part alone."""
+        """Like `ensure`, for the test part only."""
         self._make(self._test(directory), self.test, directory, progress)
 
     def read(self, directory: Path) -> tuple[Split, Split]:
-        """The training and the test part, memory-mapped. Raises `MissingFiles` or `CorruptFile`."""
+        """The training part and the test part, memory-mapped. Raises `MissingFiles` or `CorruptFile`."""
         return self._training(directory).read(), self.read_test(directory)
 
     def read_test(self, directory: Path) -> Split:
@@ -78,7 +78,7 @@ class AffNist:
 
 
 def _parse(content: bytes, name: str, info: Info) -> Split:
-    """The images of one MATLAB file: each a column of its struct's field `image`, row after row."""
+    """The images of one MATLAB file: each is a column, row after row, of its struct's field `image`."""
     struct: Any = variables(content, name, _STRUCT)[_STRUCT]
     fields: tuple[str, ...] = struct.dtype.names or ()
     if struct.size != 1 or not {"image", "label_int"} <= set(fields):

@@ -1,4 +1,4 @@
-"""affNIST's recipe carried out here, on the MNIST of this machine: not the published images, whose module is `affnist`."""
+"""affNIST's recipe applied to the MNIST on this machine. For the published images see `affnist`."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from harness.data.base import Info, Source, Split
 from harness.data.files import CorruptFile, MissingFiles
 from harness.data.packed import Pack
 
-_VERSION = 1  # of the recipe: raised whenever it makes other images
-_TRAIN, _VALIDATION, _TEST = 0, 1, 2  # which numbers are drawn
+_VERSION = 1  # of the recipe: incremented whenever its images change
+_TRAIN, _VALIDATION, _TEST = 0, 1, 2  # select the random numbers
 
 
 @dataclass(frozen=True)
 class Generated:
-    """`COPIES` transforms of every image of `digits`, made when first needed and kept in `<directory>/<name>/`."""
+    """`COPIES` transforms of every image in `digits`, made when first needed and kept in `<directory>/<name>/`."""
 
     info: Info
     digits: Source
 
     def ensure(self, directory: Path, *, progress: bool) -> None:
-        """Makes what is not there or damaged; fetches the digits for it. Raises `UserError`."""
+        """Makes what is missing or damaged; fetches the digits for it. Raises `UserError`."""
         self.ensure_test(directory, progress=progress)
         self._make(self._training(directory), directory, progress)
 
     def ensure_test(self, directory: Path, *, progress: bool) -> None:
-        """As `ensure`, of the test part alone."""
+        """Like `ensure`, for the test part only."""
         self._make(self._test(directory), directory, progress)
 
     def read(self, directory: Path) -> tuple[Split, Split]:
-        """The training and the test part, memory-mapped. Raises `MissingFiles` or `CorruptFile`."""
+        """The training part and the test part, memory-mapped. Raises `MissingFiles` or `CorruptFile`."""
         return self._training(directory).read(), self.read_test(directory)
 
     def read_test(self, directory: Path) -> Split:

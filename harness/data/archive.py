@@ -1,4 +1,4 @@
-"""Zip archives of MATLAB files: read entry by entry into memory; nothing is ever unpacked beside other files."""
+"""Zip archives of MATLAB files: read entry by entry into memory; nothing is ever unpacked to disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.data.files import CorruptFile
 
 
 def check_archive(path: Path) -> None:
-    """Raises `CorruptFile` unless `path` is a whole zip archive, every entry lies inside it and has its checksum."""
+    """Raises `CorruptFile` unless `path` is a complete zip archive, all entries inside it and with the right checksum."""
     for _ in entries(path):
         pass
 

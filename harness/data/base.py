@@ -1,4 +1,4 @@
-"""What a data set is: its description, its images, where they come from."""
+"""What a data set is: its description, its images, and where they come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
-_STREAM = 0x64617461  # "data": the permutation that subsets are drawn by; the same for every trial, whatever its seed
+_STREAM = 0x64617461  # "data": the permutation for drawing subsets; the same for every trial, whatever its seed
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class Info:
     citation: str
     files: Mapping[str, str | None] = field(default_factory=dict[str, str | None])  # name -> SHA-256: see `FileSet`
     class_names: tuple[str, ...] = tuple("0123456789")
-    made_of: tuple[str, str] | None = None  # what training and test part are made of; None: the set's own images
-    apart: str = ""  # why training and validation images must not change places; "": they may
-    shift: int = 0  # data.augment.shift where a suite says nothing; of validation and test overlays always
-    overlaid: int = 1  # K: how many digits, of different classes, an image shows one over the other
+    made_of: tuple[str, str] | None = None  # what the training and test parts are made of; None: the set's own images
+    apart: str = ""  # why training and validation images must not be exchanged; "": they may
+    shift: int = 0  # default of data.augment.shift; always used for validation and test overlays
+    overlaid: int = 1  # K: how many digits, of different classes, are overlaid in an image
 
     @property
     def originals(self) -> tuple[str, str]:
-        """Names of the images that the training part and the test part go back to."""
+        """Names of the images that the training part and the test part are derived from."""
         return self.made_of or (f"{self.name} training", f"{self.name} test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """N images and their classes; where each shows K > 1 digits, the digits one by one and the classes of all."""
+    """N images and their classes; if each shows K > 1 digits, the separate digits and the classes of all."""
 
     images: UInt8[np.ndarray, "N *K H W C"]
     labels: Int64[np.ndarray, " N *K"]
@@ -53,7 +53,7 @@ class Split:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> Split:
-        """The images at `indices`; neighbours in order without a copy, so that what is memory-mapped stays so."""
+        """The images at `indices`. Consecutive ones are not copied, so that memory-mapped images stay so."""
         if len(indices) and (np.diff(indices) == 1).all():
             run = slice(int(indices[0]), int(indices[-1]) + 1)
             return Split(self.images[run], self.labels[run])
@@ -62,9 +62,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images a trial uses. No two splits share one.
+    """The images a trial uses. No two splits share an image.
 
-    Where an image shows several digits, those to train on are single ones, which each epoch's plan overlays anew.
+    If images show several digits, training images are single digits, which each epoch's plan overlays anew.
     """
 
     name: str
@@ -72,8 +72,8 @@ class Dataset:
     validation: Split
     test: Split
     provenance: str
-    sha256: str  # over the shapes and bytes of all six arrays
-    own_test: Split | None = None  # the data set's own test images, where `test` is another one's
+    sha256: str  # over the shapes and contents of all six arrays
+    own_test: Split | None = None  # the data set's own test images, if `test` is from another one
 
 
 @runtime_checkable
@@ -84,7 +84,7 @@ class Source(Protocol):
     def info(self) -> Info: ...
 
     def ensure(self, directory: Path, *, progress: bool) -> None:
-        """Makes `read` possible, by download where need be. Raises `UserError` if it cannot."""
+        """Makes `read` possible, by download if needed. Raises `UserError` if it cannot."""
         ...
 
     def read(self, directory: Path) -> tuple[Split, Split]:
@@ -108,19 +108,19 @@ class PartialSource(Source, Protocol):
 
 def order(count: int) -> Int64[np.ndarray, " N"]:
     """The fixed permutation of `count` items."""
-    # From raw words: NumPy promises them forever, but not what `Generator.permutation` makes of them.
+    # From raw words: NumPy guarantees these forever, but not what `Generator.permutation` makes of them.
     words = np.random.Philox(key=[0, _STREAM]).random_raw(count)
     return np.argsort(words, kind="stable")
 
 
 def uniform(stream: int, part: int, shape: tuple[int, ...]) -> Float64[np.ndarray, "..."]:
-    """Numbers from [0, 1), the same everywhere and always: from Philox's raw words, as `order`."""
+    """Numbers from [0, 1), the same everywhere and always: from Philox's raw words, like `order`."""
     words = np.random.Philox(key=[part, stream]).random_raw(math.prod(shape))
     return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)
 
 
 def release(images: np.ndarray) -> None:
-    """Lets go of the memory that a memory-mapped array's pages take; they are read again when they are used again."""
+    """Frees the memory of a memory-mapped array's pages; they are read again on next use."""
     base: object = images
     while isinstance(base, np.ndarray):
         base = cast(object, base.base)

@@ -1,4 +1,4 @@
-"""scikit-learn's bundled digits: 1,797 real handwritten digits of 8x8, scaled up to 28x28. The default: no download."""
+"""scikit-learn's bundled digits: 1,797 real handwritten 8x8 digits, scaled up to 28x28. The default: no download."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SCALE, _PAD, _LEVELS = 3, 2, 16  # 8 * 3 + 2 * 2 = 28; pixels are 0..16
 
 
 def enlarge(images: UInt8[np.ndarray, "N 8 8"]) -> UInt8[np.ndarray, "N 28 28"]:
-    """Bilinear by 3 with aligned pixel centres, then a border of 2 zeros; 0..16 becomes 0..255.
+    """Bilinear scaling by 3 with aligned pixel centres, then a border of 2 zeros; 0..16 becomes 0..255.
 
-    In integers, ninths of a level, so that every machine gets the same bytes.
+    Computed in integers (ninths of a level), so that every machine gets the same bytes.
     """
     ninths = _stretch(_stretch(images.astype(np.int64), axis=1), axis=2)
     full = _LEVELS * _SCALE**2
@@ -29,7 +29,7 @@ def enlarge(images: UInt8[np.ndarray, "N 8 8"]) -> UInt8[np.ndarray, "N 28 28"]:
 def _stretch(values: np.ndarray, axis: int) -> np.ndarray:
     """`_SCALE` times as long along `axis`, and `_SCALE` times as large."""
     size: int = values.shape[axis]
-    # Output pixel o has its centre at (o + 1/2) / 3 - 1/2 = (o - 1) / 3 of the input; beyond the edge, the edge.
+    # Output pixel o has its centre at (o + 1/2) / 3 - 1/2 = (o - 1) / 3 of the input; the edge continues outwards.
     position = np.arange(size * _SCALE) - 1
     low, weight = position // _SCALE, position % _SCALE
     near, far = (np.take(values, np.clip(index, 0, size - 1), axis) for index in (low, low + 1))
@@ -52,7 +52,7 @@ class _Digits:
     )
 
     def ensure(self, directory: Path, *, progress: bool) -> None:
-        """Nothing to fetch. Raises `UserError` where scikit-learn is not installed."""
+        """Has nothing to fetch. Raises `UserError` if scikit-learn is not installed."""
         _scikit_learn()
 
     def read(self, directory: Path) -> tuple[Split, Split]:
@@ -64,14 +64,14 @@ class _Digits:
         by_class = drawn[np.argsort(labels[drawn], kind="stable")]
         test, rest = by_class[::5], np.delete(by_class, np.s_[::5])
         validation, train = rest[::8], np.delete(rest, np.s_[::8])
-        # Back into the order of the file: classes mixed, so that the first images of a split are a fair batch.
+        # Restore the order of the file: it mixes the classes, so the first images of a split are a fair batch.
         training_part = np.concatenate([np.sort(train), np.sort(validation)])
         return digits.take(training_part), digits.take(np.sort(test))
 
 
 def _table() -> UInt8[np.ndarray, "1797 65"]:
     """64 pixels and the label of each digit."""
-    # Straight from scikit-learn's file: importing scikit-learn takes seconds of every trial.
+    # Straight from scikit-learn's file: importing scikit-learn would cost every trial seconds.
     path = _scikit_learn() / "datasets" / "data" / "digits.csv.gz"
     if path.is_file():
         return np.loadtxt(path, delimiter=",", dtype=np.float64).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""How a data set is divided: the one place where training, validation and test are told apart."""
+"""How a data set is divided: the only place that separates training, validation and test."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from harness.data.overlay import overlaid
 from harness.errors import UserError
 from harness.spec.trial import DataConfig
 
-_VALIDATION, _TEST = 0, 1  # whose overlays are drawn
+_VALIDATION, _TEST = 0, 1  # select the overlays to draw
 
 
 def split_sizes(info: Info, config: DataConfig, tested: Info | None = None) -> tuple[int, int, int]:
-    """Numbers of training, validation and test images; `tested` is the data set of the test images where it is another.
+    """Numbers of training, validation and test images; `tested` is the data set of the test images if it is another.
 
-    Raises `UserError` if there are not that many, or if `tested` does not fit.
+    Raises `UserError` if there are not enough images, or if `tested` does not fit.
     """
     tested = tested or info
     _check_fit(info, tested, config)
@@ -45,7 +45,7 @@ def split_sizes(info: Info, config: DataConfig, tested: Info | None = None) -> t
 
 
 def _train_apart(info: Info, config: DataConfig, validation: int) -> int:
-    """Number of training images where they are not to be exchanged with those for validation."""
+    """Number of training images if they must not be exchanged with those for validation."""
     train = info.train if config.train is None else config.train
     for key, asked, most in ("train", train, info.train), ("validation", validation, info.validation):
         if asked > most:
@@ -90,7 +90,7 @@ def _check_fit(info: Info, tested: Info, config: DataConfig) -> None:
 
 
 def image_shape(info: Info, config: DataConfig) -> tuple[int, int, int]:
-    """Height, width and channels of the images as a trial gets them. Raises `UserError` for a canvas that is too small."""
+    """Height, width and channels of the images as a trial gets them. Raises `UserError` if the canvas is too small."""
     height, width, channels = info.image
     if config.canvas is None:
         return info.image
@@ -103,7 +103,7 @@ def image_shape(info: Info, config: DataConfig) -> tuple[int, int, int]:
 
 
 def _centred(split: Split, shape: tuple[int, int, int]) -> Split:
-    """The images in the middle of black ones of `shape`; where that is between two pixels, above and left of it."""
+    """The images centred on black ones of `shape`; if the centre is between two pixels, above and left of it."""
     *several, height, width, channels = split.images.shape
     if (height, width, channels) == shape:
         return split
@@ -117,10 +117,10 @@ def select(
 ) -> Dataset:
     """Divides what a `Source` read, on the canvas of `config`; `tested` describes the test part of another data set.
 
-    Raises `UserError` if `config` asks for more than there is, or if the other data set has images of the training part.
+    Raises `UserError` if `config` asks for more than there is, or if the other data set contains training images.
 
     Validation images are the last of the training part; fewer than the default are drawn from the default ones. Every
-    subset is drawn by one fixed permutation, so a smaller one lies within a larger one, and keeps the file's order.
+    subset is drawn by one fixed permutation, so a smaller one is part of a larger one, and it keeps the file's order.
     """
     n_train, n_validation, n_test = split_sizes(info, config, tested)
     shared = len(training_part)
@@ -153,7 +153,7 @@ def select(
 
 
 def test_images(info: Info, config: DataConfig, test_part: Split) -> Split:
-    """The test images of `info` on the canvas of `config`: as many as it asks for, or all where there are fewer."""
+    """The test images of `info` on the canvas of `config`: as many as it asks for, or all if there are fewer."""
     count = min(config.test or len(test_part), len(test_part))
     return _centred(
         _shown(info, test_part, _TEST).take(_subset(np.arange(len(test_part)), count)), image_shape(info, config)
@@ -161,7 +161,7 @@ def test_images(info: Info, config: DataConfig, test_part: Split) -> Split:
 
 
 def _shown(info: Info, split: Split, part: int) -> Split:
-    """A part that is not trained on as it is shown: overlaid as a whole, so that a smaller choice lies within a larger one."""
+    """A validation or test part as shown: overlaid before choosing, so that a smaller choice lies within a larger."""
     return overlaid(info, split, part) if info.overlaid > 1 else split
 
 
@@ -170,7 +170,7 @@ def _subset(indices: np.ndarray, count: int) -> np.ndarray:
 
 
 def _refuse_overlap(parts: tuple[Split, ...], info: Info, tested: Info) -> None:
-    """Raises `UserError` if a test image is among the images trained or validated on, byte for byte."""
+    """Raises `UserError` if a test image equals a training or validation image, byte for byte."""
     train, validation, test = map(_fingerprints, parts)
     if shared := len(test & (train | validation)):
         raise UserError(

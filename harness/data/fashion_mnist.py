@@ -6,7 +6,7 @@ from harness.data.base import Info
 from harness.data.files import FileSet
 from harness.data.idx import IdxSource
 
-# Hashes of the .gz files as they are published.
+# Hashes of the .gz files as published.
 FILES = FileSet(
     name="fashion-mnist",
     sha256={

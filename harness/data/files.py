@@ -24,8 +24,8 @@ class CorruptFile(UserError):
 class FileSet:
     """The files of one data set.
 
-    Hashes are of the uncompressed files: gzip wrappers differ from mirror to mirror. Or, if `exact`, of the files as they
-    are published, which then keep their names; None where none was published: a zip archive, which has checksums within.
+    Hashes are of the uncompressed files: gzip wrappers differ from mirror to mirror. If `exact`, they are of the files
+    as published, which keep their names. None: no hash was published; then it is a zip archive, with checksums inside.
     """
 
     name: str  # also the folder's name within the data directory
@@ -34,7 +34,7 @@ class FileSet:
         str, ...
     ] = ()  # URL prefixes; each serves every file as <prefix><name>.gz, or <prefix><name> if exact
     exact: bool = False
-    instead: str = "No files needed: data.name=digits."  # what can be done without them
+    instead: str = "No files needed: data.name=digits."  # an alternative that needs no files
 
     def served_as(self, name: str) -> str:
         """What a mirror calls the file."""
@@ -42,9 +42,9 @@ class FileSet:
 
 
 def locate(files: FileSet, directory: Path) -> dict[str, Path]:
-    """The files that are there: each as `name` or `name.gz`, in `<directory>/<set>/` or in `<directory>/` itself.
+    """The files found: each as `name` or `name.gz`, in `<directory>/<set>/` or in `<directory>/` itself.
 
-    Exact ones are `name` in `<directory>/<set>/` alone: other sets have files of the same names.
+    Exact ones are only looked for as `name` in `<directory>/<set>/`: other sets have files of the same names.
     """
     found: dict[str, Path] = {}
     folders = (directory / files.name,) if files.exact else (directory / files.name, directory)
@@ -77,12 +77,12 @@ def read_all(files: FileSet, directory: Path) -> dict[str, bytes]:
 
 
 def read_verified(path: Path, sha256: str | None, exact: bool = False) -> bytes:
-    """The file's uncompressed content. Raises `CorruptFile` if it (the file itself if `exact`) is not as `sha256` promises."""
+    """The file's uncompressed content. Raises `CorruptFile` if it (if `exact`, the file) does not match `sha256`."""
     try:
         content = path.read_bytes()
         if exact:
             _compare(path, content, sha256, "SHA-256")
-        if content.startswith(b"\x1f\x8b"):  # by content, not by name: some servers decompress on the way
+        if content.startswith(b"\x1f\x8b"):  # by content, not by name: some servers decompress it
             content = gzip.decompress(content)
     except EOFError:
         raise CorruptFile(f"{path}: truncated gzip.") from None
@@ -102,12 +102,12 @@ def _compare(path: Path, content: bytes, sha256: str | None, what: str) -> None:
 
 
 def missing(files: FileSet, directory: Path) -> MissingFiles:
-    """Says what is missing, and what fetches it."""
+    """Says what is missing and how to fetch it."""
     return MissingFiles(f"{instructions(files, directory)}\n`capsbench data fetch {files.name}` fetches them.")
 
 
 def instructions(files: FileSet, directory: Path) -> str:
-    """Which files are missing from `directory`, where they may be put, and what needs no file at all."""
+    """Which files are missing from `directory`, where to put them, and the alternative that needs no files."""
     found = locate(files, directory)
     lines = [
         f"{name}  SHA-256 {sha256}" if sha256 else name for name, sha256 in files.sha256.items() if name not in found

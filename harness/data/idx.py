@@ -16,7 +16,7 @@ _UINT8 = 0x08
 
 
 def parse(content: bytes, name: str) -> np.ndarray:
-    """An IDX file's array of uint8. Raises `CorruptFile` naming the file if magic, dimensions and length disagree."""
+    """An IDX file's array of uint8. Raises `CorruptFile` naming the file if magic, dimensions or length disagree."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UINT8 or content[3] == 0:
         raise CorruptFile(f"{name}: not an IDX file of bytes (starts with 0x{content[:4].hex()}, not 0x000008NN).")
     start = 4 + 4 * content[3]
@@ -38,7 +38,7 @@ class IdxSource:
     files: FileSet
 
     def ensure(self, directory: Path, *, progress: bool) -> None:
-        """Fetches the files that are missing from `directory`; never writes there if none is. Raises `UserError`."""
+        """Fetches the files missing from `directory`; if none are, writes nothing there. Raises `UserError`."""
         try:
             self.read(directory)
         except MissingFiles:
@@ -48,7 +48,7 @@ class IdxSource:
             self.read(directory)
 
     def read(self, directory: Path) -> tuple[Split, Split]:
-        """The training and the test part, checked against `info`. Raises `MissingFiles` or `CorruptFile`."""
+        """The training part and the test part, checked against `info`. Raises `MissingFiles` or `CorruptFile`."""
         contents = read_all(self.files, directory)
         images, labels, test_images, test_labels = (parse(contents[name], name) for name in self.files.sha256)
         return (

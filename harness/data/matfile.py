@@ -1,4 +1,4 @@
-"""MATLAB files of version 5, through SciPy: every way in which they can be damaged is a `CorruptFile`."""
+"""MATLAB files of version 5, read through SciPy: any damage raises `CorruptFile`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.data.files import CorruptFile
 
 
 def variables(content: bytes, name: str, *wanted: str) -> dict[str, Any]:
-    """The `wanted` variables of a MATLAB file's content. Raises `CorruptFile` calling it `name`."""
-    # Imported here: SciPy takes a quarter of a second of every trial, whatever its data.
+    """The `wanted` variables of a MATLAB file's content. Raises `CorruptFile` that calls it `name`."""
+    # Imported here: otherwise SciPy would cost every trial a quarter of a second, whatever its data.
     scipy_io: Any = importlib.import_module("scipy.io")
     try:
         found: dict[str, Any] = scipy_io.loadmat(io.BytesIO(content), variable_names=wanted)
-    except Exception as error:  # of a damaged file it raises a dozen different ones
+    except Exception as error:  # damaged files raise a dozen different ones
         raise CorruptFile(f"{name}: truncated, corrupt or not a MATLAB file of version 5 ({error}).") from None
     if absent := [each for each in wanted if each not in found]:
         there = ", ".join(each for each in found if not each.startswith("__")) or "nothing"
@@ -27,7 +27,7 @@ def variables(content: bytes, name: str, *wanted: str) -> dict[str, Any]:
 
 
 def checked(images: np.ndarray, labels: np.ndarray, image: tuple[int, int, int], classes: int, name: str) -> Split:
-    """N images and labels as a `Split`. Raises `CorruptFile` calling them `name` where shape, type or label is wrong."""
+    """N images and labels as a `Split`. Raises `CorruptFile` calling them `name` if shape, type or a label is wrong."""
     if images.dtype != np.uint8 or images.shape[1:] != image or labels.shape != (len(images),):
         raise CorruptFile(
             f"{name}: uint8 images {('N', *image)} and as many labels expected, "

@@ -1,4 +1,4 @@
-"""MNIST digits at random on a black 40x40 canvas: what the paper trains on before it tests on affNIST (section 5.2)."""
+"""MNIST digits placed at random on a black 40x40 canvas: the paper's training set for affNIST (section 5.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from harness.data import mnist
 from harness.data.base import Info, Source, Split, uniform
 
-MARGIN = 6  # pixels around a digit's image, each side: 13 x 13 positions
+MARGIN = 6  # pixels on each side of a digit's image: 13 x 13 positions
 _STREAM = 0x657870616E64  # "expand"
 _VALIDATION, _TEST = 0, 1
 
@@ -19,8 +19,8 @@ _VALIDATION, _TEST = 0, 1
 class Expanded:
     """The images of `digits` on a canvas `MARGIN` pixels wider on each side.
 
-    Training images stand in its middle, and are shifted anew each epoch, by up to `info.shift` unless the suite says
-    otherwise. Each validation and test image has a place of its own, drawn once.
+    Training images are centred, and shifted anew in each epoch by up to `info.shift`, unless the suite says otherwise.
+    Each validation and test image has a fixed position, drawn once.
     """
 
     info: Info
@@ -31,7 +31,7 @@ class Expanded:
         self.digits.ensure(directory, progress=progress)
 
     def read(self, directory: Path) -> tuple[Split, Split]:
-        """The training and the test part. Raises what reading the digits raises."""
+        """The training part and the test part. Raises what reading the digits raises."""
         training, test = self.digits.read(directory)
         moving = len(training) - self.info.validation
         centre = np.full((moving, 2), MARGIN)
@@ -58,7 +58,7 @@ SOURCE = Expanded(
         image=(40, 40, 1),
         classes=10,
         train=50_000,
-        validation=10_000,  # as affNIST divides the digits
+        validation=10_000,  # the digits are divided as in affNIST
         test=10_000,
         embedded=False,
         source="MNIST digits on a black 40x40 canvas, for training in its middle (then shifted by data.augment.shift), "

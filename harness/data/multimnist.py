@@ -1,4 +1,4 @@
-"""MultiMNIST: two MNIST digits of different classes one over the other, on 36x36 pixels (the paper's section 6.1)."""
+"""MultiMNIST: two overlaid MNIST digits of different classes, 36x36 pixels (the paper's section 6.1)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from harness.data import mnist
 from harness.data.base import Info, Source, Split
 
-MARGIN = 4  # pixels around a digit's image, each side; as far as it is shifted
+MARGIN = 4  # pixels on each side of a digit's image; also the largest shift
 
 
 @dataclass(frozen=True)
 class Overlaid:
-    """The digits of `digits` one by one, each in the middle of a black image `MARGIN` pixels wider on each side.
+    """The separate digits of `digits`, each centred on a black image `MARGIN` pixels wider on each side.
 
-    They are overlaid later: those to train on by each epoch's plan, on the device; those for validation and test once, by
+    They are overlaid later: training digits on the device, by each epoch's plan; those for validation and test once, by
     `harness.data.overlay`.
     """
 
@@ -29,13 +29,13 @@ class Overlaid:
         self.digits.ensure(directory, progress=progress)
 
     def read(self, directory: Path) -> tuple[Split, Split]:
-        """The training and the test part. Raises what reading the digits raises."""
+        """The training part and the test part. Raises what reading the digits raises."""
         training, test = self.digits.read(directory)
         return framed(training), framed(test)
 
 
 def framed(split: Split) -> Split:
-    """Each digit in the middle of a larger black image."""
+    """Each digit centred on a larger black image."""
     around = (MARGIN, MARGIN)
     return Split(np.pad(split.images, [(0, 0), around, around, (0, 0)]), split.labels)
 
@@ -46,7 +46,7 @@ SOURCE = Overlaid(
         image=(36, 36, 1),
         classes=10,
         train=50_000,
-        validation=10_000,  # as many as the paper chose its baseline's decay with
+        validation=10_000,  # as many as the paper used to choose its baseline's decay
         test=10_000,
         embedded=False,
         source="two MNIST digits of different classes and the same split, each shifted by up to 4 pixels, added and clipped; "

@@ -1,4 +1,4 @@
-"""Digits one over the other: what an image of several digits is made of, drawn once for validation and test."""
+"""Overlaid digits: which digits make up an image of several, drawn once for validation and test."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _STREAM = 0x6F7665726C6179  # "overlay"
 
 
 def overlaid(info: Info, split: Split, part: int) -> Split:
-    """Each of N single digits with others of the same split, of other classes, all shifted by up to `info.shift`.
+    """Groups each of N single digits with others of other classes from its split, each shifted by up to `info.shift`.
 
-    Which and by how much is drawn once for each `part`. Raises `UserError` if the split has too few classes for it.
+    Digits and shifts are drawn once for each `part`. Raises `UserError` if the split has too few classes.
     """
     draws = uniform(_STREAM, part, (len(split), 3 * info.overlaid - 1))
     try:
@@ -28,14 +28,14 @@ def overlaid(info: Info, split: Split, part: int) -> Split:
 
 
 def composite(images: UInt8[np.ndarray, "N *K H W C"]) -> UInt8[np.ndarray, "N H W C"]:
-    """What the network sees of each: the digits added, clipped at 255 (section 6.1)."""
+    """What the network sees: the sum of the digits, clipped at 255 (section 6.1)."""
     return images if images.ndim == 4 else images.sum(1, dtype=np.uint16).clip(max=255).astype(np.uint8)
 
 
 def shifted(
     images: UInt8[np.ndarray, "N H W C"], shifts: Int[np.ndarray, "N 2"], most: int
 ) -> UInt8[np.ndarray, "N H W C"]:
-    """Each image moved (down, right) by its own whole pixels, at most `most`; what comes in is zero."""
+    """Each image moved (down, right) by its own number of whole pixels, at most `most`; new pixels are zero."""
     _, height, width, _ = images.shape
     padded = np.pad(images, [(0, 0), (most, most), (most, most), (0, 0)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))

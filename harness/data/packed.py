@@ -1,4 +1,4 @@
-"""Images made or converted once and kept: two NPY files and a manifest with their checksums, read memory-mapped."""
+"""Images that are made or converted once and kept: two NPY files and a manifest with checksums, read memory-mapped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Pack:
     part: str
     image: tuple[int, int, int]
     count: int
-    recipe: str  # how they are made; others are not taken for these
+    recipe: str  # how they are made; images of another recipe are not accepted
 
     @property
     def manifest(self) -> Path:
@@ -35,11 +35,11 @@ class Pack:
         return self.folder / f"{self.part}-{what}.npy"
 
     def exists(self) -> bool:
-        """Whether it was written as a whole, by this recipe; not whether it is still as it was written."""
+        """Whether it was written completely, by this recipe; not whether it is still intact."""
         return self._expected() is not None
 
     def read(self) -> Split:
-        """The verified images, memory-mapped. Raises `MissingFiles`, or `CorruptFile` if the checksums say so."""
+        """The verified images, memory-mapped. Raises `MissingFiles`, or `CorruptFile` if a checksum is wrong."""
         expected = self._expected()
         name = self.folder.name
         if expected is None:
@@ -59,9 +59,9 @@ class Pack:
         return Split(images, np.load(self.path("labels")))
 
     def write(self, blocks: Iterable[Split], *, progress: bool) -> None:
-        """Writes what `blocks` yields, all of it or nothing; one process at a time, others find it there.
+        """Writes what `blocks` yields, all of it or nothing; one process at a time, others then find it there.
 
-        Raises `CorruptFile` if that is not `count` images, `UserError` if the folder cannot be written.
+        Raises `CorruptFile` if there are not `count` images, `UserError` if the folder cannot be written.
         """
         from rich.console import Console
 
@@ -100,7 +100,7 @@ class Pack:
                 raise CorruptFile(
                     f"{self.folder.name}, {self.part} part: {self.count:,} images expected, found {done:,}."
                 )
-            self.manifest.unlink(missing_ok=True)  # from here until it is written anew, nothing is there
+            self.manifest.unlink(missing_ok=True)  # until it is written anew, the pack does not exist
             for what, path in parts.items():
                 path.replace(self.path(what))
             document = {"made": self._made, "images": sums[0].hexdigest(), "labels": sums[1].hexdigest()}
@@ -139,7 +139,7 @@ class Pack:
 
 
 class _Sum:
-    """An NPY file while it is written, and the SHA-256 of it."""
+    """An NPY file being written, and its SHA-256."""
 
     def __init__(self, file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
         self._file, self._dtype = file, dtype

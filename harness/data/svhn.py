@@ -1,4 +1,4 @@
-"""SVHN, cropped digits: 73,257 + 26,032 digits of house numbers, 32x32 in colour; the last 5,000 of the former validate."""
+"""SVHN, cropped: 73,257 + 26,032 house-number digits, 32x32 in colour; the last 5,000 of the former for validation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FILES = FileSet(
 
 @dataclass(frozen=True)
 class MatSource:
-    """`files` in the order training part, test part: each with X, images (H, W, C, N), and y, labels of which 10 is zero."""
+    """`files` in the order training part, test part: each has images X (H, W, C, N) and labels y, where 10 means 0."""
 
     info: Info
     files: FileSet
 
     def ensure(self, directory: Path, *, progress: bool) -> None:
-        """Fetches the files that are missing from `directory`. Raises `UserError`."""
+        """Fetches the files missing from `directory`. Raises `UserError`."""
         try:
             self.read(directory)
         except MissingFiles:
@@ -40,7 +40,7 @@ class MatSource:
             self.read(directory)
 
     def read(self, directory: Path) -> tuple[Split, Split]:
-        """The training and the test part, checked against `info`. Raises `MissingFiles` or `CorruptFile`."""
+        """The training part and the test part, checked against `info`. Raises `MissingFiles` or `CorruptFile`."""
         contents = read_all(self.files, directory)
         training, test = self.files.sha256
         expected = self.info.train + self.info.validation, self.info.test

@@ -1,4 +1,4 @@
-"""Where and when trials run: in turns on this machine, or on Ray.
+"""Where and when trials run: one by one on this machine, or on Ray.
 
-Imports `supervisor` and what is below it; neither the journal nor a framework.
+Imports `supervisor` and the layers below it; neither the journal nor a framework.
 """

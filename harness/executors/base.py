@@ -1,4 +1,4 @@
-"""Where trials run: the `Executor` interface, and `InlineExecutor`, which needs nothing but this machine."""
+"""Where trials run: the `Executor` interface, and what its implementations share."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from harness.spec.trial import Trial
 from harness.supervisor.seat import forwarded_environment
 
 Emit = Callable[[str, TrialEvent], None]
-"""Gets a trial's id and an event, in the driver's process and main thread; an epoch is safe once it has returned."""
+"""Takes a trial's id and an event, in the driver's main thread; an epoch is safe on disk once this returns."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to be run, and where to begin."""
+    """A trial to run, and where to begin."""
 
     trial: Trial
     run_dir: Path
     attempt: int = 1
     resumed_epoch: int = 0
-    checkpoint: Path | None = None  # of `resumed_epoch`; before the first epoch, the weights to start from, if given
-    recorded: Record | None = None  # what the event says of that checkpoint: its SHA-256 and size
+    checkpoint: Path | None = None  # after `resumed_epoch`; before the first epoch, the weights to start from, if any
+    recorded: Record | None = None  # the checkpoint's SHA-256 and size, as its event says
 
     @property
     def folder(self) -> Path:
@@ -53,7 +53,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What there is for trials, over all nodes."""
+    """What is available for trials, over all nodes."""
 
     cpus: int
     gpus: int
@@ -61,31 +61,31 @@ class Capacity:
 
 
 class Executor(Protocol):
-    """Runs trials, each attempt in a process of its own, alone on its cores and GPUs."""
+    """Runs trials, each attempt in its own process, alone on its cores and GPUs."""
 
     name: str
 
     def capacity(self) -> Capacity: ...
 
     def check(self, trials: Sequence[Trial]) -> None:
-        """Raises `UserError` if a trial asks for more than any node has."""
+        """Raises `UserError` if a trial needs more than any node has."""
         ...
 
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
-        """Runs all jobs; every one that was begun has had its final event when this returns.
+        """Runs all jobs; when this returns, every job that was begun has had its final event.
 
-        Ctrl-C or SIGTERM ends the workers, emits "interrupted" for their trials, then raises `KeyboardInterrupt`. What
-        `emit` raises ends the workers too, and is raised.
+        Ctrl-C or SIGTERM ends the workers, emits "interrupted" for their trials, then raises `KeyboardInterrupt`. An
+        exception from `emit` also ends the workers, and is raised.
         """
         ...
 
     def close(self) -> None:
-        """Gives back all that was started; closing twice is fine."""
+        """Releases all that was started; closing twice is fine."""
         ...
 
 
 def check_fits(trials: Sequence[Trial], nodes: Sequence[Capacity]) -> None:
-    """Raises `UserError` naming the first trial that fits on none of `nodes`, each a node's own capacity."""
+    """Raises `UserError` naming the first trial that fits on none of `nodes`, each of which is one node's capacity."""
     for trial in trials:
         if any(trial.cpus <= node.cpus and trial.gpus <= node.gpus for node in nodes):
             continue

@@ -1,7 +1,7 @@
-"""Cleans up after a driver, however it ended: a process that waits for that, run as `python -I -S guardian.py`.
+"""Cleans up after a driver, however it ended: a process that waits for its end, run as `python -I -S cleanup.py`.
 
-Ray's own processes die with a driver that is killed, but for two agents of its raylet: they spend a minute on reporting
-the loss to a server that is lost too. This ends them at once, and removes the driver's temporary folder.
+Ray's own processes die with a killed driver, except two agents of its raylet: they spend a minute reporting the loss to
+a server that is gone too. This ends them at once, and removes the driver's temporary folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 class Guardian:
-    """Guards `folder`, and what the raylet that this process has started has started so far, to this process's end."""
+    """Guards `folder` until this process ends, and what this process's raylet has started so far."""
 
     def __init__(self, folder: Path) -> None:
         marks = [f"{pid}:{start}" for pid, start in _agents(os.getpid()).items()]
@@ -29,7 +29,7 @@ class Guardian:
 
 
 def _main(folder: str, *marks: str) -> None:
-    sys.stdin.read()  # ends with the driver, which holds the other end of the pipe
+    sys.stdin.read()  # returns when the driver ends, which holds the other end of the pipe
     for mark in marks:
         pid, start = map(int, mark.split(":"))
         found = _stat(Path("/proc", str(pid)))
@@ -39,7 +39,7 @@ def _main(folder: str, *marks: str) -> None:
 
 
 def _agents(driver: int) -> dict[int, int]:
-    """Process id -> start time of the children of `driver`'s raylet; empty where there is no /proc."""
+    """Process id -> start time, for the children of `driver`'s raylet; empty if there is no /proc."""
     table = {int(entry.name): found for entry in Path("/proc").glob("[0-9]*") if (found := _stat(entry))}
     raylets = {pid for pid, (name, parent, _) in table.items() if parent == driver and name == "raylet"}
     return {pid: start for pid, (_, parent, start) in table.items() if parent in raylets}

@@ -1,4 +1,4 @@
-"""Ray Tune schedules the trials, on this machine or on a cluster. Ray is imported when it is started, not before."""
+"""Ray Tune schedules the trials, on this machine or on a cluster. Ray is imported only when it is started."""
 
 # Ray is only partly typed.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
     from harness.executors.tune import Relay
 
 _ENVIRONMENT = {
-    # Nothing of Ray's reaches the terminal, and no file of Tune's is written beside the journal.
+    # Ray prints nothing to the terminal, and Tune writes no files beside the journal.
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "1",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what raylets tell the driver would be printed to stdout
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # messages from raylets to the driver would be printed to stdout
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",  # a report returns when the driver has handled it
+    "TUNE_RESULT_BUFFER_LENGTH": "1",  # a report returns only when the driver has handled it
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end the run as if it had finished
-    "RAY_worker_niceness": "0",  # by default what Ray starts yields to everything else, and so would the timed trial
+    "RAY_worker_niceness": "0",  # by default Ray's processes yield to all others, and so would the timed trial
     "RAY_memory_monitor_refresh_ms": "0",  # it would kill the supervisor; the kernel kills the worker that is to blame
 }
 _WORKER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # else a CPU trial sees every GPU
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-_OBJECT_STORE_BYTES = 256 * 2**20  # jobs and events only; files pass through it on clusters alone
+_OBJECT_STORE_BYTES = 256 * 2**20  # jobs and events; files pass through it only on clusters
 _CONNECT_S = 30.0
 _GONE_S = 10.0
 
@@ -60,8 +60,8 @@ class RayExecutor:
         address: of a running cluster ("host:port" or "auto") with this machine among its nodes; None starts a private
             one on this machine.
         num_cpus, num_gpus: what the private one is told it has, instead of what is detected. Like the environment
-            variables `CAPSBENCH_RAY_CPUS` and `CAPSBENCH_RAY_GPUS` they are for logical resources, as in tests: trials
-            then share real cores, or are given GPU ids that do not exist.
+            variables `CAPSBENCH_RAY_CPUS` and `CAPSBENCH_RAY_GPUS`, they are for logical resources, as in tests: trials
+            then share real cores, or get GPU ids that do not exist.
 
     An interrupted or failed `run` closes the executor.
     """
@@ -76,13 +76,13 @@ class RayExecutor:
             self._gpus = _count("CAPSBENCH_RAY_GPUS", len(local_gpus())) if num_gpus is None else num_gpus
 
     def start(self) -> None:
-        """Starts Ray, or connects to it; a few seconds. Done by `run` if it was not done before.
+        """Starts Ray, or connects to it; takes a few seconds. `run` calls it if it has not been called before.
 
         Raises `UserError` if the cluster cannot be reached within a bounded time.
         """
         if self._started:
             return
-        with interruptible() as stop:  # Ray half started cannot be shut down
+        with interruptible() as stop:  # a half-started Ray cannot be shut down
             os.environ.update(_ENVIRONMENT | _WORKER_ENVIRONMENT)
             import ray
 
@@ -91,7 +91,7 @@ class RayExecutor:
                 _probe(self._address)
             if stop.is_set():
                 raise KeyboardInterrupt
-            # Paths of Unix sockets are at most 107 bytes long, and Ray's begin here.
+            # Paths of Unix sockets are at most 107 bytes long, and Ray's are below this folder.
             base = tempfile.gettempdir()
             self._temp = Path(tempfile.mkdtemp(prefix="cb-", dir=base if len(base) < 24 else "/tmp"))
             try:
@@ -107,7 +107,7 @@ class RayExecutor:
             raise KeyboardInterrupt
 
     def capacity(self) -> Capacity:
-        """All nodes together. Connects to the cluster; a private one need not have been started."""
+        """The capacity of all nodes together. Connects to a cluster; a private one need not be started."""
         nodes = self._nodes()
         return Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), len(nodes))
 
@@ -128,7 +128,7 @@ class RayExecutor:
             tuner = tune.Tuner(
                 tune.with_resources(ray_tune.supervise, ray_tune.resources),
                 param_space={"given": tune.grid_search([ray_tune.configuration(job, home) for job in jobs])},
-                # A supervisor holds nothing of an attempt that has ended; a new one takes 3 s to start.
+                # A supervisor keeps nothing from an attempt that has ended, and a new one takes 3 s to start.
                 tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=str),
                 run_config=tune.RunConfig(
                     storage_path=str(self._temp / "tune"),
@@ -170,7 +170,7 @@ class RayExecutor:
         if self._address is not None:
             ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
         else:
-            if self._gpus > len(local_gpus()):  # logical ones: Ray would refuse, since fewer are visible
+            if self._gpus > len(local_gpus()):  # logical GPUs: Ray would refuse them, since fewer are visible
                 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             with _fewer_processes():
                 ray.init(
@@ -179,13 +179,13 @@ class RayExecutor:
                     num_gpus=self._gpus,
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE_BYTES,
-                    # Supervisors run the driver's code, wherever it was imported from.
+                    # Supervisors run the driver's code, wherever it came from.
                     runtime_env={"env_vars": _WORKER_ENVIRONMENT | forwarded_environment()},
                     _temp_dir=str(self._temp),
                     **quiet,
                 )
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray's own would leave without a word
+            signal.signal(signal.SIGTERM, before)  # Ray's own handler would exit silently
 
     def _nodes(self) -> list[Capacity]:
         if self._address is None:
@@ -208,9 +208,9 @@ def _count(variable: str, otherwise: int) -> int:
 
 @contextlib.contextmanager
 def _fewer_processes() -> Generator[None]:
-    """Lets Ray start without its autoscaler and log reader, of no use here: 2 s of both cores, and 1 s at the end.
+    """Lets Ray start without its autoscaler and log reader. This saves 2 s on both cores, and 1 s at the end.
 
-    `ray.init` has no option for it. A Ray whose private names are others starts as usual.
+    They are of no use here, and `ray.init` has no option for it. A Ray with other private names starts as usual.
     """
     from ray._private.node import Node
 
@@ -229,7 +229,7 @@ def _nothing(_node: object) -> None:
 
 
 def _silence() -> None:
-    """Ray's loggers write to the terminal from the moment Ray is imported."""
+    """Silences Ray's loggers, which write to the terminal from the moment Ray is imported."""
     logger = logging.getLogger("ray")
     logger.handlers[:] = [logging.NullHandler()]
     logger.propagate = False
@@ -237,7 +237,7 @@ def _silence() -> None:
 
 
 def _probe(address: str) -> None:
-    """Connects from a process of its own, which can be given up: Ray tries for minutes, then may end the process."""
+    """Connects from a separate process, which can be abandoned: Ray tries for minutes, then may end the process."""
     failed = f"cannot connect to Ray at {address}"
     if "://" in address:
         raise UserError(f"{failed}: Ray clients are not supported; run on a node of the cluster, with its host:port")

@@ -1,7 +1,7 @@
-"""The two ends of a Ray Tune trial: the supervisor that runs in it, and the driver's callback that hears from it.
+"""The two ends of a Ray Tune trial: the supervisor that runs in it, and the driver's callback that receives its events.
 
-Events travel by `tune.report`, which returns once the driver's callback has: an acknowledged epoch is a durable one.
-From other nodes files travel to a small actor on the driver's, each before the event that names it.
+Events travel by `tune.report`, which returns once the driver's callback has returned: an acknowledged epoch is durable.
+Files from other nodes are sent to a small actor on the driver's node, each before the event that names it.
 """
 
 # Ray is only partly typed.
@@ -47,13 +47,13 @@ from harness.weights.whole import recorded
 
 
 class Files:
-    """An actor's methods: files of the node it runs on."""
+    """An actor's methods, for files on the node that it runs on."""
 
     def read(self, path: str) -> bytes:
         return Path(path).read_bytes()
 
     def write(self, path: str, content: bytes) -> None:
-        """Atomic: the file is there whole, or not at all."""
+        """Atomic: the file is written in full or not at all."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
@@ -66,7 +66,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Home:
-    """The driver's node, and the files on it for supervisors elsewhere; an actor, unless there is no elsewhere."""
+    """The driver's node and its files, for supervisors on other nodes; an actor only if there are other nodes."""
 
     node: str
     files: Any = None
@@ -81,19 +81,19 @@ class Home:
         return Home(node, actor.remote())
 
     def fetch(self, path: Path, folder: Path) -> Path:
-        """Copies a file of the driver's node into a folder of this one."""
+        """Copies a file from the driver's node into a folder on this one."""
         copy = folder / path.name
         copy.write_bytes(ray.get(self.files.read.remote(str(path))))
         return copy
 
     def send(self, path: Path, folder: Path) -> None:
-        """Moves a file of this node into a folder of the driver's."""
+        """Moves a file from this node into a folder on the driver's."""
         ray.get(self.files.write.remote(str(folder / path.name), path.read_bytes()))
         path.unlink()
 
 
 def configuration(job: Job, home: Home) -> dict[str, Any]:
-    """What a Tune trial is given."""
+    """The configuration that a Tune trial gets."""
     return {
         "job": job.document(),
         "home": home,
@@ -102,14 +102,14 @@ def configuration(job: Job, home: Home) -> dict[str, Any]:
 
 
 def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    """What a Tune trial reserves."""
+    """The resources that a Tune trial reserves."""
     trial = config["given"]["job"]["trial"]
     return tune.PlacementGroupFactory([{"CPU": trial["cpus"], "GPU": trial["gpus"]}])
 
 
 def supervise(config: dict[str, Any]) -> None:
-    """The body of a Tune trial: leases cores and GPUs of this node, runs one attempt, reports its events."""
-    if config.get("ended"):  # its last event had arrived when this supervisor's predecessor was lost
+    """The body of a Tune trial: leases cores and GPUs on this node, runs one attempt, reports its events."""
+    if config.get("ended"):  # its last event had arrived before this supervisor's predecessor was lost
         return
     job, home = config["given"]["job"], config["given"]["home"]
     trial = job["trial"]
@@ -160,7 +160,7 @@ def _code(impl: str, kind: str) -> str:
 
 
 def _core_slots(node: str) -> tuple[list[str], str | None]:
-    """Names of what can be leased: the node's cores, or several a core, and a warning, if Ray was told of more CPUs."""
+    """Names of leasable slots: the node's cores, or, if Ray was told of more CPUs, several per core and a warning."""
     cores = local_cores()
     told = next(int(found["Resources"].get("CPU", 0)) for found in ray.nodes() if found["NodeID"] == node)
     if told <= len(cores):
@@ -175,18 +175,18 @@ class Abort(BaseException):
 
 @dataclass
 class _Progress:
-    """What the driver knows of one job."""
+    """What the driver knows about one job."""
 
     job: Job
     begun: bool = False
     ended: bool = False
-    pid: int | None = None  # of the worker, if it is on this host
+    pid: int | None = None  # the worker's, if it is on this host
 
 
 class Relay(tune.Callback):
-    """Hands every event to `emit`, in the driver's main thread, and restarts from the last epoch what was lost.
+    """Passes every event to `emit`, in the driver's main thread, and restarts lost trials from their last epoch.
 
-    Between two of Tune's steps, never within `emit`, it raises `Abort`: when `stop` is set, or after `emit` has raised.
+    If `stop` is set or `emit` has raised, it raises `Abort`: between two of Tune's steps, never within `emit`.
     """
 
     def __init__(self, jobs: Sequence[Job], home: Home, emit: Emit, stop: threading.Event) -> None:
@@ -195,7 +195,7 @@ class Relay(tune.Callback):
         self.error: BaseException | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune keeps a copy for restoring a run, which is not how runs are resumed here
+        return {}  # Tune would copy this to restore a run, but runs are resumed differently here
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         if self._stop.is_set() or self.error:
@@ -230,7 +230,7 @@ class Relay(tune.Callback):
         self._say(self._of(trial), FailedEvent(cause=cause, error="RuntimeError", hint=None))
 
     def interrupt(self) -> None:
-        """Ends, in the record, what had begun. To be called when the workers are gone."""
+        """Records the end of every attempt that had begun. Call it when the workers are gone."""
         for progress in self._progress.values():
             if progress.begun:
                 self._say(progress, InterruptedEvent())
@@ -243,18 +243,18 @@ class Relay(tune.Callback):
         return self._progress[trial.config["given"]["job"]["trial"]["id"]]
 
     def _say(self, progress: _Progress, event: TrialEvent) -> None:
-        """An event of the driver's own; a final one only if the trial has had none."""
+        """Emits an event of the driver's own; a final one only if the trial has had none."""
         if not (progress.ended and isinstance(event, FINAL)):
             self._forward(event.stamped(time.time()).of(progress.job.trial.id, progress.job.attempt))
 
     def _forward(self, event: TrialEvent) -> None:
         progress = self._progress[event.trial]
         job = progress.job
-        if event.attempt != job.attempt:  # a late word of an attempt that was given up
+        if event.attempt != job.attempt:  # a late event from an abandoned attempt
             return
         try:
             self._emit(job.trial.id, event)
-        except BaseException as error:  # Tune must not handle it: raised by the executor when the workers are gone
+        except BaseException as error:  # Tune must not handle it: the executor raises it once the workers are gone
             self.error = self.error or error
             return
         progress.ended = progress.ended or isinstance(event, FINAL)

@@ -1,4 +1,4 @@
-"""The run directory: events on disk, the results that they tell, files that are written whole.
+"""The run directory: events on disk, the results computed from them, files that are written in full or not at all.
 
 Imports `spec`, `weights`, `cost` and `machine`.
 """

@@ -1,4 +1,4 @@
-"""The run directory: append-only events, atomic results; the one source of truth.
+"""The run directory: append-only events and atomic results; the only source of truth.
 
 Only the driver writes, under a lock; anyone may read at any time. An event is durable before `append` returns, so a
 crash of the worker, the driver or the machine loses at most the epoch in progress.
@@ -25,7 +25,7 @@ from harness.spec.trial import Trial
 
 
 class Journal:
-    """One run directory. Reading needs nothing; writing needs `open`, which also works as a context manager.
+    """One run directory. Reading needs no preparation; writing needs `open`, which also works as a context manager.
 
     with Journal(run_dir).open() as journal:
         journal.write_plan(plan, source)
@@ -38,7 +38,7 @@ class Journal:
     def open(self) -> Journal:
         """Creates the directory if needed and takes its lock.
 
-        Raises `UserError` if another driver works in it, or if it cannot be written.
+        Raises `UserError` if another driver is using it, or if it cannot be written.
         """
         try:
             (self.run_dir / "trials").mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class Journal:
         return self
 
     def close(self) -> None:
-        """Gives the lock back; closing twice is fine."""
+        """Releases the lock; closing twice is fine."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -71,7 +71,7 @@ class Journal:
         self.close()
 
     def is_live(self) -> bool:
-        """Whether some driver holds the lock now, this one included."""
+        """Whether a driver holds the lock now, this one included."""
         try:
             probe = os.open(self.run_dir / ".lock", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -87,10 +87,10 @@ class Journal:
     # The run
 
     def write_plan(self, plan: Mapping[str, Any], source: str) -> None:
-        """Writes plan.json, the suite as given, and trial.json of every planned trial.
+        """Writes plan.json, the suite as given, and a trial.json for every planned trial.
 
         `plan["trials"]` holds trial documents (`Trial.model_dump(mode="json")`). The run keeps its `run_id`, a random
-        name by which it is known wherever the directory is moved.
+        name that identifies it wherever the directory is moved.
         """
         run_id = self.plan().get("run_id") or uuid.uuid4().hex
         for trial in plan["trials"]:
@@ -103,7 +103,7 @@ class Journal:
         self._write_json(self.run_dir / "environment.json", environment)
 
     def plan(self) -> dict[str, Any]:
-        """plan.json; empty if nothing was planned here."""
+        """plan.json; empty if there is no plan yet."""
         return read_json(self.run_dir / "plan.json") or {}
 
     def environment(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Journal:
         return read_json(self.run_dir / "environment.json") or {}
 
     def trial_ids(self) -> list[str]:
-        """Every trial of the directory: those of the latest plan in its order, then those of earlier plans."""
+        """Every trial in the directory: those of the latest plan in its order, then those of earlier plans."""
         planned = [str(trial["id"]) for trial in self.plan().get("trials", ())]
         known = sorted(path.parent.name for path in self.run_dir.glob("trials/*/trial.json"))
         return list(dict.fromkeys(planned + known))
@@ -119,7 +119,7 @@ class Journal:
     # One trial
 
     def trial_dir(self, trial_id: str) -> Path:
-        """The trial's folder; it exists once the trial was planned or has an event."""
+        """The trial's folder; it exists once the trial is planned or has an event."""
         return self.run_dir / "trials" / trial_id
 
     def trial(self, trial_id: str) -> Trial:
@@ -133,8 +133,8 @@ class Journal:
     def append(self, trial_id: str, event: TrialEvent) -> None:
         """Adds one event; it is on the disk when this returns.
 
-        The files that it names are made durable first. After an "epoch" event's checkpoint, only that and the one before
-        are kept, to fall back to; after a "result", the last alone.
+        The files that it names are made durable first. After an "epoch" event with a checkpoint, only that checkpoint
+        and the one before are kept, as a fallback; after a "result", only the last.
         Numbers that are not finite become null.
         """
         self._require_lock()
@@ -150,11 +150,11 @@ class Journal:
             _keep_checkpoints(folder, 1)
 
     def events(self, trial_id: str) -> list[TrialEvent]:
-        """All events in order, superseded ones too; a last line torn by a crash is left out.
+        """All events in order, including superseded ones; a last line torn by a crash is left out.
 
         Events that only a newer capsbench can read are left out, with an `Unread` warning that names them. Raises
-        `UserError` if it cannot be read, or if a line before the last is no event: something other than this bench wrote
-        there.
+        `UserError` if the file cannot be read, or if a line before the last is not an event: then something other than
+        this bench wrote there.
         """
         path = self.trial_dir(trial_id) / "events.jsonl"
         try:
@@ -219,7 +219,7 @@ class Journal:
             size = file.seek(0, os.SEEK_END)
             if size:
                 file.seek(size - 1)
-                if file.read(1) != b"\n":  # torn by a crash: never acknowledged, so nothing is lost
+                if file.read(1) != b"\n":  # torn by a crash and never acknowledged, so nothing is lost
                     file.seek(0)
                     file.truncate(file.read().rfind(b"\n") + 1)
             file.write(line.encode())
@@ -239,9 +239,9 @@ class Journal:
 
 @contextmanager
 def _uncollected() -> Generator[None]:
-    """Pauses the collector of cycles: while thousands of events are read, all to be kept, it would find nothing.
+    """Pauses the garbage collector while thousands of events are read. All are kept, so it would find nothing.
 
-    It would look through all of them again and again, and take longer than the reading.
+    It would scan all of them again and again, which takes longer than reading them.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -253,14 +253,14 @@ def _uncollected() -> Generator[None]:
 
 
 def _keep_checkpoints(folder: Path, count: int, last: str | None = None) -> None:
-    """Deletes all checkpoints but the `count` latest, up to the one named `last`: those after it are of a given-up attempt."""
+    """Deletes all checkpoints except the `count` latest up to `last`: later ones belong to an abandoned attempt."""
     names = sorted((path.name for path in folder.glob("epoch-*.safetensors")), key=lambda name: (len(name), name))
     end = names.index(last) + 1 if last else len(names)
     for name in names[: max(0, end - count)] + names[end:]:
         (folder / name).unlink(missing_ok=True)
 
 
-FOLDER, INDEX = "figures", "figures.json"  # of a trial; the folder's list, written last
+FOLDER, INDEX = "figures", "figures.json"  # a trial's folder; its list, written last
 
 CURSOR = ".parity.json"
-"""In the output folder: where the last reports were sent to, for `capsbench ui`."""
+"""In the output folder: says where the last reports were sent, for `capsbench ui`."""

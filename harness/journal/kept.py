@@ -1,4 +1,4 @@
-"""Which weights a run keeps of a trial, by the words that people ask with, and reading them."""
+"""Which of a trial's weights a run keeps, by the names that users give, and how to read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.weights.whole import read_checkpoint, read_weights, recorded
 
 
 def find_trial(run_dir: Path, trial_id: str) -> Trial:
-    """The trial of the run whose id begins so. Raises `UserError` if there is none, or are several."""
+    """The run's trial whose id begins with `trial_id`. Raises `UserError` if there is none, or more than one."""
     journal = Journal(run_dir)
     known = {id: journal.trial(id) for id in journal.trial_ids()}
     if not known:
@@ -36,7 +36,7 @@ def _described(trial: Trial) -> str:
 
 
 def available(journal: Journal, trial: Trial) -> dict[str, tuple[Path, EpochEvent | ResultEvent]]:
-    """What there is of the trial's weights: "last", "best" and numbers of epochs -> file, and the event that names it."""
+    """The trial's weights that exist: "last", "best" and epoch numbers -> the file, and the event that names it."""
     found: dict[str, tuple[Path, EpochEvent | ResultEvent]] = {}
     for file, event in named_files(journal.events(trial.id)).items():
         path = journal.trial_dir(trial.id) / file
@@ -46,13 +46,13 @@ def available(journal: Journal, trial: Trial) -> dict[str, tuple[Path, EpochEven
         last = "best" if "best_weights" in fields else "last"
         name = str(event.epoch) if isinstance(event, EpochEvent) else last
         is_checkpoint = "checkpoint" in fields
-        if not is_checkpoint or name not in found:  # an epoch's weights by themselves rather than among more
+        if not is_checkpoint or name not in found:  # prefer a file with only the weights to a checkpoint
             found[name] = path, event
     return found
 
 
 def choose(journal: Journal, trial: Trial, weights: str) -> tuple[Path, EpochEvent | ResultEvent]:
-    """The file of the trial's weights "last", "best" or of an epoch's number, and the event that names it.
+    """The file with the trial's weights ("last", "best" or an epoch number), and the event that names it.
 
     Raises `UserError` if there is none.
     """
@@ -72,7 +72,7 @@ def choose(journal: Journal, trial: Trial, weights: str) -> tuple[Path, EpochEve
 
 
 def read(path: Path, trial: Trial, event: EpochEvent | ResultEvent) -> Weights:
-    """The weights in a file that `choose` gave. Raises `UserError` if it is damaged."""
+    """The weights in a file returned by `choose`. Raises `UserError` if it is damaged."""
     record = recorded(event, path.name)
     if isinstance(event, EpochEvent) and path.name == event.checkpoint:
         return read_checkpoint(path, trial, record, event.epoch)[0]

@@ -1,4 +1,4 @@
-"""From a trial's events to its result: pure functions, so that a result can always be computed again."""
+"""From a trial's events to its result: pure functions, so that a result can always be recomputed."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from harness.stats import FEWEST, median_interval
 
 Status = Literal["finished", "failed", "interrupted", "pending"]
 
-_TIMINGS = ("epoch_s", "eval_s", "img_per_s", "joules")  # of an epoch; withheld together
+_TIMINGS = ("epoch_s", "eval_s", "img_per_s", "joules")  # fields of an epoch; withheld together
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The gate's verdict over all attempts that trained a kept epoch: good only if all were; the worst error of all."""
+    """The gate's verdict over all attempts that trained a kept epoch: good only if all are, with the worst error."""
 
     ok: bool
-    max_rel_err: float | None  # None where it was not a number
+    max_rel_err: float | None  # None if it was not a number
     worst: str  # the tensor with that error
-    tensors: dict[str, Any]  # name -> {"rel_err", "tolerance"}, of the attempt with that error
+    tensors: dict[str, Any]  # name -> {"rel_err", "tolerance"}, from the attempt with that error
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the bench reports of one trial. Seconds, bytes, images per second, error in percent; None is unknown."""
+    """What the bench reports for one trial. Seconds, bytes, images per second, error in percent; None is unknown."""
 
     id: str
     impl: str
@@ -53,26 +53,26 @@ class Result:
     status: Status
     test_err_pct: float | None = None
     test_loss: float | None = None
-    val_err_pct: float | None = None  # of the last epoch
-    best_epoch: int | None = None  # of the lowest validation error; None: no validation images, so no best.safetensors
-    best_test_err_pct: float | None = None  # of the weights after that epoch; test_err_pct is of the last
-    epochs_trained: int = 0  # fewer than train.epochs where a stopping rule held, or before the end
+    val_err_pct: float | None = None  # after the last epoch
+    best_epoch: int | None = None  # lowest validation error; None: no validation images, so no best.safetensors
+    best_test_err_pct: float | None = None  # with the weights after that epoch; test_err_pct is after the last
+    epochs_trained: int = 0  # fewer than train.epochs if a stopping rule ended training, or before the end
     stopped_on: Literal["validation", "test"] | None = None  # the images that the suite's stopping rule looks at
     epoch_s: float | None = None  # median of the steady epochs
-    epoch_s_ci: tuple[float, float] | None = None  # its 95% interval; None of fewer than six
+    epoch_s_ci: tuple[float, float] | None = None  # its 95% interval; None with fewer than six
     img_per_s: float | None = None  # likewise
     flops_per_s: float | None = (
         None  # achieved: the direct algorithm's operations (`harness.cost.operations`) over the time taken
     )
-    joules_per_epoch: float | None = None  # median of the steady epochs, where the hardware counts them
-    compile_s: float | None = None  # of the first attempt: later ones may find caches
+    joules_per_epoch: float | None = None  # median of the steady epochs, if the hardware measures energy
+    compile_s: float | None = None  # from the first attempt: later ones may find caches
     peak_bytes: int | None = None
     parity_ok: bool | None = None  # None: not checked
     parity_max_rel_err: float | None = None
     parity_worst: str | None = None
     audit: dict[str, Any] | None = None  # its verdict (`harness.worker.audit.Audit.verdict`); None before the end
     timing_withheld: str | None = None  # why there is no timing verdict
-    steady_epochs: int = 0  # how many epochs the medians are of
+    steady_epochs: int = 0  # how many epochs the medians are taken over
     warmup_epochs: list[int] = field(default_factory=list[int])
     epochs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     warnings: list[str] = field(default_factory=list[str])
@@ -85,11 +85,11 @@ class Result:
     data_sha256: str | None = None
     data_provenance: str | None = None  # which images of which data set
     attempts: int = 0
-    log: str | None = None  # of the last attempt, relative to the run directory
+    log: str | None = None  # from the last attempt, relative to the run directory
 
     @property
     def flaw(self) -> str | None:
-        """Why a finished trial does not count: what is wrong with its implementation."""
+        """What is wrong with the implementation, so that a finished trial does not count."""
         if self.parity_ok is False:
             return f"parity failed at {self.parity_worst}"
         return f"audit failed: {self.audit['note']}" if self.audit and self.audit["ok"] is False else None
@@ -97,7 +97,7 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """The result as strict JSON: numbers that are not finite are None."""
         document = finite(asdict(self))
-        if self.joules_per_epoch is None:  # cannot be measured here, which is not the same as not yet
+        if self.joules_per_epoch is None:  # cannot be measured here, which differs from "not yet"
             del document["joules_per_epoch"]
         return document
 
@@ -105,8 +105,8 @@ class Result:
 def summarise(trial: Trial, events: Sequence[TrialEvent]) -> Result:
     """The result of `trial`, from its events in the order they were written.
 
-    The status is the last attempt's own final word: finished, failed, or else interrupted; pending if none began. A
-    trial whose parity failed or was not checked keeps its training record and gets no timing figure. One whose audit failed
+    The status comes from the last attempt's final event: finished, failed, or else interrupted; pending if none began.
+    A trial whose parity failed or was not checked keeps its training record but gets no timing. One whose audit failed
     gets no accuracy either: it is not known what was trained.
     """
     epochs = kept_epochs(events)
@@ -166,7 +166,7 @@ def summarise(trial: Trial, events: Sequence[TrialEvent]) -> Result:
 
 
 def kept_epochs(events: Iterable[TrialEvent]) -> list[EpochEvent]:
-    """The "epoch" events that count, by number: an attempt that resumed after epoch k discards those after k."""
+    """The "epoch" events that count, by number: an attempt that resumed after epoch k replaces those after k."""
     kept: dict[int, EpochEvent] = {}
     for event in events:
         if isinstance(event, AttemptEvent):
@@ -177,7 +177,7 @@ def kept_epochs(events: Iterable[TrialEvent]) -> list[EpochEvent]:
 
 
 def named_files(events: Sequence[TrialEvent]) -> dict[str, EpochEvent | ResultEvent]:
-    """Files of the trial's folder that count, by name, with the event that names each: a kept epoch's, or the result."""
+    """Files in the trial's folder that count: name -> the event that names it, a kept epoch or the result."""
     named = [*kept_epochs(events), *([final] if isinstance(final := _final(events), ResultEvent) else [])]
     return {name: event for event in named for name in event.names().values()}
 
@@ -223,7 +223,7 @@ def _withheld(trial: Trial, parity: Parity | None) -> str | None:
 
 
 def _split(epochs: Sequence[EpochEvent]) -> tuple[list[int], list[EpochEvent]]:
-    """The numbers of the warm-up epochs (the first of every attempt), and the epochs to take medians of."""
+    """The numbers of the warm-up epochs (the first of every attempt), and the epochs to take medians over."""
     first = sorted({epoch.attempt: index for index, epoch in reversed(list(enumerate(epochs)))}.values())
     steady = [epoch for index, epoch in enumerate(epochs) if index not in first]
     return [epochs[index].epoch for index in first], steady or list(epochs)
@@ -240,7 +240,7 @@ def _epoch_record(event: EpochEvent, is_warmup: bool, withheld: bool) -> dict[st
 
 
 def _said(events: Iterable[TrialEvent]) -> list[str]:
-    """Each warning of the trial once, in the order of their first appearance."""
+    """Each warning of the trial once, in order of first appearance."""
     return list(dict.fromkeys(event.message for event in events if isinstance(event, WarningEvent)))
 
 
@@ -258,7 +258,7 @@ def _stopped(trial: Trial) -> list[str]:
 def _found(
     epochs: Sequence[EpochEvent], timed: Sequence[EpochEvent], warmup: Sequence[int], result: ResultEvent | None
 ) -> list[str]:
-    """What the events themselves show to be doubtful."""
+    """Doubts that follow from the events themselves."""
     found: list[str] = []
     if result and timed and all(epoch.epoch in warmup for epoch in timed):
         found.append("timed on warm-up epochs only: no attempt ran a second epoch; use train.epochs of 2 or more")
@@ -285,7 +285,7 @@ def _or_inf(value: float | None) -> float:
 
 
 def finished_trials(out: Path) -> Iterator[tuple[Trial, dict[str, Any]]]:
-    """Every finished trial below the output folder, with its result; unreadable ones are passed over."""
+    """Every finished trial below the output folder, with its result; unreadable ones are skipped."""
     for path in sorted(out.glob("*/trials/*/result.json")):
         result = read_json(path)
         if result and result.get("status") == "finished":

@@ -1,4 +1,4 @@
-"""Where a trial goes on: after the last epoch that counts and whose checkpoint is whole."""
+"""Where a trial resumes: after the last epoch that counts and has an intact checkpoint."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from harness.weights.whole import Damaged, read_checkpoint, recorded
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Epoch 0 without a checkpoint is the beginning."""
+    """Where to resume; epoch 0 without a checkpoint means from the beginning."""
 
     epoch: int = 0
     checkpoint: Path | None = None
     recorded: Record | None = None  # what the epoch's event says of the checkpoint
-    warning: str | None = None  # which checkpoints are damaged, and what is lost by it
+    warning: str | None = None  # which checkpoints are damaged, and what is lost
 
 
 def resume_point(journal: Journal, trial: Trial) -> ResumePoint:
-    """The last good checkpoint, read as it will be read; with a warning, if it is not the last of all."""
+    """The last good checkpoint, tested by reading it as training will; with a warning if it is not the last of all."""
     damaged: list[str] = []
     for event in reversed(kept_epochs(journal.events(trial.id))):
         if not event.checkpoint:
             continue
         epoch, path = event.epoch, journal.trial_dir(trial.id) / event.checkpoint
-        if damaged and not path.exists():  # deleted long ago, as all but the last are
+        if damaged and not path.exists():  # deleted long ago, like all but the last ones
             continue
         record = recorded(event, path.name)
         try:

@@ -1,4 +1,4 @@
-"""From a YAML file to trials: read strictly, merged with `--quick` and `-s`, expanded, named.
+"""From a YAML file to trials: it is read strictly, merged with `--quick` and `-s`, expanded, and named.
 
 Imports `spec`, `data`, `weights` and `registry`.
 """

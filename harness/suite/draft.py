@@ -1,6 +1,6 @@
-"""A suite while it is put together: flat ("train.lr_decay.rate" -> value), unchecked, every value with its place.
+"""A suite being put together: flat ("train.lr_decay.rate" -> value), unchecked, every value with its place.
 
-So the sections, the grid, `quick` and the -s overrides are all checked by the same few lines.
+That way the sections, the grid, `quick` and the -s overrides are all checked by the same few lines.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from harness.suite.yaml import Node, Problems, parse_value
 
 @dataclass(frozen=True)
 class Draft:
-    """Dotted key -> value of the sections, and of the grid; each method sends what it refuses to `problems`."""
+    """Dotted key -> value, for the sections and for the grid; each method adds what it refuses to `problems`."""
 
     problems: Problems
     values: dict[str, Node] = field(default_factory=dict[str, Node])
     grid: dict[str, Node] = field(default_factory=dict[str, Node])  # each a list
-    names: dict[str, str] = field(default_factory=dict[str, str])  # key -> as it was written, where that differs
+    names: dict[str, str] = field(default_factory=dict[str, str])  # key -> as it was written, if that differs
 
     @classmethod
     def of_file(cls, root: Node, problems: Problems) -> Draft:
@@ -56,7 +56,7 @@ class Draft:
             key, _, text = (part.strip() for part in override.partition("="))
             if not key or not text:
                 self.problems.add(place, "expected key=value, such as -s train.epochs=2 or -s model.routing=1,3")
-            elif key in TEXTS:  # free text, commas and all
+            elif key in TEXTS:  # free text, may contain commas
                 assignments.append((key, Node(text, text, place)))
             else:
                 try:
@@ -71,16 +71,16 @@ class Draft:
         return node.place if node else None
 
     def written(self, key: str) -> str:
-        """`key` as the user wrote it: "grid.impl" where it stands in the grid."""
+        """`key` as the user wrote it: "grid.impl" if it is in the grid."""
         return self.names.get(key, key)
 
     def found(self, key: str) -> str:
-        """What `key` was set to, for a message."""
+        """The value that `key` was set to, for a message."""
         node = self.grid.get(key) or self.values[key]
         return str(node)
 
     def check(self) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
-        """Values and grid in their own types; complete and right only if there are no problems."""
+        """Values and grid in their own types; complete and correct only if there are no problems."""
         values = {key: self._checked(key, node) for key, node in self.values.items()}
         grid: dict[str, tuple[Any, ...]] = {}
         for key, node in self.grid.items():
@@ -90,7 +90,7 @@ class Draft:
             for item in node.items or ():
                 value = self._checked(key, item)
                 if value is None and (item.refused or item.value is not None):
-                    continue  # among the problems already
+                    continue  # already among the problems
                 if (canonical := json.dumps(value)) in chosen:
                     self.problems.add(item.place, self.written(key), f"{item.text or item} is there twice; drop one")
                 chosen[canonical] = value
@@ -136,7 +136,7 @@ class Draft:
         return draft
 
     def _assign(self, key: str, node: Node, *, varied: bool) -> None:
-        """Sets `key`. Several values go to the grid, in place of a list that is there; one of a `varied` key too."""
+        """Sets `key`. Several values go to the grid and replace any list there; so does a single one if `varied`."""
         items = node.items
         if items is not None and known().all[key].is_list and not any(item.items for item in items):
             items = None  # [512, 1024] is one value of model.decoder_units
@@ -168,6 +168,6 @@ class Draft:
 
 
 def attributed(error: UserError, key: str) -> tuple[str, str]:
-    """The key that the message begins with, else `key`; and the message without it."""
+    """The key that the message begins with, or else `key`; and the message without it."""
     head, _, rest = str(error).partition(": ")
     return (head, rest) if head in known().all else (key, str(error))

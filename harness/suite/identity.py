@@ -10,18 +10,18 @@ from typing import Any
 from harness.registry import Entry
 from harness.sources import code_version
 
-_IRRELEVANT = {"id", "suite", "params"}  # of a trial; params only repeats what the sections say
+_IRRELEVANT = {"id", "suite", "params"}  # fields of a trial; params only repeats the sections
 _IRRELEVANT_INSIDE = {"data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"}}
-"""Of its sections: where files are, whose content counts instead; and the margin, which judges finished trials."""
+"""Ignored keys of its sections: where files are (their content counts), and the margin, for judging finished trials."""
 
 
 def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mapping[str, Any]) -> str:
     """12 hex digits of the SHA-256 of a trial's content, the code that determines its result, and its environment.
 
     Args:
-        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir, train.start_from and parity.margin_pct do not
-            count.
-        impl_entry: the entry of the trial's implementation, whose sources count.
+        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir, train.start_from and parity.margin_pct
+            are ignored.
+        impl_entry: the entry of the trial's implementation, whose sources are hashed.
         fingerprint: JSON-serialisable facts of the environment that can change a result.
     """
     content = {key: value for key, value in document.items() if key not in _IRRELEVANT}

@@ -1,4 +1,4 @@
-"""The keys a suite may have: each one's strict check, what it expects in plain words, what a wrong key meant."""
+"""The keys a suite may have: a strict check for each, its expected value in plain words, and what a wrong key meant."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Leaf:
 
     @property
     def is_list(self) -> bool:
-        """Whether one value of this key is itself a list, as of model.decoder_units."""
+        """Whether one value of this key is itself a list, as for model.decoder_units."""
         return self._schema.get("type") == "array"
 
     @property
@@ -93,7 +93,7 @@ def _leaves(section: type[BaseModel], prefix: str = "") -> dict[str, Leaf]:
 
 
 def _model_leaves(prefix: str) -> dict[str, Leaf]:
-    """The kind, and the settings of all kinds, each once: of two kinds that share a name, either's values are taken."""
+    """The kind, and the settings of all kinds, each once. If two kinds share a name, it takes the values of either."""
     exact: dict[str, list[Any]] = {"kind": [Literal[models.names()]]}
     for kind, keys in models.settings().items():
         for key in keys:
@@ -107,19 +107,19 @@ def _exactly(field: FieldInfo) -> Any:
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys that there are, with the kinds of model that are installed."""
+    """The valid keys, given the kinds of model that are installed."""
 
     section: dict[str, Leaf]
-    """Dotted key -> leaf, of all sections, in order of declaration."""
+    """Dotted key -> leaf, for all sections, in order of declaration."""
 
     @cached_property
     def all(self) -> dict[str, Leaf]:
-        """Those, and the grid's own."""
+        """The keys of the sections, and those of the grid."""
         return self.section | AXES
 
     @cached_property
     def grid(self) -> dict[str, Leaf]:
-        """What can be varied."""
+        """The keys that can be varied."""
         return {key: leaf for key, leaf in self.all.items() if key not in FIXED}
 
     @cached_property
@@ -129,7 +129,7 @@ class Keys:
 
 
 def known() -> Keys:
-    """The keys of all sections and of the grid."""
+    """All valid keys, of the sections and of the grid."""
     return _known(models.names())
 
 
@@ -143,11 +143,11 @@ AXES = _leaves(_Axes)
 TEXTS = ("name", "question", "data.dir")
 """Keys that hold free text."""
 FIXED = (*TEXTS, "vary", "parity.margin_pct")
-"""Keys that change no result and so cannot be varied: trials that differ only in them are the same trial."""
+"""Keys that change no result and so cannot be varied: trials that differ only in these are the same trial."""
 
 
 def inside(section: str) -> list[str]:
-    """The names that stand directly in `section` ("" is the whole suite)."""
+    """The names directly in `section` ("" is the whole suite)."""
     if not section:
         return [*dict.fromkeys(key.partition(".")[0] for key in known().section), "grid", "quick"]
     keys = (key.removeprefix(f"{section}.") for key in known().section if key.startswith(f"{section}."))
@@ -155,7 +155,7 @@ def inside(section: str) -> list[str]:
 
 
 def unknown(key: str, valid: Collection[str], siblings: Collection[str] = ()) -> str:
-    """Why `key` is none of `valid`, and which was meant: the same name elsewhere, or the most similar of `siblings`."""
+    """Says that `key` is not in `valid`, and what was meant: the same name elsewhere, or the most similar sibling."""
     section, _, name = key.rpartition(".")
     if key in FIXED:
         return "cannot be varied: it changes no result"

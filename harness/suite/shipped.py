@@ -1,4 +1,4 @@
-"""The suites that come with the bench: a name instead of a path, in every command that takes a suite."""
+"""The suites that come with the bench. Every command that takes a suite accepts their names instead of a path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.suite.yaml import Problems, files_near, nearest_file, parse_mapping
 
 _TOP = Path(__file__).resolve().parents[2]
 _FOLDERS = (_TOP / "capsbench" / "suites", _TOP / "suites")
-"""Where they lie: in the package `capsbench` once installed, at the top of a checkout."""
+"""Where they are: in the package `capsbench` if it is installed, else at the top of the checkout."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Shipped:
     how_long: str  # as its header says
 
     def to_json(self) -> dict[str, str]:
-        """A row of `suites --json`."""
+        """One row of `suites --json`."""
         return {"name": self.name, "question": self.question, "how_long": self.how_long, "path": str(self.path)}
 
 
 def shipped() -> list[Shipped]:
-    """All of them, by name; those that try other projects' settings last. Raises `UserError` for one that cannot be read."""
+    """All of them by name, those with other projects' settings last. Raises `UserError` for one that cannot be read."""
     return [_described(name, path) for name, path in _files().items()]
 
 
@@ -42,15 +42,15 @@ def named(name: str) -> Path:
 
 
 def locate(path: Path) -> Path:
-    """The file that a command's SUITE means: `path` itself, or the shipped suite that it names.
+    """The file that a command's SUITE refers to: `path` itself, or the shipped suite of that name.
 
-    A file of that name comes first. Raises `UserError` for a name that is neither.
+    A file of that name takes precedence. Raises `UserError` if it is neither.
     """
     is_name = str(path) == path.name and path.suffix not in (".yaml", ".yml")
     try:
         is_there, is_folder = path.exists(), path.is_dir()
     except OSError:
-        return path  # reading says what is wrong with it
+        return path  # reading it will report what is wrong
     files = _files()
     if is_name and path.name in files and (is_folder or not is_there):
         return files[path.name]

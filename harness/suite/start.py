@@ -1,4 +1,4 @@
-"""Where training starts from, if not from drawn weights: `train.start_from`, checked before anything is started."""
+"""Where training starts, if not from random weights: `train.start_from`, checked before anything is started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.weights.whole import Damaged, misfits, not_finite, read_header, rec
 
 
 def weights_file(start_from: str) -> Path:
-    """The file that `train.start_from` means: itself, or the last weights of a trial, given as its folder or as RUN/TRIAL.
+    """The file that `train.start_from` refers to: itself, or the last weights of a trial (its folder, or RUN/TRIAL).
 
     Raises `UserError` if there is none.
     """
@@ -35,7 +35,7 @@ def weights_file(start_from: str) -> Path:
 
 
 def start_sha256(start_from: str | None, model: ModelSpec) -> str | None:
-    """The digest of the weights to start from; None where there are none to.
+    """The digest of the weights to start from; None if training starts from random weights.
 
     Raises `UserError` if they cannot be read, are damaged, or are not those of `model`.
     """
@@ -53,7 +53,7 @@ def start_sha256(start_from: str | None, model: ModelSpec) -> str | None:
 
 @lru_cache
 def _content(path: Path, _changed_ns: int) -> tuple[Mapping[str, tuple[str, tuple[int, ...]]], str]:
-    """Dtypes and shapes by name, and the digest: a file is read once for all trials of a grid."""
+    """Dtypes and shapes by name, and the digest. Cached, so that a file is read once for all trials of a grid."""
     _require_named(path)
     weights = read_start(path)
     if wrong := not_finite(weights):
@@ -62,7 +62,7 @@ def _content(path: Path, _changed_ns: int) -> tuple[Mapping[str, tuple[str, tupl
 
 
 def _require_named(path: Path) -> None:
-    """Raises `UserError` if the file lies in a trial's folder and is not what an event of that trial names."""
+    """Raises `UserError` if the file is in a trial's folder but is not the file that an event of the trial names."""
     folder = path.parent
     events = Journal(folder.parent.parent).events(folder.name) if folder.parent.name == "trials" else []
     if not events:

@@ -1,6 +1,6 @@
-"""A suite: a YAML file, read strictly, merged with --quick and -s overrides, expanded to trials.
+"""A suite: a YAML file, read strictly, merged with --quick and -s overrides, expanded into trials.
 
-Reading collects every problem of the request before it refuses; nothing is started, imported or fetched meanwhile.
+Reading collects every problem with the request before it refuses; until then nothing is started, imported or fetched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_TRIALS = 10_000
 
 
 class Suite(Sections):
-    """A validated suite with its overrides applied. What the grid varies stands in its section with its first value."""
+    """A validated suite with its overrides applied. A key that the grid varies has its first value in its section."""
 
     grid: dict[str, tuple[Any, ...]]  # always has impl and seed
     path: str
@@ -41,18 +41,18 @@ class Suite(Sections):
     quick: bool = False
 
     def trials(self, gpus_available: int, fingerprint: Callable[[str], Mapping[str, Any]]) -> tuple[Trial, ...]:
-        """The grid, expanded: all combinations, or with `vary: singly` those that differ from the first in one key.
+        """The expanded grid: all combinations, or with `vary: singly` those that differ from the first in one key.
 
-        Seeds vary slowest, implementations fastest, other keys in between as written. So the implementations of one
-        configuration run one after the other, under like conditions, and a whole comparison stands once the first seed
-        is through.
+        Seeds vary slowest, implementations fastest, and other keys in between as written. So the implementations of one
+        configuration run one after the other, under similar conditions, and a full comparison is ready once the first
+        seed is done.
 
         Args:
             gpus_available: GPUs of the whole cluster; decides what `gpus: auto` means.
             fingerprint: implementation name -> the facts of its environment that can change a result.
 
         Raises:
-            UserError: trials ask for more GPUs than there are, or two trials are the same.
+            UserError: trials need more GPUs than there are, or two trials are the same.
         """
         facts = {impl: fingerprint(impl) for impl in self.grid["impl"]}
         trials: dict[str, Trial] = {}
@@ -78,9 +78,10 @@ class Suite(Sections):
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = False) -> Suite:
-    """Reads the suite at `path`, or the shipped one of that name: its `quick` if asked for, then "key=value" of `overrides`.
+    """Reads the suite at `path`, or the shipped one of that name; applies its `quick` if asked for, then `overrides`.
 
-    Raises `UserError` with every problem found, a line each: place, key, what was found, what was expected.
+    An override is "key=value". Raises `UserError` with every problem found, one per line: place, key, what was found,
+    what was expected.
     """
     path = shipped.locate(Path(path))
     problems = Problems()
@@ -90,7 +91,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
     as_written = Draft.of_file(root, problems)
     as_quick = as_written.with_quick(root)
     as_written.check()
-    as_quick.check()  # without --quick too: a file is right or wrong as a whole
+    as_quick.check()  # even without --quick: a file is valid or invalid as a whole
     draft = (as_quick if quick else as_written).with_overrides(overrides)
     values, grid = draft.check()
 
@@ -141,11 +142,11 @@ class _Cell:
     entry: registry.Entry
 
     def model(self) -> ModelSpec:
-        """The model bound to its data set. Raises `ValidationError` if they do not fit, `UserError` for the canvas."""
+        """The model for its data set. Raises `ValidationError` if they do not fit, `UserError` for a bad canvas."""
         return datasets.model(self.sections.data, self.sections.model)
 
     def trial(self, gpus: int) -> Trial:
-        """The trial, still without its id."""
+        """The trial, without its id."""
         sections = self.sections
         return Trial(
             id="",
@@ -165,7 +166,7 @@ class _Cell:
         )
 
     def train(self) -> TrainConfig:
-        """The section with the steps of an epoch filled in, where the learning rate falls with each."""
+        """The section, with the steps of an epoch filled in if the learning rate decays with each step."""
         train = self.sections.train
         if train.lr_decay.kind != "epoch":
             return train
@@ -174,7 +175,7 @@ class _Cell:
         return train.model_copy(update={"lr_decay": decay})
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """(key, message) of what is valid by itself and impossible together."""
+        """(key, message) for settings that are valid alone but impossible together."""
         sections = self.sections
         try:
             train, validation, _ = datasets.sizes(sections.data)
@@ -227,7 +228,7 @@ def _cells(suite: Suite) -> Iterator[_Cell]:
 
 
 def _points(varied: Mapping[str, Sequence[Any]], vary: str) -> Iterator[dict[str, Any]]:
-    """The values that the grid's keys take: every combination, or one key at a time around the first values."""
+    """The values of the grid's keys: every combination, or one key at a time around the first values."""
     if vary != "singly":
         for values in itertools.product(*varied.values()):
             yield dict(zip(varied, values, strict=True))
@@ -239,7 +240,7 @@ def _points(varied: Mapping[str, Sequence[Any]], vary: str) -> Iterator[dict[str
 
 
 def _distinct(points: Iterable[dict[str, Any]], fixed: Mapping[str, Any]) -> list[tuple[dict[str, Any], Sections]]:
-    """Each point without the settings that are idle there, and its configuration; of those that are the same then, one."""
+    """Each point without the settings that are idle there, and its configuration; duplicates are dropped."""
     found: dict[str, tuple[dict[str, Any], Sections]] = {}
     for point in points:
         sections = Sections.model_validate(_nest(point, fixed))

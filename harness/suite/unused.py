@@ -1,4 +1,4 @@
-"""Settings that change nothing: refused where no trial of a suite needs them, left out of the trials that do not."""
+"""Settings that change nothing: refused if no trial of a suite needs them, left out of the trials that do not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.suite.keys import Sections, known
 
 _DECODER = frozenset({"train.decoder.lr", "train.decoder.weight_decay"})
 _NO_DECAY = {"epoch": frozenset({"steps"}), "constant": frozenset({"rate", "steps", "floor"})}
-"""Kind of the learning rate's fall -> the keys of `LrDecay` that mean nothing to it. An epoch has as many steps as it has."""
+"""Kind of learning-rate decay -> keys of `LrDecay` without effect on it. With "epoch" the number of steps is given."""
 
 
 def idle_keys(sections: Sections) -> frozenset[str]:
@@ -25,7 +25,7 @@ def idle_keys(sections: Sections) -> frozenset[str]:
 
 
 def without_idle(sections: Sections) -> Sections:
-    """The same configuration, every idle setting at its default: what says the same is the same."""
+    """The same configuration with every idle setting at its default, so that equivalent configurations are equal."""
     plain = sections.model_dump()
     for key in idle_keys(sections):
         *path, name = key.split(".")
@@ -37,10 +37,10 @@ def without_idle(sections: Sections) -> Sections:
 
 
 def misplaced(draft: Draft, configurations: Sequence[Sections]) -> Iterator[tuple[str, str]]:
-    """(key, message) of each setting given that is idle in all `configurations` to be run.
+    """(key, message) for each given setting that is idle in all `configurations` to be run.
 
-    What the file says of its own model or schedule is no mistake where -s asks for another, nor where a file that names no
-    kind of model has settings for either.
+    Settings in the file for its own model or schedule are not mistakes if -s asks for another one, nor if the file
+    names no kind of model and has settings for several.
     """
 
     def is_asked(key: str) -> bool:
@@ -60,7 +60,7 @@ def misplaced(draft: Draft, configurations: Sequence[Sections]) -> Iterator[tupl
 
 
 def _of_decoders() -> frozenset[str]:
-    """The keys that mean nothing to a model without a decoder."""
+    """The keys that have no effect on a model without a decoder."""
     own = (f"model.{name}" for kind in models.settings() for name in models.load(kind).decoder_settings)
     return _DECODER | frozenset(own)
 
@@ -71,7 +71,7 @@ def _is_of_a_kind(key: str) -> bool:
 
 
 def _deciding(key: str) -> tuple[str, ...]:
-    """The settings that `key`'s being idle follows from."""
+    """The settings that decide whether `key` is idle."""
     if key in _of_decoders():
         return "model.kind", "model.decoder"
     return ("model.kind",) if key.startswith("model.") else ("train.lr_decay.kind",)

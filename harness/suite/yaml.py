@@ -1,4 +1,4 @@
-"""YAML read strictly: every value keeps the place it was written at, every problem of a file is reported at once.
+"""YAML read strictly: every value keeps the place where it was written; all problems of a file are reported at once.
 
 PyYAML's parser is used without its constructors. They build Python objects from tags, expand aliases without bound,
 keep the last of two equal keys, and follow YAML 1.1, where 1e-3 is text, 1:30 is ninety and 010 is eight.
@@ -28,18 +28,18 @@ class Node:
     """A YAML value: a scalar, `list[Node]` or `dict[str, Node]`."""
 
     value: str | int | float | bool | list[Node] | dict[str, Node] | None
-    text: str  # a scalar as it was written
+    text: str  # a scalar, as written
     place: str  # "suites/x.yaml:7" or "-s model.routing=3"
     refused: bool = False  # already among the problems; the value is None
 
     @property
     def items(self) -> list[Node] | None:
-        """The values of a list; None if this is none."""
+        """The values of a list; None if this is not a list."""
         return self.value if isinstance(self.value, list) else None
 
     @property
     def entries(self) -> dict[str, Node] | None:
-        """The keys and values of a mapping; None if this is none."""
+        """The keys and values of a mapping; None if this is not a mapping."""
         return self.value if isinstance(self.value, dict) else None
 
     def plain(self) -> object:
@@ -51,7 +51,7 @@ class Node:
         return self.value
 
     def __str__(self) -> str:
-        """What was found, for a message: '"big" (text)', '[1, 2] (a list)'."""
+        """The value found, for a message: '"big" (text)', '[1, 2] (a list)'."""
         match self.value:
             case None:
                 return "nothing (null)"
@@ -69,7 +69,7 @@ class Node:
 
 
 class Problems:
-    """What is wrong with one request, a line each, without repetition: by line of the file, then the rest."""
+    """What is wrong with one request, one problem per line, without repetition: by line of the file, then the rest."""
 
     def __init__(self) -> None:
         self._lines: dict[str, float] = {}  # message -> line of the file
@@ -83,7 +83,7 @@ class Problems:
         return bool(self._lines)
 
     def raise_any(self) -> None:
-        """Raises `UserError` with all the lines, if there are any."""
+        """Raises `UserError` with all lines, if there are any."""
         if self._lines:
             raise UserError("\n".join(sorted(self._lines, key=self._lines.__getitem__)))
 
@@ -107,10 +107,10 @@ def read_text(path: Path) -> str:
 
 
 def parse_mapping(text: str, path: Path, problems: Problems) -> Node:
-    """The mapping that `text`, read from `path`, holds.
+    """The mapping in `text`, which was read from `path`.
 
-    Duplicate keys, foreign tags and malformed scalars go to `problems`. Raises `UserError` where there is nothing to go
-    on with: a syntax error, an empty file, no mapping, or aliases that expand without end.
+    Duplicate keys, foreign tags and malformed scalars go to `problems`. Raises `UserError` if it is impossible to go
+    on: for a syntax error, an empty file, no mapping, or aliases that expand without end.
     """
     root = _compose(text, lambda line: f"{path}:{line}")
     if root is None or root.tag == _TAG + "null":
@@ -126,10 +126,10 @@ def parse_mapping(text: str, path: Path, problems: Problems) -> Node:
 def parse_value(text: str, place: str, problems: Problems) -> Node:
     """The value of an override: one YAML value, or a list of them separated by commas, brackets optional.
 
-    Raises `UserError` if it is no YAML.
+    Raises `UserError` if it is not valid YAML.
     """
     root = _compose(f"[{text}]", lambda _line: place)
-    assert root is not None  # the brackets see to it
+    assert root is not None  # guaranteed by the brackets
     node = _Reader(problems, lambda _line: place).read(root)
     items = node.items
     return items[0] if items is not None and len(items) == 1 else node
@@ -171,7 +171,7 @@ _SCALARS: dict[str, Callable[[str], str | int | float | None]] = {
 
 
 class _Reader:
-    """Turns PyYAML's graph of nodes, in which an alias is the same object again, into a tree of `Node`."""
+    """Turns PyYAML's graph of nodes, in which an alias is the same object, into a tree of `Node`."""
 
     def __init__(self, problems: Problems, place: Callable[[int], str]) -> None:
         self._problems = problems
@@ -205,7 +205,7 @@ class _Reader:
         own: dict[str, Node] = {}
         merged: list[dict[str, Node]] = []
         for key, value in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
-            place = self._place(key.start_mark.line + 1)  # of the key: an aliased value stands elsewhere
+            place = self._place(key.start_mark.line + 1)  # of the key: an aliased value is elsewhere
             if not isinstance(key, yaml.ScalarNode):
                 self._problems.add(place, "found a list or a mapping as a key, expected a name")
             elif key.tag == _TAG + "merge":
@@ -214,7 +214,7 @@ class _Reader:
                 self._problems.add(place, name, f"given twice in one mapping, first at {own[name].place}; keep one")
             else:
                 own[name] = self.read(value, depth + 1, place)
-        for mapping in merged:  # earlier ones win, and the mapping's own keys over all
+        for mapping in merged:  # earlier ones win, and the mapping's own keys win over all
             own = {**mapping, **own}
         return own
 
@@ -243,13 +243,13 @@ def _compose(text: str, place: Callable[[int], str]) -> yaml.Node | None:
 
 
 def nearest_file(path: Path) -> str:
-    """The end of a sentence about a suite's file that is not there: which one near it is meant, and all there are."""
+    """The end of a message about a missing suite file: which nearby file was probably meant, and which ones exist."""
     found = files_near(path)
     return nearest(str(path.with_suffix(".yaml")), found) if found else "; there is no .yaml file in that folder"
 
 
 def files_near(path: Path) -> set[str]:
-    """The suites' files in the folder of `path`, and in `suites` of the current one."""
+    """The suite files in the folder of `path`, and in `suites` in the current folder."""
     folders = (path.parent, Path("suites"))
     return {str(file) for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")}
 

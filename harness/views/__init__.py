@@ -1,4 +1,4 @@
 """What people see: the screen, tables, figures, the report, MLflow.
 
-Imports `analysis` and what is below it.
+Imports `analysis` and the layers below it.
 """

@@ -1,4 +1,4 @@
-"""The comparison of two runs as a person reads it."""
+"""The comparison of two runs, as shown on the screen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLORS = {"worse": "bold red", "better": "green"}
 
 
 def table(comparison: Comparison) -> Table:
-    """A row for each metric of each cell."""
+    """One row per metric of each cell."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("metric", "impl", "setting"):
         made.add_column(title, no_wrap=True)
@@ -40,7 +40,7 @@ def table(comparison: Comparison) -> Table:
 
 
 def show(console: Console, comparison: Comparison) -> None:
-    """Prints the table, what is not alike, and the verdict."""
+    """Prints the table, what differs between the two runs, and the verdict."""
     print_table(console, table(comparison))
     console.print()
     for line in comparison.warnings:

@@ -1,4 +1,4 @@
-"""The verdict on a run's equivalence as a person reads it."""
+"""The verdict on a run's equivalence, as shown on the screen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLORS = {"equivalent": "green", "different": "bold red", "not shown": "yellow"
 
 
 def table(pairs: Sequence[Pair]) -> Table:
-    """A line for each pair."""
+    """One line per pair."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     varied = any(pair.params for pair in pairs)
     for title in ("impls", *(["setting"] if varied else [])):
@@ -39,7 +39,7 @@ def table(pairs: Sequence[Pair]) -> Table:
 
 
 def show(console: Console, judgement: Judgement) -> None:
-    """Prints the table, what is missing for a verdict, and the verdict on all."""
+    """Prints the table, what is missing for a verdict, and the overall verdict."""
     print_table(console, table(judgement.pairs))
     lines = [Text(sentence(pair), "yellow") for pair in judgement.pairs if pair.verdict is None]
     lines += [Text(judgement.caveat, "yellow")] if judgement.caveat else []

@@ -1,4 +1,4 @@
-"""What a person reads of a model that was examined: its weights, its layers beside the specification's."""
+"""Tables for a model that was examined: its weights, and its layers beside the specification's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.views.tables import print_table
 
 
 def show_model(console: Console, found: dict[str, Any]) -> None:
-    """The architecture, the table of weights, the table of layers, what to know of all that, and the first that parts ways."""
+    """Prints the architecture, the tables of weights and layers, notes on them, and the first layer that deviates."""
     model = found["model"]
     height, width, channels = model["image"]
     sizes = (
@@ -38,7 +38,7 @@ def show_model(console: Console, found: dict[str, Any]) -> None:
 
 
 def show_pair(console: Console, found: dict[str, Any]) -> None:
-    """The layers of two, what else was compared and differs, and the first layer that parts ways."""
+    """Prints the layers of two models, what else differs between them, and the first layer that deviates."""
     console.print(Text(f"A: {found['a']}\nB: {found['b']}"), soft_wrap=True)
     print_table(console, layer_table(found["layers"], "other"))
     console.print()
@@ -54,7 +54,7 @@ def show_pair(console: Console, found: dict[str, Any]) -> None:
 
 
 def layer_table(rows: list[dict[str, Any]], of: str) -> Table:
-    """A line for each layer: with its own input, and with the input of the other."""
+    """One line per layer: with its own input, and with the other's input."""
     made = _table("layer", "with its own input", f"with the {of}'s", "")
     for row in rows:
         state = Text("PARTS WAYS", "bold red") if row["at_fault"] else Text("ok", "green")
@@ -70,7 +70,7 @@ def layer_table(rows: list[dict[str, Any]], of: str) -> Table:
 
 
 def verdict(rows: list[dict[str, Any]]) -> Text:
-    """The first layer that parts ways, and the others that are wrong by themselves."""
+    """The first layer that deviates, and the others that are wrong even with the right input."""
     wrong = [row["layer"] for row in rows if row["at_fault"]]
     if not wrong:
         unseen = [row["layer"] for row in rows if row["own"] is None]
@@ -87,7 +87,7 @@ def _table(*titles: str) -> Table:
 
 
 def _is_little(row: dict[str, Any]) -> bool:
-    """Whether it is off by what an epsilon of another size or in another place makes of ordinary capsules."""
+    """Whether the error is as small as an epsilon of another size or in another place causes for ordinary capsules."""
     error = row["own"] if row["fed"] is None else row["fed"]
     return error < 1e-6
 

@@ -1,4 +1,4 @@
-"""What a person reads of parity reports: a table with a line a level, and a sentence for each failure."""
+"""Parity reports as shown on the screen: a table with one line per level, and a sentence for each failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.views.tables import print_table
 
 
 def table(reports: Sequence[Report], level: str) -> Table:
-    """A line for each level up to `level`: its worst check, the one nearest to its tolerance or farthest beyond."""
+    """One line per level up to `level`: its worst check, the one nearest to its tolerance or farthest beyond."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("impl", "precision", "level"):
         made.add_column(title, no_wrap=True)
@@ -39,7 +39,7 @@ def table(reports: Sequence[Report], level: str) -> Table:
                 continue
             count = sum(other.level == each for other in report.checks)
             error = figure(check.rel_err) if math.isfinite(check.rel_err) else UNKNOWN
-            # the tolerance of what was never compared says nothing
+            # the tolerance means nothing if nothing was compared
             tolerance = figure(check.tolerance) if math.isfinite(check.rel_err) else UNKNOWN
             state = _state(report, check)
             made.add_row(*head, str(count), Text(check.name), error, tolerance, state)

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live table on a terminal, a line an event elsewhere."""
+"""What a run shows while it is going on: a live table on a terminal, elsewhere one line per event."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _COLOUR = {"finished": "green", "cached": "green", "failed": "red", "interrupted
 
 
 def own_console(json_mode: bool) -> Console:
-    """A console on a copy of stdout (stderr if stdout belongs to JSON), which no library that prints can disturb."""
+    """A console on a copy of stdout (stderr if JSON goes to stdout), so that libraries that print cannot disturb it."""
     stream = sys.stderr if json_mode else sys.stdout
     return Console(file=os.fdopen(os.dup(stream.fileno()), "w", encoding="utf-8"))
 
 
 class _Row:
-    """One trial as the screen knows it."""
+    """One trial, as shown on the screen."""
 
     def __init__(self, trial: Trial, state: str, estimate_s: float | None) -> None:
         self.trial, self.state, self.estimate_s = trial, state, estimate_s
@@ -77,9 +77,9 @@ class _Row:
                 pass
 
     def left_s(self) -> float | None:
-        """Seconds to the end of this trial: by its own epochs once it has some, by the plan's estimate before.
+        """Seconds to the end of this trial: from its own epochs once it has some, before that from the plan's estimate.
 
-        None where neither tells: an estimate that was exceeded is no better than none.
+        None if neither helps: an estimate that was exceeded is no better than none.
         """
         if self.state not in (*_ACTIVE, "waiting"):
             return 0.0
@@ -103,7 +103,7 @@ class _Row:
 
 
 class Screen:
-    """Shows the trials of one run; a context manager around the run's events."""
+    """Shows the trials of one run; a context manager for the duration of the run."""
 
     def __init__(self, console: Console, estimates: Mapping[str, float | None]) -> None:
         self.console = console
@@ -165,7 +165,7 @@ class Screen:
 
 
 def _most_telling(rows: Sequence[_Row], room: int) -> list[_Row]:
-    """What fits: all trials in their order, or those running, failed, next and last done, in that preference."""
+    """What fits: all trials in order, or else in order of preference those running, failed, next, and last finished."""
     if len(rows) <= room:
         return list(rows)
     active = [row for row in rows if row.state in _ACTIVE]
@@ -177,7 +177,7 @@ def _most_telling(rows: Sequence[_Row], room: int) -> list[_Row]:
 
 
 def _line(event: TrialEvent, timed: bool) -> str | None:
-    """An event as one line of a log, with its seconds if `timed`; None if it is not worth one."""
+    """An event as a line of a log, with its seconds if `timed`; None if it is not worth a line."""
     match event:
         case AttemptEvent():
             return f"started, resuming after epoch {event.resumed_epoch}" if event.resumed_epoch else "started"
@@ -210,9 +210,9 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def _outcome(result: ResultEvent) -> str:
-    """The test error and what the audit saw, or why there is none."""
+    """The test error and the audit's finding, or why there is no test error."""
     audit, error = result.audit, _shown(result.test_err_pct, ".2f")
-    if audit is None:  # of an older capsbench
+    if audit is None:  # from an older capsbench
         return f"test error {error}%"
     if audit["ok"] is False:
         return f"no accuracy, audit failed: {audit['note']}"

@@ -1,4 +1,4 @@
-"""Contact sheets: what a data set looks like, as a PNG for each split. Each row a class, labelled."""
+"""Contact sheets: what a data set looks like, as one PNG per split with a labelled row for each class."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SIDE_INCHES = 0.55
 
 
 def show(name: str, directory: str | None, out: Path) -> dict[str, Any]:
-    """Draws `<out stem>-train.png`, `-validation.png` and `-test.png`, the first images of each class (of the first digit's,
-    where an image shows several; those to train on are single digits, which every epoch overlays anew).
+    """Draws `<out stem>-train.png`, `-validation.png` and `-test.png`: the first images of each class.
 
-    Of a set whose test part alone is there, only that. Returns the name, the provenance, and for each split its size, its
-    images of each class and its sheet, JSON-able.
+    If an image shows several digits, its class is the first digit's. Training images are then single digits, which
+    every epoch overlays anew. If only the test part is on this machine, only that is drawn. Returns, as JSON-able
+    values, the name, the provenance, and for each split its size, the number of images of each class, and its sheet.
     Raises `UserError` if the data set is not there, matplotlib is not installed or `out` cannot be written.
     """
     if importlib.util.find_spec("matplotlib") is None:
@@ -46,7 +46,7 @@ def show(name: str, directory: str | None, out: Path) -> dict[str, Any]:
 
 
 def _parts(name: str, directory: str | None) -> tuple[str, dict[str, Split]]:
-    """Where the images come from, and those that are there."""
+    """Where the images come from, and the splits that are on this machine."""
     try:
         whole = load(DataConfig(name=name, dir=directory))
     except MissingFiles:
@@ -59,12 +59,12 @@ def _parts(name: str, directory: str | None) -> tuple[str, dict[str, Split]]:
 
 
 def _draw(split: Split, about: Info, title: str, path: Path) -> None:
-    # Without pyplot: no window, no state that a caller could have set.
+    # Without pyplot: no window, and none of the caller's state.
     size = (_SIDE_INCHES * (COLUMNS + 2), _SIDE_INCHES * (about.classes + 1))
     figure: Any = importlib.import_module("matplotlib.figure").Figure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots(about.classes, 1)
     for label, (axis, name) in enumerate(zip(axes, about.class_names, strict=True)):
-        firsts = split.labels.reshape(len(split), -1)[:, 0]  # of several digits
+        firsts = split.labels.reshape(len(split), -1)[:, 0]  # if there are several digits
         chosen = np.flatnonzero(firsts == label)[:COLUMNS]
         axis.imshow(
             _row(composite(split.images[chosen]), about.image), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
@@ -78,7 +78,7 @@ def _draw(split: Split, about: Info, title: str, path: Path) -> None:
 
 
 def _row(images: np.ndarray, image: tuple[int, int, int]) -> np.ndarray:
-    """Up to `COLUMNS` images side by side, a grey line between two."""
+    """Up to `COLUMNS` images side by side, separated by grey lines."""
     height, width, channels = image
     row = np.full((height, COLUMNS * (width + 1) - 1, channels), 128, np.uint8)
     for index, each in enumerate(images):

@@ -1,4 +1,4 @@
-"""What a person reads of a measurement: a row a cell, what a step is made of, the machine's limit, warnings."""
+"""A measurement as shown on the screen: one row per cell, the parts of a step, the machine's limit, warnings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.analysis.labels import setting
 from harness.text import UNKNOWN, number
 from harness.views.tables import print_table
 
-_OWN = ("runtime.precision", "train.batch", "model.routing")  # parameters with a column of their own
+_OWN = ("runtime.precision", "train.batch", "model.routing")  # parameters with their own column
 
 
 def table(cells: Sequence[Mapping[str, Any]], errors: Mapping[str, float]) -> Table:
-    """A row a cell; "speed" compares with the first that has figures, "model" says how far off the cost model is."""
+    """One row per cell; "speed" is relative to the first one with figures, "model" is the cost model's error."""
     made = _table("impl", "precision", "batch", "routing")
     varied = any(_others(cell) for cell in cells)
     if varied:
@@ -44,7 +44,7 @@ def table(cells: Sequence[Mapping[str, Any]], errors: Mapping[str, float]) -> Ta
 
 
 def breakdown(cells: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Milliseconds of each part of a step; None where no implementation tells its parts."""
+    """Milliseconds of each part of a step; None if no implementation reports its parts."""
     told = [cell for cell in cells if "breakdown" in cell]
     if not told:
         return None
@@ -59,7 +59,7 @@ def breakdown(cells: Sequence[Mapping[str, Any]]) -> Table | None:
 
 
 def show(console: Console, document: Mapping[str, Any]) -> None:
-    """Prints both tables, what the floor is, each failure with its log, and every warning."""
+    """Prints both tables, an explanation of the floor, each failure with its log, and every warning."""
     cells: Sequence[Mapping[str, Any]] = document["cells"]
     errors = {name: error for model in document["cost_models"] for name, error in model["errors"].items()}
     print_table(console, table(cells, errors))
@@ -83,7 +83,7 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
 
 
 def _facts(document: Mapping[str, Any]) -> list[Text]:
-    """How the figures came about."""
+    """How the figures were measured."""
     rounds, steps = document["rounds"], document["steps"]
     lines = [
         f"Medians of {rounds} rounds in turns, {steps} steps each; an epoch is {document['epoch_images']:,} images."

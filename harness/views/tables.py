@@ -1,4 +1,4 @@
-"""The tables a person reads: a run's comparison, a plan, the data sets. Pure functions from results to Rich tables."""
+"""Tables for the screen: a run's comparison, a plan, the data sets. Pure functions from results to Rich tables."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from harness.text import UNKNOWN, duration, number
 
 
 def comparison(results: Sequence[Result]) -> Table:
-    """One row a cell; means over those of its seeds that are finished.
+    """One row per cell, with means over its finished seeds.
 
-    "error %" is of the last epoch's weights; "best %" of those with the lowest validation error, where there was one.
+    "error %" is for the last epoch's weights; "best %" for those with the lowest validation error, if there is one.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("impl", no_wrap=True)
@@ -53,7 +53,7 @@ def comparison(results: Sequence[Result]) -> Table:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Prints every cell whole; where the table is wider than the screen, with narrow gaps first."""
+    """Prints every cell in full; if the table is wider than the screen, its gaps are narrowed first."""
     unbounded = console.options.update(max_width=10_000)
     table.collapse_padding = console.measure(table, options=unbounded).maximum > console.width
     console.print(Segments(console.render(table, unbounded)), crop=False)
@@ -85,7 +85,7 @@ def _parity(cell: Sequence[Result]) -> Text:
 
 
 def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
-    """What the table's figures cannot say: every failure with its cause and log, every warning once."""
+    """What the table cannot show: every failure with its cause and log, every warning once."""
     lines: list[Text] = []
     for result in results:
         who = f"{result.impl} {setting(result.params)} seed {result.seed}".replace("  ", " ")
@@ -104,7 +104,7 @@ def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
 
 
 def doubts(results: Sequence[Result]) -> list[str]:
-    """Every warning once, and why there is no timing; headed by the implementations that it is about."""
+    """Every warning once, and why there is no timing; each begins with the implementations that it concerns."""
     notes: dict[str, list[str]] = {}
     for result in results:
         withheld = result.status == "finished" and result.timing_withheld
@@ -117,7 +117,7 @@ def doubts(results: Sequence[Result]) -> list[str]:
 
 
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The trials of a suite: what each is, what it takes, what is known of it already."""
+    """The trials of a suite: what each one is, what it needs, and what is already known about it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("trial", "implementation", "setting", "seed", "cpus", "gpus", "state"):
         table.add_column(title, no_wrap=True)
@@ -137,7 +137,7 @@ def _estimate(row: Mapping[str, Any]) -> str:
 
 
 def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The data sets: sizes, and whether their files are here."""
+    """The data sets: their sizes, and whether their files are here."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("name", "images", "classes", "train", "validation", "test", "state", "where"):
         table.add_column(title, no_wrap=True)
@@ -150,7 +150,7 @@ def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def print_data(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table of data sets, and what is wrong with any of them."""
+    """Prints the table of data sets, and what is wrong with any of them."""
     print_table(console, data_table(rows))
     for row in rows:
         if row["detail"] and row["state"] == "corrupt":

@@ -1,4 +1,4 @@
-"""Cells over their seeds, their differences, and what stands beside them in a report."""
+"""Cells over their seeds, their differences, and what is shown beside them in a report."""
 
 from __future__ import annotations
 

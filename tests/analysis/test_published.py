@@ -1,4 +1,4 @@
-"""Published figures stand beside the cells whose conditions are theirs, and beside no others."""
+"""Published figures are shown beside the cells that meet their conditions, and beside no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that cannot be met: exit code 2, the reason and the nearest valid choice, and nothing begun."""
+"""Requests that cannot be met: exit code 2, the reason, the nearest valid choice, and nothing started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run directories that version 0.1 made are read by every command that reads one."""
+"""Run directories from version 0.1 can be read by every command that reads one."""
 
 from __future__ import annotations
 

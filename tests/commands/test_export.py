@@ -1,4 +1,4 @@
-"""Exports: they load where this project is not, and predict what the specification predicts."""
+"""Exports: they load without this project, and predict what the specification predicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`capsbench parity` as a user meets it: right and wrong implementations of their own, requests that cannot be met."""
+"""`capsbench parity` as a user meets it: the user's own implementations, right and wrong, and impossible requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An invented fifth framework, from outside: every command with it, right and broken."""
+"""An invented fifth framework, from outside: every command works with it, and reports it when it is broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cost curves and the cost model, on journals written by a law that is known."""
+"""Cost curves and the cost model, on journals written by a known law."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed in every way, run again by the same command, it ends in what an uninterrupted run ends in: to the last bit."""
+"""A run killed in any way and resumed by the same command gives the result of an uninterrupted run, to the last bit."""
 
 from __future__ import annotations
 

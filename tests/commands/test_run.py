@@ -1,4 +1,4 @@
-"""`capsbench run` from end to end, on this machine without Ray; see test_ray_executor and test_resume for Ray."""
+"""`capsbench run` from end to end, on this machine without Ray; for Ray see executors/test_ray.py and test_resume."""
 
 from __future__ import annotations
 

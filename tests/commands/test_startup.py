@@ -1,4 +1,4 @@
-"""Commands that only look start at once: they import none of what takes seconds."""
+"""Commands that only read start at once: they import nothing that takes seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`capsbench suites`, and a suite's name in every command that takes one."""
+"""`capsbench suites`, and suite names in every command that takes a suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts on trials that a machine cannot run, for machines that need not be there."""
+"""Verdicts on trials that a machine cannot run, for machines that need not exist."""
 
 from __future__ import annotations
 

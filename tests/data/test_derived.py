@@ -1,4 +1,4 @@
-"""Data sets made from another one's images: places, transforms, files kept, and testing on another set."""
+"""Data sets made from another one's images: positions, transforms, cached files, and testing on another set."""
 
 from __future__ import annotations
 

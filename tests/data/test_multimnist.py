@@ -1,4 +1,4 @@
-"""Images that show several digits: how they are made, and that every implementation makes the same of them."""
+"""Images that show several digits: how they are made, and that every implementation computes the same from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published data sets as they come: gzipped IDX files, MATLAB files, zip archives; whole, damaged and hostile."""
+"""Published data sets in their original form: gzipped IDX, MATLAB files, zip archives; intact, damaged, hostile."""
 
 from __future__ import annotations
 

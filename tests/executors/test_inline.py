@@ -1,4 +1,4 @@
-"""The inline executor, and what every executor shares; drivers that are to be killed are processes of their own."""
+"""The inline executor, and what all executors share; drivers that get killed run in their own processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Ray executor on real Ray: a private instance with logical GPUs, drivers that are killed, a cluster that loses a node."""
+"""The Ray executor on real Ray: a private instance with logical GPUs, killed drivers, a cluster that loses a node."""
 
 from __future__ import annotations
 

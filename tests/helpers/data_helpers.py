@@ -1,4 +1,4 @@
-"""For tests of data sets: a server of a few files, and a few real digits where a whole data set would take too long."""
+"""For tests of data sets: a server of a few files, and a few real digits where a full data set would take too long."""
 
 from __future__ import annotations
 

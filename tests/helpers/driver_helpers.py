@@ -1,4 +1,4 @@
-"""A driver to be killed: runs trials and prints what it hears, a line of JSON an event.
+"""A driver to be killed: runs trials and prints each event as a line of JSON.
 
 python -m tests.helpers.driver_helpers EXECUTOR RUN_DIR IMPL[*CPUS]...
 """

@@ -1,4 +1,4 @@
-"""Events of a trial as a test needs them: what it does not say is filled in, so that each is complete."""
+"""A trial's events as a test needs them: fields that it does not give are filled in, so that each event is complete."""
 
 from __future__ import annotations
 

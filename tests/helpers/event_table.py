@@ -1,4 +1,4 @@
-"""The tables of docs/run-directory.md, made from the models. `python -m tests.helpers.event_table` writes them there anew."""
+"""The tables in docs/run-directory.md, made from the models. `python -m tests.helpers.event_table` rewrites them."""
 
 from __future__ import annotations
 

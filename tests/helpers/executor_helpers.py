@@ -1,4 +1,4 @@
-"""Trials small enough to be run in dozens, and implementations that misbehave in one way each."""
+"""Trials small enough to run by the dozen, and implementations that each misbehave in one way."""
 
 from __future__ import annotations
 

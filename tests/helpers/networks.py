@@ -1,7 +1,7 @@
-"""CapsNets as people write them in PyTorch, with the habits that the diagnosis has to name: nothing here knows the bench.
+"""CapsNets as people write them in PyTorch, with the habits that the diagnosis must name. Nothing here knows the bench.
 
-`Network` is an ordinary module, channels first, its capsules counted type by type; `Habits` are what its author made of the
-paper. `adapter(habits)` is the class that `capsbench parity` takes.
+`Network` is an ordinary module, channels first, with capsules numbered type by type; `Habits` say how its author read
+the paper. `adapter(habits)` is the class that `capsbench parity` takes.
 """
 
 from __future__ import annotations

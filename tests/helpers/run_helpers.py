@@ -1,6 +1,6 @@
-"""The `capsbench` command as a user meets it, in a process of its own; and third-party implementations to run with it.
+"""The `capsbench` command as a user meets it, in its own process; and third-party implementations to run with it.
 
-Suites name these as `run_helpers:HeldNet`: this folder is in the command's PYTHONPATH, as a user's own would be.
+Suites refer to these as `run_helpers:HeldNet`: this folder is in the command's PYTHONPATH, like a user's own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs of several seeds, written as a journal: what the bench would say of figures that a test chooses."""
+"""Runs of several seeds, written as a journal: what the bench would say about figures chosen by a test."""
 
 from __future__ import annotations
 

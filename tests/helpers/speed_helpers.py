@@ -1,4 +1,4 @@
-"""Implementations for the tests of `capsbench speed`: what tells its parts, what fails, and when."""
+"""Implementations for the tests of `capsbench speed`: some report the parts of a step, others fail at some point."""
 
 from __future__ import annotations
 

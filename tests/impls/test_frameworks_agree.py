@@ -1,4 +1,4 @@
-"""`capsbench parity` on the three frameworks: what proves that they agree, on every push."""
+"""`capsbench parity` on the three frameworks: proves on every push that they agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three frameworks against the specification, in float64: anything but rounding is a fault."""
+"""Three frameworks against the specification, in float64: any difference beyond rounding is a fault."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The specification's own proof: its derivatives against finite differences, its layers against the paper's words.
+"""The specification's own proof: its derivatives against finite differences, its layers against the paper's text.
 
-And that it needs nothing of NumPy's own: `array_api_strict` has the array API standard and nothing else.
+It also needs nothing specific to NumPy: `array_api_strict` has the array API standard and nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, weight decay and the decoder's own settings: the same in every framework, or parity fails."""
+"""Learning-rate schedules, weight decay and the decoder's settings are the same in every framework, or parity fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `bf16` means: the same rounding in every framework, and parity that can tell it from none."""
+"""What `bf16` means: the same rounding in every framework, and a parity check that notices if it is missing."""
 
 from __future__ import annotations
 

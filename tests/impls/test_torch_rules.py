@@ -1,4 +1,4 @@
-"""The gradient rules that the PyTorch implementation writes by hand, against what autograd makes of the forward pass."""
+"""The PyTorch implementation's hand-written gradient rules against autograd's gradients of the forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run directory under crashes, second drivers and folders that cannot be written."""
+"""The run directory under crashes, second drivers, and folders that cannot be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is reported of a trial, and what is withheld."""
+"""What is reported for a trial, and what is withheld."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment's description, and the part of it that decides results."""
+"""The description of the environment, and the part of it that affects results."""
 
 from __future__ import annotations
 

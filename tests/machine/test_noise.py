@@ -1,4 +1,4 @@
-"""Doubts about a timing: from counters to a cause and what to do; energy counters."""
+"""Doubts about a timing: from counters to a cause and advice; energy counters."""
 
 from __future__ import annotations
 

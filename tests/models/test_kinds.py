@@ -1,4 +1,4 @@
-"""Kinds of model behind one contract: nothing outside of a kind's own files asks which kind it is."""
+"""Kinds of model behind one contract: nothing outside a kind's own files asks which kind it is."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A kind of model from outside the bench (`plugin/linearkind`): found by its entry point, it does all that a built-in one does.
+"""A kind of model from outside the bench (`plugin/linearkind`): found by its entry point, it works like a built-in one.
 
-The commands run in processes of their own, with the plug-in in PYTHONPATH, as do the workers that they start.
+The commands and the workers that they start run in their own processes, with the plug-in in PYTHONPATH.
 """
 
 from __future__ import annotations

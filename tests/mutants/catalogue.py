@@ -1,4 +1,4 @@
-"""Every fault in every framework, with the model at which it makes a difference."""
+"""Every fault in every framework, with a model on which it makes a difference."""
 
 from __future__ import annotations
 

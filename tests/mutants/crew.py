@@ -1,4 +1,4 @@
-"""Warm processes that climb: one framework each, several mutants, on a core of its own."""
+"""Warm processes that climb the ladder: each has one framework, several mutants, and its own core."""
 
 from __future__ import annotations
 

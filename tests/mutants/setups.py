@@ -1,4 +1,4 @@
-"""Ladders as the commands set them up: `capsbench parity`, and the gate of `capsbench run`, on what needs no download."""
+"""Ladders as set up by `capsbench parity` and by the gate of `capsbench run`, on data that need no download."""
 
 from __future__ import annotations
 

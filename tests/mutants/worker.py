@@ -1,7 +1,7 @@
-"""A process that climbs with one mutant after the other: importing a framework takes longer than most climbs.
+"""A process that climbs with one mutant after another: importing a framework takes longer than most climbs.
 
-`python -m tests.mutants.worker FD FRAMEWORK`: a job a line on stdin; a line on the descriptor FD once the framework is there,
-and then one for what became of each.
+`python -m tests.mutants.worker FD FRAMEWORK` reads one job per line from stdin. It writes a line to file descriptor FD
+once the framework is loaded, and then one with the outcome of each job.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Examines models of one file, and climbs with each, in a process of their own: python -m tests.ordinary.all_of FILE NAME...
+"""Examines models of one file and climbs with each, in one process: python -m tests.ordinary.all_of FILE NAME...
 
 A name may be followed by `=` and a JSON object: options of `harness.parity.ordinary.source.Source`. Prints one
-JSON document, name -> what was found and the checks of L1 to L4 in float64, or the error.
+JSON document: name -> findings and the checks of L1 to L4 in float64, or the error.
 """
 
 from __future__ import annotations

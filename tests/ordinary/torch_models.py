@@ -1,4 +1,4 @@
-"""CapsNets as people write them in PyTorch: small, each in a style of its own; right ones first, wrong ones after."""
+"""CapsNets as people write them in PyTorch: small, each in its own style; first the right ones, then the wrong ones."""
 
 from __future__ import annotations
 

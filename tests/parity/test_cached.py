@@ -1,4 +1,4 @@
-"""A verdict of the gate serves a second seed; whatever it depends on makes another one."""
+"""A verdict of the gate is reused for a second seed; if anything that it depends on changes, it is computed anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every branch of the model is taken where implementations are compared: by some probe, on some image."""
+"""Comparing implementations takes every branch of the model: by some probe, on some image."""
 
 from __future__ import annotations
 

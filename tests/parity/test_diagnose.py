@@ -1,4 +1,4 @@
-"""A fault is recognised by what it does: the diagnosis names it, and names nothing where it knows nothing."""
+"""A fault is recognised by its effect: the diagnosis names it, and names nothing if it knows nothing."""
 
 from __future__ import annotations
 

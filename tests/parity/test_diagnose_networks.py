@@ -1,4 +1,4 @@
-"""Networks of other people's habits, several faults at once: all are named, none falsely, and conventions apart."""
+"""Networks with typical habits and several faults at once: all are named, none falsely, and conventions separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ladder passes what is right and names what is wrong: each fault here trains happily."""
+"""The ladder passes what is right and names what is wrong. Networks with these faults all train without complaint."""
 
 from __future__ import annotations
 

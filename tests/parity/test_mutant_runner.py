@@ -1,4 +1,4 @@
-"""The mutants as users climb: a sample drawn by the commit, and what runs them."""
+"""Mutants on the users' ladder: a sample chosen by the commit, and the runner itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ladder kills every fault in every implementation, and on the level that the fault names."""
+"""The ladder finds every fault in every implementation, on the level that the fault names."""
 
 from __future__ import annotations
 

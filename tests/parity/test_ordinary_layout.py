@@ -1,4 +1,4 @@
-"""Which axes an array can have, and arrays there and back."""
+"""Which axes an array can have, and arrays converted there and back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Ordinary models, PyTorch's and Keras's, in many styles: matched without an adapter, right ones pass, wrong ones are named.
+"""Ordinary PyTorch and Keras models in many styles, matched without an adapter: right ones pass, wrong ones are named.
 
-Each file of models is examined in one process of its own: precision is a framework's global setting.
+Each file of models is examined in its own process, because precision is a global setting of a framework.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The variants that a diagnosis searches: by default the specification, and each with the gradient of what it computes."""
+"""The variants that a diagnosis searches: the default is the specification; each has the gradient of its function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an implementation may differ in and be right: epsilons of any value at any place, and how they are asked for."""
+"""How an implementation may differ and still be right: epsilons of any value in any place, and how they are set."""
 
 from __future__ import annotations
 

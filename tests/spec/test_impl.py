@@ -1,4 +1,4 @@
-"""The border: model arithmetic, weight table, initial weights, epoch plans."""
+"""The interface: model arithmetic, weight table, initial weights, epoch plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids: the same for the same result, another for whatever may change it."""
+"""Ids: the same for the same result, different for anything that may change it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A suite by its name: a shipped one, unless there is a file of that name; and what is said of a name that is neither."""
+"""A suite by name: a shipped one, unless there is a file of that name; and the message for a name that is neither."""
 
 from __future__ import annotations
 

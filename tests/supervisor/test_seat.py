@@ -1,4 +1,4 @@
-"""What a worker process has for itself, and which of several begins first."""
+"""What a worker process has to itself, and which of several begins first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages people open: a real browser on a real MLflow server, showing runs that journal and tracking wrote."""
+"""The pages people open: a real browser on a real MLflow server, showing runs written by journal and tracking."""
 
 from __future__ import annotations
 

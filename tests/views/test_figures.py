@@ -1,4 +1,4 @@
-"""Figures of a trial: what they show is computed again in another way; what is not there is left out for a reason."""
+"""Figures of a trial: what they show is recomputed in another way; what cannot be drawn is left out with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The projection into MLflow: against a real database, a dead server and one that never answers."""
+"""The journal's copy in MLflow: with a real database, a dead server, and one that never answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live screen, rendered at several sizes, and the lines that take its place where there is no terminal."""
+"""The live screen, rendered at several sizes, and the lines that replace it where there is no terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`capsbench data show` and `data list`: what a person sees of the data sets."""
+"""`capsbench data show` and `data list`: what people see of the data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tables say, and that they say it whole on every screen."""
+"""What the tables say, and that they show it in full on every screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files are believed only when they are whole: every reader, every kind of damage, with a recorded SHA-256 and without."""
+"""Files are trusted only if intact: every reader, every kind of damage, with a recorded SHA-256 and without."""
 
 from __future__ import annotations
 

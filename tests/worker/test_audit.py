@@ -1,4 +1,4 @@
-"""The audit: what is right passes and trains as without it, and whoever passes the gate and then does otherwise is found."""
+"""The audit: right implementations pass and train as without it; one that changes after passing the gate is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopping rules: when training ends, what is told of it, and that a resumed trial ends where it would have."""
+"""Stopping rules: when training ends, what is reported about it, and that a resumed trial ends where it would have."""
 
 from __future__ import annotations
 

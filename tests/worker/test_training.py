@@ -1,4 +1,4 @@
-"""One trial: its events, its files, and that going on from a checkpoint changes nothing."""
+"""One trial: its events, its files, and that resuming from a checkpoint changes nothing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files from the network: fetched, verified, with a progress bar. What they hold is checked by its hash."""
+"""Files from the network: fetched with a progress bar, their contents verified by hash."""

@@ -1,4 +1,4 @@
-"""Fetching published files from mirrors: resumed where a transfer broke off, verified, and put in place atomically."""
+"""Fetches published files from mirrors: resumes interrupted transfers, verifies, and puts files in place atomically."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.data.files import CorruptFile, FileSet, instructions, locate, read_
 from harness.errors import UserError
 
 TIMEOUT_S = (6.1, 30.0)  # to connect; between two pieces of the answer
-_TRIES = 5  # of one file from one mirror, as long as each brings it further
+_TRIES = 5  # per file and mirror, as long as each try makes progress
 _CHUNK_BYTES = 1 << 16
 
 _NETWORK = (requests.RequestException, HTTPError)
@@ -30,8 +30,8 @@ _Report = Callable[[int, int | None], None]  # bytes so far, bytes in all
 def fetch(files: FileSet, directory: Path, *, progress: bool, timeout_s: tuple[float, float] = TIMEOUT_S) -> None:
     """Puts the missing files, verified and uncompressed, into `<directory>/<set>/`; those already there are left alone.
 
-    One process fetches at a time; another waits and then finds the files there. A transfer that broke off is continued
-    by the next call. Raises `UserError` if no mirror serves a file or the directory cannot be written.
+    One process fetches at a time; another waits and then finds the files there. The next call continues an interrupted
+    transfer. Raises `UserError` if no mirror serves a file or the directory cannot be written.
     """
     folder = directory / files.name
     console = Console(stderr=True, quiet=not progress)
@@ -56,7 +56,7 @@ def fetch(files: FileSet, directory: Path, *, progress: bool, timeout_s: tuple[f
 
 
 def alone_in(folder: Path, console: Console) -> AbstractContextManager[object]:
-    """A lock on `folder` for whoever writes there; says so if it has to wait."""
+    """A lock on `folder` for writing; prints a note if it has to wait."""
     lock = FileLock(folder / ".lock")
     try:
         return lock.acquire(timeout=0)
@@ -73,11 +73,11 @@ def _fetch_file(
     report: _Report,
     timeout_s: tuple[float, float],
 ) -> str:
-    """Fetches one file from the first mirror that serves it whole, and returns that mirror."""
+    """Fetches one file from the first mirror that serves it completely, and returns that mirror."""
     folder = directory / files.name
     errors: list[str] = []
     for mirror in mirrors:
-        # Wrappers differ from mirror to mirror, so what is half done can only be continued at the same one.
+        # Wrappers differ from mirror to mirror, so a partial download can only be continued from the same one.
         part = folder / f".{name}.{zlib.crc32(mirror.encode()):08x}.part"
         try:
             _transfer(f"{mirror}{files.served_as(name)}", part, report, timeout_s)
@@ -99,7 +99,7 @@ def _fetch_file(
 
 
 def _verified(files: FileSet, name: str, part: Path) -> Path:
-    """A file with what is to be kept of `part`. Raises `CorruptFile`."""
+    """A file with the content of `part` that is to be kept. Raises `CorruptFile`."""
     sha256 = files.sha256[name]
     if sha256 is None:
         check_archive(part)
@@ -113,7 +113,7 @@ def _verified(files: FileSet, name: str, part: Path) -> Path:
 
 
 def _transfer(url: str, part: Path, report: _Report, timeout_s: tuple[float, float]) -> None:
-    """Brings `part` to its full length, continuing what is there."""
+    """Downloads the rest of `part`, continuing what is there."""
     for attempt in range(1, _TRIES + 1):
         start = _size(part)
         try:
@@ -129,14 +129,14 @@ def _stream(url: str, part: Path, start: int, report: _Report, timeout_s: tuple[
         headers["Range"] = f"bytes={start}-"
     with requests.get(url, headers=headers, stream=True, timeout=timeout_s) as response:
         if start and response.status_code == requests.codes.range_not_satisfiable:
-            return  # nothing lies beyond what we have: its hash decides
+            return  # there is nothing beyond what we have: its hash decides
         response.raise_for_status()
         continued = response.status_code == requests.codes.partial_content
         done = start if continued else 0
         length = response.headers.get("Content-Length")
         total = done + int(length) if length else None
         with part.open("ab" if continued else "wb") as out:
-            # The raw bytes: a Content-Encoding undone on the way would make half a file impossible to continue.
+            # The raw bytes: if a Content-Encoding were decoded, a partial file could not be continued.
             for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=False):
                 done += out.write(chunk)
                 report(done, total)

@@ -1,1 +1,1 @@
-"""Figures of every trial: what it learned, what it confuses, what its capsules hold. Drawn from the run directory alone."""
+"""Figures of a trial: what it learned, what it confuses, what its capsules hold. Drawn from the run directory alone."""

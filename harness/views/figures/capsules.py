@@ -1,4 +1,4 @@
-"""What the output capsules hold and how routing fills them, by the specification with the trial's weights."""
+"""What the output capsules hold and how routing fills them, computed by the specification with the trial's weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.views.figures.overlaid import draw_overlaid
 from harness.views.figures.style import TEST, TRAIN, VALIDATION, new_figure, plain, save, show_mosaic
 
 STEPS = np.arange(-5, 6) * 0.05
-"""By how much section 5.1 moves one dimension of a capsule at a time: -0.25 to 0.25; exactly 0 in the middle."""
+"""How far section 5.1 moves one dimension of a capsule at a time: from -0.25 to 0.25, with exactly 0 in the middle."""
 
 
 def perturbed(net: Inspectable, digit: Float[np.ndarray, "J D"], label: int) -> Float[np.ndarray, "D 11 H W C"]:
-    """What the decoder makes of the capsule of class `label` with each of its D dimensions moved by each of `STEPS`."""
+    """The decoder's images for the capsule of class `label`, with each of its D dimensions moved by each of `STEPS`."""
     dims = digit.shape[1]
     moved = np.broadcast_to(digit, (dims, len(STEPS), *digit.shape)).copy()
     for dim in range(dims):
@@ -30,16 +30,16 @@ def perturbed(net: Inspectable, digit: Float[np.ndarray, "J D"], label: int) -> 
 
 
 def draw_perturbations(material: Material, folder: Path) -> list[Path]:
-    """perturbations.png: the paper's Fig. 4 in full, one grid a class: a row a dimension, a column a step."""
+    """perturbations.png: the paper's Fig. 4 in full. One grid per class, one row per dimension, one column per step."""
     net, shown = material.decoding, material.right
     if not len(shown):
         raise LeftOut("no test image is rightly classified")
-    labels = shown.labels.reshape(len(shown), -1)[:, 0].tolist()  # of several digits, the first
+    labels = shown.labels.reshape(len(shown), -1)[:, 0].tolist()  # the first, if there are several digits
     grids = [perturbed(net, digit, label) for digit, label in zip(shown.digit, labels, strict=True)]
     across = min(5, len(grids))
     down = math.ceil(len(grids) / across)
     dims, _, height, width, _ = grids[0].shape
-    # at least a pixel of the file for each of an image's, whatever the size of the images
+    # at least one pixel in the file for each pixel of an image, whatever the size of the images
     inches = (across * (len(STEPS) * (width + 2) / 100 + 0.35), down * (dims * (height + 2) / 100 + 0.6) + 0.6)
     title = "each dimension of the output capsule of a test image of its class, moved by -0.25 ... 0.25, decoded"
     figure = new_figure(material, title, inches, dpi=125)
@@ -58,9 +58,9 @@ def draw_perturbations(material: Material, folder: Path) -> list[Path]:
 
 
 def draw_reconstructions(material: Material, folder: Path) -> list[Path]:
-    """reconstructions.png: test images above what the decoder makes of them, right ones and wrong ones.
+    """reconstructions.png: test images above their reconstructions, for right and for wrong predictions.
 
-    The decoder sees the capsule of the predicted class; of wrong ones, in a line of its own, that of the true class too.
+    The decoder sees the capsule of the predicted class. For wrong predictions another row shows the true class too.
     """
     if material.trial.model.overlaid > 1:
         return draw_overlaid(material, folder)
@@ -77,7 +77,7 @@ def draw_reconstructions(material: Material, folder: Path) -> list[Path]:
     across = max(len(shown) for shown, _, _ in blocks)
     for axis, (shown, rows, heading) in zip(axes, blocks, strict=True):
         tiles = _beside(net, shown, len(rows))
-        blank = [(0, 0), (0, across - len(shown)), *[(0, 0)] * 3]  # so that all images have one size
+        blank = [(0, 0), (0, across - len(shown)), *[(0, 0)] * 3]  # so that all images have the same size
         show_mosaic(axis, np.pad(tiles, blank, constant_values=1.0), rows, _captions(shown))
         axis.set_title(heading, fontsize=10, loc="left")
     return [save(figure, folder / "reconstructions.png")]
@@ -96,7 +96,7 @@ def _captions(shown: Examples) -> list[str]:
 
 
 def draw_lengths(material: Material, folder: Path) -> list[Path]:
-    """lengths.png: how long the output capsules are, of the true class and of all others."""
+    """lengths.png: the lengths of the output capsules, for the true class and for all others."""
     sample = material.sample
     is_true = np.zeros(sample.lengths.shape, bool)
     np.put_along_axis(is_true, sample.labels.reshape(len(sample.labels), -1), True, axis=1)
@@ -136,7 +136,7 @@ def draw_entropy(material: Material, folder: Path) -> list[Path]:
     for number, mean in zip(numbers, means, strict=True):
         axis.annotate(f"{mean:.4f}", (number, mean), (0, -14), textcoords="offset points", ha="center", fontsize=9)
     axis.axhline(most, color=TEST, lw=1, ls="--", label=f"even couplings: ln {classes} = {most:.4f}")
-    span = max(most - min(low.min(), means.min()), 1e-3)  # what routing decides can be little: not from zero then
+    span = max(most - min(low.min(), means.min()), 1e-3)  # the change can be small, so the axis need not start at zero
     axis.set_ylim(max(0.0, most - 1.8 * span), most + 0.15 * span)
     axis.ticklabel_format(axis="y", useOffset=False)
     axis.set_xticks(numbers)

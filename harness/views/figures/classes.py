@@ -1,4 +1,4 @@
-"""Which classes are taken for which: confusion matrix, precision, recall and F1, as a figure and as data."""
+"""Which classes are confused: confusion matrix, precision, recall and F1, as a figure and as data."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from harness.spec import is_right
 from harness.views.figures.material import Material
 from harness.views.figures.style import colormap, new_figure, save
 
-_MOST_NUMBERS = 20  # classes for which every cell has its number
+_MOST_NUMBERS = 20  # classes; up to here every cell shows its number
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class. None: not defined, as the precision of a class that is never predicted."""
+    """One class. None: not defined, such as the precision of a class that is never predicted."""
 
     label: int
-    precision: float | None  # of the images said to be of the class, how many are
-    recall: float | None  # of the images of the class, how many were said to be
-    f1: float | None  # harmonic mean of the two
+    precision: float | None  # the share of images predicted as this class that belong to it
+    recall: float | None  # the share of this class's images that were predicted as such
+    f1: float | None  # harmonic mean of precision and recall
     support: int  # test images of the class
 
 
 def confusion(
     labels: Int[np.ndarray, " N *K"], predicted: Int[np.ndarray, " N *K"], classes: int
 ) -> Int[np.ndarray, "J J"]:
-    """How many images of class (row) were said to be of class (column).
+    """How many images of class (row) were predicted as class (column).
 
-    Of images that show K > 1 digits, how many digits. One that was found is its own; one that was missed is counted as taken
-    for one that was imagined, the first of the labels for the longest.
+    For images that show K > 1 digits it counts digits. A digit that was found counts as right. Each missed digit is
+    paired with a wrongly predicted one: the first label with the longest capsule.
     """
     matrix = np.zeros((classes, classes), np.int64)
     if labels.ndim == 1:
@@ -51,7 +51,7 @@ def confusion(
 
 
 def class_rows(matrix: Int[np.ndarray, "J J"]) -> list[ClassRow]:
-    """The report on each class of a confusion matrix."""
+    """One row for each class of a confusion matrix."""
     rows: list[ClassRow] = []
     for label, (hits, said, support) in enumerate(
         zip(np.diag(matrix).tolist(), matrix.sum(0).tolist(), matrix.sum(1).tolist(), strict=True)
@@ -62,7 +62,7 @@ def class_rows(matrix: Int[np.ndarray, "J J"]) -> list[ClassRow]:
 
 
 def draw_classes(material: Material, folder: Path) -> list[Path]:
-    """confusion.png, of the whole test set; classes.csv and classes.json, the same as data."""
+    """confusion.png for the whole test set; classes.csv and classes.json hold the same as data."""
     predicted, labels = material.predictions
     matrix = confusion(labels, predicted, material.trial.model.classes)
     rows = class_rows(matrix)
@@ -116,7 +116,7 @@ def _figure(material: Material, title: str, matrix: np.ndarray, rows: Sequence[C
 
 
 def _cells(matrix: np.ndarray) -> np.ndarray:
-    """Mistakes in shades of orange, by their number; what is right in one blue, or no mistake could be seen."""
+    """Mistakes in shades of orange, by count. Right predictions are plain blue, or they would hide the mistakes."""
     cells = colormap("Oranges")(0.85 * matrix / _most_mistakes(matrix))
     cells[matrix == 0] = 1
     cells[np.eye(len(matrix), dtype=bool)] = (0.80, 0.88, 0.95, 1)
@@ -128,7 +128,7 @@ def _most_mistakes(matrix: np.ndarray) -> int:
 
 
 def _table(axis: Any, rows: Sequence[ClassRow]) -> None:
-    """To the right of the matrix, each class level with its line; the means of the classes below."""
+    """To the right of the matrix: each class beside its row, and the means over classes below."""
     columns = {
         "precision %": [row.precision for row in rows],
         "recall %": [row.recall for row in rows],

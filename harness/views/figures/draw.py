@@ -1,4 +1,4 @@
-"""Draws the figures of trials into folders: at the end of `run`, those that are not there yet, and for `capsbench figures`."""
+"""Draws the figures of trials into folders: missing ones at the end of `run`, and all for `capsbench figures`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIGURES: dict[str, Draw] = {
 
 @dataclass
 class Drawn:
-    """What was drawn of one trial: files, why the other figures make no sense for it, what they lack, what went wrong."""
+    """What was drawn for one trial: the files, and why other figures make no sense, lack their data, or failed."""
 
     id: str
     impl: str
@@ -48,7 +48,7 @@ class Drawn:
     lacking: dict[str, str] = field(default_factory=dict[str, str])
 
     def to_json(self) -> dict[str, Any]:
-        """A trial of `figures --json`."""
+        """One trial's entry in `figures --json`."""
         return {
             "id": self.id,
             "impl": self.impl,
@@ -61,15 +61,15 @@ class Drawn:
 
 
 def require_matplotlib() -> None:
-    """Raises `UserError` where matplotlib is not installed."""
+    """Raises `UserError` if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError('figures need matplotlib, which is not installed: pip install "capsbench[report]"')
 
 
 def draw_trial(material: Material, folder: Path) -> Drawn:
-    """Draws all figures of a finished trial into `folder`, over earlier ones; a figure that fails is a reason in `lacking`.
+    """Draws all figures of a finished trial into `folder`, replacing earlier ones. If one fails, `lacking` says why.
 
-    Raises `UserError` if the folder cannot be written, and, before anything is drawn, if a file of the trial is damaged.
+    Raises `UserError` if the folder cannot be written or, before anything is drawn, if a file of the trial is damaged.
     """
     trial = material.trial
     material.read()
@@ -78,7 +78,7 @@ def draw_trial(material: Material, folder: Path) -> Drawn:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (read_json(folder / INDEX) or {}).get("files", {}):
             (folder / Path(name).name).unlink(missing_ok=True)
-        (folder / INDEX).unlink(missing_ok=True)  # until it is there again, the folder is unfinished
+        (folder / INDEX).unlink(missing_ok=True)  # the folder counts as unfinished until this file is back
         for name, draw in _FIGURES.items():
             try:
                 drawn.files += draw(material, folder)
@@ -86,7 +86,7 @@ def draw_trial(material: Material, folder: Path) -> Drawn:
                 (drawn.lacking if reason.lacking else drawn.left_out)[name] = str(reason)
             except OSError:
                 raise
-            except Exception as error:  # whatever it is, the other figures are drawn, and no trial fails for it
+            except Exception as error:  # whatever went wrong, draw the other figures; no trial fails for it
                 drawn.lacking[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in drawn.files}
         index = {"trial": trial.id, "files": digests, "left_out": drawn.left_out, "lacking": drawn.lacking}
@@ -99,9 +99,9 @@ def draw_trial(material: Material, folder: Path) -> Drawn:
 def draw_missing(
     journal: Journal, trial_ids: Iterable[str], on_drawn: Callable[[str], None], note: Callable[[str], None]
 ) -> list[str]:
-    """Draws what these finished trials have no figures of yet; returns warnings, and raises none of them.
+    """Draws the figures of those finished trials that have none yet. Returns problems as warnings instead of raising.
 
-    `note` gets a line for the screen before each trial, `on_drawn` its id after it.
+    `note` gets a line for the screen before each trial, `on_drawn` its id afterwards.
     """
     missing = [each for each in trial_ids if not (journal.trial_dir(each) / FOLDER / INDEX).exists()]
     if not missing:
@@ -126,7 +126,7 @@ def draw_missing(
 
 
 def datasets() -> Callable[[DataConfig], Dataset]:
-    """`data.load`, each data set once."""
+    """`data.load`, which loads each data set only once."""
 
     @cache
     def load(document: str) -> Dataset:

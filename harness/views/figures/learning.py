@@ -1,4 +1,4 @@
-"""What a trial's epochs tell: curves of loss and error, the change of the routing logits, and all of it as CSV."""
+"""A trial's epochs: curves of loss and error, the change of the routing logits, and all of it as CSV."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness import data, models
 from harness.views.figures.material import LeftOut, Material
 from harness.views.figures.style import TEST, TRAIN, VALIDATION, colormap, new_figure, plain, save
 
-_WIDE = 20  # from this ratio of largest to smallest value on, an axis is logarithmic
+_WIDE = 20  # an axis is logarithmic from this ratio of largest to smallest value
 
 
 def draw_epochs(material: Material, folder: Path) -> list[Path]:
-    """epochs.csv: a line an epoch, every figure by its name; of a list, value k as NAME_k."""
+    """epochs.csv: one line per epoch, one column per figure; value k of a list is in column NAME_k."""
     records = [_flat(epoch) for epoch in material.result.epochs]
     if not records:
         raise LeftOut("the run holds no epoch of this trial")
@@ -29,7 +29,7 @@ def draw_epochs(material: Material, folder: Path) -> list[Path]:
 
 
 def draw_learning(material: Material, folder: Path) -> list[Path]:
-    """learning.png: loss and error over the epochs, of training and validation; the test's beside the last."""
+    """learning.png: training and validation loss and error over the epochs, with the test result beside the last."""
     result, epochs = material.result, material.result.epochs
     if not epochs:
         raise LeftOut("the run holds no epoch of this trial")
@@ -57,7 +57,7 @@ def draw_learning(material: Material, folder: Path) -> list[Path]:
 
 
 def draw_routing_logits(material: Material, folder: Path) -> list[Path]:
-    """routing_logits.png: the change of the logits by each routing iteration, over training and after it."""
+    """routing_logits.png: how much each routing iteration changes the logits, during training and after it."""
     count = material.trial.measure.routing_logits
     epochs = [epoch for epoch in material.result.epochs if epoch.get("routing_logit_change")]
     if not epochs:
@@ -77,17 +77,17 @@ def draw_routing_logits(material: Material, folder: Path) -> list[Path]:
         )  # fmt: skip
     over.set_ylabel("mean change of a logit")
     _by_epoch(over)
-    over.legend(frameon=False, loc="lower left", ncols=math.ceil(iterations / 3))  # below the curves, most often
+    over.legend(frameon=False, loc="lower left", ncols=math.ceil(iterations / 3))  # usually below the curves
     after.plot(range(1, iterations + 1), changes[-1], color="0.6", lw=1.2, zorder=1)
     after.scatter(range(1, iterations + 1), changes[-1], color=shades, zorder=2)
-    _scale(after, changes.ravel().tolist())  # of both
+    _scale(after, changes.ravel().tolist())  # over both
     after.set_xticks(range(1, iterations + 1))
     after.set_xlabel(f"routing iteration k, after epoch {epochs[-1]['epoch']}")
     return [save(figure, folder / "routing_logits.png")]
 
 
 def _scale(axis: Any, values: list[float]) -> None:
-    """From zero, or logarithmic where these values are far apart."""
+    """Starts the axis at zero, or makes it logarithmic if the values are far apart."""
     if values and min(values) > 0 and max(values) / min(values) > _WIDE:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")

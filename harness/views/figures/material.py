@@ -1,4 +1,4 @@
-"""What the figures of one trial are made from: its events, predictions and weights, and the specification's look inside."""
+"""What the figures of one trial are made from: events, predictions, weights, and activations from the specification."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from harness.spec import is_right
 from harness.spec.trial import DataConfig
 from harness.weights.whole import read_predictions, read_weights, recorded
 
-SAMPLE = 256  # test images looked into: seconds for the paper's model
+SAMPLE = 256  # test images whose activations are computed; takes seconds for the paper's model
 EXAMPLES = 10  # images of each kind that are shown
 
 
 class LeftOut(Exception):
-    """Why a figure is not drawn: it makes no sense for the trial, or, if `lacking`, what it needs is not there."""
+    """Why a figure is not drawn: it makes no sense for the trial or, if `lacking`, the data for it is missing."""
 
     def __init__(self, reason: str, *, lacking: bool = True) -> None:
         super().__init__(reason)
@@ -35,17 +35,17 @@ class LeftOut(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """N test images as the specification sees them, over r routing iterations."""
+    """N test images as the specification computes them, over r routing iterations."""
 
     labels: Int[np.ndarray, " N *K"]
     lengths: Float[np.ndarray, "N J"]
     entropies: Float[np.ndarray, "r N I"]
-    """-sum_j c_ij ln c_ij of each primary capsule's coupling coefficients, in nats: ln J where they are even."""
+    """-sum_j c_ij ln c_ij of each primary capsule's coupling coefficients, in nats: ln J if they are uniform."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images to show, with the classes said of them and their output capsules."""
+    """Images to show, with their predicted classes and output capsules."""
 
     images: UInt8[np.ndarray, "N *K H W C"]
     labels: Int[np.ndarray, " N *K"]
@@ -57,7 +57,7 @@ class Examples:
 
 
 class Material:
-    """One trial's material, each piece made when it is first asked for. What is not there raises `LeftOut`.
+    """One trial's material. Each piece is made on first use; a missing one raises `LeftOut`.
 
     Args:
         dataset: a trial's data section -> its images; raises `UserError`.
@@ -84,7 +84,7 @@ class Material:
 
     @cached_property
     def predictions(self) -> tuple[Int[np.ndarray, " N *K"], Int[np.ndarray, " N *K"]]:
-        """What the trained model said of all N test images, and their labels. Raises `Damaged`."""
+        """The trained model's predictions for all N test images, and their labels. Raises `Damaged`."""
         path = self._folder / "predictions.safetensors"
         named = self._named.get(path.name)
         if not path.exists() or not isinstance(named, ResultEvent):
@@ -109,14 +109,14 @@ class Material:
         return specification(trial.model, weights, trial.runtime.precision)
 
     def read(self) -> None:
-        """Reads the files that there are, before anything is drawn. Raises `Damaged`."""
+        """Reads the files that exist, before anything is drawn. Raises `Damaged`."""
         for name in ("predictions", "net"):
             with suppress(LeftOut):
                 getattr(self, name)
 
     @cached_property
     def decoding(self) -> Inspectable:
-        """As `net`, where there is a decoder."""
+        """Like `net`, but only if the model has a decoder."""
         net = self.net
         if not models.of(self.trial.model).has_decoder(self.trial.model):
             raise LeftOut("the model has no decoder", lacking=False)
@@ -124,7 +124,7 @@ class Material:
 
     @cached_property
     def sample(self) -> Sample:
-        """`SAMPLE` test images, drawn by one fixed permutation, or all there are."""
+        """`SAMPLE` test images drawn by one fixed permutation, or all if there are fewer."""
         net, test = self.net, self.test
         chosen = test.take(np.sort(order(len(test))[:SAMPLE]))
         lengths: list[np.ndarray] = []
@@ -137,7 +137,7 @@ class Material:
 
     @cached_property
     def right(self) -> Examples:
-        """The first rightly classified test image of each of the first `EXAMPLES` classes (of the first digit's)."""
+        """The first correctly classified test image of each of the first `EXAMPLES` classes (by the first digit)."""
         labels, predicted = self._said
         right, firsts = is_right(predicted, labels), labels.reshape(len(labels), -1)[:, 0]
         shown = [np.flatnonzero(right & (firsts == each))[:1] for each in np.unique(firsts)[:EXAMPLES]]
@@ -145,13 +145,13 @@ class Material:
 
     @cached_property
     def wrong(self) -> Examples:
-        """The first `EXAMPLES` wrongly classified test images; maybe fewer, or none."""
+        """The first `EXAMPLES` misclassified test images; there may be fewer, or none."""
         labels, predicted = self._said
         return self._examples(np.flatnonzero(~is_right(predicted, labels))[:EXAMPLES])
 
     @cached_property
     def _said(self) -> tuple[Int[np.ndarray, " N *K"], Int[np.ndarray, " N *K"]]:
-        """Labels and predictions of the first N test images: all, or where none were recorded, `SAMPLE` seen now."""
+        """Labels and predictions of the first N test images: all, or `SAMPLE` predicted now if none were recorded."""
         try:
             predicted, labels = self.predictions
             return labels, predicted
@@ -160,7 +160,7 @@ class Material:
             return seen.labels, self._digit(seen.images)[1]
 
     def _digit(self, images: np.ndarray) -> tuple[Float[np.ndarray, "N J D"], Int[np.ndarray, " N *K"]]:
-        """Output capsules, and which are the longest."""
+        """The output capsules, and which of them are the longest."""
         net, model = self.net, self.trial.model
         chunks = [np.zeros((0, model.classes, model.digit_dim))]
         chunks += [net.routing_steps(images[start : start + CHUNK])[-1][1] for start in range(0, len(images), CHUNK)]

@@ -1,4 +1,4 @@
-"""Images that show two digits one over the other, and what the decoder makes of each: the paper's Fig. 5."""
+"""Images of two overlaid digits, and the reconstruction of each digit: the paper's Fig. 5."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ROWS = ["image", "its digits", "reconstructed"]
 
 
 def draw_overlaid(material: Material, folder: Path) -> list[Path]:
-    """reconstructions.png: test images, the digits they are made of in colours, and the predicted digits as decoded.
+    """reconstructions.png: test images, their digits in colour, and the predicted digits as decoded.
 
-    A digit is decoded from its own capsule alone (section 6.2); one found has the colour that it has in the image.
+    A digit is decoded from its own capsule alone (section 6.2). A digit that was found keeps its colour from the image.
     """
     net, right, wrong = material.decoding, material.right, material.wrong
     blocks = [
@@ -36,7 +36,7 @@ def draw_overlaid(material: Material, folder: Path) -> list[Path]:
     axes = figure.subplots(len(blocks), 1, squeeze=False)[:, 0]
     across = max(len(shown) for shown, _ in blocks)
     for axis, (shown, heading) in zip(axes, blocks, strict=True):
-        blank = [(0, 0), (0, across - len(shown)), *[(0, 0)] * 3]  # so that all images have one size
+        blank = [(0, 0), (0, across - len(shown)), *[(0, 0)] * 3]  # so that all images have the same size
         predicted = aligned(shown.labels, shown.predicted)
         show_mosaic(axis, np.pad(_tiles(net, shown, predicted), blank, constant_values=1.0), rows, [
             f"{_names(label)}" if set(label) == set(said) else f"true {_names(label)}\npredicted {_names(said)}"
@@ -47,7 +47,7 @@ def draw_overlaid(material: Material, folder: Path) -> list[Path]:
 
 
 def aligned(labels: Int[np.ndarray, "N K"], predicted: Int[np.ndarray, "N K"]) -> Int[np.ndarray, "N K"]:
-    """The predicted classes, those that are right in the places of their labels."""
+    """The predicted classes, reordered so that each correct one is in the position of its label."""
     rows: list[list[int]] = []
     for true, said in zip(labels.tolist(), predicted.tolist(), strict=True):
         others = iter([each for each in said if each not in true])
@@ -66,7 +66,7 @@ def _grey(images: Float[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N H W 3"]:
 
 
 def _coloured(digits: Float[np.ndarray, "N K H W C"]) -> Float[np.ndarray, "N H W 3"]:
-    """The digits in a colour each, added: yellow where the first two overlap."""
+    """The sum of the digits, each in its own colour: yellow where the first two overlap."""
     colours = _COLOURS[[min(digit, len(_COLOURS) - 1) for digit in range(digits.shape[1])]]
     return (digits.mean(-1, keepdims=True) * colours[None, :, None, None, :]).sum(1).clip(0, 1)
 

@@ -1,4 +1,4 @@
-"""What all figures share: how they are made without a window, their title, their colours, mosaics of images."""
+"""What all figures share: drawing without a window, titles, colours, mosaics of images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GAP = 2  # white pixels between the images of a mosaic
 
 
 def new_figure(material: Material, title: str, inches: tuple[float, float], dpi: int = 120) -> Any:
-    """A figure headed by `title`, above it which trial it is of. Without pyplot: no window, no state of a caller's."""
+    """A figure headed by its trial and `title`. Made without pyplot: no window, and none of the caller's state."""
     figure = importlib.import_module("matplotlib.figure").Figure(figsize=inches, dpi=dpi, layout="constrained")
     trial = material.trial
     settings = setting(trial.params)
@@ -43,7 +43,7 @@ def save(figure: Any, path: Path) -> Path:
 
 
 def mosaic(tiles: Float[np.ndarray, "R K H W C"]) -> Float[np.ndarray, "y x c"]:
-    """R rows of K images of 0..1 as one, grey or in colour; other numbers of channels as their mean."""
+    """R rows of K images (0..1) as one image, grey or in colour; other numbers of channels are averaged."""
     if tiles.shape[-1] not in (1, 3):
         tiles = tiles.mean(-1, keepdims=True)
     rows, columns, height, width, _ = tiles.shape

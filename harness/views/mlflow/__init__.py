@@ -1,1 +1,1 @@
-"""The journal as it is shown in MLflow."""
+"""The journal as shown in MLflow."""

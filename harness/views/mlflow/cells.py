@@ -1,7 +1,7 @@
-"""What a cell of several seeds looks like in MLflow: the parent run of its trials, with their mean and its interval.
+"""A cell of several seeds in MLflow: the parent run of its trials, with their mean and its interval.
 
-Pure functions of the journal's content, as `harness.views.mlflow.trials` is for trials. A metric's step is the number of seeds
-that it is of, in the order in which they ended, so that a longer journal adds steps and changes none.
+Pure functions of the journal's content, like `harness.views.mlflow.trials`. A metric's step is the number of seeds
+in it, in the order in which they ended, so that a longer journal adds steps and changes none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.views.mlflow import trials as view
 VIEW_KEY = "capsbench-cells"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 
-_NAMES = {"peak_bytes": "peak_mem_mb"}  # as trials have it; other metrics by their own name
+_NAMES = {"peak_bytes": "peak_mem_mb"}  # as in trials; other metrics keep their name
 _SPREADS = ("sd", "low", "high")
 _COLUMNS = {
     "params.`impl`": 75, "params.`model.routing`": 110, "metrics.`seeds`": 65, "metrics.`test_err_pct_mean`": 140,
@@ -39,7 +39,7 @@ _CHARTS = {
 
 @dataclass(frozen=True)
 class Parent:
-    """The parent run of a cell's trials. `ended`: seed -> when its trial ended, of those that did."""
+    """The parent run of a cell's trials. `ended`: seed -> end time, for the trials that have ended."""
 
     key: str
     cell: Cell
@@ -72,7 +72,7 @@ class Parent:
 
     @cached_property
     def rows(self) -> list[view.Row]:
-        """Of each metric `..._mean`, from two seeds on also `..._sd`, and the 95% interval `..._low` to `..._high`."""
+        """For each metric `..._mean`; from two seeds also `..._sd` and the 95% interval `..._low` to `..._high`."""
         order = sorted(self.cell.counted, key=lambda result: (self.ended[result.seed], result.seed))
         rows: list[view.Row] = []
         for count, last in enumerate(order, start=1):
@@ -88,7 +88,7 @@ class Parent:
 
     @property
     def steps(self) -> dict[str, str]:
-        """Step -> a digest of its rows: a step once sent must stay as it is, or the run is void."""
+        """Step -> a digest of its rows: a step that was sent must not change, or the run is void."""
         found: dict[str, list[view.Row]] = {}
         for row in self.rows:
             found.setdefault(str(row.step), []).append(row)
@@ -96,7 +96,7 @@ class Parent:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What it is, and its figures in words."""
+        """What the cell is, and its figures in words."""
         trial = self.cell.trial
         lines = {name: found for name in METRICS if (found := self._line(name))}
         text = "\n".join(f"| {METRICS[name].title} | {line} |" for name, line in lines.items())
@@ -113,7 +113,7 @@ class Parent:
         return view.tidy(tags)
 
     def digest(self, live: bool) -> str:
-        """Of all that is sent: where it is the same there is nothing to send."""
+        """A digest of everything sent: if it has not changed, there is nothing to send."""
         return _digest([self.rows, self.tags, self.status(live), self.trial_ids])
 
     def _line(self, name: str) -> str | None:
@@ -127,7 +127,7 @@ class Parent:
 
 
 def parents_of(journal: Journal) -> dict[str, Parent]:
-    """Key -> parent, of the latest plan's cells with several seeds; a cell of one has nothing to aggregate."""
+    """Key -> parent, for the latest plan's cells with several seeds; with one seed there is nothing to aggregate."""
     found: dict[str, Parent] = {}
     for cell in of_run(journal) if journal.plan().get("trials") else ():
         if len(cell.results) > 1:
@@ -138,7 +138,7 @@ def parents_of(journal: Journal) -> dict[str, Parent]:
 
 
 def saved_view(now_ms: int) -> str:
-    """The experiment tag's value: a table of the cells, fewest errors first, and charts beside it."""
+    """The value of the experiment's tag: a table of the cells, fewest errors first, and charts beside it."""
     return view.shared_view(now_ms, "cell", "metrics.`test_err_pct_mean`", _COLUMNS, _CHARTS)
 
 

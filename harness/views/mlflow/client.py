@@ -1,4 +1,4 @@
-"""An MLflow client that prints nothing, and the runs of one run directory in it: made, found again, filled."""
+"""An MLflow client that prints nothing, and one run directory's runs in it: created, found again, filled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.journal.journal import Journal
 from harness.views.mlflow import trials as view
 
 PARENT = "mlflow.parentRunId"
-_QUIET = {  # only our own text may reach the screen; a dead server is found out in seconds, not minutes
+_QUIET = {  # only our own text may reach the screen; a dead server is noticed in seconds, not minutes
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -24,12 +24,12 @@ _QUIET = {  # only our own text may reach the screen; a dead server is found out
 
 
 def redact(uri: str) -> str:
-    """`uri` without its password, fit for screens and files."""
+    """`uri` without its password, safe for screens and files."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def quiet_environment() -> dict[str, str]:
-    """MLflow's settings under the bench; what the user set already stays."""
+    """The bench's settings for MLflow; what the user has already set stays."""
     return {key: os.environ.get(key, value) for key, value in _QUIET.items()}
 
 
@@ -46,7 +46,7 @@ def connect(uri: str) -> Any:
 
 
 class Runs:
-    """One run directory's runs. Each has a key: "suite", a cell's or a trial's id."""
+    """One run directory's runs. Each has a key: "suite", or the id of a cell or trial."""
 
     def __init__(self, client: Any, experiment_id: str, journal: Journal) -> None:
         self.client = client
@@ -54,7 +54,7 @@ class Runs:
         self._journal = journal
 
     def create(self, key: str, name: str, parent: str | None = None, started_ms: int | None = None) -> str:
-        """A new run under that of id `parent`; returns its id."""
+        """Creates a run under the run with id `parent`; returns its id."""
         folder = str(self._journal.run_dir.resolve())
         tags = {**self._key(key), "capsbench.run_dir": folder, "mlflow.source.name": "capsbench"}
         if parent:
@@ -62,21 +62,21 @@ class Runs:
         return self.client.create_run(self._experiment_id, started_ms, tags, name).info.run_id
 
     def _key(self, key: str) -> dict[str, str]:
-        """The tags a run is known by wherever it is: the run directory's own random name, and what it is in it."""
+        """The tags that identify a run anywhere: the run directory's random name, and the key within it."""
         return {"capsbench.run_id": str(self._journal.plan().get("run_id")), "capsbench.trial": key}
 
     def find(self, key: str) -> Any:
-        """The run of that key; None if there is none."""
+        """The run with that key, or None."""
         wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in self._key(key).items())
         return next(iter(self.client.search_runs([self._experiment_id], wanted, max_results=1)), None)
 
     def discard(self, sent: dict[str, Any]) -> None:
-        """MLflow keeps every value for ever: where a later attempt made some void, they get a new run."""
+        """Deletes a run that a later attempt made void, so that a new one replaces it: MLflow keeps every value."""
         self.client.delete_run(sent["run_id"])
         sent.update(run_id=None, events=0, status=None, figures=None)
 
     def set_status(self, sent: dict[str, Any], status: str, ended_ms: int) -> None:
-        """Brings the run to that status, if it has another."""
+        """Sets the run's status if it differs."""
         if sent["status"] != status:
             if status == "RUNNING":
                 self.client.update_run(sent["run_id"], status)
@@ -88,7 +88,7 @@ class Runs:
         self, run_id: str, tags: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None,
         rows: Sequence[view.Row] = (),
     ) -> None:  # fmt: skip
-        """One call for what fits: MLflow takes 100 tags, 100 params and 1000 metrics at a time, 1000 together."""
+        """As few calls as possible: MLflow takes 100 tags, 100 params and 1000 metrics per call, 1000 in total."""
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(row.key, row.value, row.time_ms, row.step) for row in rows]

@@ -1,4 +1,4 @@
-"""Parity reports in MLflow: a run for each implementation and precision, in an experiment beside the suite's."""
+"""Parity reports in MLflow: one run per implementation and precision, in an experiment beside the suite's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def record(
 ) -> tuple[str | None, str | None]:
     """Sends the reports to MLflow at `uri`, by default the database of the output folder.
 
-    Returns where they are, and what to tell the user if they are not: a verdict does not depend on its record.
+    Returns where they are, or else what to tell the user: a verdict does not depend on being recorded.
     """
     where = uri or default_uri(out)
     os.environ.update(quiet_environment())
@@ -51,14 +51,14 @@ def record(
             for report, trial in zip(reports, trials, strict=True):
                 _send(client, experiment, report, trial, facts)
             write_atomic(out / CURSOR, json.dumps({"uri": redact(where), "experiment_id": experiment}))
-    except Exception as error:  # whatever its server, its database or its client meets
+    except Exception as error:  # whatever goes wrong in its server, database or client
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return None, f"MLflow at {redact(where)} did not take the reports: {redact(reason)[:200]}"
     return where, None
 
 
 def metrics(report: Report) -> dict[str, float]:
-    """`parity_ok`, and for each level `L4.ok`, `L4.checks` and `L4.max_rel_err`, the last where it is a number.
+    """`parity_ok`, and for each level `L4.ok`, `L4.checks` and `L4.max_rel_err`, the last only if it is a number.
 
     Booleans are 1 and 0. `max_rel_err` is that of the worst check: the one farthest beyond its tolerance.
     """
@@ -78,9 +78,9 @@ def run_name(report: Report) -> str:
 
 
 def _experiment(client: Any, name: str, uri: str, out: Path) -> str:
-    """The experiment's id; made, where it is not there yet, with the view that its page opens with."""
+    """The experiment's id. If it does not exist yet, it is created with the view that its page opens with."""
     found = client.get_experiment_by_name(name)
-    if found and found.lifecycle_stage == "deleted":  # the name stays taken, so nothing else would help
+    if found and found.lifecycle_stage == "deleted":  # its name stays taken, so nothing else would help
         client.restore_experiment(found.experiment_id)
     if found:
         return found.experiment_id
@@ -128,5 +128,5 @@ def _send(client: Any, experiment: str, report: Report, trial: Trial, facts: dic
 
 
 def _cell(value: Any) -> Any:
-    """A value that a column of MLflow's table can hold beside others: an index as text."""
+    """A value that fits a column of MLflow's table: an index becomes text."""
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

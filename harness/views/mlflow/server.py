@@ -1,4 +1,4 @@
-"""`capsbench ui`: MLflow's own pages on this machine alone, opened where the comparison is."""
+"""`capsbench ui`: MLflow's own pages, served to this machine only and opened at the comparison."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from harness.views.mlflow.tracking import default_uri
 from harness.views.mlflow.trials import view_url
 
 _HOST = "127.0.0.1"
-# Browsers take every name under localhost for this machine (RFC 6761), only Safari asks elsewhere. On the plain names
-# MLflow opens its AI assistant over a third of the table at the first visit; a name of our own keeps the page whole.
+# Browsers resolve every name under localhost to this machine (RFC 6761); only Safari asks elsewhere. On the plain names
+# MLflow opens its AI assistant over a third of the table at the first visit. A name of our own avoids that.
 _NAME = _HOST if sys.platform == "darwin" else "capsbench.localhost"
 _START_S = 90.0  # the server's imports take seconds, and minutes on a busy machine
 _STOP_S = 10.0
 
 
 def serve(out: str | os.PathLike[str], uri: str | None = None, port: int = 5000, open_browser: bool = True) -> None:
-    """Shows the newest run of the output folder `out`, until Ctrl-C; on a remote MLflow it only says where.
+    """Shows the newest run of the output folder `out` until Ctrl-C. For a remote MLflow it only prints the address.
 
-    Raises `UserError` if nothing was run yet, MLflow is not installed, or its server does not start.
+    Raises `UserError` if nothing has been run yet, MLflow is not installed, or its server does not start.
     """
     uri = uri or default_uri(out)
     newest = _newest(Path(out), uri)
@@ -51,12 +51,12 @@ def serve(out: str | os.PathLike[str], uri: str | None = None, port: int = 5000,
 
 
 def newest_experiment(out: Path, uri: str) -> str:
-    """The MLflow experiment of the run or the parity reports last brought into `uri`. Raises `UserError` if there are none."""
+    """The MLflow experiment of the run or parity reports last sent to `uri`. Raises `UserError` if there are none."""
     return str(_newest(out, uri)["experiment_id"])
 
 
 def _newest(out: Path, uri: str) -> dict[str, Any]:
-    """What was last brought into `uri`."""
+    """The run or parity reports last sent to `uri`."""
     found = [*out.glob("*/mlflow.json"), *out.glob(CURSOR)]
     cursors = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     for cursor in map(read_json, cursors):
@@ -71,7 +71,7 @@ def _newest(out: Path, uri: str) -> dict[str, Any]:
 
 
 def free_port(port: int) -> int:
-    """`port`, or the next one that nothing listens on. Raises `UserError` if the next hundred are taken too."""
+    """`port`, or the next free one. Raises `UserError` if the next hundred are taken too."""
     if not 1 <= port <= 65535:
         raise UserError(f"--port {port} is no port: choose one from 1024 to 65535.")
     for candidate in range(port, min(port + 100, 65536)):
@@ -99,7 +99,7 @@ def _show(base: str, newest: Mapping[str, Any], open_browser: bool) -> None:
 
 @contextmanager
 def _server(out: Path, uri: str, port: int) -> Generator[tuple[int, subprocess.Popen[bytes]], None, None]:
-    """An MLflow server in a process group of its own, ended with the block; yields its port once it answers."""
+    """An MLflow server in its own process group, stopped at the end of the block; yields its port once it answers."""
     if importlib.util.find_spec("mlflow") is None:
         raise UserError("MLflow is not installed here: `pip install mlflow`, or show the run with `capsbench report`.")
     chosen = free_port(port)
@@ -117,7 +117,7 @@ def _server(out: Path, uri: str, port: int) -> Generator[tuple[int, subprocess.P
         process = subprocess.Popen(
             command, env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    ends = (signal.SIGTERM, signal.SIGHUP)  # a closed terminal too must not leave the server behind
+    ends = (signal.SIGTERM, signal.SIGHUP)  # closing the terminal must not leave the server behind either
     before = [signal.signal(number, _exit) for number in ends]
     try:
         _await(f"http://{_HOST}:{chosen}", process, _log_path(out))
@@ -129,7 +129,7 @@ def _server(out: Path, uri: str, port: int) -> Generator[tuple[int, subprocess.P
 
 
 def _await(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is never reached by a proxy
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach the loopback address
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(OSError), direct.open(f"{base}/health", timeout=2):
@@ -141,7 +141,7 @@ def _await(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server and its workers: its own process group, which `start_new_session` made."""
+    """Stops the server and its workers: the process group that `start_new_session` created."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

@@ -1,7 +1,7 @@
-"""One run directory's journal, brought into one MLflow: each pass sends what is not there yet.
+"""Sends one run directory's journal to one MLflow: each pass sends what is not there yet.
 
 Sending twice stores once, because every row has the time of its event. `mlflow.json` in the run directory remembers
-what was sent; where it is lost, the runs are found again by their tags.
+what was sent; if it is lost, the runs are found again by their tags.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import PARENT, Runs, connect, redact
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-_STALE = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}  # the cursor's fault, maybe
+_STALE = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}  # perhaps a stale cursor
 
 
 class Sink:
-    """One run directory and one MLflow; every pass holds a lock, as a fresh sqlite file bears one writer only."""
+    """One run directory and one MLflow. Every pass holds a lock, since a new sqlite file allows only one writer."""
 
     def __init__(self, journal: Journal, uri: str) -> None:
         self._journal = journal
@@ -38,7 +38,7 @@ class Sink:
         self._client: Any = None
 
     def push(self, trial_ids: Iterable[str], live: bool, lock_timeout_s: float) -> int:
-        """Sends what is unsent of these trials; returns the number of new events. Unended trials run only if `live`."""
+        """Sends what these trials lack; returns the number of new events. `live`: unfinished trials are running."""
         with file_lock(self._journal.run_dir.parent / ".mlflow.lock", lock_timeout_s) as locked:
             if not locked:
                 raise TimeoutError("another process is writing to MLflow from the same output folder")
@@ -57,7 +57,7 @@ class Sink:
                 return self._send({}, [(known, events) for known, events in everything if events], live)
 
     def load(self) -> dict[str, Any]:
-        """The cursor; empty if it is lost, or of another MLflow."""
+        """The cursor; empty if it is lost or belongs to another MLflow."""
         cursor = read_json(self._cursor_path) or {}
         database = self._uri.removeprefix("sqlite:///")
         gone = database != self._uri and not Path(database).exists()
@@ -100,7 +100,7 @@ class Sink:
         write_atomic(self._cursor_path, json.dumps(cursor, indent=2) + "\n")
 
     def _send_experiment(self, cursor: dict[str, Any]) -> None:
-        """Finds or creates the experiment, and gives it the views its pages open with."""
+        """Finds or creates the experiment, and gives it the views that its pages open with."""
         client, name = self._client, view.experiment_name(self._journal.plan())
         if "experiment_id" not in cursor:
             found = client.get_experiment_by_name(name)
@@ -110,7 +110,7 @@ class Sink:
                 cursor["experiment_id"] = client.create_experiment(name, None if is_server else files.as_uri())
             else:
                 cursor["experiment_id"] = found.experiment_id
-                if found.lifecycle_stage == "deleted":  # the name stays taken, so nothing else would help
+                if found.lifecycle_stage == "deleted":  # its name stays taken, so nothing else would help
                     client.restore_experiment(found.experiment_id)
         views = {view.VIEW_TAG: view.saved_view, cells.VIEW_TAG: cells.saved_view}
         fingerprint = hashlib.sha256("".join(made(0) for made in views.values()).encode()).hexdigest()
@@ -139,7 +139,7 @@ class Sink:
         self._save(cursor)
 
     def _send_equivalence(self, suite: dict[str, Any]) -> None:
-        """The pairs of implementations over seeds (L7), which belong to no single trial: a file and a tag of the suite."""
+        """Sends the pairs of implementations over seeds (L7). They belong to no trial: file and tag of the suite."""
         pairs, digest = self._equivalence()
         if suite.get("equivalence") != digest:
             self._client.log_dict(
@@ -149,7 +149,7 @@ class Sink:
             suite["equivalence"] = digest
 
     def _equivalence(self) -> tuple[list[Pair], str | None]:
-        """The pairs of the latest plan, and a digest of what they say; None where there are no pairs."""
+        """The pairs of the latest plan, and a digest of them; None if there are no pairs."""
         _, pairs = of_journal(self._journal)
         text = json.dumps([pair.to_json() for pair in pairs])
         return pairs, hashlib.sha256(text.encode()).hexdigest() if pairs else None
@@ -162,7 +162,7 @@ class Sink:
         status = self._trial_status(summary, live)
         parent, figures = self._parent(cursor, trial_id), self._figures(trial_id)
         if sent["events"] == len(events) and sent["status"] == status and sent.get("figures") == figures:
-            if sent.get("parent") != parent:  # its cell came, or went, with another plan
+            if sent.get("parent") != parent:  # another plan added or removed its cell
                 self._client.set_tag(sent["run_id"], PARENT, parent)
                 sent["parent"] = parent
             return 0
@@ -190,7 +190,7 @@ class Sink:
         return fresh
 
     def _send_cells(self, cursor: dict[str, Any], live: bool) -> None:
-        """Brings the cells' runs up to date, which are the parents of their trials'; those of earlier plans go."""
+        """Updates the cells' runs, which are the parents of their trials' runs; those of earlier plans are removed."""
         runs, current = self._runs(cursor), cells.parents_of(self._journal)
         for key, each in current.items():
             sent = cursor["cells"].setdefault(key, {"run_id": None, "status": None, "steps": {}, "digest": None})
@@ -217,7 +217,7 @@ class Sink:
         return {key: sent["digest"] for key, sent in cursor.get("cells", {}).items()}
 
     def _parent(self, cursor: Mapping[str, Any], trial_id: str) -> str:
-        """The id of the run that the trial's is shown under: its cell's, or the suite's where one seed is planned."""
+        """The id of the trial's parent run: its cell's, or the suite's if only one seed is planned."""
         cell = next((sent for sent in cursor.get("cells", {}).values() if trial_id in sent.get("trials", ())), None)
         return (cell or cursor["suite"])["run_id"]
 
@@ -232,7 +232,7 @@ class Sink:
             self._client.log_artifact(run_id, str(log))
 
     def _figures(self, trial_id: str) -> str | None:
-        """A digest of the trial's figures; None while there are none, or they are being drawn."""
+        """A digest of the trial's figures; None while there are none or they are being drawn."""
         index = self._journal.trial_dir(trial_id) / FOLDER / INDEX
         try:
             return _digest(index)
@@ -247,7 +247,7 @@ class Sink:
         return "RUNNING" if live and status == "KILLED" else status
 
     def _suite_status(self, live: bool) -> str:
-        """Of the latest plan: finished if all its trials are, failed if any did, else interrupted."""
+        """The latest plan's status: finished if all its trials are, failed if any did, else interrupted."""
         if live:
             return "RUNNING"
         planned = [str(trial["id"]) for trial in self._journal.plan()["trials"]]

@@ -1,7 +1,7 @@
-"""The journal's projection into MLflow: sent from one thread of the driver, or replayed at any time by `sync`.
+"""The journal's copy in MLflow: sent from one thread of the driver, or replayed at any time by `sync`.
 
-The journal is the truth and MLflow a copy: whatever happens to the server, nothing is lost and everything can be sent
-again. What is sent, and how it is stored once: `harness.views.mlflow.sink`.
+The journal is the truth: whatever happens to the server, nothing is lost and everything can be sent again.
+`harness.views.mlflow.sink` decides what is sent and makes sure that it is stored only once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import redact
 from harness.views.mlflow.sink import Sink
 
-_FLUSH_S = 10.0  # while trials run: rare enough to take nothing from them
+_FLUSH_S = 10.0  # while trials run: rare enough not to slow them down
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def default_uri(out: str | os.PathLike[str]) -> str:
 
 
 def sync(run_dir: str | os.PathLike[str], uri: str | None = None) -> SyncReport:
-    """Brings everything in the run directory into MLflow; safe at any time, and while the run goes on.
+    """Sends everything in the run directory to MLflow; safe at any time, even during a run.
 
     Raises `UserError` if there is no run, if MLflow is not installed, or if its server does not take the data.
     """
@@ -62,7 +62,7 @@ def sync(run_dir: str | os.PathLike[str], uri: str | None = None) -> SyncReport:
 
 
 class Tracker:
-    """Sends the journal to MLflow while a run goes on, from a thread of its own; nothing it meets stops the run."""
+    """Sends the journal to MLflow during a run, from its own thread; no problem here stops the run."""
 
     def __init__(self, journal: Journal, uri: str | None = None, flush_s: float = _FLUSH_S) -> None:
         self.uri = uri or default_uri(journal.run_dir.parent)
@@ -78,19 +78,19 @@ class Tracker:
     def start(self) -> None:
         """Returns at once; the thread imports MLflow, creates its database (seconds) and sends what is unsent.
 
-        The plan must be written by then.
+        The plan must already be written.
         """
         self._changed.update(self._journal.trial_ids())
         self._thread.start()
 
     def notify(self, trial_id: str) -> None:
-        """Says that the trial has new events."""
+        """Tells the thread that the trial has new events."""
         with self._lock:
             self._changed.add(trial_id)
 
     @property
     def warning(self) -> str | None:
-        """Why MLflow lags behind the journal, and what to do; None while it does not."""
+        """Why MLflow lags behind the journal and what to do about it; None while it does not."""
         problem = self._problem
         if problem is None:
             return None
@@ -98,7 +98,7 @@ class Tracker:
         return f"MLflow at {redact(self.uri)} lacks results ({problem}). Nothing is lost; bring them in with: {command}"
 
     def close(self, timeout_s: float = 30.0) -> str | None:
-        """Sends the rest and ends the thread; returns the warning, if MLflow still lacks anything."""
+        """Sends the rest and ends the thread; returns the warning if anything is still missing in MLflow."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -114,7 +114,7 @@ class Tracker:
             try:
                 self._sink.push(self._journal.trial_ids() if stopping else changed, not stopping, lock_timeout_s=5)
                 self._problem, pause_s = None, self._flush_s
-            except Exception as error:  # a projection's trouble is never the run's
+            except Exception as error:  # a problem with the copy must never stop the run
                 self._problem = _reason(error)
                 pause_s = min(2 * pause_s, 6 * self._flush_s)
                 with self._lock:
@@ -125,7 +125,7 @@ class Tracker:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in one line of the screen and without passwords."""
+    """What went wrong, in one line and without passwords."""
     text = str(error).strip() or type(error).__name__
     if "Max retries exceeded" in text or "timed out" in text:
         return "it does not answer"

@@ -1,4 +1,4 @@
-"""What a run looks like in MLflow: names, colours, tags, metric rows, and the saved view that its pages open with.
+"""A run as it looks in MLflow: names, colours, tags, metric rows, and the saved view that its pages open with.
 
 Pure functions of the journal's content; `harness.views.mlflow.sink` sends what they return. The saved view's format is
 MLflow's own and undocumented: it holds for MLflow 3.17, and `tests/views/test_browser.py` opens it in a real browser.
@@ -52,7 +52,7 @@ _MAX_TAGS = 90  # MLflow takes at most 100 in one call
 
 
 class Row(NamedTuple):
-    """One metric value as MLflow stores it; time in milliseconds since 1970, the value to be read: see `row`."""
+    """One metric value as MLflow stores it. Time is in milliseconds since 1970; the value is rounded: see `row`."""
 
     key: str
     value: float
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 def experiment_name(plan: Mapping[str, Any]) -> str:
-    """The experiment of a suite; quick runs have their own, being no comparison for full ones."""
+    """The experiment of a suite; quick runs have their own, as they do not compare with full ones."""
     return f"capsbench/{plan['suite']}{'-quick' if plan.get('quick') else ''}"
 
 
@@ -74,8 +74,8 @@ def params(trial: Trial) -> dict[str, str]:
 def metric_rows(trial: Trial, events: Sequence[TrialEvent]) -> list[Row]:
     """Every metric value of a trial: series `epoch/...` from step 1, finals under short names at step 0.
 
-    A trial without a good parity verdict has no timing among them. A row once returned for a journal is returned for
-    every longer one too, unless a later attempt or a failed audit made it void.
+    A trial that has not passed parity has no timing among them. A row returned for a journal is also returned for
+    every longer one, unless a later attempt or a failed audit made it void.
     """
     summary = summarise(trial, events)
     names = _EPOCH_RECORD if summary.timing_withheld else _EPOCH_RECORD + _EPOCH_TIMING
@@ -119,7 +119,7 @@ def metric_rows(trial: Trial, events: Sequence[TrialEvent]) -> list[Row]:
 def trial_tags(
     trial: Trial, summary: Result, events: Sequence[TrialEvent], environment: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Tags of a trial's run, its key and parent aside: what it is, what came of it, and where it ran."""
+    """Tags of a trial's run except its key and parent: what it is, its outcome, and where it ran."""
     attempt = next((event for event in reversed(events) if isinstance(event, AttemptEvent)), None)
     parity = {None: "not checked", True: "good", False: "failed"}[summary.parity_ok]
     tags: dict[str, Any] = {
@@ -150,7 +150,7 @@ def trial_tags(
 
 
 def suite_tags(plan: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of the parent run, its key aside."""
+    """Tags of the parent run except its key."""
     tags = {
         "capsbench.kind": "suite",
         "capsbench.suite": plan["suite"],
@@ -162,12 +162,12 @@ def suite_tags(plan: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[
 
 
 def equivalence_tag(pairs: Sequence[Pair]) -> str:
-    """A line for each pair of implementations compared over seeds (L7); "-" where there are none any more."""
+    """One line per pair of implementations compared over seeds (L7); "-" if there are no longer any."""
     return "\n".join(map(sentence, pairs))[:_TAG_LENGTH] or "-"
 
 
 def environment_tags(environment: Mapping[str, Any], attempt: AttemptEvent | None = None) -> dict[str, Any]:
-    """System, git state and library versions; what the worker said of itself in `attempt` goes first."""
+    """System, git state and library versions; what the worker reported in `attempt` takes precedence."""
     git = _section(environment, "git")
     versions = _section(environment, "versions") | (attempt.versions if attempt else {})
     system = ("os", "cpu", "cores", "memory_bytes", "gpus")
@@ -182,19 +182,19 @@ def environment_tags(environment: Mapping[str, Any], attempt: AttemptEvent | Non
 
 
 def saved_view(now_ms: int) -> str:
-    """The experiment tag's value: a comparison table of the trials, fewest errors first, and the charts beside it."""
+    """The value of the experiment's tag: a table comparing the trials, fewest errors first, and charts beside it."""
     return shared_view(now_ms, "trial", "metrics.`test_err_pct`", _COLUMNS, _CHARTS)
 
 
 def parity_view(now_ms: int) -> str:
-    """The same for parity reports: the newest first, with the worst error of each level."""
+    """The same for parity reports: newest first, with the worst error of each level."""
     return shared_view(now_ms, "parity", "attributes.start_time", _PARITY_COLUMNS, _PARITY_CHARTS)
 
 
 def shared_view(
     now_ms: int, kind: str, order: str, columns: Mapping[str, int], charts: Mapping[str, Sequence[tuple[str, str]]]
 ) -> str:
-    """A saved view of the runs of that `capsbench.kind`: their columns with widths in pixels, charts by section."""
+    """A saved view of the runs of one `capsbench.kind`: columns with their widths in pixels, charts by section."""
     state = {
         "searchFilter": f"tags.`capsbench.kind` = '{kind}'",
         "orderByKey": order,
@@ -207,7 +207,7 @@ def shared_view(
         "columnOrder": list(columns),
         "columnWidths": columns,
         "runsHiddenMode": "FIRST_20_RUNS",
-        "isAccordionReordered": True,  # or else the sections are sorted by name
+        "isAccordionReordered": True,  # otherwise the sections are sorted by name
         "hideEmptyCharts": True,
         "compareRunSections": [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in charts],
         "compareRunCharts": [
@@ -232,7 +232,7 @@ def time_ms(event: TrialEvent) -> int:
 
 
 def row(key: str, value: float, at_ms: int, step: int = 0) -> Row:
-    """A value with five significant digits, as MLflow's table shows every digit it has; the journal keeps them all."""
+    """A value rounded to five significant digits, since MLflow's table shows all it has. The journal keeps them all."""
     return Row(key, float(f"{value:.5g}"), at_ms, step)
 
 
@@ -249,7 +249,7 @@ def _section(document: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _note(summary: Result) -> str | None:
-    """Shown at the head of the run's page: why it failed, why it has no timing, what is doubtful."""
+    """Shown at the top of the run's page: why it failed, why it has no timing, what is doubtful."""
     lines = [f"**{summary.status}**: {summary.cause}"] if summary.cause else []
     lines += [summary.hint] if summary.hint else []
     lines += [f"No timing verdict: {summary.timing_withheld}."] if summary.timing_withheld else []
@@ -258,6 +258,6 @@ def _note(summary: Result) -> str | None:
 
 
 def tidy(tags: Mapping[str, Any]) -> dict[str, str]:
-    """The tags that say something, as text that MLflow takes."""
+    """The tags that are not empty, as text that MLflow accepts."""
     known = [(key, str(value)[:_TAG_LENGTH]) for key, value in tags.items() if value not in (None, "", [])]
     return dict(known[:_MAX_TAGS])

@@ -1,4 +1,4 @@
-"""A report's PNG files. Cost curves: seconds against one setting, an interval at every point, the cost model as a thin line."""
+"""A report's PNG files. Cost curves: seconds against one setting, with intervals, and the cost model as a thin line."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _MARKERS = "osD^vPX*"
 
 
 def draw(report: Report, seeds: OverSeeds, out: Path) -> tuple[list[Path], list[Path]]:
-    """Writes a PNG of the test errors, and one of cost for each numeric setting that the run varies; returns the paths of both.
+    """Writes a PNG of the test errors, and one of cost per numeric setting that varies; returns both lists of paths.
 
-    Raises `UserError` where matplotlib is not installed or `out` cannot be written.
+    Raises `UserError` if matplotlib is not installed or `out` cannot be written.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError('figures need matplotlib, which is not installed: pip install "capsbench[report]"')
@@ -43,7 +43,7 @@ def draw(report: Report, seeds: OverSeeds, out: Path) -> tuple[list[Path], list[
 
 
 def _canvas() -> Any:
-    # Without pyplot: no window, no state that a caller could have set.
+    # Without pyplot: no window, and none of the caller's state.
     return importlib.import_module("matplotlib.figure").Figure(figsize=(7.5, 4.8), dpi=150, layout="constrained")
 
 
@@ -58,7 +58,7 @@ def _figure(report: Report, key: str, path: Path) -> Path:
             _curve(axis, name, points, report.models.get(points[0].line), key, per_image, _MARKERS[index % 8])
         axis.set_xlabel(_LABELS.get(key, key))
         axis.set_ylabel("milliseconds an image" if per_image else _SECONDS)
-        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])  # room above points that are all as high
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])  # leaves room above points of equal height
         axis.set_xticks(sorted({point.trial.params[key] for point in report.points if key in point.trial.params}))
         axis.tick_params(axis="x", labelrotation=45 if by_batch else 0)
         axis.grid(alpha=0.3)
@@ -93,14 +93,14 @@ def _curve(
 
 
 def _grid(xs: list[Any]) -> list[Any]:
-    """Where the model is drawn: whole numbers between the ends, or the points themselves."""
+    """Where the cost model is drawn: at whole numbers between the ends, or at the points themselves."""
     if all(isinstance(x, int) for x in xs):
         return sorted({*xs, *range(xs[0], xs[-1], max(1, (xs[-1] - xs[0]) // 100))})
     return xs
 
 
 def _at(trial: Trial, key: str, x: Any) -> tuple[ModelSpec, int]:
-    """The trial's model and batch with `key` set to `x`; a setting that is neither changes neither."""
+    """The trial's model and batch with `key` set to `x`; other settings change neither."""
     section, _, name = key.partition(".")
     if key == "train.batch":
         return trial.model, x

@@ -1,4 +1,4 @@
-"""Test errors over seeds as a PNG: a row a cell, its seeds, their mean and 95% interval, and what others published."""
+"""Test errors over seeds as a PNG: one row per cell, with its seeds, mean, 95% interval, and published figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROW_INCHES = 0.34
 
 
 def draw_errors(report: OverSeeds, figure: Any, path: Path) -> Path:
-    """Draws into `figure`, a Matplotlib one, and writes it to `path`; some cell must have a test error."""
+    """Draws into the Matplotlib `figure` and writes it to `path`; at least one cell must have a test error."""
     cells = [cell for cell in report.cells if cell.values(_METRIC)]
     figure.set_size_inches(9, 1.7 + _ROW_INCHES * len(cells))
     axis = figure.subplots()
@@ -51,7 +51,7 @@ def _ours(axis: Any, row: int, cell: Cell) -> None:
 
 
 def _theirs(axis: Any, row: int, each: Beside) -> None:
-    figure, y = each.figure, row - 0.22 if each.source.paper else row + 0.22  # beside ours, not over them
+    figure, y = each.figure, row - 0.22 if each.source.paper else row + 0.22  # beside our points, not over them
     if each.source.paper:
         label = "paper, sd" if figure.sd else "paper"
         axis.errorbar(figure.value, y, xerr=figure.sd, fmt="D", ms=4, capsize=2, lw=1, color="black", label=label)

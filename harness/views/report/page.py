@@ -1,4 +1,4 @@
-"""A report as files: Markdown and one static HTML page, from the same sections that the screen shows."""
+"""A report as files: Markdown and one static HTML page, made from the same sections that the screen shows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ th, td { padding: .25rem .8rem .25rem 0; text-align: left; white-space: nowrap; 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what it means, a table, notes under it, figures (files)."""
+    """A heading, an explanation, a table with notes, and figures (files)."""
 
     title: str
     text: str = ""
@@ -46,7 +46,7 @@ def write(title: str, texts: Sequence[str], sections: Sequence[Section], out: Pa
 
 
 def _rows(table: Table) -> tuple[list[str], list[bool], list[list[str]]]:
-    """The titles, which columns are numbers, and the rows of a table, as plain text."""
+    """A table's titles, which of its columns are numbers, and its rows, as plain text."""
     columns = [[str(cell) for cell in column.cells] for column in table.columns]
     titles = [str(column.header) for column in table.columns]
     right = [column.justify == "right" for column in table.columns]
@@ -98,7 +98,7 @@ def _row(tag: str, cells: Sequence[str], right: Sequence[bool]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown takes for nothing else."""
+    """The text, escaped so that Markdown shows it as it is."""
     for sign in "\\`*_|<>[]#":
         text = text.replace(sign, f"\\{sign}")
     return text.replace("\n", " ")

@@ -17,7 +17,7 @@ from harness.text import UNKNOWN, number
 
 
 def table(report: Report) -> Table:
-    """A row a cell."""
+    """One row per cell."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("impl", "setting"):
         made.add_column(title, no_wrap=True)
@@ -36,7 +36,7 @@ def table(report: Report) -> Table:
 
 
 def sentences(report: Report) -> list[str]:
-    """Of each cost model: what a step consists of, and how well it predicts."""
+    """For each cost model: what a step consists of, and how well the model predicts."""
     first = {point.line: point for point in reversed(report.points)}
     return [
         sentence(str(line), setting(first[line].trial.params), timed(first[line]), model)
@@ -48,9 +48,9 @@ _THEIRS = {"paper": True, "others": False}  # column -> whether the source is th
 
 
 def mean(found: Summary | None, scale: float = 1.0, fixed: int | None = None) -> str:
-    """ "0.28 ± 0.04": the mean and half its 95% interval; "0.28 (one seed)"; "0.28 (all 3)" where no seed differs.
+    """ "0.28 ± 0.04": the mean and half its 95% interval; "0.28 (one seed)"; "0.28 (all 3)" if all seeds agree.
 
-    `fixed`: decimals of the mean; else three significant digits.
+    `fixed`: decimals of the mean; by default it has three significant digits.
     """
     if found is None:
         return UNKNOWN
@@ -64,7 +64,7 @@ def mean(found: Summary | None, scale: float = 1.0, fixed: int | None = None) ->
 
 
 def cells_table(report: OverSeeds) -> Table:
-    """A row a cell: over seeds the mean and half its 95% interval, beside the paper's and other reproductions'."""
+    """One row per cell: the mean over seeds and half its 95% interval, beside the paper's and others' figures."""
     shown = [name for name in ("best_test_err_pct", "val_err_pct") if _there(report.cells, name)]
     columns = ["test_err_pct", *shown, "epoch_s", "compile_s", "peak_bytes"]
     varied = any(cell.params for cell in report.cells)
@@ -83,7 +83,7 @@ def cells_table(report: OverSeeds) -> Table:
 
 
 def changes_table(found: Sequence[Change]) -> Table:
-    """A row for every two cells that differ in one setting; of one metric, which were corrected together."""
+    """One row for every two cells that differ in one setting, for one metric; the tests were corrected together."""
     table = _table(["where", "from", "to"], ["difference", "95% interval", "p", "Holm's p", "seeds", "detectable"])
     table.add_column("finding", no_wrap=True)
     for change in found:
@@ -113,7 +113,7 @@ def verdict(change: Change) -> str:
 
 
 def published_table(report: OverSeeds) -> tuple[Table, list[str]]:
-    """A row for each published figure beside each of our cells, and the notes that its last column numbers."""
+    """One row for each published figure beside each of our cells, and the notes numbered in its last column."""
     table = _table(["impl", "setting", "figure"], ["ours", "theirs"])
     for title in ("source", "not alike"):
         table.add_column(title, no_wrap=True)
@@ -142,7 +142,7 @@ def p_value(p: float | None) -> str:
 
 
 def _theirs(found: Sequence[Beside], cell: Cell, paper: bool) -> str:
-    """Their test errors: the paper's with its spread, others in order."""
+    """Published test errors: the paper's with its spread, others in order."""
     own = [
         each for each in found
         if each.cell is cell and each.source.paper is paper and each.figure.metric == "test_err_pct"

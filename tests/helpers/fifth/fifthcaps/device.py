@@ -1,4 +1,4 @@
-"""What the bench may know of fifthlib before it imports it, and what only fifthlib can answer."""
+"""What the bench may know about fifthlib before importing it, and what only fifthlib can answer."""
 
 from __future__ import annotations
 

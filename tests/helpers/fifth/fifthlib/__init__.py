@@ -1,4 +1,4 @@
-"""What passes for a framework: it computes with NumPy, and looks at its environment when it starts."""
+"""A make-believe framework: it computes with NumPy, and looks at its environment when it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear softmax classifier: what the bench has to know of it."""
+"""A linear softmax classifier: what the bench has to know about it."""
 
 from __future__ import annotations
 
