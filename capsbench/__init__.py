@@ -1,8 +1,7 @@
 """capsbench: equivalent capsule networks in PyTorch, TensorFlow and JAX, proven equal, then timed.
 
-What others build on. An implementer finds here what an implementation is given and must return (`Impl`, `ModelSpec`,
-`weight_table` ...), and what a kind of model is made of (`ModelKind`, `Layer`, `WeightRow`); whoever works with results
-opens a run:
+The public API. To write an implementation, see what it is given and must return (`Impl`, `ModelSpec`, `weight_table` ...).
+To add a kind of model, see what it is made of (`ModelKind`, `Layer`, `WeightRow`). To work with results, open a run:
 
     run = capsbench.open_run("runs/quickstart")
     run.trials  # a pandas data frame; so are run.epochs and run.parity
