@@ -114,7 +114,7 @@ class _Search:
         return [self._at_zero(each) for each in closest_epsilon(self._smallest(start, options, distance))]
 
     def _at_zero(self, variant: Variant) -> Variant:
-        """If a length without epsilon has a gradient that is not finite: the root's own."""
+        """If gradients at zero are not finite, gives a length without epsilon the root's own gradient."""
         if variant.length_epsilon.value or self.seen.gradients_finite_at_zero():
             return variant
         return replace(variant, length_epsilon=replace(variant.length_epsilon, place="inside"))
