@@ -174,7 +174,7 @@ class Examined:
         return roles(arrays, self.match.layers.sizes, reading.image)
 
     def _decoder(self) -> tuple[Callable[..., Any], str] | None:
-        """A function of the model that makes pixels from capsules, if its forward pass does not, and its name."""
+        """A function of the model that makes pixels from capsules, if its forward pass does not, and how to call it."""
         batch, reading = self.match.layers.sizes["B"], self.match.reading
         images = np.random.default_rng(2).uniform(0, 1, (batch, *reading.image))
         for name in _DECODERS:

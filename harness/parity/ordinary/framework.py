@@ -15,7 +15,7 @@ from harness.parity.ordinary.source import Source, attribute, construct, load_fi
 
 
 def imports(path: Path) -> set[str]:
-    """Top-level packages that a file, or a module it imports from its own folder, imports. Empty if it cannot be parsed."""
+    """Top-level packages imported by a file, or by modules of its folder that it imports; empty if it cannot be parsed."""
     found: set[str] = set()
     seen: set[Path] = set()
     waiting = [path]
