@@ -285,7 +285,7 @@ def _decoder_widths(model: ModelSpec) -> tuple[int, ...]:
 
 
 def _with_lengths(model: ModelSpec, weights: Weights, images: np.ndarray, *lengths: np.ndarray) -> Generator[Weights]:
-    """For each of `lengths`, `weights` with each class's DigitCaps matrices scaled so that its capsules have that length."""
+    """For each of `lengths`, `weights` with each class's DigitCaps matrices scaled to capsules of about that length."""
     specification = probing.specification(model, weights)
     u_hat: Any = specification._forward(images).u_hat
     for each in lengths:

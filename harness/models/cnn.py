@@ -55,7 +55,7 @@ class CnnSpec(ModelSpec):
 
     @property
     def cnn_grids(self) -> tuple[tuple[int, int], ...]:
-        """Height and width of the image and after each convolution with its pooling, which leaves out incomplete windows."""
+        """Height and width of the image, and after each convolution and its pooling, which drops incomplete windows."""
         height, width, _ = self.image
         pooled = (self.cnn_pool**layer for layer in range(len(self.cnn_channels) + 1))
         return tuple((height // by, width // by) for by in pooled)

@@ -109,7 +109,7 @@ def _death(trial: Trial, code: int, log_path: Path, peak_bytes: int, kills_befor
 
 
 def _killed_for_memory(error: str, peak_bytes: int, limit_bytes: int | None, kills_before: int | None) -> bool:
-    """Whether a SIGKILL was the kernel's: it has counted one more, or the worker had nearly all there is."""
+    """Whether the kernel sent a SIGKILL: its counter rose, or the worker had nearly all of the memory."""
     if error != "SIGKILL":
         return False
     kills = out_of_memory_kills()

@@ -1,4 +1,4 @@
-"""A model's weights: their table of names and shapes, the files that hold them, and whether these are whole.
+"""A model's weights: their table of names and shapes, their files, and whether these are intact.
 
 Imports `spec`, `events` and `errors` alone.
 """
