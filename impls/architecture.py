@@ -18,14 +18,14 @@ class Network(Protocol):
     model: ModelSpec
 
     def __call__(self, images: Any, *more: Any) -> tuple[Any, ...]:
-        """Pixels in 0..1, (B, y, x, c), to what `Architecture.losses` takes as `top`, and whatever else `outputs` needs.
+        """Pixels in 0..1, (B, y, x, c), to the `top` of `Architecture.losses`, and whatever else `outputs` needs.
 
         `more` is `once()` in an evaluation, and in training the mask of dropout, (B, U), where the model has any.
         """
         ...
 
     def once(self) -> tuple[Any, ...]:
-        """What stays the same over the batches of an evaluation and is computed once; empty where nothing is."""
+        """What stays the same over the batches of an evaluation and is computed once; may be empty."""
         ...
 
 

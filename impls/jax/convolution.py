@@ -32,7 +32,7 @@ class PrimaryConvolution:
     precision: Precision
 
     def spectrum(self) -> Float[Array, "R phases*c f"] | None:
-        """The kernel's, for as long as the kernel does not change; None where none is used."""
+        """The kernel's spectrum, valid while the kernel does not change; None if none is used."""
         if not self.precision.on_cpu:
             return None
         transforms = spectral(self.image, self.weight.shape[0], self.stride)
@@ -67,7 +67,7 @@ def convolution(
 def same_convolution(
     x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], precision: Precision
 ) -> Float[Array, "B y x f"]:
-    """Cross-correlation with stride 1 and SAME padding: zeros around, of an even kernel one more after than before."""
+    """Cross-correlation with stride 1 and SAME padding: zeros around; an even kernel has one more after than before."""
     if not precision.on_cpu:
         product = partial(_xla_same, precision=precision.convolution)
     else:

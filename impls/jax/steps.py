@@ -1,4 +1,4 @@
-"""One step of a network, of whatever kind the model is: of training, of evaluation, of the gradient alone.
+"""One step of a network of any kind: training, evaluation, or only the gradient.
 
 Every step is a function of the weights, a dictionary under canonical names, and returns new ones.
 """
@@ -31,7 +31,7 @@ BLOCK = 64
 
 
 def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) -> UInt8[Array, "B H W C"]:
-    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    """Each image shifted (down, right) by its own number of whole pixels, filled with zeros."""
     height, width = images.shape[1:3]
     rows = jnp.arange(height) - shifts[:, :1]
     columns = jnp.arange(width) - shifts[:, 1:]
@@ -79,7 +79,7 @@ class Steps:
         return images.reshape(-1, self.model.overlaid, *self.model.image).astype(self.dtype) / 255
 
     def classes(self, labels: Int[Array, " B *K"]) -> Int[Array, "B K"]:
-        """With an axis for the digits of an image, one or more."""
+        """The labels with an axis for the digits of an image, one or more."""
         return labels.reshape(-1, self.model.overlaid)
 
     def batch_of(
@@ -100,7 +100,7 @@ class Steps:
     def gradients(
         self, params: _Params, images: UInt8[Array, "B *K H W C"], labels: Int[Array, " B *K"]
     ) -> tuple[_Params, Float[Array, " T"]]:
-        """Of the mean training loss with no unit dropped, under canonical names; and the means of all its terms."""
+        """Gradients of the mean training loss without dropout, under canonical names; and the means of all its terms."""
         digits, classes = self.digits(images), self.classes(labels)
 
         def mean_losses(params: _Params) -> tuple[Float[Array, ""], Float[Array, " T"]]:

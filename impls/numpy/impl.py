@@ -58,7 +58,7 @@ def to_numpy(array: Array) -> np.ndarray:
 
 
 def shift_images(images: UInt8[np.ndarray, "B H W C"], shifts: Int8[np.ndarray, "B 2"]) -> UInt8[np.ndarray, "B H W C"]:
-    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    """Each image shifted (down, right) by its own number of whole pixels, filled with zeros."""
     height, width = images.shape[1:3]
     rows = np.arange(height) - shifts[:, :1].astype(int)
     columns = np.arange(width) - shifts[:, 1:].astype(int)
@@ -134,7 +134,7 @@ class NumpyImpl:
         self.images, self.labels = (part.copy() if part.flags.writeable else part for part in (images, labels))
 
     def _classes(self, labels: Int[np.ndarray, " B *K"]) -> Int[Array, "B K"]:
-        """With an axis for the digits of an image, one or more."""
+        """The labels with an axis for the digits of an image, one or more."""
         return self.xp.reshape(self.xp.asarray(labels, dtype=self.xp.int64), (-1, self.model.overlaid))
 
     def _operand(self, x: Array) -> Array:

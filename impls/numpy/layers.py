@@ -48,12 +48,12 @@ def present(labels: Int[Array, "B K"], like: Float[Array, "B J ..."]) -> Float[A
 
 
 def winners(scores: Float[Array, "B J"], count: int) -> Int[Array, "B K"]:
-    """The classes of the `count` highest scores, highest first; of equal ones the first comes first."""
+    """The classes of the `count` highest scores, highest first; ties go to the first class."""
     return array_namespace(scores).argsort(scores, axis=1, descending=True, stable=True)[:, :count]
 
 
 def is_right(predicted: Int[Array, "B K"], labels: Int[Array, "B K"]) -> Bool[Array, " B"]:
-    """Whether all K are the labels', in whatever order."""
+    """Whether all K predictions are the labels, in any order."""
     xp = array_namespace(labels)
     return xp.all(xp.any(labels[:, :, None] == predicted[:, None, :], axis=2), axis=1)
 
@@ -184,7 +184,7 @@ def softmax(logits: Float[Array, "B J *I"]) -> Float[Array, "B J *I"]:
 
 
 def softmax_vjp(coupling: Float[Array, "B J I"], grad: Float[Array, "B J I"]) -> Float[Array, "B J I"]:
-    """From softmax's output c: c (g - c.g), the sum over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules."""
     xp = array_namespace(coupling)
     return coupling * (grad - xp.sum(coupling * grad, axis=1, keepdims=True))
 
@@ -257,7 +257,7 @@ def route(
 def route_vjp(
     u_hat: Float[Array, "B J I e"], history: Routing, grad: Float[Array, "B J e"], epsilon: Epsilon = SPECIFIED
 ) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"]]:
-    """Gradients for the votes and for the bias, whether there is one or not.
+    """Gradients for the votes and for the bias, even if there is none.
 
     Through every iteration: iteration k's logits are those of k - 1 plus u_hat . v_(k-1).
     """

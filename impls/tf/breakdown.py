@@ -1,4 +1,4 @@
-"""Where a training step's time goes: its parts, each callable by itself, and a trace of whole steps."""
+"""Where a training step's time goes: its parts, each callable separately, and a trace of whole steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from impls.tf.steps import Steps
 
 
 def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
-    """The parts of a training step of `batch` images, on the weights and images that are there.
+    """The parts of a training step of `batch` images, on the current weights and images.
 
     See `harness.spec.Profiled`.
     """
@@ -76,7 +76,7 @@ def _there_and_back(
 
 
 def trace(train: Callable[[], object], path: Path) -> None:
-    """`train` under TensorFlow's profiler; writes `path`, a gzipped Chrome trace."""
+    """Runs `train` under TensorFlow's profiler; writes `path`, a gzipped Chrome trace."""
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
         try:

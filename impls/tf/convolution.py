@@ -27,7 +27,7 @@ class PrimaryConvolution(keras.layers.Conv2D):
         )
 
     def spectrum(self) -> Float[Tensor, "R phases*c f"] | None:
-        """The kernel's, for as long as the kernel does not change; None where none is used."""
+        """The kernel's spectrum, valid while the kernel does not change; None if none is used."""
         return None if self.is_direct else self._kernel_spectrum(operand(self.kernel.value, self.precision))
 
     def call(
@@ -39,7 +39,7 @@ class PrimaryConvolution(keras.layers.Conv2D):
     def _convolution(
         self, x: Float[Tensor, "B y x c"], weight: Float[Tensor, "k k c f"], spectrum: Tensor | None
     ) -> Float[Tensor, "B h w f"]:
-        """Of the spectra, the image's is kept for the backward pass; the kernel's, twice as large, is computed again."""
+        """Keeps the image's spectrum for the backward pass; the kernel's, twice as large, is recomputed."""
         if self.is_direct:
             return tf.nn.conv2d(x, weight, self.plan.stride, "VALID")
 
@@ -97,7 +97,7 @@ def _flat(x: Float[Tensor, "R m n"]) -> Float[Tensor, "R mn"]:
 
 
 def _phases(x: Float[Tensor, "B y x c"], grid: tuple[int, int], stride: int) -> Float[Tensor, "grid B*phases*c"]:
-    """Cut or filled up to whole phases; a row for each place on the grid."""
+    """The image cropped or zero-padded to whole phases; a row for each place on the grid."""
     x = _resized(x, grid[0] * stride, grid[1] * stride)
     x = tf.reshape(x, (x.shape[0], grid[0], stride, grid[1], stride, x.shape[3]))
     return tf.reshape(tf.transpose(x, (1, 3, 0, 2, 4, 5)), (grid[0] * grid[1], -1))

@@ -14,7 +14,7 @@ from tensorflow import Tensor
 
 
 def rounded(x: Tensor) -> Tensor:
-    """To the nearest bfloat16, in the type that it has."""
+    """Rounds to the nearest bfloat16, keeping the type."""
     return tf.cast(tf.cast(x, tf.bfloat16), x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""One step of a network, of whatever kind the model is: of training, of evaluation, of the gradient alone."""
+"""One step of a network of any kind: training, evaluation, or only the gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from impls.tf.precision import configure
 
 
 def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
-    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    """Each image shifted (down, right) by its own number of whole pixels, filled with zeros."""
     height, width = images.shape[1:3]
     moved = tf.cast(shifts, tf.int32)
     rows = tf.range(height) - moved[:, :1]
@@ -57,7 +57,7 @@ class Steps:
         self._once = self.compiled(self.net.once)
 
     def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """The function compiled; or as it is, in eager mode."""
+        """The compiled function; unchanged in eager mode."""
         return tf.function(function, autograph=False, **options) if self.is_compiled else function
 
     def digits(self, images: UInt8[Tensor, "*n H W C"]) -> Float[Tensor, "B K H W C"]:
@@ -66,7 +66,7 @@ class Steps:
         return tf.cast(digits, self.dtype) / 255
 
     def classes(self, labels: Int[Tensor, " B *K"]) -> Int[Tensor, "B K"]:
-        """With an axis for the digits of an image, one or more."""
+        """The labels with an axis for the digits of an image, one or more."""
         return tf.reshape(labels, (-1, self.model.overlaid))
 
     def batch_of(
@@ -88,7 +88,7 @@ class Steps:
     def gradients(
         self, images: UInt8[Tensor, "B *K H W C"], labels: Int[Tensor, " B *K"]
     ) -> tuple[dict[str, Tensor], Float[Tensor, " T"]]:
-        """Of the mean training loss with no unit dropped, under canonical names; and the means of all its terms."""
+        """Gradients of the mean training loss without dropout, under canonical names; and the means of all its terms."""
         digits, classes = self.digits(images), self.classes(labels)
         canonical = self.net.canonical()
         with tf.GradientTape() as tape:

@@ -33,7 +33,7 @@ class PrimaryConvolution(nn.Conv2d):
         return device.type == "cuda" or (self.precision == "bf16" and _has_bf16_units(device))
 
     def spectrum(self) -> Float[Tensor, "R phases*c f"] | None:
-        """The kernel's, for as long as the kernel does not change; None where none is used."""
+        """The kernel's spectrum, valid while the kernel does not change; None if none is used."""
         if self._is_direct():
             return None
         kernel = _kernel_phases(operand(self.weight, self.precision), self.plan)
@@ -57,7 +57,7 @@ def _has_bf16_units(device: torch.device) -> bool:
 
 
 def _image_phases(x: Float[Tensor, "B y x c"], plan: Spectral) -> Float[Tensor, "grid B*phases*c"]:
-    """Cut or filled up to whole phases; a row for each place on the grid."""
+    """The image cropped or zero-padded to whole phases; a row for each place on the grid."""
     (rows, columns), stride = plan.grid, plan.stride
     height, width = rows * stride, columns * stride
     if x.shape[1:3] != (height, width):
@@ -93,7 +93,7 @@ def _kernel_of_phases(
 
 
 class _Convolution(torch.autograd.Function):
-    """Of the spectra, the image's is kept for the backward pass; the kernel's, twice as large, is computed again.
+    """Keeps the image's spectrum for the backward pass; the kernel's, twice as large, is recomputed.
 
     In training it exists for some frequencies at a time.
     """

@@ -42,7 +42,7 @@ def lengths(v: Float[Tensor, "*n e"]) -> Float[Tensor, "*n"]:
 
 
 def scaled(x: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
-    """factor * x, at no cost where the profile's factor is 1."""
+    """factor * x, at no cost if the profile's factor is 1."""
     return x if factor == 1 else factor * x
 
 
@@ -52,7 +52,7 @@ def softmax(logits: Float[Tensor, "B J I"]) -> Float[Tensor, "B J I"]:
 
 
 def softmax_vjp(coupling: Float[Tensor, "B J I"], grad: Float[Tensor, "B J I"]) -> Float[Tensor, "B J I"]:
-    """From softmax's output c: c (g - c.g), the sum over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules."""
     return coupling * (grad - (coupling * grad).sum(1, keepdim=True))
 
 
@@ -120,7 +120,7 @@ def route(
 def route_vjp(
     u_hat: Float[Tensor, "I B je"], history: Routing, grad: Float[Tensor, "B J e"]
 ) -> tuple[Float[Tensor, "I B je"], Float[Tensor, "J e"]]:
-    """Gradients for the votes and for the bias, whether there is one or not.
+    """Gradients for the votes and for the bias, even if there is none.
 
     Every use of the votes adds a product of a number per vote and a vector per output capsule to their gradient. These
     are collected, and the gradient is written once.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 def rounded(x: Tensor) -> Tensor:
-    """To the nearest bfloat16, in the type that it has."""
+    """Rounds to the nearest bfloat16, keeping the type."""
     return x.bfloat16().to(x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""One step of a network, of whatever kind the model is: of training, of evaluation, of the gradient alone."""
+"""One step of a network of any kind: training, evaluation, or only the gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from impls.torch.precision import configure
 
 
 def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
-    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    """Each image shifted (down, right) by its own number of whole pixels, filled with zeros."""
     height, width = images.shape[1:3]
     rows = torch.arange(height, device=images.device) - shifts[:, :1]
     columns = torch.arange(width, device=images.device) - shifts[:, 1:]
@@ -51,7 +51,7 @@ class Steps:
         self._losses, self._eval_step = self.compiled(self._training_losses), self.compiled(self.eval_step)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function compiled; or as it is, in eager mode."""
+        """The compiled function; unchanged in eager mode."""
         return torch.compile(function, fullgraph=True, dynamic=False) if self.is_compiled else function
 
     def digits(self, images: UInt8[Tensor, "*n H W C"]) -> Float[Tensor, "B K H W C"]:
@@ -59,7 +59,7 @@ class Steps:
         return images.view(-1, self.model.overlaid, *self.model.image).to(self.dtype) / 255
 
     def classes(self, labels: Int[Tensor, " B *K"]) -> Int[Tensor, "B K"]:
-        """With an axis for the digits of an image, one or more."""
+        """The labels with an axis for the digits of an image, one or more."""
         return labels.view(-1, self.model.overlaid)
 
     def batch_of(
@@ -80,7 +80,7 @@ class Steps:
     def gradients(
         self, images: UInt8[Tensor, "B *K H W C"], labels: Int[Tensor, " B *K"]
     ) -> tuple[dict[str, Tensor], Float[Tensor, " T"]]:
-        """Of the mean training loss with no unit dropped, by the parameters' names; and the means of all its terms."""
+        """Gradients of the mean training loss without dropout, by the parameters' names; and the means of all its terms."""
         digits, classes = self.digits(images), self.classes(labels)
         top, *_ = self.net(overlay(digits))
         means = self.kind.losses(self.net, top, digits, classes, classes).mean(1)

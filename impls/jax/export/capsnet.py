@@ -54,7 +54,7 @@ def route(votes: Array, iterations: int, bias: Array | float) -> Array:
 
 
 def reconstruct(model: Model, params: Params, capsules: Array, classes: Array) -> Array:
-    """What the decoder makes of the capsule of each image's class: pixels in 0..1, (B, H, W, C)."""
+    """The decoder's output for the capsule of each image's class: pixels in 0..1, (B, H, W, C)."""
     mask = jax.nn.one_hot(classes, capsules.shape[1], dtype=capsules.dtype)
     hidden = (capsules * mask[..., None]).reshape(len(capsules), -1)
     for layer in ("dec1", "dec2"):

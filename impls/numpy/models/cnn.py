@@ -1,6 +1,6 @@
 """The paper's baseline CNNs (sections 4.1 and 6.1) as two functions: forward, keeping what backward needs, and backward.
 
-Weights, images and labels are arrays of one library (see `layers`), and so is what comes out.
+Weights, images, labels and results are arrays of one library (see `layers`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Activations:
 
 
 def same_convolution(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"]) -> Float[Array, "B y x f"]:
-    """Cross-correlation with stride 1 and SAME padding: zeros around, of an even kernel one more after than before."""
+    """Cross-correlation with stride 1 and SAME padding: zeros around; an even kernel has one more after than before."""
     return F.convolution(_padded(x, w.shape[0]), w, 1)
 
 
@@ -55,7 +55,7 @@ def _inside(x: Float[Array, "B y x c"], kernel: int) -> tuple[slice, ...]:
 
 
 def max_pool(x: Float[Array, "B y x f"], side: int) -> Float[Array, "B h w f"]:
-    """The largest of each side x side pixels; incomplete ones at the end are left out."""
+    """The maximum of each side x side window; incomplete windows at the end are dropped."""
     if side == 1:
         return x
     return array_namespace(x).max(_windows(x, side), axis=-1)
@@ -118,7 +118,7 @@ def forward(
 
 
 def scores(model: ModelSpec, acts: Activations) -> Float[Array, "B J"]:
-    """The probabilities of the classes; of several digits, each by itself."""
+    """The probabilities of the classes; for several digits, independent ones."""
     return F.softmax(acts.logits) if model.overlaid == 1 else F.sigmoid(acts.logits)
 
 
@@ -140,13 +140,13 @@ def cross_entropy(model: ModelSpec, logits: Float[Array, "B J"], present: Float[
 def mean_losses(
     model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"], mask: Int[Array, "B K"]
 ) -> Float[Array, "1"]:
-    """The total alone, a mean over the images; there is no decoder that `mask` could mean anything to."""
+    """Only the total, a mean over the images; `mask`, meant for a decoder, is ignored."""
     xp = array_namespace(acts.logits)
     return xp.stack([xp.mean(cross_entropy(model, acts.logits, F.present(labels, acts.logits)))])
 
 
 def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"], mask: Int[Array, "B K"]) -> Loss:
-    """`mean_losses`, read back from where they were computed."""
+    """`mean_losses`, copied back from the device."""
     return Loss(float(mean_losses(model, w, acts, labels, mask)[0]))
 
 

@@ -12,13 +12,13 @@ from harness.spec import ModelSpec, Weights
 from impls.tf.export import capsnet, cnn
 
 STANDALONE = {"capsnet": capsnet, "cnn": cnn}
-"""Kind of model -> the module that is its model.py."""
+"""Kind of model -> the module exported as its model.py."""
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
     """Writes model.weights.h5, Keras's own, and saved_model, TensorFlow's, of any batch size; returns their names.
 
-    config.json lies in the folder already.
+    config.json is already in the folder.
     """
     config = json.loads((folder / "config.json").read_text())["model"]
     net, layers = _FILLED[model.kind](config, model, weights)
