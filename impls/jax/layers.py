@@ -1,6 +1,6 @@
 """The capsule layers. Axis letters: B images, I primary capsules of d dimensions, J output capsules of e dimensions.
 
-`f_vjp` takes the gradient at f's output back to its inputs; it is written where JAX's own would take longer.
+`f_vjp` takes the gradient at f's output back to its inputs; it is written by hand if JAX's own takes longer.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J
 
     `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
     """
-    # the barrier keeps XLA from computing the softmax of zeros while it compiles, which takes it seconds
+    # the barrier keeps XLA from computing the softmax of zeros at compile time, which takes seconds
     logits = lax.optimization_barrier(jnp.zeros((*u_hat.shape[:2], 1, u_hat.shape[2]), u_hat.dtype))
     history: Routing = []
     for iteration in range(iterations):
@@ -111,7 +111,7 @@ def route_vjp(
 def routed(
     u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None
 ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
-    """The output capsules of `route`, with `route_vjp` as their gradient, and the last coupling coefficients, without one."""
+    """The output capsules of `route`, with `route_vjp` as gradient, and the last coupling coefficients, without one."""
     return _routed(u_hat, iterations, bias)[0]
 
 

@@ -37,7 +37,7 @@ def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
 
     with tf.device(steps.device):
         layers = steps.kind.parts(steps.net, *steps.batch_of(order, shifts), both)
-        # from NumPy: XLA would update what shares its memory with the weights
+        # from NumPy: XLA would update arrays that share memory with the weights
         copies = [keras.Variable(variable.numpy()) for variable in steps.net.trainable_variables]
         optimiser = adam(steps.optim, steps.dtype, steps.adam.names)
         optimiser.build(copies)
@@ -67,7 +67,7 @@ def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
 def _there_and_back(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], weights: Sequence[keras.Variable]
 ) -> tuple[Tensor, list[Tensor]]:
-    """The function's output, and the gradients of its sum: without either in use, TensorFlow would leave out its work."""
+    """The function's output, and the gradients of its sum: if either were unused, TensorFlow would skip its computation."""
     sources = [*inputs, *(weight.value for weight in weights)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)

@@ -14,7 +14,7 @@ from impls.tf.precision import operand, result
 
 
 class PrimaryConvolution(keras.layers.Conv2D):
-    """Keras's layer, VALID, without activation, in a third of the time on a CPU: see `impls.spectral`."""
+    """Keras's layer, VALID and without activation, in a third of the time on a CPU: see `impls.spectral`."""
 
     def __init__(
         self, image: tuple[int, int], filters: int, kernel: int, stride: int, precision: str, direct: bool, dtype: str
@@ -63,7 +63,7 @@ class PrimaryConvolution(keras.layers.Conv2D):
         weight: Float[Tensor, "k k c f"],
         grad: Float[Tensor, "B h w f"],
     ) -> tuple[Float[Tensor, "B y x c"], Float[Tensor, "k k c f"]]:
-        """Gradients for the images and for the kernel. Of the spectra of a kernel's size, one half exists at a time."""
+        """Gradients for the images and for the kernel. Only half of each kernel-sized spectrum exists at a time."""
         grad = tf.reshape(tf.transpose(grad, (1, 2, 0, 3)), (len(self.synthesis), -1))
         grad = tf.reshape(tf.matmul(self.synthesis, grad, transpose_a=True), (*image.shape[:2], -1))
         grad_x, grad_w = 0.0, 0.0
@@ -106,13 +106,13 @@ def _phases(x: Float[Tensor, "B y x c"], grid: tuple[int, int], stride: int) -> 
 def _phases_vjp(
     grad: Float[Tensor, "grid B*phases*c"], shape: tuple[int, ...], grid: tuple[int, int], stride: int
 ) -> Float[Tensor, "B y x c"]:
-    """Every element's gradient goes where the element came from."""
+    """Returns every element's gradient to the element's place."""
     x = tf.transpose(tf.reshape(grad, (*grid, shape[0], stride, stride, shape[3])), (2, 0, 3, 1, 4, 5))
     return _resized(tf.reshape(x, (shape[0], grid[0] * stride, grid[1] * stride, shape[3])), shape[1], shape[2])
 
 
 def _resized(x: Float[Tensor, "B y x c"], rows: int, columns: int) -> Float[Tensor, "B rows columns c"]:
-    """Cut, or filled up with zeros, at the end of each axis."""
+    """The image cropped or zero-padded at the end of each axis."""
     if x.shape[1] > rows or x.shape[2] > columns:
         x = x[:, :rows, :columns]
     if x.shape[1] < rows or x.shape[2] < columns:

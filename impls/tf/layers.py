@@ -1,6 +1,6 @@
 """The capsule layers. Axis letters: B images, I primary capsules of d dimensions, J output capsules of e dimensions.
 
-`f_vjp` takes the gradient at f's output back to its inputs; it is written where TensorFlow's own would take longer.
+`f_vjp` takes the gradient at f's output back to its inputs; it is written by hand if TensorFlow's own takes longer.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def route_vjp(
 def routed(
     u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None
 ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-    """The output capsules of `route`, with `route_vjp` as their gradient, and the last coupling coefficients, without one."""
+    """The output capsules of `route`, with `route_vjp` as gradient, and the last coupling coefficients, without one."""
 
     @tf.custom_gradient
     def capsules(

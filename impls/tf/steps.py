@@ -32,7 +32,7 @@ def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) 
 
 
 class Steps:
-    """The network, its optimiser and the staged images on their device, and what one step does with them."""
+    """The network, its optimiser and the staged images on their device, and the operations of one step."""
 
     images: UInt8[Tensor, "N H W C"]  # staged
     labels: Int[Tensor, " N"]
@@ -51,7 +51,7 @@ class Steps:
             self.adam = adam(optim, self.dtype, in_order)
             self.adam.build(self.net.trainable_variables)
         self.is_compiled = runtime.compile
-        # XLA for Adam alone, which becomes one pass; the whole step takes as long with it, and a third more memory
+        # XLA only for Adam, which becomes one pass; compiling the whole step saves no time and takes a third more memory
         self.update = self.compiled(self.update, jit_compile=True)
         self._train_step, self._eval_step = self.compiled(self.train_step), self.compiled(self.eval_step)
         self._once = self.compiled(self.net.once)
@@ -88,7 +88,7 @@ class Steps:
     def gradients(
         self, images: UInt8[Tensor, "B *K H W C"], labels: Int[Tensor, " B *K"]
     ) -> tuple[dict[str, Tensor], Float[Tensor, " T"]]:
-        """Gradients of the mean training loss without dropout, under canonical names; and the means of all its terms."""
+        """Gradients of the mean training loss without dropout, under canonical names, and the means of all its terms."""
         digits, classes = self.digits(images), self.classes(labels)
         canonical = self.net.canonical()
         with tf.GradientTape() as tape:
@@ -104,7 +104,7 @@ class Steps:
         weight: Float[Tensor, " B"],
         *kept: UInt8[Tensor, "B U"],
     ) -> Float[Tensor, " values"]:
-        """One step. Losses are means over the images of weight 1; the last value is how many of them are right."""
+        """One step. Losses are means over the images of weight 1; the last value is the number of them that are right."""
         digits, labels = self.batch_of(order, shifts)
         with tf.GradientTape() as tape:
             top, *_ = self.net(overlay(digits), *kept)
@@ -136,10 +136,10 @@ class Steps:
 
 
 def _start(threads: int) -> None:
-    """Process-wide settings, fixed once TensorFlow has started: threads, and memory of a GPU as needed."""
+    """Process-wide settings, fixed once TensorFlow has started: threads, and GPU memory on demand."""
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-        # one operation after the other, each on all threads: two at once only take the cache from each other, and memory
+        # one operation at a time, each on all threads: two at once only compete for cache and memory
         tf.config.threading.set_inter_op_parallelism_threads(1)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)

@@ -28,7 +28,7 @@ def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) 
 
 
 class Steps:
-    """The network, its optimiser and the staged images on their device, and what one step does with them."""
+    """The network, its optimiser and the staged images on their device, and the operations of one step."""
 
     images: UInt8[Tensor, "N H W C"]  # staged
     labels: Int[Tensor, " N"]
@@ -40,13 +40,13 @@ class Steps:
         self.model, self.optim = model, optim
         self.device = torch.device("cuda" if runtime.device == "gpu" else "cpu")
         self.dtype = torch.float64 if runtime.precision == "fp64" else torch.float32
-        # MKL chooses a kernel at its first square root; where two threads make it at once, one of them may get the kernel
-        # of low accuracy (1e-4) for that call: pytorch/pytorch#188792. One element is one thread's work.
+        # MKL chooses a kernel at its first square root; if two threads do so at once, one of them may get a kernel of low
+        # accuracy (1e-4) for that call: pytorch/pytorch#188792. A single element uses only one thread.
         torch.sqrt(torch.ones(1, dtype=self.dtype))
         self.kind = architecture(model.kind)
         self.net = self.kind.Network(model, runtime.precision).to(self.device, self.dtype)
         self.adam = adam(optim, self.net)
-        # on a CPU the gradient rules written by hand leave torch.compile nothing to gain, and it takes half a minute
+        # on a CPU, torch.compile gains nothing over the hand-written gradient rules, and takes half a minute
         self.is_compiled = runtime.compile and self.device.type == "cuda"
         self._losses, self._eval_step = self.compiled(self._training_losses), self.compiled(self.eval_step)
 
@@ -80,7 +80,7 @@ class Steps:
     def gradients(
         self, images: UInt8[Tensor, "B *K H W C"], labels: Int[Tensor, " B *K"]
     ) -> tuple[dict[str, Tensor], Float[Tensor, " T"]]:
-        """Gradients of the mean training loss without dropout, by the parameters' names; and the means of all its terms."""
+        """Gradients of the mean training loss without dropout, by parameter name, and the means of all its terms."""
         digits, classes = self.digits(images), self.classes(labels)
         top, *_ = self.net(overlay(digits))
         means = self.kind.losses(self.net, top, digits, classes, classes).mean(1)
@@ -102,23 +102,23 @@ class Steps:
         return torch.cat([means, correct[None]])
 
     def _training_gradients(self, *step: Tensor) -> Float[Tensor, " values"]:
-        """The losses of a step, and their gradients where Adam finds them."""
+        """Computes a step's losses, and leaves the gradients where Adam finds them."""
         self.adam.zero_grad()
         values = self._losses(*step)
         values[0].backward()
         return values.detach()
 
     def train_step(self, *step: Tensor) -> Float[Tensor, " values"]:
-        """One step, of `order`, `shifts`, `weight` and the mask of dropout where the model has any.
+        """One step, from `order`, `shifts`, `weight` and the dropout mask if the model has dropout.
 
-        Losses are means over the images of weight 1; the last value is how many of them are right.
+        Losses are means over the images of weight 1; the last value is the number of them that are right.
         """
         values = self._training_gradients(*step)
         self.update()
         return values
 
     def update(self) -> None:
-        """Adam's step, with the gradients that it finds."""
+        """Adam's step, with the current gradients."""
         for group in self.adam.param_groups:
             group["lr"] = self.optim.lr_at(self.step) * group["scale"]
         self.adam.step()

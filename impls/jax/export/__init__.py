@@ -1,4 +1,4 @@
-"""Trained weights as files for JAX: NumPy's, and a serialised program."""
+"""Trained weights as files for JAX: a NumPy archive and a serialised program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CapsNet of section 4 as a value made of its weights, and its losses."""
+"""The CapsNet of section 4 as a value made from its weights, and its losses."""
 
 from __future__ import annotations
 

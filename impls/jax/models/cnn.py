@@ -1,4 +1,4 @@
-"""The paper's baseline CNNs (sections 4.1 and 6.1) as a value made of its weights, and its loss."""
+"""The paper's baseline CNNs (sections 4.1 and 6.1) as a value made from its weights, and its loss."""
 
 from __future__ import annotations
 

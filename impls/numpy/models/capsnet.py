@@ -53,7 +53,7 @@ def forward(
     operand: Callable[[Array], Array] = exact,
     conventions: Conventions = SPECIFIED,
 ) -> Activations:
-    """Pixels in 0..1, overlaid where there are several digits, to output capsules.
+    """Pixels in 0..1, overlaid if there are several digits, to output capsules.
 
     ReLU convolution, primary capsules (no ReLU), votes, routing.
     `operand` rounds an operand of the convolutions, votes and decoder to the precision, here and in the
@@ -75,7 +75,7 @@ def forward(
 def decode(
     w: Weights, v: Float[Array, "B J e"], mask: Float[Array, "B K J"], operand: Callable[[Array], Array] = exact
 ) -> tuple[list[Float[Array, "BK n"]], Float[Array, "BK p"]]:
-    """Section 4.1: all but the masked-in capsule zeroed, two ReLU layers, a sigmoid layer; and each layer's input.
+    """Section 4.1: all but the selected capsule zeroed, two ReLU layers, a sigmoid layer; also each layer's input.
 
     The K digits of an image are decoded one after the other, each only from its own capsule (section 6.2).
     """

@@ -35,7 +35,7 @@ def same_convolution(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"]) -> 
 def same_convolution_vjp(
     x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], grad: Float[Array, "B y x f"]
 ) -> tuple[Float[Array, "B y x c"], Float[Array, "k k c f"]]:
-    """Gradients for the input and for the kernel; the padding's goes nowhere."""
+    """Gradients for the input and for the kernel; the padding's gradient is dropped."""
     grad_x, grad_w = F.convolution_vjp(_padded(x, w.shape[0]), w, 1, grad)
     return grad_x[_inside(x, w.shape[0])], grad_w
 
@@ -49,7 +49,7 @@ def _padded(x: Float[Array, "B y x c"], kernel: int) -> Float[Array, "B h w c"]:
 
 
 def _inside(x: Float[Array, "B y x c"], kernel: int) -> tuple[slice, ...]:
-    """Where the images lie in their padding."""
+    """The region of the images within their padding."""
     before = (kernel - 1) // 2
     return slice(None), slice(before, before + x.shape[1]), slice(before, before + x.shape[2]), slice(None)
 
@@ -62,7 +62,7 @@ def max_pool(x: Float[Array, "B y x f"], side: int) -> Float[Array, "B h w f"]:
 
 
 def max_pool_vjp(x: Float[Array, "B y x f"], side: int, grad: Float[Array, "B h w f"]) -> Float[Array, "B y x f"]:
-    """From max_pool's input: the gradient goes to the largest, of equal ones to the first, row by row."""
+    """From max_pool's input: the gradient goes to the maximum; ties go to the first, row by row."""
     if side == 1:
         return grad
     xp = array_namespace(x)
@@ -91,12 +91,12 @@ def forward(
     operand: Callable[[Array], Array] = exact,
     kept: Float[Array, "B U"] | None = None,
 ) -> Activations:
-    """Pixels in 0..1, overlaid where there are several digits, to logits.
+    """Pixels in 0..1, overlaid if there are several digits, to logits.
 
     ReLU convolutions, each with max pooling, ReLU layers, dropout, a linear layer.
 
-    In training `kept` is 1 where dropout keeps a unit and 0 where not; in evaluation there is none. `operand` is what the
-    precision makes of an operand of a layer's product, here and in the backward pass; weights come as operands already.
+    In training `kept` is 1 if dropout keeps a unit, else 0; in evaluation there is none. `operand` rounds an operand of a
+    layer's product to the precision, here and in the backward pass; weights are already rounded.
     """
     xp = array_namespace(digits)
     inputs: dict[str, Array] = {}
@@ -128,7 +128,7 @@ def outputs(model: ModelSpec, w: Weights, acts: Activations) -> tuple[Array | No
 
 
 def cross_entropy(model: ModelSpec, logits: Float[Array, "B J"], present: Float[Array, "B J"]) -> Float[Array, " B"]:
-    """-log of the softmax at the label, in nats; of several digits, of each class's sigmoid, summed over the classes."""
+    """-log of the softmax at the label, in nats; for several digits, that of each class's sigmoid, summed over classes."""
     xp = array_namespace(logits)
     if model.overlaid > 1:  # no exponential of a large number
         soft = F.relu(logits) + xp.log1p(xp.exp(-xp.abs(logits)))

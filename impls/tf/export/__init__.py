@@ -1,4 +1,4 @@
-"""Trained weights as files of Keras and TensorFlow."""
+"""Trained weights as Keras and TensorFlow files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _cnn(config: dict[str, Any], model: ModelSpec, _weights: Weights) -> tuple[A
 
 
 def _capsnet(config: dict[str, Any], model: ModelSpec, weights: Weights) -> tuple[Any, dict[str, Any]]:
-    """As `_cnn`; the output capsules, which are no layer of Keras's, have their weights."""
+    """As `_cnn`; the output capsules, which are not a Keras layer, already have their weights."""
     net = capsnet.CapsNet(config)
     net.digit.assign(weights["digit.w"])
     if model.digit_bias:

@@ -53,7 +53,7 @@ class CapsNet(nn.Module):
     def canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Canonical name -> parameter of the module, and the permutation that takes it to the canonical layout.
 
-        All that a CapsNet can have, whether the model has it or not.
+        It lists all weights that a CapsNet can have, even those that the model lacks.
         """
         return _CANONICAL
 
@@ -165,7 +165,7 @@ def parts(
 
     @torch.no_grad()
     def predict() -> None:
-        """Votes twice: the backward pass makes them again."""
+        """Computes the votes twice, as the backward pass does."""
         for chunk, u_hat in zip(chunks, u_hats, strict=True):
             votes(chunk, w)
             votes(chunk, w)
