@@ -34,8 +34,8 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
 class Summary:
     """A sample in short. `sd` is of the sample (n - 1); `low` to `high` is Student's 95% interval of the mean.
 
-    A single value has neither. If all values are equal there is no interval: one of zero width would claim a certainty that a
-    few equal values do not give.
+    A single value has neither. If all values are equal there is no interval: one of zero width would claim a certainty
+    that a few equal values do not give.
     """
 
     n: int
@@ -181,9 +181,9 @@ def equivalence(
 ) -> Equivalence:
     """Two one-sided t-tests of |mean(a) - mean(b)| < margin (Schuirmann 1987; Lakens 2017, "Equivalence Tests").
 
-    If paired, `a[k]` and `b[k]` come from the same seed, hence from the same initial weights, order and shifts: their common
-    effect cancels in each difference, so fewer seeds suffice. This is the default for sides of equal length; sides whose
-    lengths are equal by accident need `paired=False`, which is Welch's test, as for unequal lengths.
+    If paired, `a[k]` and `b[k]` come from the same seed, hence from the same initial weights, order and shifts: their
+    common effect cancels in each difference, so fewer seeds suffice. This is the default for sides of equal length;
+    sides whose lengths are equal by accident need `paired=False`, which is Welch's test, as for unequal lengths.
 
     Without variance the interval is the difference itself, and `p` is 0 or 1: the limit of both tests.
 

@@ -11,8 +11,8 @@ from harness.spec import Loss, ModelSpec
 class Network(Protocol):
     """A kind's network with its weights, in its framework's form.
 
-    In PyTorch it is a module, in TensorFlow a Keras model, and `canonical` says which tensor is which weight. In JAX it is a
-    value, made anew in each step from the weights under their canonical names.
+    In PyTorch it is a module, in TensorFlow a Keras model, and `canonical` says which tensor is which weight. In JAX it
+    is a value, made anew in each step from the weights under their canonical names.
     """
 
     model: ModelSpec
@@ -49,8 +49,8 @@ class Architecture(Protocol):
     def losses(self, net: Any, top: Any, digits: Any, labels: Any, mask: Any, /) -> Any:
         """(T, B): each image's loss terms, in the order of `ModelSpec.loss_terms`; training minimises the first.
 
-        `digits` (B, K, y, x, c) are a decoder's target pixels in 0..1, `labels` (B, K) the classes present, `mask` (B, K) the
-        classes whose capsules a decoder sees: the labels in training, `ModelSpec.evaluation_mask` in evaluation.
+        `digits` (B, K, y, x, c) are a decoder's target pixels in 0..1, `labels` (B, K) the classes present, and `mask`
+        (B, K) those whose capsules a decoder sees: the labels in training, `ModelSpec.evaluation_mask` in evaluation.
         """
         ...
 
@@ -62,7 +62,7 @@ class Architecture(Protocol):
         Args:
             net: its weights are not changed by any call.
             digits: (B, K, y, x, c), as in `losses`; `labels` (B, K) too.
-            both: from `breakdown`: turns a function, its inputs and its weights into a call that runs it forward and backward.
+            both: from `breakdown`: turns a function, its inputs and its weights into a call that runs it both ways.
         """
         ...
 

@@ -7,9 +7,9 @@ short grids; by the discrete Fourier transform each of those is a product at eve
     spectrum of the kernel      (R, phases * channels, filters)  =  kernel_analysis @ phases of the kernel
     convolution                 =  synthesis @ (their matrix products, R of them)
 
-For the 9x9 kernel on 20x20, R is 148, instead of 81 * 36 / 4 = 729 products of the same size: a fifth of the operations.
-This also holds for the backward pass, which uses the same three matrices transposed. The transforms, on the unit circle,
-are well conditioned: the rounding error is at most that of the direct sum.
+For the 9x9 kernel on 20x20, R is 148, instead of 81 * 36 / 4 = 729 products of the same size: a fifth of the
+operations. This also holds for the backward pass, which uses the same three matrices transposed. The transforms, on the
+unit circle, are well conditioned: the rounding error is at most that of the direct sum.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def matmul_flops_per_s(size: int = 2048) -> float:
 def estimate_s(trial: Trial, known: Iterable[tuple[Trial, dict[str, Any]]]) -> float | None:
     """Seconds that `trial` should take, an upper bound if a rule may stop it; None on a GPU that has not run this model.
 
-    Based on the finished trial in `known` with the same implementation, model and resources if there is one; else on the
-    counted operations and this CPU's matmul rate, which is right within a factor of about two.
+    Based on the finished trial in `known` with the same implementation, model and resources if there is one; else on
+    the counted operations and this CPU's matmul rate, which is right within a factor of about two.
     """
     train, validation, test = data.sizes(trial.data)
     own_test = min(test, data.info(trial.data.name).test)  # even if it is tested on another data set at the end

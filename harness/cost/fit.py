@@ -5,10 +5,11 @@
                        +  c * bytes of votes     made once, and their gradient
                        +  d * bytes of votes * (2 r - 1)     read once by each sum and agreement of the r iterations
 
-The four constants are nonnegative, and are fitted to one implementation in one precision on one machine by least squares
-of the relative errors. The fixed part has two possible kinds, and the primary convolution's operations are those of the
-direct sum or of the frequency domain (`impls.spectral`). Of these four forms, the one that best predicts left-out cells is
-chosen. `leave_one_out` tells how good the model is: each cell is predicted by a model, form included, fitted to the others.
+The four constants are nonnegative, and are fitted to one implementation in one precision on one machine by least
+squares of the relative errors. The fixed part has two possible kinds, and the primary convolution's operations are
+those of the direct sum or of the frequency domain (`impls.spectral`). Of these four forms, the one that best predicts
+left-out cells is chosen. `leave_one_out` tells how good the model is: each cell is predicted by a model, form included,
+fitted to the others.
 """
 
 from __future__ import annotations

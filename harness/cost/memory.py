@@ -13,8 +13,8 @@ _PROCESS_BYTES = 400e6  # interpreter, framework and compiled code, before the f
 def least_bytes(model: ModelSpec, batch: int, item_bytes: int = 4) -> int:
     """A lower bound on the memory of a training step with `batch` images, for any implementation.
 
-    It counts weights, gradients and Adam's two moments; the activations kept for the backward pass, and their gradients. It
-    does not count temporary arrays or the framework.
+    It counts weights, gradients and Adam's two moments; the activations kept for the backward pass, and their
+    gradients. It does not count temporary arrays or the framework.
     """
     return item_bytes * (4 * parameter_count(model) + 2 * batch * activations(model))
 

@@ -30,7 +30,7 @@ def step_flops(model: ModelSpec, batch: int) -> int:
 def moved_bytes(model: ModelSpec, batch: int) -> int:
     """Bytes of float32 that any algorithm for one training step must move, even if everything else stays on the chip.
 
-    Both passes and Adam read the weights; Adam reads its moments and writes all three; the weights' gradients are written and
-    read. The activations are written and read by both passes; their gradients are written and read once.
+    Both passes and Adam read the weights; Adam reads its moments and writes all three; the weights' gradients are
+    written and read. The activations are written and read by both passes; their gradients are written and read once.
     """
     return 4 * (10 * parameter_count(model) + 5 * batch * activations(model))

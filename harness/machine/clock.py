@@ -69,8 +69,8 @@ class Stopwatch:
 def reset_peak_rss() -> None:
     """Forgets the peak so far (on Linux; elsewhere the peak remains that of the whole process).
 
-    Freed memory is first returned to the system: a trial's allocator keeps it (`harness.supervisor.trial`), and earlier memory,
-    above all that of the parity gate, must not count towards the later peak.
+    Freed memory is first returned to the system: a trial's allocator keeps it (`harness.supervisor.trial`), and earlier
+    memory, above all that of the parity gate, must not count towards the later peak.
     """
     gc.collect()
     with suppress(OSError, AttributeError):  # glibc only

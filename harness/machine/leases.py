@@ -1,7 +1,7 @@
 """Cores and GPUs of one node, leased: no two timed trials share one, whichever capsbench driver started them.
 
-A lease is an flock on a file in one of the user's directories. The supervisor holds it while its attempt runs; the kernel
-releases it however that process ends.
+A lease is an flock on a file in one of the user's directories. The supervisor holds it while its attempt runs; the
+kernel releases it however that process ends.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def lease(
 ) -> Generator[tuple[Slot, ...]]:
     """Holds `n` of the `slots` of this node ("core" 0, 1, ..., or "gpu" ids) for the duration of the `with` block.
 
-    If they are taken, waits in a queue: trials that want few do not overtake one that wants many. `waiting` is then called
-    once, with a sentence for the screen.
+    If they are taken, waits in a queue: trials that want few do not overtake one that wants many. `waiting` is then
+    called once, with a sentence for the screen.
 
     Raises:
         UserError: `n` is more than there are, or the lease directory cannot be used.

@@ -48,8 +48,8 @@ def product_rate(product: Callable[[], None], size: int) -> float:
 def product(library: Entry, size: int, precision: str = "fp32", gpu: bool = False) -> Callable[[], None]:
     """A product of two random matrices that blocks until the device is done; already called once.
 
-    On a GPU, operands have `precision`, as in training: float32 for "tf32", which the hardware rounds. Raises `UserError`
-    for a plug-in whose product is wrong.
+    On a GPU, operands have `precision`, as in training: float32 for "tf32", which the hardware rounds. Raises
+    `UserError` for a plug-in whose product is wrong.
     """
     a = np.random.default_rng(0).standard_normal((size, size), np.float32)
     return registry.framework_of(library).product(a, precision, gpu)

@@ -1,7 +1,7 @@
 """The kinds of model, one module each, and the registry that finds them by name: see `harness.models.base.ModelKind`.
 
-To add one here, write a module with an object of a class derived from `ModelKind`, a line in `_BUILT_IN`, and a module in
-each `impls/X/models`. An external distribution adds one by an entry point of the group `capsbench.models`.
+To add one here, write a module with an object of a class derived from `ModelKind`, a line in `_BUILT_IN`, and a module
+in each `impls/X/models`. An external distribution adds one by an entry point of the group `capsbench.models`.
 """
 
 from __future__ import annotations

@@ -219,17 +219,17 @@ class CapsNetKind(ModelKind):
     def emphasis(self, model: ModelSpec) -> Mapping[str, float]:
         """DigitCaps weights ten times as large, so that the coupling coefficients differ.
 
-        The factor is smaller with more primary capsules than a 28x28 image has: otherwise all lengths are so close to one that
-        rounding picks the longest.
+        The factor is smaller with more primary capsules than a 28x28 image has: otherwise all lengths are so close to
+        one that rounding picks the longest.
         """
         return {"digit.w": 10 * min(1.0, _CAPSULES / model.primary_capsules)}
 
     def probes(self, model: ModelSpec, start: ProbeStart) -> dict[str, Weights]:
-        """`decided`: routing decides strongly, and all lengths are near one. `even`: all classes' capsules are about equally
-        long, so that images have different winners, the last class among them. `graded`: the classes' lengths range from below
-        m- to above m+ (Eq. 4), so that every branch of the margin loss is taken, and the favoured class is longest for every
-        image; the decoder's last layer is as if trained, with pixels near 0 and near 1. `short`: almost nothing in the primary
-        capsules.
+        """`decided`: routing decides strongly, and all lengths are near one. `even`: all classes' capsules are about
+        equally long, so that each image has a different winner, and the last class wins too. `graded`: the classes' lengths
+        range from below m- to above m+ (Eq. 4), so that every branch of the margin loss is taken, and the favoured class is
+        longest for every image; the decoder's last layer is as if trained, with pixels near 0 and near 1. `short`: almost
+        nothing in the primary capsules.
         """
         rising = np.roll(np.linspace(0.03, 0.97, model.classes), start.favoured + 1)
         decided = start.decided

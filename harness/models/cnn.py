@@ -20,8 +20,8 @@ _Several = Annotated[tuple[Count, ...], Field(min_length=1, max_length=9)]
 class CnnSpec(ModelSpec):
     """A CNN; the defaults are the paper's baseline on MNIST (section 4.1).
 
-    ReLU convolutions, stride 1, SAME padding, each followed by max pooling over cnn_pool x cnn_pool pixels; ReLU layers;
-    dropout; a softmax, or sigmoids for images that show several digits.
+    ReLU convolutions, stride 1, SAME padding, each followed by max pooling over cnn_pool x cnn_pool pixels; ReLU
+    layers; dropout; a softmax, or sigmoids for images that show several digits.
     """
 
     kind: str = "cnn"

@@ -34,8 +34,8 @@ def turned(model: ModelSpec, weights: Weights, images: np.ndarray, axes: Mapping
 def steep(weights: Weights, pairs: Iterable[tuple[str, str]]) -> Weights:
     """The same function: the input of every other layer is a thousand times larger, and its weights that much smaller.
 
-    The ReLU between the layers of a pair commutes with this. The second layer's gradient becomes a thousand times larger,
-    the first layer's that much smaller.
+    The ReLU between the layers of a pair commutes with this. The second layer's gradient becomes a thousand times
+    larger, the first layer's that much smaller.
     """
     changed = dict(weights)
     for first, second in pairs:

@@ -87,11 +87,12 @@ class Ladder:
     ) -> None:
         """`images` uint8 (N, H, W, C) and `labels` (N,) are the trial's own; drawn ones are added (`harness.parity.inputs`).
 
-        If the model's images show several digits, they are single digits, which are overlaid here. `batch` (default: N) is
-        the compiled batch size. With `is_staged`, `impl` is already compiled for it, has staged the result of
-        `inputs.staged`, and is compared in brief; else the ladder stages and compiles. Implementations from `make` are used
-        to check the other numbers of iterations in `routing`, other optimisers, and eager mode. The weights of `impl`
-        change. The trajectory starts after `first_step` completed steps. The specification computes with `conventions`.
+        If the model's images show several digits, they are single digits, which are overlaid here. `batch` (default: N)
+        is the compiled batch size. With `is_staged`, `impl` is already compiled for it, has staged the result of
+        `inputs.staged`, and is compared in brief; else the ladder stages and compiles. Implementations from `make` are
+        used to check the other numbers of iterations in `routing`, other optimisers, and eager mode. The weights of
+        `impl` change. The trajectory starts after `first_step` completed steps. The specification computes with
+        `conventions`.
         """
         self.conventions = conventions or Conventions()
         self.impl, self.precision, self.compiles = impl, runtime.precision, runtime.compile

@@ -112,9 +112,9 @@ def one_batch(impl: Impl, at: Setting) -> Values:
 def starts(at: Setting) -> list[tuple[int, Weights, Moments | None]]:
     """For L5: the number of each step, and the weights and moments before it.
 
-    In addition to `STEPS`, one in the middle of training, and the step at which the learning rate has reached its floor.
-    Biases after the convolutions are zero before the first step: in float32, the movement of a weight near one is mostly
-    rounding; that of a zero is exact.
+    In addition to `STEPS`, one in the middle of training, and the step at which the learning rate has reached its
+    floor. Biases after the convolutions are zero before the first step: in float32, the movement of a weight near one
+    is mostly rounding; that of a zero is exact.
     """
     late = at.kind.late_biases(at.model)
     from_zero = {name: 0 * w if name in late else w for name, w in at.probe.items()}

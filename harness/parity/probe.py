@@ -27,10 +27,10 @@ def probes(model: ModelSpec, seed: int, images: np.ndarray, favoured: int) -> di
     """Weights by the name of the probe, the first of them `decided`; `images` are those to be compared.
 
     `decided`: all decisions are clear. `graded`: class `favoured` may win for every image: if it is the label of a
-    batch's padding, the padding would be counted. Earlier layers are multiplied and divided by a thousand, in turns, which
-    leaves the function unchanged and makes some gradients a thousand times larger and others a thousand times smaller.
-    `initial`: the start of training, with ReLUs whose input is exactly zero. For further probes see `ModelKind.probes` of
-    the model's kind.
+    batch's padding, the padding would be counted. Earlier layers are multiplied and divided by a thousand, in turns,
+    which leaves the function unchanged and makes some gradients a thousand times larger and others a thousand times
+    smaller. `initial`: the start of training, with ReLUs whose input is exactly zero. For further probes see
+    `ModelKind.probes` of the model's kind.
     """
     initial = initial_weights(model, seed)
     decided = probe_weights(model, seed, initial)
@@ -40,8 +40,8 @@ def probes(model: ModelSpec, seed: int, images: np.ndarray, favoured: int) -> di
 def close_weights(probes: dict[str, Weights], axes: Mapping[str, int]) -> Weights:
     """Weights at which the classes form pairs that are closer together than half precision can tell apart.
 
-    `axes`: see `ModelKind.class_axes`. The earlier layers are those of `graded`: whatever depends on the weights must be
-    recomputed.
+    `axes`: see `ModelKind.class_axes`. The earlier layers are those of `graded`: whatever depends on the weights must
+    be recomputed.
     """
     even, weights = probes.get("even", probes["decided"]), dict(probes["graded"])
     for name, axis in axes.items():

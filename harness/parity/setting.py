@@ -26,9 +26,9 @@ class Setting:
     """The setting of a comparison: staged `images` uint8 (N, H, W, C) and `labels` (N,), weights, `steps` of a trajectory.
 
     `batch` is the implementation's compiled batch size. A step has `images_a_step` different images. The specification
-    gets each of them once; an implementation gets `whole` batches, in which the images are repeated to fill every place:
-    the means are the same. If the model's images show several digits, single digits are staged, and `shown` has the
-    overlaid ones.
+    gets each of them once; an implementation gets `whole` batches, in which the images are repeated to fill every
+    place: the means are the same. If the model's images show several digits, single digits are staged, and `shown` has
+    the overlaid ones.
     """
 
     model: ModelSpec
@@ -67,8 +67,8 @@ class Setting:
     def compared(self, probe: str) -> tuple[UInt8[np.ndarray, "B *K H W C"], Int[np.ndarray, " B *K"]]:
         """The images shown at a probe, and their labels. In brief, half of them at all probes but the first.
 
-        At the initial weights all images are dim: nothing may depend on a batch's brightest pixel. Black images are left out,
-        since their ReLUs would see only rounding.
+        At the initial weights all images are dim: nothing may depend on a batch's brightest pixel. Black images are
+        left out, since their ReLUs would see only rounding.
         """
         some = np.arange(len(self._is_black))
         if self.brief and self.probes[probe] is not self.probe:
@@ -110,9 +110,9 @@ class Setting:
     def plan(self, images: int, offset: int = 0, gentle: bool = False) -> EpochPlan:
         """`images` of those shown, cyclically from the one at `offset`, each time shifted differently.
 
-        A step has `images_a_step` of them, `repeat` times; the last step may have fewer. If the model has dropout, units are
-        dropped, different ones each time. A gentle plan has small shifts and no black image: at the initial weights, whose
-        biases are zero, every ReLU's input would be mere rounding.
+        A step has `images_a_step` of them, `repeat` times; the last step may have fewer. If the model has dropout,
+        units are dropped, different ones each time. A gentle plan has small shifts and no black image: at the initial
+        weights, whose biases are zero, every ReLU's input would be mere rounding.
         """
         numbers = np.arange(offset, offset + images)
         shown = self.shown_indices[~self._is_black] if gentle else self.shown_indices

@@ -44,8 +44,8 @@ def command_ladder(
 def gate_ladder(trial: Trial, impl: Impl, train: Split) -> Ladder:
     """The ladder of `capsbench run`, on what it times: `impl`, compiled, with `inputs.staged` images staged.
 
-    Its trajectory starts in the middle of the trial's steps, at a round number: what happens every 100th step happens there.
-    It is the same for every seed of a trial: see `harness.parity.cached`.
+    Its trajectory starts in the middle of the trial's steps, at a round number: what happens every 100th step happens
+    there. It is the same for every seed of a trial: see `harness.parity.cached`.
     """
     steps = trial.train.epochs * -(-len(train) // trial.train.batch)
     unit = next(unit for unit in (1_000, 100, 10, 1) if steps >= unit)

@@ -6,8 +6,8 @@ full-size models, in all three frameworks on a CPU; docs/parity.md has its outpu
 
 from __future__ import annotations
 
-# Float64 proves the algorithm: only rounding is left, amplified by routing and by Adam's division. Largest errors found:
-# forward 2e-14, loss 4e-16, gradients and moments 1e-12, updates 2e-13, losses of training 9e-14.
+# Float64 proves the algorithm: only rounding is left, amplified by routing and by Adam's division. Largest errors
+# found: forward 2e-14, loss 4e-16, gradients and moments 1e-12, updates 2e-13, losses of training 9e-14.
 FLOAT64 = {
     "forward": 1e-9, "loss": 1e-9, "grad": 1e-8, "moment": 1e-8, "update": 1e-8, "trajectory": 1e-8, "exact": 1e-7,
 }  # fmt: skip
@@ -20,9 +20,9 @@ FLOOR32 = {
 }  # fmt: skip
 
 # Operands with fewer digits: two computations that agree to float32 may sometimes round an operand to different
-# neighbours, a 256th apart. Floors are about five times what that needed with bf16. An implementation that does not round
-# at all fails at L3 or L4, in some models narrowly. TF32, which only GPUs have, has not been measured: it has the same
-# tolerances.
+# neighbours, a 256th apart. Floors are about five times what that needed with bf16. An implementation that does not
+# round at all fails at L3 or L4, in some models narrowly. TF32, which only GPUs have, has not been measured: it has the
+# same tolerances.
 FLOOR_OPERANDS = {
     "forward": 1.5e-2, "loss": 1.5e-4, "grad": 1.5e-2, "moment": 1.5e-2, "update": 1e-5, "trajectory": 4e-3, "exact": 1e-7,
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """The shared vocabulary: the model, the optimiser, a trial, plans, and the interface of an implementation (`Impl`).
 
-Everything crosses this border as NumPy arrays. An implementation imports this package and nothing else of the bench. The
-package imports only `harness.errors`. It defines what all kinds of model have in common and finds kinds by name
+Everything crosses this border as NumPy arrays. An implementation imports this package and nothing else of the bench.
+The package imports only `harness.errors`. It defines what all kinds of model have in common and finds kinds by name
 (`harness.models`). Source of the model: Sabour, Frosst, Hinton, *Dynamic Routing Between Capsules*, NIPS 2017 (arXiv
 1710.09829v2), cited by section and equation.
 """

@@ -21,8 +21,9 @@ class Device(Protocol):
     def environment(self, threads: int, precision: str, gpu: bool) -> dict[str, str | None]:
         """Environment variables of a worker, set before its Python starts; None marks one that must not be set.
 
-        Those of built-in frameworks are set for every worker, since any implementation may use them; those of others only
-        for their own workers. They cannot change what the bench itself sets (BLAS threads, visible GPUs). Default: none.
+        Those of built-in frameworks are set for every worker, since any implementation may use them; those of others
+        only for their own workers. They cannot change what the bench itself sets (BLAS threads, visible GPUs). Default:
+        none.
 
         Args:
             threads: the worker's number of threads.
@@ -43,8 +44,8 @@ class Device(Protocol):
         """A function that multiplies the float32 matrix `a` (N, N) by its transpose, and blocks until the device is done.
 
         On a GPU, operands have `precision`, as in training: float32 for "tf32", which the hardware rounds. This product
-        measures the framework's rate. Default: the product of a built-in framework that the implementation has imported,
-        else NumPy's.
+        measures the framework's rate. Default: the product of a built-in framework that the implementation has
+        imported, else NumPy's.
         """
         ...
 

@@ -66,8 +66,8 @@ class Outputs:
     If images show K > 1 digits, the decoder sees the K longest, one at a time, and the reconstructions are ordered by
     length, longest first.
 
-    For a CNN, `lengths` holds the class probabilities, which is also the meaning of capsule lengths (section 2); the other
-    fields are None, and no unit is dropped.
+    For a CNN, `lengths` holds the class probabilities, which is also the meaning of capsule lengths (section 2); the
+    other fields are None, and no unit is dropped.
     """
 
     digit: Float[np.ndarray, "B J D"] | None  # output capsules v_j
@@ -85,9 +85,9 @@ class Outputs:
 class Loss:
     """Means over the images. `total` = margin (Eq. 4 * margin_scale) + 0.0005 * reconstruction (sum of squares per image).
 
-    If an image shows K > 1 digits, the sum of squares is over all K, each against the reconstruction from its own class's
-    capsule. For a CNN, `total` is the cross-entropy in nats (for sigmoids, summed over the classes), and there are no other
-    terms: see `ModelSpec.loss_terms`.
+    If an image shows K > 1 digits, the sum of squares is over all K, each against the reconstruction from its own
+    class's capsule. For a CNN, `total` is the cross-entropy in nats (for sigmoids, summed over the classes), and there
+    are no other terms: see `ModelSpec.loss_terms`.
     """
 
     total: float
@@ -227,10 +227,10 @@ class Profiled(Protocol):
     def parts(self) -> dict[str, Callable[[], None]]:
         """The parts of a training step of one batch, each callable separately after `load`, `stage` and `compile`.
 
-        "data" (gather, shift, pixels), "conv" (both convolutions, ReLU, squash), "votes", "routing", "decoder" (with the
-        losses; absent without a decoder), "optimiser". For a CNN: "data", "conv" (the convolutions and their ReLU), "dense"
-        (all later layers, with the loss), "optimiser". A call runs its part once, forward and backward, and blocks until the
-        device is done. No weight of the implementation changes.
+        "data" (gather, shift, pixels), "conv" (both convolutions, ReLU, squash), "votes", "routing", "decoder" (with
+        the losses; absent without a decoder), "optimiser". For a CNN: "data", "conv" (the convolutions and their ReLU),
+        "dense" (all later layers, with the loss), "optimiser". A call runs its part once, forward and backward, and
+        blocks until the device is done. No weight of the implementation changes.
         """
         ...
 

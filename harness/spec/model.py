@@ -24,8 +24,8 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The section `model` of a suite: a kind, and the settings given, of any kind.
 
-    A setting that is not given has its kind's default; settings of other kinds have no effect. `harness.suite.keys` checks
-    them one by one, and the kind's `ModelSpec` checks them together.
+    A setting that is not given has its kind's default; settings of other kinds have no effect. `harness.suite.keys`
+    checks them one by one, and the kind's `ModelSpec` checks them together.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -44,13 +44,13 @@ class ModelConfig(Section):
 class ModelSpec(Section):
     """A model bound to the images and classes of one data set; an instance is always of its kind's class.
 
-    `ModelSpec(kind="cnn", cnn_pool=2, image=(28, 28, 1), classes=10)` is a `CnnSpec`. Settings of other kinds are dropped
-    and never recorded. Raises `ValueError` (pydantic's `ValidationError`) if settings and images do not fit together, or if
-    an image shows more digits than there are classes; `UserError` for a kind that is unknown or broken. `decoder` tells, for
-    every kind, whether there is one.
+    `ModelSpec(kind="cnn", cnn_pool=2, image=(28, 28, 1), classes=10)` is a `CnnSpec`. Settings of other kinds are
+    dropped and never recorded. Raises `ValueError` (pydantic's `ValidationError`) if settings and images do not fit
+    together, or if an image shows more digits than there are classes; `UserError` for a kind that is unknown or broken.
+    `decoder` tells, for every kind, whether there is one.
 
-    A kind derives its class from this one. It defines `kind` with its name as default, fields with defaults, `check`, and
-    those of the properties below that differ.
+    A kind derives its class from this one. It defines `kind` with its name as default, fields with defaults, `check`,
+    and those of the properties below that differ.
     """
 
     kind: str = kinds.DEFAULT

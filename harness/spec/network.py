@@ -74,8 +74,8 @@ class Network(Protocol):
     ) -> Ran:
         """A forward pass; floating-point arguments are in the network's precision, others int64.
 
-        With `record`, every operation's result is a `Step`. Results of the operations in `keep` are kept as tensors. Those
-        in `replace` are replaced by the given arrays during the pass. `then` adds outputs, as part of the pass.
+        With `record`, every operation's result is a `Step`. Results of the operations in `keep` are kept as tensors.
+        Those in `replace` are replaced by the given arrays during the pass. `then` adds outputs, as part of the pass.
         """
         ...
 

@@ -26,8 +26,8 @@ def plan_epoch(
 
     With a `model` that has dropout, each image's units are kept or dropped, independently (N x 192 bytes at full size).
     If its images show several digits, each staged image is the first of them once; the others are drawn anew each epoch
-    from all staged ones with other `labels`, and shifted independently. The plan depends only on its arguments, so an epoch
-    resumed in another process is the same epoch. Raises `ValueError` if there are not enough different labels.
+    from all staged ones with other `labels`, and shifted independently. The plan depends only on its arguments, so an
+    epoch resumed in another process is the same epoch. Raises `ValueError` if there are not enough different labels.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, (_STREAM << 32) | epoch]))
     order = generator.permutation(examples)
@@ -42,7 +42,8 @@ def plan_epoch(
 def overlays(labels: Int[np.ndarray, " N"], draws: Float[np.ndarray, "N others"]) -> Int[np.ndarray, "N K"]:
     """For each of N images, its own index and those of K - 1 images to overlay, all of different classes (section 6).
 
-    `draws`, from [0, 1), choose: every image of the remaining classes is equally likely. Raises `ValueError` if none is left.
+    `draws`, from [0, 1), choose: every image of the remaining classes is equally likely. Raises `ValueError` if none is
+    left.
     """
     by_class, counts = np.argsort(labels, kind="stable"), np.bincount(labels)
     starts = np.cumsum(counts) - counts

@@ -38,8 +38,8 @@ class Stop(Section):
 
     patience: Count | None = None  # epochs in a row without a new best one on the validation images
     accuracy_pct: Annotated[float, Field(gt=0, le=100)] | None = None  # reached on the images `on`
-    # `test` is only for reproducing the paper's affNIST protocol: its test error is no longer an estimate. The images are
-    # those of `data.name`, even if `data.test_from` names others.
+    # `test` is only for reproducing the paper's affNIST protocol: its test error is no longer an estimate. The images
+    # are those of `data.name`, even if `data.test_from` names others.
     on: Literal["validation", "test"] = "validation"
 
     @property

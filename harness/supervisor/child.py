@@ -128,8 +128,8 @@ def started(
 ) -> Generator[Child, None, None]:
     """`python -P -m MODULE --events-fd N` with the job `document` on its stdin; it and its children end with the block.
 
-    It may send events of `kinds`. All that it prints goes to `log_path`. If `cwd` does not exist, our working directory is
-    used.
+    It may send events of `kinds`. All that it prints goes to `log_path`. If `cwd` does not exist, our working directory
+    is used.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()

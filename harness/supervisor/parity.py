@@ -46,9 +46,9 @@ class Climb:
 def run_climbs(climbs: Sequence[Climb], tell: Tell) -> list[Report]:
     """Runs all climbs, each on its own core, as many at once as there are cores; `tell` gets a line at start, wait and end.
 
-    Reports come in the order of `climbs`. Whatever an implementation does, there is a report. Raises `UserError` for one
-    that cannot be imported or lacks a method, `KeyboardInterrupt` after Ctrl-C or SIGTERM; in both cases all processes have
-    ended.
+    Reports come in the order of `climbs`. Whatever an implementation does, there is a report. Raises `UserError` for
+    one that cannot be imported or lacks a method, `KeyboardInterrupt` after Ctrl-C or SIGTERM; in both cases all
+    processes have ended.
     """
     base = {**os.environ, **forwarded_environment()}
     crew = Crew(base, tell)

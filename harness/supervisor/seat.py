@@ -54,7 +54,7 @@ def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dic
         # Only the GPUs of this trial; a CPU trial must not even find one. Numbered as in nvidia-smi.
         "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        # Memory in huge pages, kept from step to step: a fresh page costs more than the computation on it. 16 GiB: always.
+        # Huge pages, kept from step to step: a fresh page costs more than the computation on it. 16 GiB: always.
         "GLIBC_TUNABLES": ":".join(filter(None, (_MALLOC, base.get("GLIBC_TUNABLES")))),
         # The log is in chronological order.
         "PYTHONUNBUFFERED": "1",

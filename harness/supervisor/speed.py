@@ -86,9 +86,10 @@ class Session:
 def measure(records: Sequence[Record], setting: Setting, tell: Tell) -> Session:
     """Measures every cell, all on the same cores, only one at a time; `tell` gets a line at every step.
 
-    Cells take turns in every round, so that a drift of the machine does not look like a difference between them. If memory
-    does not hold all processes, cells are measured in groups. Whatever a cell does, it gets a record. Raises `UserError`
-    if there are not enough cores or GPUs, `KeyboardInterrupt` after Ctrl-C or SIGTERM; all processes have ended then.
+    Cells take turns in every round, so that a drift of the machine does not look like a difference between them. If
+    memory does not hold all processes, cells are measured in groups. Whatever a cell does, it gets a record. Raises
+    `UserError` if there are not enough cores or GPUs, `KeyboardInterrupt` after Ctrl-C or SIGTERM; all processes have
+    ended then.
     """
     session = Session(list(records))
     cpus, gpus = max(record.trial.cpus for record in records), max(record.trial.gpus for record in records)

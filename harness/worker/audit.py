@@ -1,8 +1,8 @@
 """The audit of a trial: samples of the training and of its claimed results, checked outside the timed regions.
 
-The gate proves an implementation before training; the audit checks that the proven code is what then ran. Its samples are
-drawn from the trial's own Philox stream, and it leaves the implementation's state unchanged. docs/parity.md says what it
-finds, and with what probability.
+The gate proves an implementation before training; the audit checks that the proven code is what then ran. Its samples
+are drawn from the trial's own Philox stream, and it leaves the implementation's state unchanged. docs/parity.md says
+what it finds, and with what probability.
 """
 
 from __future__ import annotations

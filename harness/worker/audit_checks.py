@@ -167,8 +167,9 @@ def classified(
 ) -> tuple[int, int, str | None]:
     """How many of the `chosen` test images the specification classified, how many are near ties, and what is wrong.
 
-    Before each chunk but the first, `goes_on` is asked whether there is time for the given multiple of the time so far. A
-    near tie is classified differently, but no chosen capsule (or class) is shorter than the right one by more than rounding.
+    Before each chunk but the first, `goes_on` is asked whether there is time for the given multiple of the time so far.
+    A near tie is classified differently, but no chosen capsule (or class) is shorter than the right one by more than
+    rounding.
     """
     precision = trial.runtime.precision
     net = specification(trial, "fp64" if precision == "fp64" else "fp32")

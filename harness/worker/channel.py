@@ -1,9 +1,9 @@
 """A worker process from inside: reads its job, pins the process, does the work, reports the end.
 
 `harness.supervisor.child` starts it with its environment set. It reads one line of JSON from stdin (the job) and writes
-events, as lines of JSON, to descriptor N: those of the work, then "refused" or "failed" if it raised. After an "epoch" it
-waits for a line on stdin, which confirms that the event is durable. stdin stays open as long as the supervisor lives.
-stdout and stderr are the log.
+events, as lines of JSON, to descriptor N: those of the work, then "refused" or "failed" if it raised. After an "epoch"
+it waits for a line on stdin, which confirms that the event is durable. stdin stays open as long as the supervisor
+lives. stdout and stderr are the log.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Channel:
 def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, may_refuse: bool = True) -> NoReturn:
     """Runs `work` on the job read from stdin; the exit code is 0 only if it returns.
 
-    The process is pinned to the job's "cores"; its "path", if any, is where the user's own modules are found. A `UserError`
-    makes a "refused" event or, if the work may not refuse, a "failed" one, as any other exception does.
+    The process is pinned to the job's "cores"; its "path", if any, is where the user's own modules are found. A
+    `UserError` makes a "refused" event or, if the work may not refuse, a "failed" one, as any other exception does.
     """
     parser = argparse.ArgumentParser(description=f"{description}; started by capsbench, not by hand.")
     parser.add_argument("--events-fd", type=int, required=True)

@@ -1,8 +1,8 @@
 """The process that measures one cell: `python -P -m harness.worker.speed --events-fd N`.
 
-`harness.supervisor.speed` starts it; `harness.worker.channel` describes its life. It builds, compiles, passes the gate and
-warms up. After its "ready" it follows its supervisor's orders, one per line: "rate", "round", "parts" or "trace". A job
-without a trial is a gauge: it measures only a library's matrix product.
+`harness.supervisor.speed` starts it; `harness.worker.channel` describes its life. It builds, compiles, passes the gate
+and warms up. After its "ready" it follows its supervisor's orders, one per line: "rate", "round", "parts" or "trace". A
+job without a trial is a gauge: it measures only a library's matrix product.
 """
 
 from __future__ import annotations

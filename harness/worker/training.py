@@ -53,10 +53,11 @@ def run_trial(
 ) -> None:
     """Runs `trial` to its end and emits its events; `emit` returns once an "epoch" event is safe.
 
-    Files go to `scratch`, and their SHA-256 into the events that name them. With a `checkpoint`, which must match `recorded`,
-    it continues after epoch `resumed_epoch` as if never interrupted; for epoch 0, the checkpoint holds the suite's starting
-    weights. Raises what the implementation raises, `UserError` for what the user can fix, `Diverged` if the loss or a
-    weight becomes NaN, `TrialFailed` if memory ran out or the trained names, shapes or dtype are not the model's.
+    Files go to `scratch`, and their SHA-256 into the events that name them. With a `checkpoint`, which must match
+    `recorded`, it continues after epoch `resumed_epoch` as if never interrupted; for epoch 0, the checkpoint holds the
+    suite's starting weights. Raises what the implementation raises, `UserError` for what the user can fix, `Diverged`
+    if the loss or a weight becomes NaN, `TrialFailed` if memory ran out or the trained names, shapes or dtype are not
+    the model's.
     """
     built: list[Impl] = []
 

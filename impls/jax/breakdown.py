@@ -21,8 +21,9 @@ from impls.jax.steps import Steps
 def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
     """The parts of a training step of `batch` images, on the current weights and images.
 
-    See `harness.spec.Profiled`. Each is compiled like the training step, at its first call. Together they take longer than
-    the step, which gets its memory from the system once, and fuses loops where the parts write and read intermediate results.
+    See `harness.spec.Profiled`. Each is compiled like the training step, at its first call. Together they take longer
+    than the step, which gets its memory from the system once, and fuses loops where the parts write and read
+    intermediate results.
     """
     shape = (batch, steps.model.overlaid)
     order = jax.device_put(np.arange(math.prod(shape), dtype=np.int32).reshape(shape) % len(steps.labels), steps.device)

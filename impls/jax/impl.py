@@ -32,7 +32,7 @@ class JaxImpl(Steps):
         if moments:
             first, second = self._params(moments.first), self._params(moments.second)
             optimiser = optax.ScaleByAdamState(jnp.int32(moments.step), first, second)
-        # all committed to the device; otherwise a step would be compiled for each mixture of committed and uncommitted arrays
+        # all committed to the device: a step is compiled once for each mixture of committed and uncommitted arrays
         self.state = (params, jax.device_put(optimiser, self.device))
 
     def _numpy(self, params: dict[str, Array]) -> Weights:

@@ -48,7 +48,7 @@ def _lr_at(optim: OptimSpec, step: Int[Array, ""], dtype: type) -> Float[Array, 
     if decay.kind == "constant":
         return jnp.asarray(optim.lr, dtype)
     is_smooth = decay.kind == "exponential"
-    # a staircase divides integers: for other divisors, XLA multiplies by the reciprocal
+    # a staircase divides integers: XLA multiplies by the reciprocal of a floating-point divisor
     periods = step.astype(dtype) / decay.steps if is_smooth else (step // decay.steps).astype(dtype)
     return jnp.maximum(optim.lr * decay.rate**periods, decay.floor)
 

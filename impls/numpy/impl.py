@@ -88,10 +88,10 @@ DIGITS = {"bf16": 8, "tf32": 11}
 class NumpyImpl:
     """See `harness.spec.Impl`. Nothing is compiled, and threads are those of NumPy's BLAS.
 
-    Images are shifted in NumPy, and every batch goes to the device when it is used. `operands`, by default the runtime's
-    precision, is the precision of operands only: bf16 in float64 is bf16 without any other rounding. `conventions` are a
-    CapsNet's; other kinds have none. `scores` (N, J) are those that decided the predictions in the last `train` or
-    `evaluate`, each from before its step: they tell how close the decisions were.
+    Images are shifted in NumPy, and every batch goes to the device when it is used. `operands`, by default the
+    runtime's precision, is the precision of operands only: bf16 in float64 is bf16 without any other rounding.
+    `conventions` are a CapsNet's; other kinds have none. `scores` (N, J) are those that decided the predictions in the
+    last `train` or `evaluate`, each from before its step: they tell how close the decisions were.
     """
 
     scores: Float[np.ndarray, "N J"]

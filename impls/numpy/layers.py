@@ -71,8 +71,8 @@ _LEANING: ContextVar[float] = ContextVar("leaning", default=0.0)
 def leaning(share: float) -> Generator[None]:
     """Within the block, a ReLU with an input close to zero passes the gradient or, for a negative share, blocks it.
 
-    Close to zero means up to `share` of the layer's root mean square: rounding may change the sign. Values are unchanged to
-    within that share. The difference between both ways shows how well a gradient is known in float32.
+    Close to zero means up to `share` of the layer's root mean square: rounding may change the sign. Values are
+    unchanged to within that share. The difference between both ways shows how well a gradient is known in float32.
     """
     token = _LEANING.set(share)
     try:

@@ -40,7 +40,7 @@ def start(precision: str, threads: int) -> Any:
 
 
 def _as_before() -> None:
-    """Restores functions that networks written for Keras 2 and TensorFlow 1 call: once per process."""
+    """Makes calls work that only Keras 2 and TensorFlow 1 accept, for networks written for them: once per process."""
     dense, softmax = keras.layers.Dense.__init__, tf.nn.softmax
     if getattr(softmax, "takes_dim", False):
         return
@@ -82,7 +82,7 @@ def _in_double() -> None:
 
 
 def _is_called_by_user() -> bool:
-    """Whether the user's file is the caller, ignoring AutoGraph in between."""
+    """Whether user code is the caller, ignoring AutoGraph in between."""
     frame = sys._getframe(2)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("tensorflow.python.autograph"):
         frame = frame.f_back

@@ -51,7 +51,7 @@ class Steps:
             self.adam = adam(optim, self.dtype, in_order)
             self.adam.build(self.net.trainable_variables)
         self.is_compiled = runtime.compile
-        # XLA only for Adam, which becomes one pass; compiling the whole step saves no time and takes a third more memory
+        # XLA only for Adam, which becomes one pass; for the whole step it saves no time and takes a third more memory
         self.update = self.compiled(self.update, jit_compile=True)
         self._train_step, self._eval_step = self.compiled(self.train_step), self.compiled(self.eval_step)
         self._once = self.compiled(self.net.once)

@@ -70,9 +70,9 @@ def votes_vjp(
     return grad_u.transpose(0, 1), grad_w.unflatten(2, w.shape[2:])
 
 
-# On a CPU, sums over the votes are matrix products, one per image, of all output capsules with all votes; only the diagonal
-# blocks are needed. This takes J times the operations, but runs as fast as the votes can be read, without transposing.
-# On a GPU the compiler fuses plain sums, which are float32 whatever the precision of matrix products.
+# On a CPU, sums over the votes are matrix products, one per image, of all output capsules with all votes; only the
+# diagonal blocks are needed. This takes J times the operations, but runs as fast as the votes can be read, without
+# transposing. On a GPU the compiler fuses plain sums, which are float32 whatever the precision of matrix products.
 
 
 def _apart(v: Float[Tensor, "B n J e"]) -> Float[Tensor, "B nJ je"]:

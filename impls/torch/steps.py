@@ -40,8 +40,8 @@ class Steps:
         self.model, self.optim = model, optim
         self.device = torch.device("cuda" if runtime.device == "gpu" else "cpu")
         self.dtype = torch.float64 if runtime.precision == "fp64" else torch.float32
-        # MKL chooses a kernel at its first square root; if two threads do so at once, one of them may get a kernel of low
-        # accuracy (1e-4) for that call: pytorch/pytorch#188792. A single element uses only one thread.
+        # MKL chooses a kernel at its first square root; if two threads do so at once, one of them may get a kernel of
+        # low accuracy (1e-4) for that call: pytorch/pytorch#188792. A single element uses only one thread.
         torch.sqrt(torch.ones(1, dtype=self.dtype))
         self.kind = architecture(model.kind)
         self.net = self.kind.Network(model, runtime.precision).to(self.device, self.dtype)

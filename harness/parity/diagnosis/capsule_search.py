@@ -1,7 +1,7 @@
 """Finds the variant with the implementation's output capsules; variants with few changes come first.
 
-The choices before routing are searched where routing has nothing to decide, then those of routing, and last, for the few
-variants that nearly fit, the epsilon.
+The choices before routing are searched where routing has nothing to decide, then those of routing, and last, for the
+few variants that nearly fit, the epsilon.
 """
 
 from __future__ import annotations

@@ -65,9 +65,9 @@ _MEASURES: dict[str, Measure] = {
 def named(ladder: Ladder, levels: Sequence[str], starts: Sequence[Candidate] = ()) -> tuple[list[Candidate], list[str]]:
     """The faults with which the specification gives the implementation's values at `levels`, the closest first.
 
-    Also returns the levels that nothing known explains. Levels are explained from the lowest one that failed, each on top
-    of the explanation of those below it, at first `starts`. Changes the implementation's weights and moments; passes on
-    its exceptions.
+    Also returns the levels that nothing known explains. Levels are explained from the lowest one that failed, each on
+    top of the explanation of those below it, at first `starts`. Changes the implementation's weights and moments;
+    passes on its exceptions.
     """
     tolerances = {check.name: check.tolerance for check in ladder.checks}
     climbed, failed = ({check.level for check in ladder.checks if ok or not check.ok} for ok in (True, False))

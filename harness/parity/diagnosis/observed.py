@@ -1,7 +1,8 @@
 """An implementation's results at weights chosen so that one choice shows at a time, and a variant's distance from them.
 
-If the output capsules have almost no length, routing has nothing to decide, and only what comes before it shows. At half
-their length, every term of the margin loss is active. If the primary capsules have almost no length, epsilons show.
+If the output capsules have almost no length, routing has nothing to decide, and only what comes before it shows. At
+half their length, every term of the margin loss is active. If the primary capsules have almost no length, epsilons
+show.
 """
 
 from __future__ import annotations

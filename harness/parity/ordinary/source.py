@@ -181,8 +181,8 @@ def attribute(module: ModuleType, name: str, where: str, option: str = "--model"
 def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name: str, channels_first: bool) -> Any:
     """An instance of a class or from a factory, with the arguments `own` and values from `sizes` for the others.
 
-    Defaults are kept, except for arguments in `sizes["asked"]`. Raises `UserError` if a required argument is unknown, or
-    if the constructor raises.
+    Defaults are kept, except for arguments in `sizes["asked"]`. Raises `UserError` if a required argument is unknown,
+    or if the constructor raises.
     """
     if not callable(found) or (not inspect.isclass(found) and not inspect.isroutine(found)):
         return found

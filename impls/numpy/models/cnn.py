@@ -95,8 +95,8 @@ def forward(
 
     ReLU convolutions, each with max pooling, ReLU layers, dropout, a linear layer.
 
-    In training `kept` is 1 if dropout keeps a unit, else 0; in evaluation there is none. `operand` rounds an operand of a
-    layer's product to the precision, here and in the backward pass; weights are already rounded.
+    In training `kept` is 1 if dropout keeps a unit, else 0; in evaluation there is none. `operand` rounds an operand of
+    a layer's product to the precision, here and in the backward pass; weights are already rounded.
     """
     xp = array_namespace(digits)
     inputs: dict[str, Array] = {}

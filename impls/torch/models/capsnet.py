@@ -165,7 +165,7 @@ def parts(
 
     @torch.no_grad()
     def predict() -> None:
-        """Computes the votes twice, as the backward pass does."""
+        """Computes the votes twice, since the backward pass recomputes them."""
         for chunk, u_hat in zip(chunks, u_hats, strict=True):
             votes(chunk, w)
             votes(chunk, w)
