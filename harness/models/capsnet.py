@@ -225,11 +225,12 @@ class CapsNetKind(ModelKind):
         return {"digit.w": 10 * min(1.0, _CAPSULES / model.primary_capsules)}
 
     def probes(self, model: ModelSpec, start: ProbeStart) -> dict[str, Weights]:
-        """`decided`: routing decides strongly, and all lengths are near one. `even`: all classes' capsules are about
-        equally long, so that each image has a different winner, and the last class wins too. `graded`: the classes' lengths
-        range from below m- to above m+ (Eq. 4), so that every branch of the margin loss is taken, and the favoured class is
-        longest for every image; the decoder's last layer is as if trained, with pixels near 0 and near 1. `short`: almost
-        nothing in the primary capsules.
+        """`decided`: routing decides strongly, and all lengths are near one.
+
+        `even`: all classes' capsules are about equally long, so that each image has a different winner, and the last
+        class wins too. `graded`: the classes' lengths range from below m- to above m+ (Eq. 4), so that every branch of
+        the margin loss is taken, and the favoured class is longest for every image; the decoder's last layer is as if
+        trained, with pixels near 0 and near 1. `short`: almost nothing in the primary capsules.
         """
         rising = np.roll(np.linspace(0.03, 0.97, model.classes), start.favoured + 1)
         decided = start.decided

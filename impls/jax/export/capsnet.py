@@ -4,7 +4,7 @@
 
     model, params = load()
     lengths, capsules = capsnet(model, params, pixels)  # pixels / 255, (B, H, W, C) -> (B, classes), (B, classes, dims)
-    predicted = lengths.argmax(1)  # or lax.top_k; of images of K digits ("overlaid") K, one column at a time
+    predicted = lengths.argmax(1)  # or lax.top_k; images with K digits ("overlaid") have K, one column at a time
     images = reconstruct(model, params, capsules, predicted)  # (B, H, W, C), of a model with a decoder
 
 They are ordinary functions of a dictionary of arrays: differentiate them, jit them, train on. program.bin needs no code at

@@ -4,7 +4,7 @@
 
     net = load()
     lengths, capsules = net(pixels)  # pixels / 255 as float32 (B, H, W, C) -> (B, classes), (B, classes, dimensions)
-    predicted = tf.argmax(lengths, 1)  # or top_k; of images of K digits ("overlaid") K, one column at a time
+    predicted = tf.argmax(lengths, 1)  # or top_k; images with K digits ("overlaid") have K, one column at a time
     images = net.reconstruct(capsules, predicted)  # (B, H, W, C), of a model with a decoder
 
 It is an ordinary Keras model: train it on. The folder saved_model needs no code at all:

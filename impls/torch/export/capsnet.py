@@ -4,7 +4,7 @@
 
     net = load()
     lengths, capsules = net(pixels)  # pixels / 255 as float32 (B, C, H, W) -> (B, classes), (B, classes, dimensions)
-    predicted = lengths.argmax(1)  # or topk(K); of images of K digits ("overlaid") K, one column at a time
+    predicted = lengths.argmax(1)  # or topk(K); images with K digits ("overlaid") have K, one column at a time
     images = net.reconstruct(capsules, predicted)  # (B, C, H, W), of a model with a decoder
 
 It is an ordinary module: train it on, or take `torch.load("weights.pt", weights_only=True)` for a model of your own.
