@@ -47,7 +47,7 @@ def spectral(image: tuple[int, int], kernel: int, stride: int) -> Spectral:
         for q in range(grid[1]):
             mirror = -p % grid[0], -q % grid[1]
             if mirror < (p, q):
-                continue  # the complex conjugate of one already included
+                continue  # the complex conjugate of one that is there
             x = np.outer(rows[p], columns[q]).ravel()
             w = np.outer(rows[p, :taps], columns[q, :taps]).ravel().conj()
             y = np.outer(rows[p, : outputs[0]], columns[q, : outputs[1]]).ravel().conj() / (grid[0] * grid[1])

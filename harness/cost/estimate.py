@@ -15,7 +15,7 @@ from harness.spec.trial import Trial
 
 _START_S = 30.0  # interpreter, framework, compilation and small tensors of the parity gate, if nothing is known yet
 _OVER_FLOOR = 1.5  # a training step over its matmul floor, if nothing is known yet
-_EVAL_COST = 1 / 3  # forward alone, of forward and backward
+_EVAL_COST = 1 / 3  # the forward pass only, relative to forward and backward
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5", "L6")
-_SINGLE = {"L2": 1e-3, "L3": 2e-5, "L4": 1e-3}  # errors below are float32's rounding, where float64 was asked for
+_SINGLE = {"L2": 1e-3, "L3": 2e-5, "L4": 1e-3}  # with float64 asked for, errors below these are float32's rounding
 _EXACT = 1e-9  # and above are not float64's
 
 
@@ -17,7 +17,7 @@ _EXACT = 1e-9  # and above are not float64's
 class Check:
     """`found` against `expected` at the worst element, and how far apart relative to the tensor's largest value.
 
-    `rel_err` is inf where something is missing, of the wrong shape, or not finite; `note` then says what.
+    `rel_err` is inf if a value is missing, has the wrong shape, or is not finite; `note` then says what is wrong.
     """
 
     level: str

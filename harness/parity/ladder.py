@@ -303,7 +303,7 @@ class Ladder:
     def _prepare(self, impl: Impl, at: Setting, specifications: Sequence[Impl] = ()) -> None:
         """Makes all of them ready to train. The arrays that `impl` staged are zeroed afterwards.
 
-        It must not depend on them any more, and compiling must not have changed its state: see `_compiled`.
+        It must no longer depend on them, and compiling must not have changed its state: see `_compiled`.
         """
         images, labels = at.images.copy(), at.labels.copy()
         for each, staging in ((impl, (images, labels)), *((each, (at.images, at.labels)) for each in specifications)):

@@ -150,7 +150,7 @@ class TrainTotals:
 
     count: int
     loss: Loss
-    correct: int  # images whose longest capsules (or most probable classes) are all K labels', before the step's update
+    correct: int  # images whose K longest capsules (or most probable classes) are the labels', before the step's update
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class ParityConfig(Section):
 
 
 class MeasureConfig(Section):
-    """What is measured beside the training, outside of all timed regions."""
+    """What is measured in addition to the training, outside all timed regions."""
 
     # The number of images for measuring the routing after each epoch (`parity.specification.routing_logit_change`): the
     # first validation images, or training images if there are none. 0: no measurement.

@@ -61,7 +61,7 @@ def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"], precision: Preci
 def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None) -> Routing:
     """Procedure 1, as matrix products over the votes.
 
-    `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes.
     """
     # the barrier keeps XLA from computing the softmax of zeros at compile time, which takes seconds
     logits = lax.optimization_barrier(jnp.zeros((*u_hat.shape[:2], 1, u_hat.shape[2]), u_hat.dtype))

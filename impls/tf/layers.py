@@ -65,7 +65,7 @@ def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"]) -> Float[Tenso
 def route(u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None) -> Routing:
     """Procedure 1, as matrix products over the votes.
 
-    `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes.
     """
     batch, classes, capsules, _ = u_hat.shape
     logits = tf.zeros((batch, classes, 1, capsules), u_hat.dtype)

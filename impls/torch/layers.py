@@ -101,7 +101,7 @@ def route(
 ) -> Routing:
     """Procedure 1.
 
-    `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes.
     """
     history: Routing = []
     logits = u_hat.new_zeros((u_hat.shape[1], classes, u_hat.shape[0]))

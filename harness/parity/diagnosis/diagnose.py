@@ -36,7 +36,7 @@ class Diagnosis:
 
 
 def suspects(ladder: Ladder) -> tuple[str, ...]:
-    """The faults alone."""
+    """Only the faults."""
     return diagnose(ladder).suspects
 
 

@@ -154,7 +154,7 @@ class Observed:
 def relative(found: object, expected: object, floor: float = 0.0) -> float:
     """The largest distance, relative to the largest value, or to `floor` if that is larger.
 
-    Values that are not finite agree where both are.
+    Values that are not finite agree if both are not.
     """
     if found is None or expected is None:
         return 0.0 if found is expected else math.inf

@@ -83,7 +83,7 @@ class OwnLoss:
         )
 
     def terms(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Sequence[Any]], str]:
-        """A function that returns the loss as tensors, and whose it is: "own" (the total only) or "specified"."""
+        """A function that returns the loss as tensors, and which loss it is: "own" (the total only) or "specified"."""
         batch = Batch(self.examined, pixels, labels)
         if self.is_compiled:
             return lambda: self._compiled(batch), "own"

@@ -19,7 +19,7 @@ _FORWARD = {"capsnet": capsnet.capsnet, "cnn": cnn.cnn}
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
-    """Writes weights.npz, and program.bin, of any batch size, for CPUs and NVIDIA GPUs; returns their names.
+    """Writes weights.npz and program.bin (any batch size, for CPUs and NVIDIA GPUs); returns their names.
 
     config.json is already in the folder.
     """

@@ -16,7 +16,7 @@ STANDALONE = {"capsnet": capsnet, "cnn": cnn}
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
-    """Writes model.weights.h5, Keras's own, and saved_model, TensorFlow's, of any batch size; returns their names.
+    """Writes model.weights.h5 (Keras) and saved_model (TensorFlow, any batch size); returns their names.
 
     config.json is already in the folder.
     """

@@ -22,7 +22,7 @@ _LISTS: dict[str, Callable[[ModelSpec], dict[str, tuple[str, ...]]]] = {
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
-    """Writes weights.pt, a `state_dict`, and program.pt2, of any batch size; returns their names.
+    """Writes weights.pt (a `state_dict`) and program.pt2 (any batch size); returns their names.
 
     config.json is already in the folder.
     """
