@@ -60,7 +60,7 @@ def file_lock(path: Path, timeout_s: float) -> Generator[bool, None, None]:
 
 
 def acquire(handle: int, timeout_s: float = 0.5) -> None:
-    """Takes a lock within `timeout_s`; the patience covers `is_live`, which holds it for an instant."""
+    """Takes a lock within `timeout_s`; the wait allows for `is_live`, which holds it for an instant."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:

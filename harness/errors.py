@@ -1,4 +1,4 @@
-"""Errors that are shown as a message, never as a traceback, and how to tell that memory ran out."""
+"""Errors that are shown as messages, never as tracebacks, and how to recognise that memory ran out."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class UserError(Exception):
 
 
 class Unread(UserWarning):
-    """Something of a newer capsbench was left out: what it is, where, and what to do. Shown once, as one line."""
+    """Something from a newer capsbench was ignored: what it is, where, and what to do. Shown once, in one line."""
 
 
 class BrokenPlugin(UserError):
-    """Something that a distribution has registered with the bench does not work: which, and why. Exit code 2."""
+    """A plug-in registered by a distribution does not work: which, and why. Exit code 2."""
 
 
 class TrialFailed(Exception):
-    """A trial's end, explained: a line of cause, the type of `error` behind it, and what to do."""
+    """Why a trial failed: the cause in one line, the type of the `error` behind it, and what to do."""
 
     def __init__(self, cause: str, error: str, hint: str) -> None:
         super().__init__(cause)
@@ -35,7 +35,7 @@ _STARVED = re.compile(
 
 
 def starved(error: BaseException | str, exceptions: Collection[str] = ()) -> bool:
-    """Whether an exception, or the end of a log, speaks of memory that could not be had; those named in `exceptions` do."""
+    """Whether an exception, or the end of a log, reports that memory ran out; those named in `exceptions` do."""
     if type(error).__name__ in exceptions:
         return True
     text = error if isinstance(error, str) else f"{type(error).__name__} {error}"
@@ -43,7 +43,7 @@ def starved(error: BaseException | str, exceptions: Collection[str] = ()) -> boo
 
 
 def nearest(found: str, valid: Iterable[str]) -> str:
-    """A sentence naming the closest valid choice, if one is close, and all of them: '; did you mean "torch"? Valid: ...'."""
+    """A sentence with the closest valid choice, if one is close, and all choices: '; did you mean "torch"? Valid: ...'."""
     names = sorted(valid)
     close = difflib.get_close_matches(found, names, n=1, cutoff=0.5)
     hint = f'; did you mean "{close[0]}"?' if close else "."

@@ -1,6 +1,6 @@
-"""A framework's own module, `device.py`: found beside its implementation, run by itself, checked, asked.
+"""A framework's own module, `device.py`: found beside its implementation, run on its own, checked and queried.
 
-`harness.spec.device.Device` says what its functions do, `FACTS` which constants it may hold. No framework is named here.
+`harness.spec.device.Device` documents its functions, `FACTS` its constants. No framework is named here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FUNCTIONS = ("environment", "without_gpu", "gpus", "product", "copy")
-"""Those of `harness.spec.device.Device`."""
+"""The functions of `harness.spec.device.Device`."""
 
 
 def _is_strings(value: Any) -> bool:
@@ -50,14 +50,14 @@ FACTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "SLOW_START": ("a whole number, 0 or more", lambda value: type(value) is int and value >= 0),
     "OUT_OF_MEMORY": ("names of exceptions, a tuple of strings", _is_strings),
 }
-"""Constants of a `device.py`, each a field of `harness.registry.Entry` in capitals: what is expected, and a test for it."""
+"""Constants of a `device.py`, each a field of `harness.registry.Entry` in capitals: expected value and a test for it."""
 
 
 @dataclass(frozen=True)
 class Framework:
-    """What a `device.py` says; without one, or where it has no such function, what the protocol names as the default.
+    """The content of a `device.py`; without the file, or for a missing function, the protocol's defaults.
 
-    Every method raises `UserError`, which names the implementation, for whatever goes wrong in the module.
+    Every method raises `UserError`, naming the implementation, for anything that goes wrong in the module.
     """
 
     who: str  # the implementation's name
@@ -90,7 +90,7 @@ class Framework:
         return self._called("copy", count)
 
     def _called(self, function: str, *arguments: Any) -> Callable[[], None]:
-        """What `function` gives, called once already."""
+        """The result of `function`, already called once."""
         found = self._ask(function, *arguments)
         if not callable(found):
             raise self._wrong(function, found, "a function without arguments")
@@ -118,10 +118,10 @@ class Framework:
 
 
 def framework(who: str, path: Path | None) -> Framework:
-    """What the `device.py` at `path` says; None is an implementation without one.
+    """The content of the `device.py` at `path`; None is for an implementation without one.
 
-    A file that defines nothing that the bench asks for is somebody's own module of the same name, and is left alone. Raises
-    `UserError` for one that cannot be run, or says what makes no sense.
+    A file that defines nothing that the bench needs is an unrelated module of the same name, and is ignored. Raises
+    `UserError` if it cannot be run or has invalid content.
     """
     if path is None:
         return Framework(who)
@@ -147,14 +147,14 @@ def framework(who: str, path: Path | None) -> Framework:
 
 @cache
 def _run(path: Path, _modified_ns: int) -> ModuleType | None:
-    """The module, apart from its package, whose import would import the framework; None for a file not meant for the bench."""
+    """The module without its package, whose import would import the framework; None for a file not meant for the bench."""
     if not _names(ast.parse(path.read_bytes())) & {*FUNCTIONS, *FACTS}:
         return None
     spec = importlib.util.spec_from_file_location(f"_capsbench_device_{path.parent.name}", path)
     if spec is None or spec.loader is None:
         return None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where classes look for their module
+    sys.modules[spec.name] = module  # classes look up their module here
     spec.loader.exec_module(module)
     return module
 

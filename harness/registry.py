@@ -1,6 +1,6 @@
-"""Implementations by name: what is known of each before it is imported, and its class. The one place that names frameworks.
+"""Implementations by name: what is known of each before its import, and its class. The only place that names frameworks.
 
-Nothing here imports a framework before `load`, nor NumPy: a worker is pinned to its cores first.
+Nothing here imports a framework or NumPy before `load`: a worker is pinned to its cores first.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ GROUP = "capsbench.impls"
 """The entry-point group by which a distribution registers its implementations: `name = "package.module:Class"`."""
 
 ADAPTER = ("load", "forward", "loss_and_grads")
-"""The methods that `capsbench parity` asks for; of a class that has no more, the levels of training are skipped."""
+"""The methods that `capsbench parity` needs; for a class with only these, the training levels are skipped."""
 
 ORDINARY = "model:"
-"""What the name of an implementation begins with that is an ordinary model: see `harness.parity.ordinary.source`."""
+"""The prefix of an implementation's name if it is an ordinary model: see `harness.parity.ordinary.source`."""
 
 SPECIFICATION = "numpy"
-"""The implementation that all others are compared with; nobody trains with it."""
+"""The implementation that all others are compared with; it is not meant for training."""
 
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
 class Ordinary:
-    """A framework whose own models `capsbench parity --model` compares, by the module `ordinary` beside its implementation."""
+    """A framework whose models `capsbench parity --model` compares, using `ordinary` beside its implementation."""
 
-    signs: tuple[str, ...]  # a file that imports one of them is of this framework; the first must be installed
+    signs: tuple[str, ...]  # a file that imports one of them uses this framework; the first must be installed
     channels_first: bool  # images are (C, H, W)
-    weight_files: tuple[str, ...]  # how the names of its files of weights end
-    methods: tuple[str, ...] = ()  # packages whose functions are methods of every model, and no model's own loss
+    weight_files: tuple[str, ...]  # suffixes of its weight files
+    methods: tuple[str, ...] = ()  # packages whose functions are methods of every model, not a model's own loss
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class Entry:
 
     name: str  # in suites and tables
     target: str  # "package.module:Class"
-    packages: tuple[str, ...]  # import names that must be there; the first is the library that it computes with
-    install: str  # what to do if they are not
+    packages: tuple[str, ...]  # required import names; the first is the library that it computes with
+    install: str  # what to do if they are missing
     devices: tuple[str, ...] = ("cpu", "gpu")
-    distributions: tuple[str, ...] = ()  # whose versions can change a result; none: those of all frameworks
-    short_name: str | None = None  # where there is little room; default: the name, or the class's
-    color: str | None = None  # in charts, as #rrggbb; default: one of a few, by the name
-    slow_start: int = 0  # of several, the one with the largest begins first
-    out_of_memory: tuple[str, ...] = ()  # exceptions that mean it, beyond those that say so
-    any_precision: bool = False  # rounds operands by itself, whatever the hardware
+    distributions: tuple[str, ...] = ()  # those whose versions can change a result; empty: those of all frameworks
+    short_name: str | None = None  # for narrow places; default: the name, or the class's
+    color: str | None = None  # in charts, as #rrggbb; default: one of a few, chosen by name
+    slow_start: int = 0  # implementations with larger values start first
+    out_of_memory: tuple[str, ...] = ()  # exceptions that mean it, in addition to those whose text says so
+    any_precision: bool = False  # rounds operands itself, whatever the hardware
     ordinary: Ordinary | None = None
     problem: str | None = None  # why its device.py cannot be used
 
@@ -82,7 +82,7 @@ class Entry:
 
     @property
     def library(self) -> str:
-        """What tables of rates call it."""
+        """Its name in tables of rates."""
         return self.packages[0] if self.packages else self.name
 
     @property
@@ -107,7 +107,7 @@ _BUILT_IN = {
         Entry(
             "tf", "impls.tf:TfImpl", ("tensorflow", "keras"), 'pip install "capsbench[tf]"',
             distributions=("tensorflow", "tensorflow-cpu", "keras"), color="#009E73",
-            slow_start=1,  # it takes long to import
+            slow_start=1,  # it is slow to import
             ordinary=Ordinary(
                 ("keras", "tensorflow", "tf_keras"), channels_first=False, weight_files=(".h5", ".keras"),
                 methods=("keras", "tensorflow"),
@@ -115,7 +115,7 @@ _BUILT_IN = {
         ),
         Entry(
             "jax", "impls.jax:JaxImpl", ("jax", "optax"), 'pip install "capsbench[jax]"',
-            # JAX does not pin what drives a GPU, so the plugins count too.
+            # JAX does not pin its GPU plugins, so their versions count too.
             distributions=("jax", "jaxlib", "optax", "jax-cuda12-plugin", "jax-cuda13-plugin"), color="#0072B2",
             slow_start=2,  # it compiles every operation each time
         ),
@@ -123,11 +123,11 @@ _BUILT_IN = {
 }  # fmt: skip
 BUILT_IN = tuple(_BUILT_IN)
 FRAMEWORKS = tuple(name for name in BUILT_IN if name != SPECIFICATION)
-"""The built-in implementations that are for training; `", ".join` of them is how texts list them."""
+"""The built-in implementations for training; texts list them with `", ".join`."""
 
 
 def names() -> tuple[str, ...]:
-    """The built-in implementations, then those that installed distributions register; no built-in name can be taken."""
+    """The built-in implementations, then those that installed distributions register; built-in names cannot be overridden."""
     return (*_BUILT_IN, *sorted(set(entry_points(group=GROUP).names) - set(_BUILT_IN)))
 
 
@@ -153,7 +153,7 @@ def resolve(name: str) -> Entry:
 
 
 def known(name: str) -> Entry | None:
-    """As `resolve`, of what may not be installed here: None where nothing is known of it."""
+    """As `resolve`, for what may not be installed here: None if nothing is known of it."""
     try:
         return resolve(name)
     except UserError:
@@ -161,7 +161,7 @@ def known(name: str) -> Entry | None:
 
 
 def missing(entry: Entry) -> str | None:
-    """What is not installed and how to install it, or what is wrong with its `device.py`; None if it is all there."""
+    """What is not installed and how to install it, or what is wrong with its `device.py`; None if nothing is missing."""
     absent = [package for package in entry.packages if _find(package) is None]
     if absent:
         return f"not installed: {', '.join(absent)}; {entry.install}"
@@ -169,21 +169,21 @@ def missing(entry: Entry) -> str | None:
 
 
 def without_gpu(entry: Entry) -> str | None:
-    """Why what is installed cannot compute on a GPU, or None if it can or nothing is known of it. Imports nothing."""
+    """Why the installed version cannot use a GPU, or None if it can or is unknown. Imports nothing."""
     if "gpu" not in entry.devices:
         return f"{entry.name} runs on the CPU only"
     return framework_of(entry).without_gpu()
 
 
 def framework_of(entry: Entry) -> Framework:
-    """What the `device.py` beside the implementation says. Imports no framework. Raises `UserError` if it is broken."""
+    """The content of the `device.py` beside the implementation. Imports no framework. Raises `UserError` if it is broken."""
     return framework(entry.name, _device_file(entry))
 
 
 def environment(name: str, threads: int, precision: str, gpu: bool) -> dict[str, str | None]:
-    """What `Device.environment` says for a worker of implementation `name`, for all frameworks that it may import.
+    """The variables from `Device.environment` for a worker of implementation `name`, for all frameworks it may import.
 
-    Raises `UserError` for a plug-in that cannot tell.
+    Raises `UserError` if a plug-in fails to give its variables.
     """
     found: dict[str, str | None] = {}
     own = known(name)
@@ -193,25 +193,25 @@ def environment(name: str, threads: int, precision: str, gpu: bool) -> dict[str,
 
 
 def distributions(names: Iterable[str] = ()) -> tuple[str, ...]:
-    """Of the built-in implementations, then those in `names` that are known: whose versions can change a result."""
+    """Distributions whose versions can change a result: of the built-in implementations, then of known ones in `names`."""
     more = [entry for name in names if (entry := known(name))]
     return tuple(dict.fromkeys(dist for entry in (*_BUILT_IN.values(), *more) for dist in entry.distributions))
 
 
 def exporter(entry: Entry) -> str | None:
-    """The module that writes weights as the framework's own files, `export` beside the implementation; None without one."""
+    """The module that writes weights in the framework's own formats, `export` beside the implementation; None without one."""
     package = _package(entry)
     name = f"{package}.export" if package else ""
     return name if name and locate(name) else None
 
 
 def exporters() -> tuple[str, ...]:
-    """The names of the implementations that have one."""
+    """The names of the implementations that have an exporter."""
     return tuple(name for name in names() if (entry := known(name)) and exporter(entry))
 
 
 def ordinary() -> dict[str, Ordinary]:
-    """The frameworks whose own models can be compared, by the name of the implementation."""
+    """The frameworks whose models can be compared, by the name of the implementation."""
     return {entry.name: entry.ordinary for entry in _BUILT_IN.values() if entry.ordinary}
 
 
@@ -221,12 +221,12 @@ def ordinary_packages() -> tuple[str, ...]:
 
 
 def specification() -> Any:
-    """The class of the specification, which takes more than an `Impl`: see `impls.numpy`."""
+    """The class of the specification, which takes more arguments than an `Impl`: see `impls.numpy`."""
     return load(resolve(SPECIFICATION))
 
 
 def load(entry: Entry, *, adapter: bool = False) -> type[Impl]:
-    """Imports the implementation's class; with `adapter`, one that may have no other methods than those of `ADAPTER`.
+    """Imports the implementation's class; with `adapter`, the methods of `ADAPTER` suffice.
 
     Raises `UserError` if a package is missing, the import fails for any reason, or the class lacks a method of
     `harness.spec.Impl`; the cause is chained.
@@ -238,7 +238,7 @@ def load(entry: Entry, *, adapter: bool = False) -> type[Impl]:
         raise UserError(f"{what}: {reason}")
     try:
         module = importlib.import_module(entry.module)
-    except (Exception, SystemExit) as error:  # a broken installation fails in any way it likes
+    except (Exception, SystemExit) as error:  # a broken installation may fail in any way
         cause = str(error).strip().partition("\n")[0]
         raise UserError(f"{what}: importing {entry.module} failed: {type(error).__name__}: {cause}") from error
     found = getattr(module, entry.class_name, None)
@@ -258,8 +258,8 @@ def load(entry: Entry, *, adapter: bool = False) -> type[Impl]:
 
 @contextmanager
 def importable(folder: Path) -> Generator[None]:
-    """Modules in `folder` are found, after all that is installed, for the length of the `with` block."""
-    importlib.invalidate_caches()  # the folder may have been looked into before the module was written
+    """Makes modules in `folder` importable, after all installed ones, for the duration of the `with` block."""
+    importlib.invalidate_caches()  # the folder may have been scanned before the module was written
     sys.path.append(str(folder))
     try:
         yield
@@ -274,13 +274,13 @@ def locate(module: str) -> ModuleSpec | None:
     for part in rest:
         if spec is None or spec.submodule_search_locations is None:
             return None
-        # By its last name alone: under its full one, a folder without __init__.py wants its parent imported.
+        # By its last name only: a folder without __init__.py would need its parent imported for the full name.
         spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
     return spec
 
 
 def _nearest(name: str) -> str:
-    """As `errors.nearest`; a framework's own name counts too: "tensorflow" and "keras" mean tf."""
+    """As `errors.nearest`, but framework names count too: "tensorflow" and "keras" mean tf."""
     packages = {package: entry.name for entry in _BUILT_IN.values() for package in entry.packages}
     close = difflib.get_close_matches(name.lower(), packages, n=1)
     return nearest(packages[close[0]] if close else name, names())
@@ -294,7 +294,7 @@ def _find(package: str) -> ModuleSpec | None:
 
 
 def _package(entry: Entry) -> str | None:
-    """The innermost package around the class; None for a module in none."""
+    """The innermost package around the class; None if its module is in no package."""
     spec = locate(entry.module)
     if spec and spec.submodule_search_locations is not None:
         return entry.module
@@ -308,7 +308,7 @@ def _device_file(entry: Entry) -> Path | None:
 
 
 def _with_facts(entry: Entry) -> Entry:
-    """The entry with what its `device.py` says, or with why that cannot be used."""
+    """The entry with the facts from its `device.py`, or with the reason why that cannot be used."""
     for built_in in _BUILT_IN.values():
         if _package(entry) == built_in.module:  # another class of that package: its framework is known
             return replace(entry, packages=built_in.packages, install=built_in.install)

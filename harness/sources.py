@@ -1,4 +1,4 @@
-"""Which sources decide a trial's result: a rule by folder, and the hash of what it selects."""
+"""Which sources determine a trial's result: a rule by folder, and the hash of the selected files."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from harness import models, registry
 from harness.registry import Entry
 
 DECISIVE = ("spec", "data", "weights", "models", "machine", "parity", "supervisor", "worker")
-"""The rooms whose own files compute, time or judge a result. Rooms within them do not (faults, diagnosis, networks without
-an adapter), nor do those that schedule, record or show it: they may change freely.
+"""The rooms whose own files compute, time or judge a result. Their subfolders do not (faults, diagnosis, networks without
+an adapter), nor do the rooms that schedule, record or show it: these may change freely.
 """
 ASIDE = {"export", "ordinary", "breakdown"}
-"""Modules and folders of an implementation that take no part in training."""
+"""Modules and folders of an implementation that are not used in training."""
 _HARNESS = Path(__file__).parent
-_SHARED = _HARNESS.parent / "impls"  # what its modules share, whichever implementation uses it
+_SHARED = _HARNESS.parent / "impls"  # modules here are shared by the implementations
 _SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"}
 
 
 def code_version(entry: Entry, kind: str | None = None) -> str:
     """SHA-256 over the names and contents of the sources that determine a result: decisive rooms and implementation.
 
-    Of a `kind` of model from elsewhere, its own too. Line ends do not count.
+    The sources of an external `kind` of model count, too. Line endings do not.
     """
     harness = [path for room in DECISIVE for path in (_HARNESS / room).glob("*") if _is_source(path)]
     files = [(path.relative_to(_HARNESS), path) for path in harness]
@@ -39,14 +39,14 @@ def code_version(entry: Entry, kind: str | None = None) -> str:
 
 
 def _kind(name: str) -> Iterator[tuple[Path, Path]]:
-    """The sources of a registered kind of model and of its parts: of each the package around it, or the module alone."""
+    """The sources of a registered kind of model and its parts: the package around each, or just the module."""
     kind = models.load(name)
     for module in (models.target(name).partition(":")[0], *kind.parts.values()):
         yield from ((Path("kind", *path.parts[1:]), file) for path, file in _package(module))
 
 
 def _implementation(entry: Entry) -> Iterator[tuple[Path, Path]]:
-    """The sources of the innermost package around the class, or of its module alone if that is in no package."""
+    """The sources of the innermost package around the class, or just its module if it is in no package."""
     yield from _package(entry.module)
 
 

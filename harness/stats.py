@@ -1,4 +1,4 @@
-"""Statistics of few numbers: where a mean or a median lies, whether two means differ, or are shown not to matter."""
+"""Statistics of small samples: intervals for mean and median, tests for difference and for equivalence of means."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-_ROUNDING = 1e-14  # of a difference of two floats, relative to the larger of them
+_ROUNDING = 1e-14  # of a difference between two floats, relative to the larger one
 FEWEST = 6
-"""Values that a 95% interval of their median takes: all of five lie on one side of it with probability 2/32."""
+"""Values needed for a 95% interval of their median: all of five lie on one side of it with probability 2/32."""
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
     """The narrowest pair of order statistics, as far from one end as from the other, that holds the median at `level`.
 
     Exact for any continuous distribution of independent values: the number of values below the median is binomial
-    (Hahn & Meeker 1991, "Statistical Intervals", chapter 5). None where not even the extremes suffice.
+    (Hahn & Meeker 1991, "Statistical Intervals", chapter 5). None if not even the extremes suffice.
     """
     ordered, count = sorted(values), len(values)
     interval, below = None, 0.0
@@ -34,8 +34,8 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
 class Summary:
     """A sample in short. `sd` is of the sample (n - 1); `low` to `high` is Student's 95% interval of the mean.
 
-    Of one value there is neither. Where no value differs from another there is no interval: one of no width would claim
-    a certainty that a few equal values do not give.
+    A single value has neither. If all values are equal there is no interval: one of zero width would claim a certainty
+    that a few equal values do not give.
     """
 
     n: int
@@ -48,7 +48,7 @@ class Summary:
 
 
 def summary(values: Sequence[float], level: float = 0.95) -> Summary | None:
-    """The sample in short; None of no values.
+    """The sample in short; None for no values.
 
     Raises:
         ValueError: a value is not finite.
@@ -70,9 +70,9 @@ def summary(values: Sequence[float], level: float = 0.95) -> Summary | None:
 class Difference:
     """The mean of `b` minus that of `a`, its 95% interval, and the two-sided p-value of "there is none".
 
-    `adjusted_p` is `p` after Holm's correction for all the differences that were looked at together; until `adjust`, `p`.
-    `detectable` is the smallest true difference that this test, so corrected, would find in four of five repetitions: what
-    is smaller was not looked for. Without a test, `reason` says why.
+    `adjusted_p` is `p` after Holm's correction for all differences tested together; before `adjust`, it is `p`.
+    `detectable` is the smallest true difference that this test, with the correction, would find in four of five
+    repetitions: smaller ones would mostly be missed. Without a test, `reason` says why.
     """
 
     difference: float | None
@@ -95,11 +95,11 @@ def difference(
     """Student's t-test of the pairs' differences, or Welch's of two samples.
 
     Args:
-        paired: `a[k]` and `b[k]` share what the pairing is by, such as the seed.
+        paired: `a[k]` and `b[k]` belong together, for example by their seed.
         resolution: the step in which values are counted: of 100 images, an error comes in steps of 1%. Few such values
             are often equal by chance; no variance is taken to be less than that of rounding, `resolution`^2 / 12 a value.
 
-    Where there is no variance at all the difference is certain: `p` is 0, or 1 where it is none.
+    Without any variance the difference is certain: `p` is 0, or 1 if the difference is zero.
 
     Raises:
         ValueError: a value is not finite, or pairs do not match.
@@ -124,7 +124,7 @@ def difference(
 
 
 def adjust(family: Sequence[Difference], alpha: float = 0.05) -> list[Difference]:
-    """The same, corrected for being looked at together (Holm 1979): all chances of a false find in it make `alpha`.
+    """The same differences, corrected for multiple testing (Holm 1979): the chance of any false positive is at most `alpha`.
 
     `detectable` becomes that of the strictest step, at `alpha` over the number of tests.
     """
@@ -160,7 +160,7 @@ class Equivalence:
     """The mean of `a` minus that of `b`, its interval, and whether it is shown to be within `margin` of zero.
 
     `low` to `high` is the (1 - 2 alpha) confidence interval; the two are equivalent where all of it lies strictly
-    within the margin, which is where `p` is below alpha. Without a verdict, `reason` says why, and `low`, `high`, `p`
+    within the margin, that is, if `p` is below alpha. Without a verdict, `reason` says why, and `low`, `high`, `p`
     and `equivalent` are None.
     """
 
@@ -181,11 +181,11 @@ def equivalence(
 ) -> Equivalence:
     """Two one-sided t-tests of |mean(a) - mean(b)| < margin (Schuirmann 1987; Lakens 2017, "Equivalence Tests").
 
-    Paired, `a[k]` and `b[k]` come from the same seed, hence from the same initial weights, order and shifts: what these do
-    to both alike cancels in each difference, so fewer seeds show more. That is the default for two sides of one length;
-    sides that merely happen to be as long need `paired=False`, which is Welch's test, as for unequal lengths.
+    If paired, `a[k]` and `b[k]` come from the same seed, hence from the same initial weights, order and shifts: their
+    common effect cancels in each difference, so fewer seeds suffice. This is the default for sides of equal length;
+    sides whose lengths are equal by accident need `paired=False`, which is Welch's test, as for unequal lengths.
 
-    Where there is no variance the interval is the difference itself, and `p` is 0 or 1: the limit of both tests.
+    Without variance the interval is the difference itself, and `p` is 0 or 1: the limit of both tests.
 
     Raises:
         ValueError: `margin` is not above 0, `alpha` not between 0 and 0.5, a value not finite, or pairs do not match.
@@ -214,7 +214,7 @@ def equivalence(
 
 
 def _paired(a: Sequence[float], b: Sequence[float], least: float = 0.0) -> tuple[float, float]:
-    """The standard error of the mean difference of pairs, of a variance of at least `least`; its degrees of freedom."""
+    """The standard error of the mean difference of pairs, with a variance of at least `least`; its degrees of freedom."""
     spread = statistics.stdev([x - y for x, y in zip(a, b, strict=True)])
     if spread <= _ROUNDING * max(map(abs, [*a, *b])):  # 0.37 - 0.36 and 0.33 - 0.32 are the same difference
         spread = 0.0
@@ -233,7 +233,7 @@ def _welch(a: Sequence[float], b: Sequence[float], least: float = 0.0) -> tuple[
 def _two_one_sided(
     difference: float, error: float, freedom: float, margin: float, alpha: float
 ) -> tuple[float, float, float]:
-    """The interval's ends, and the larger of the two one-sided p-values."""
+    """The ends of the interval, and the larger of the two one-sided p-values."""
     if error == 0:
         return difference, difference, float(abs(difference) >= margin)
     half = float(_special().stdtrit(freedom, 1 - alpha)) * error
@@ -242,4 +242,4 @@ def _two_one_sided(
 
 
 def _special() -> Any:
-    return importlib.import_module("scipy.special")  # not at the top: every command would wait for it
+    return importlib.import_module("scipy.special")  # not at the top, where it would slow down every command

@@ -8,7 +8,7 @@ UNKNOWN = "-"
 
 
 def duration(seconds: float | None) -> str:
-    """`75.3` -> "1 min 15 s"; rounded to what a person plans with."""
+    """`75.3` -> "1 min 15 s"; rounded to a precision useful for planning."""
     if seconds is None:
         return UNKNOWN
     if seconds < 60:
@@ -23,7 +23,7 @@ def duration(seconds: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`digits` significant digits; an exponent below a thousandth alone."""
+    """`digits` significant digits; with an exponent only below a thousandth."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     if value == 0:

@@ -1,4 +1,4 @@
-"""The implementations, one folder a framework. None imports another.
+"""The implementations, one folder per framework. None imports another.
 
-Each knows `harness.spec`, and what all of them share: `impls.architecture` and `impls.spectral`.
+Each imports `harness.spec`, and the modules that all share: `impls.architecture` and `impls.spectral`.
 """

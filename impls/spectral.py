@@ -1,4 +1,4 @@
-"""A strided convolution as few real matrix products, one for each frequency: mathematics that the frameworks share.
+"""A strided convolution as a few real matrix products, one per frequency: mathematics shared by the frameworks.
 
 A VALID cross-correlation with stride s is a sum, over the s x s phases of the image, of correlations with stride 1 between
 short grids; by the discrete Fourier transform each of those is a product at every frequency. Channels stay matrices:
@@ -7,9 +7,9 @@ short grids; by the discrete Fourier transform each of those is a product at eve
     spectrum of the kernel      (R, phases * channels, filters)  =  kernel_analysis @ phases of the kernel
     convolution                 =  synthesis @ (their matrix products, R of them)
 
-For the 9x9 kernel on 20x20, R is 148, in place of 81 * 36 / 4 = 729 products of the same size: a fifth of the operations,
-in the backward pass too, which consists of the same three matrices transposed. On the unit circle nothing is badly
-conditioned: the rounding error is that of the direct sum or less.
+For the 9x9 kernel on 20x20, R is 148, instead of 81 * 36 / 4 = 729 products of the same size: a fifth of the
+operations. This also holds for the backward pass, which uses the same three matrices transposed. The transforms, on the
+unit circle, are well conditioned: the rounding error is at most that of the direct sum.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxtyping import Float
 class Spectral:
     """One convolution's transforms, in float64. `grid` x `taps` x `outputs` are (rows, columns) of one phase.
 
-    The image is cut, or filled up with zeros, to stride * grid; the kernel is filled up to stride * taps.
+    The image is cropped or zero-padded to stride * grid; the kernel is zero-padded to stride * taps.
     """
 
     stride: int
@@ -56,7 +56,7 @@ def spectral(image: tuple[int, int], kernel: int, stride: int) -> Spectral:
                 kernel_analysis += [w.real]
                 synthesis += [y.real]
             else:
-                # a complex product by three real ones: xr wr, xi wi and (xr + xi)(wr + wi)
+                # a complex product as three real ones: xr wr, xi wi and (xr + xi)(wr + wi)
                 analysis += [x.real, x.imag, x.real + x.imag]
                 kernel_analysis += [w.real, w.imag, w.real + w.imag]
                 synthesis += [2 * (y.real + y.imag), 2 * (y.imag - y.real), -2 * y.imag]

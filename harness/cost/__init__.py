@@ -1,4 +1,4 @@
-"""From a model's layers to operations, bytes, memory and seconds; what a machine cannot do.
+"""From a model's layers to operations, bytes, memory and seconds; and what a machine cannot run.
 
 Imports `spec`, `weights` and `machine`.
 """

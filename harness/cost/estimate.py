@@ -1,4 +1,4 @@
-"""How long a trial takes: from the same work done before, or from this machine's rate."""
+"""How long a trial takes: from an earlier run of the same work, or from this machine's rate."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness import data
 from harness.cost.operations import step_flops
 from harness.spec.trial import Trial
 
-_START_S = 30.0  # interpreter, framework, compilation and small tensors of the parity gate, where nothing is known yet
-_OVER_FLOOR = 1.5  # a training step over its matmul floor, where nothing is known yet
-_EVAL_COST = 1 / 3  # forward alone, of forward and backward
+_START_S = 30.0  # interpreter, framework, compilation and small tensors of the parity gate, if nothing is known yet
+_OVER_FLOOR = 1.5  # a training step over its matmul floor, if nothing is known yet
+_EVAL_COST = 1 / 3  # the forward pass only, relative to forward and backward
 
 
 @cache
 def matmul_flops_per_s(size: int = 2048) -> float:
-    """This machine's float32 matrix product rate in NumPy, best of three: the optimistic end of what a CPU trial gets."""
+    """This machine's float32 matrix product rate in NumPy, best of three: an optimistic rate for a CPU trial."""
     a = np.random.default_rng(0).standard_normal((size, size), np.float32)
     best_s = float("inf")
     for _ in range(3):
@@ -31,13 +31,13 @@ def matmul_flops_per_s(size: int = 2048) -> float:
 
 
 def estimate_s(trial: Trial, known: Iterable[tuple[Trial, dict[str, Any]]]) -> float | None:
-    """Seconds that `trial` should take, at most if a rule may stop it; None on a GPU that has not run this model yet.
+    """Seconds that `trial` should take, an upper bound if a rule may stop it; None on a GPU that has not run this model.
 
-    From the finished trial in `known` with the same implementation, model and resources if there is one; else from the
-    operations counted and this CPU's matmul rate, which is right within a factor of about two.
+    Based on the finished trial in `known` with the same implementation, model and resources if there is one; else on
+    the counted operations and this CPU's matmul rate, which is right within a factor of about two.
     """
     train, validation, test = data.sizes(trial.data)
-    own_test = min(test, data.info(trial.data.name).test)  # whatever other data set it is tested on at the end
+    own_test = min(test, data.info(trial.data.name).test)  # even if it is tested on another data set at the end
     each_epoch = validation + (own_test if trial.train.stop.images == "test" else 0)
     images = trial.train.epochs * (train + _EVAL_COST * each_epoch) + _EVAL_COST * test
     # the gate: two steps and a trajectory of full batches, and the specification, which takes about as long

@@ -5,10 +5,11 @@
                        +  c * bytes of votes     made once, and their gradient
                        +  d * bytes of votes * (2 r - 1)     read once by each sum and agreement of the r iterations
 
-The four constants are never negative, and are fitted to one implementation in one precision on one machine, by least
-squares of the relative errors. The fixed part is of one of two kinds, and the primary convolution's operations are those
-of the direct sum or of the frequency domain (`impls.spectral`): of the four forms the one that predicts left-out cells best.
-What the model is worth is told by `leave_one_out`: each cell predicted by a model, its form included, made from the others.
+The four constants are nonnegative, and are fitted to one implementation in one precision on one machine by least
+squares of the relative errors. The fixed part has two possible kinds, and the primary convolution's operations are
+those of the direct sum or of the frequency domain (`impls.spectral`). Of these four forms, the one that best predicts
+left-out cells is chosen. `leave_one_out` tells how good the model is: each cell is predicted by a model, form included,
+fitted to the others.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _Form = tuple[Fixed, Algorithm]
 _FORMS: tuple[_Form, ...] = (("step", "direct"), ("step", "spectral"), ("weights", "direct"), ("weights", "spectral"))
 
 FEWEST = 6
-"""Cells, of which four constants say something."""
+"""The fewest cells for which fitting four constants is meaningful."""
 
 TERMS = ("fixed", "products", "votes", "routing")
-"""Names of the constants a to d; their units are seconds (or seconds per byte), seconds per operation, seconds per byte."""
+"""Names of the constants a to d, in seconds (or seconds per byte), seconds per operation, and seconds per byte."""
 
 _ITEM_BYTES = 4
 
@@ -52,7 +53,7 @@ class TimedTrial:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Fitted constants, in the order of `TERMS`; and how far off each cell is if predicted from all others."""
+    """Fitted constants, in the order of `TERMS`, and the error of each cell if predicted from all others."""
 
     fixed: Fixed
     algorithm: Algorithm
@@ -76,7 +77,7 @@ class CostModel:
 
 
 def sentence(name: str, setting: str, of: TimedTrial, model: CostModel) -> str:
-    """What a step of the cell `of` consists of, which `setting` describes, and how well the model of `name` predicts."""
+    """The terms of a step of the cell `of`, described by `setting`, and how well the model of `name` predicts."""
     shares = model.shares(of.model, of.batch)
     parts = ", ".join(f"{term} {1e3 * seconds:.0f} ms" for term, seconds in shares.items() if seconds)
     return (
@@ -88,14 +89,14 @@ def sentence(name: str, setting: str, of: TimedTrial, model: CostModel) -> str:
 
 
 def counts(model: ModelSpec, batch: int, fixed: Fixed, algorithm: Algorithm) -> np.ndarray:
-    """What the constants are multiplied by, in the order of `TERMS`."""
+    """The factors of the constants, in the order of `TERMS`."""
     votes = batch * model.primary_capsules * model.classes * model.digit_dim * _ITEM_BYTES
     once = 1.0 if fixed == "step" else parameter_count(model) * _ITEM_BYTES
     return np.array([once, _operations(model, batch, algorithm), votes, votes * (2 * model.routing - 1)], float)
 
 
 def _operations(model: ModelSpec, batch: int, algorithm: Algorithm) -> int:
-    """Of one step's matrix products; the backward pass has two for each, but for the gradient by the images."""
+    """Operations of one step's matrix products; the backward pass has two for each, except the gradient for the images."""
     layers = products(model)
     once = 0
     if algorithm == "spectral":
@@ -111,7 +112,7 @@ def _operations(model: ModelSpec, batch: int, algorithm: Algorithm) -> int:
 
 
 def fit(cells: Sequence[TimedTrial]) -> CostModel | None:
-    """The best of the four forms; None for fewer than `FEWEST` cells, which would explain nothing, or other than CapsNets."""
+    """The best of the four forms; None for fewer than `FEWEST` cells, which prove nothing, or for other than CapsNets."""
     if len(cells) < FEWEST or not all(models.of(cell.model).has_capsules for cell in cells):
         return None
     everything = np.arange(len(cells))
@@ -119,7 +120,7 @@ def fit(cells: Sequence[TimedTrial]) -> CostModel | None:
     measured = np.array([cell.step_s for cell in cells])
 
     def errors(form: _Form, known: np.ndarray) -> np.ndarray:
-        """Relative, of each of `known`, predicted from the others of them."""
+        """The relative error of each of `known`, predicted from the others."""
         found = [
             counted[form][index] @ _solve(counted[form][others], measured[others]) / measured[index] - 1
             for index in known
@@ -131,7 +132,7 @@ def fit(cells: Sequence[TimedTrial]) -> CostModel | None:
         return min(_FORMS, key=lambda form: float(np.square(errors(form, known)).sum()))
 
     def predicted(index: int) -> float:
-        """From the others, relative to what was measured."""
+        """Predicted from the others, relative to the measured value."""
         others = everything[everything != index]
         form = best(others)
         return float(counted[form][index] @ _solve(counted[form][others], measured[others]) / measured[index])
@@ -144,8 +145,8 @@ def fit(cells: Sequence[TimedTrial]) -> CostModel | None:
 
 
 def _solve(counted: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """Constants of at least 0 with the least sum of squared relative errors."""
-    optimize: Any = importlib.import_module("scipy.optimize")  # not at the top: every command would wait for it
+    """The nonnegative constants with the least sum of squared relative errors."""
+    optimize: Any = importlib.import_module("scipy.optimize")  # not at the top, where it would slow down every command
     relative = counted / measured[:, None]
     scale = np.abs(relative).max(axis=0)
     solution, _ = optimize.nnls(relative / scale, np.ones(len(measured)))

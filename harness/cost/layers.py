@@ -16,7 +16,7 @@ from harness.weights import parameter_count, weight_table
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer; `output` is the shape for one image, `flops` its operations on one image's way forward."""
+    """One layer; `output` is the shape for one image, `flops` the operations of one image's forward pass."""
 
     name: str
     what: str
@@ -27,7 +27,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Summary:
-    """One model of a suite, and the settings by which it differs from the suite's others."""
+    """One model of a suite, and the settings in which it differs from the suite's others."""
 
     model: ModelSpec
     differs: dict[str, Any]
@@ -38,7 +38,7 @@ class Summary:
         return parameter_count(self.model)
 
     def to_json(self) -> dict[str, Any]:
-        """One model of `summary --json`."""
+        """The model's entry in `summary --json`."""
         return {
             "differs": self.differs,
             "kind": self.model.kind,
@@ -51,7 +51,7 @@ class Summary:
 
 
 def summaries(trials: Iterable[Trial]) -> list[Summary]:
-    """Each model of the trials once, in their order."""
+    """Each model of the trials once, in the trials' order."""
     first: dict[ModelSpec, Trial] = {}
     for trial in trials:
         first.setdefault(trial.model, trial)

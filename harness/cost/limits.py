@@ -1,4 +1,4 @@
-"""Why a trial cannot run here, and why one died for want of memory: in words, with what to do instead."""
+"""Why a trial cannot run here, and why one ran out of memory: in words, with what to do instead."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from harness.spec.trial import Trial
 
 _TF32_CAPABILITY = (8, 0)
 _BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # as Linux names them; the last is Arm's
-_USABLE = 0.9  # of the memory: the rest is the system's
+_USABLE = 0.9  # of the memory; the rest is left to the system
 _GB = 1e9
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line of cause, and what to do."""
+    """The cause in one line, and what to do."""
 
     cause: str
     hint: str
 
 
 def refusal(trial: Trial, memory_bytes: int | None, gpus: Sequence[Gpu], cpu: str) -> Verdict | None:
-    """Why `trial` can in no way run on this machine, or None. Imports no framework.
+    """Why `trial` cannot possibly run on this machine, or None. Imports no framework.
 
     Args:
-        memory_bytes: what the process may use; None is unknown and refuses nothing.
-        gpus: those that the trial could get; empty is unknown where the trial has been given one.
+        memory_bytes: what the process may use; None means unknown and refuses nothing.
+        gpus: those that the trial could get; if it has been given one, empty means unknown.
         cpu: the processor's name, for the message.
     """
     return _no_gpu(trial) or _no_precision(trial, gpus, cpu) or _no_memory(trial, memory_bytes, gpus)
@@ -75,25 +75,25 @@ def _no_memory(trial: Trial, memory_bytes: int | None, gpus: Sequence[Gpu]) -> V
 
 
 def out_of_memory(trial: Trial, said: str, peak_bytes: int | None, limit_bytes: int | None) -> Verdict:
-    """The verdict on a trial that died for want of memory.
+    """The verdict on a trial that ran out of memory.
 
     Args:
-        said: how it showed: an exception's text, or the signal.
-        peak_bytes: what it had reached, as far as known.
-        limit_bytes: what there is on its device.
+        said: the symptom: an exception's text, or the signal.
+        peak_bytes: its peak memory, if known.
+        limit_bytes: the memory of its device.
     """
     reached = f"reached {_gb(peak_bytes)}" if peak_bytes else "peak unknown"
     there = f" of {_gb(limit_bytes)}" if limit_bytes else ""
     batch = trial.train.batch
     size = _item_bytes(trial)
-    # What the step took beyond the estimate, a smaller one will too.
+    # A smaller step will exceed its estimate by as much.
     excess = max(1.0, (peak_bytes or 0) / step_bytes(trial.model, batch, size))
     fitting = largest_batch(trial.model, _USABLE * (limit_bytes or 0) / excess, size)
     return Verdict(f"out of memory: {said} ({reached}{there})", _lower(trial, min(fitting or batch, batch // 2)))
 
 
 def emulated(trial: Trial) -> str | None:
-    """What to say of the timing of a precision that this processor does not have; None where it has it."""
+    """A remark on timings in a precision that this processor lacks; None if it has the precision."""
     if trial.runtime.precision != "bf16" or trial.gpus or (flags := cpu_flags()) & _BF16_FLAGS:
         return None
     found = "no AMX or AVX512-BF16 among its instruction sets" if flags else "its instruction sets are unknown"

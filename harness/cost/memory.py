@@ -1,4 +1,4 @@
-"""How much memory a training step needs at least, and the largest batch that fits."""
+"""The least memory that a training step needs, and the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _PROCESS_BYTES = 400e6  # interpreter, framework and compiled code, before the f
 
 
 def least_bytes(model: ModelSpec, batch: int, item_bytes: int = 4) -> int:
-    """What no implementation does without in a training step of `batch` images: a lower bound on its memory.
+    """A lower bound on the memory of a training step with `batch` images, for any implementation.
 
-    Weights, gradients and Adam's two moments; the activations, kept for the backward pass, and their gradients. Not
-    counted: all temporary arrays, the framework.
+    It counts weights, gradients and Adam's two moments; the activations kept for the backward pass, and their
+    gradients. It does not count temporary arrays or the framework.
     """
     return item_bytes * (4 * parameter_count(model) + 2 * batch * activations(model))
 
 
 def step_bytes(model: ModelSpec, batch: int, item_bytes: int = 4) -> int:
-    """Peak memory to expect of a process that trains with `batch` images; right within a factor of about two.
+    """Expected peak memory of a process that trains with `batch` images; right within a factor of about two.
 
     `least_bytes`, 400 MB of process and framework, and what the kind of model adds: see `ModelKind.scratch_values`.
     """

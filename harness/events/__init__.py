@@ -1,8 +1,8 @@
-"""Events: all that a process tells another, and all that the journal keeps. A model for each kind.
+"""Events: all that one process tells another, and all that the journal keeps. There is a model for each kind.
 
-An event is a line of JSON with its "kind". `harness.events.trial` holds the kinds that the journal keeps, and is what this
-package offers; `harness.events.processes` those that only pass between a worker and its supervisor. docs/run-directory.md lists
-both.
+An event is a line of JSON with its "kind". `harness.events.trial` has the kinds that the journal keeps, which this
+package exports; `harness.events.processes` has those that only pass between a worker and its supervisor.
+docs/run-directory.md lists both.
 """
 
 from harness.events.base import Event, Kinds, Malformed, UnknownEvent

@@ -27,7 +27,7 @@ class UnknownEvent(Exception):
 
 
 def _decodable(text: Any) -> Any:
-    """Text in which a byte that is no UTF-8, as of a file's name, is written out: JSON could not be read otherwise."""
+    """Text with bytes that are not UTF-8, such as in a file name, escaped: otherwise JSON could not be read."""
     return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
 
 
@@ -56,7 +56,7 @@ class Event(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The event as it is written: its kind, and the fields that were given."""
-        # By hand, as every field is JSON already: `model_dump` would copy each value.
+        # By hand, since every field is already JSON: `model_dump` would copy each value.
         held, given = {**self.__dict__, **(self.model_extra or {})}, self.model_fields_set
         return {"kind": self.kind, **{name: value for name, value in held.items() if name in given}}
 
@@ -72,7 +72,7 @@ class Kinds:
         self.models: dict[str, type[Event]] = {model.model_fields["kind"].default: model for model in models}
 
     def known(self, line: str | bytes, where: str) -> Event | None:
-        """As `read`; for an event that only a newer capsbench can read a warning that begins with `where`, and None."""
+        """As `read`, but for an event that only a newer capsbench can read, warns (beginning with `where`) and returns None."""
         try:
             return self.read(line)
         except UnknownEvent as unknown:
@@ -92,7 +92,7 @@ class Kinds:
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Event]:
-        # Built at the first line: most commands that import this read none.
+        # Built when the first line is read: most commands that import this read none.
         union: Any = Annotated[Union[tuple(self.models.values())], Field(discriminator="kind")]  # noqa: UP007
         adapter: Any = TypeAdapter(union)
         return adapter

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Phases:
-    """Seconds of named phases. An implementation's calls block until its device is done, so wall time is the phase's."""
+    """Seconds of named phases. An implementation's calls block until its device is done, so wall time is exact."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -37,14 +37,14 @@ class Phases:
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed call: its seconds, the energy it took if that can be read, and what the machine did meanwhile."""
+    """One timed call: its seconds, its energy if that can be read, and what the machine did meanwhile."""
 
     seconds: float
     joules: float | None
     observation: Observation
 
     def __add__(self, later: Sample) -> Sample:
-        """Of both calls."""
+        """The sum of both calls."""
         joules = None if self.joules is None or later.joules is None else self.joules + later.joules
         return Sample(self.seconds + later.seconds, joules, self.observation + later.observation)
 
@@ -57,7 +57,7 @@ class Stopwatch:
         self._meter = Meter([name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name])
 
     def __call__(self, work: Callable[[], T]) -> tuple[Sample, T]:
-        """Runs `work`, which blocks until its device is done. The counters are read outside of the timed region."""
+        """Runs `work`, which blocks until its device is done. The counters are read outside the timed region."""
         energy, before = self._meter.read(), machine(self._cores)
         start = time.perf_counter()
         result = work()
@@ -67,13 +67,13 @@ class Stopwatch:
 
 
 def reset_peak_rss() -> None:
-    """Forgets the peak so far (Linux; elsewhere the peak stays the process's whole life's).
+    """Forgets the peak so far (on Linux; elsewhere the peak remains that of the whole process).
 
-    What was freed goes back to the system first: a trial's allocator keeps it (`harness.supervisor.trial`), and what was needed
-    before, by the parity gate above all, is no part of the peak after.
+    Freed memory is first returned to the system: a trial's allocator keeps it (`harness.supervisor.trial`), and earlier
+    memory, above all that of the parity gate, must not count towards the later peak.
     """
     gc.collect()
-    with suppress(OSError, AttributeError):  # glibc's alone
+    with suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         _CLEAR_REFS.write_text("5")

@@ -1,4 +1,4 @@
-"""Joules, where the hardware counts them: RAPL for processor packages and their memory, NVML for GPUs."""
+"""Joules, if the hardware counts them: RAPL for processor packages and their memory, NVML for GPUs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 _POWERCAP = Path("/sys/class/powercap")
-_COUNTED = ("package", "dram")  # zones of RAPL that do not contain one another
+_COUNTED = ("package", "dram")  # RAPL zones that do not contain one another
 
 
 class Meter:
-    """Reads energy counters; what they count is the whole package's or GPU's use, other processes' too.
+    """Reads energy counters; they count the whole package's or GPU's use, including other processes.
 
-    Without a readable counter there is no reading. A process with GPUs has one only where every GPU's can be read: the
-    host's share alone would be taken for the whole.
+    Without a readable counter there is no reading. A process with GPUs has one only if every GPU's counter can be read:
+    otherwise the host's share would be taken for the total.
     """
 
     def __init__(self, gpus: Sequence[str] = (), powercap: Path = _POWERCAP) -> None:
@@ -27,7 +27,7 @@ class Meter:
         self._is_whole = handles is not None
 
     def read(self) -> dict[str, float] | None:
-        """Joules by counter since some moment in the past; None where nothing can be read."""
+        """Joules by counter since some moment in the past; None if nothing can be read."""
         if not self._is_whole:
             return None
         try:
@@ -39,7 +39,7 @@ class Meter:
         return found or None
 
     def joules(self, before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> float | None:
-        """Energy between two readings; None where either is missing."""
+        """Energy between two readings; None if either is missing."""
         if before is None or after is None:
             return None
         return sum(self._used(name, after[name] - before[name]) for name in before)
@@ -50,12 +50,12 @@ class Meter:
 
 
 def _zones(powercap: Path) -> dict[Path, float]:
-    """RAPL's readable zones, with the joules at which each starts again from zero."""
+    """RAPL's readable zones, with the joules at which each counter wraps around to zero."""
     found: dict[Path, float] = {}
-    for zone in sorted(powercap.glob("intel-rapl:*")):  # AMD's are called so too
+    for zone in sorted(powercap.glob("intel-rapl:*")):  # AMD's have this name, too
         try:
             if (zone / "name").read_text().startswith(_COUNTED):
-                (zone / "energy_uj").read_text()  # root's alone on most systems
+                (zone / "energy_uj").read_text()  # readable only by root on most systems
                 found[zone] = float((zone / "max_energy_range_uj").read_text()) / 1e6
         except OSError:
             continue
@@ -63,7 +63,7 @@ def _zones(powercap: Path) -> dict[Path, float]:
 
 
 def _gpu_handles(gpus: Sequence[str]) -> dict[str, tuple[Any, Any]] | None:
-    """Name -> NVML and its handle for each GPU; None where not all can be found."""
+    """Name -> NVML and its handle for each GPU; None unless all can be found."""
     if not gpus:
         return {}
     if importlib.util.find_spec("pynvml") is None:

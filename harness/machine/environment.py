@@ -24,7 +24,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 def environment() -> dict[str, Any]:
     """JSON-able: host, os, cpu, cores, memory_bytes, gpus (names), python, versions by dist, git {commit, dirty}.
 
-    `memory_bytes` is None where the platform does not tell; `git` is None where the code is not in its own checkout.
+    `memory_bytes` is None if the platform does not tell; `git` is None if the code is not in its own checkout.
     """
     return {
         "host": platform.node(),
@@ -40,9 +40,9 @@ def environment() -> dict[str, Any]:
 
 
 def fingerprint(env: dict[str, Any], impl: str) -> dict[str, Any]:
-    """The part of `environment()` that can change a trial's result: hardware, Python, and what `impl` computes with.
+    """The part of `environment()` that can change a trial's result: hardware, Python, and the libraries of `impl`.
 
-    For an implementation from elsewhere that does not say, that is every framework, since any may be behind it.
+    For an external implementation that does not name them, these are all frameworks, since it may use any.
     """
     entry = registry.known(impl)
     own = entry.distributions if entry else ()
@@ -54,7 +54,7 @@ def fingerprint(env: dict[str, Any], impl: str) -> dict[str, Any]:
 
 
 def versions(dists: Iterable[str]) -> dict[str, str]:
-    """The installed ones among `dists`, with their versions."""
+    """The versions of those of `dists` that are installed."""
     found: dict[str, str] = {}
     for dist in dists:
         try:
@@ -74,20 +74,20 @@ def cpu_model() -> str:
 
 
 def cpu_flags() -> set[str]:
-    """Instruction sets as Linux names them ("avx512f", "amx_bf16"); empty where it does not tell."""
+    """Instruction sets by their Linux names ("avx512f", "amx_bf16"); empty if unknown."""
     match = re.search(r"^(?:flags|Features)\s*: (.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
     return set(match[1].split()) if match else set()
 
 
 def available_cores() -> int:
-    """Cores this process may use: the machine's, less what affinity and the container's quota take away."""
+    """The number of cores that this process may use, given its affinity and the container's quota."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     quotas = [line.split() for line in _cgroup_limits("cpu.max")]
     return max(1, min([cores, *(int(quota) // int(period) for quota, period in quotas if quota != "max")]))
 
 
 def memory_bytes() -> int | None:
-    """Memory this process may use: the machine's, or the container's or the process's own limit if that is less."""
+    """Memory that this process may use: the machine's, or the container's or process's own limit if lower."""
     try:
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -98,7 +98,7 @@ def memory_bytes() -> int | None:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory that can be had now without swapping, the container's limit included; None where the platform does not tell."""
+    """Memory available now without swapping, within the container's limit; None if the platform does not tell."""
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", _text("/proc/meminfo"), re.MULTILINE)
     if not match:
         return None
@@ -108,14 +108,14 @@ def available_memory_bytes() -> int | None:
 
 
 def out_of_memory_kills() -> int | None:
-    """How many processes this machine's kernel has killed for want of memory; None where it does not tell."""
+    """How many processes this machine's kernel has killed for lack of memory; None if it does not tell."""
     match = re.search(r"^oom_kill (\d+)$", _text("/proc/vmstat"), re.MULTILINE)
     return int(match[1]) if match else None
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """An NVIDIA GPU as its driver reports it; what it does not tell is None."""
+    """An NVIDIA GPU as its driver reports it; unknown values are None."""
 
     name: str
     memory_bytes: int | None
@@ -123,7 +123,7 @@ class Gpu:
 
 
 def gpus(ids: Sequence[str] = ()) -> list[Gpu]:
-    """The NVIDIA GPUs of this machine, or those of `ids`, as `CUDA_VISIBLE_DEVICES` has them; empty without a driver."""
+    """The NVIDIA GPUs of this machine, or those in `ids` (as in `CUDA_VISIBLE_DEVICES`); empty without a driver."""
     chosen = ["-i", ",".join(ids)] if ids else []
     fields = "--query-gpu=memory.total,compute_cap,name"
     table = _output("nvidia-smi", *chosen, fields, "--format=csv,noheader,nounits")
@@ -133,7 +133,7 @@ def gpus(ids: Sequence[str] = ()) -> list[Gpu]:
 def _gpu(line: str) -> Gpu:
     mebibytes, capability, name = (part.strip() for part in line.split(",", 2))
     version = re.fullmatch(r"(\d+)\.(\d+)", capability)
-    memory = int(mebibytes) * 2**20 if mebibytes.isdigit() else None  # "[N/A]" where memory is the machine's own
+    memory = int(mebibytes) * 2**20 if mebibytes.isdigit() else None  # "[N/A]" if the GPU shares the machine's memory
     return Gpu(name, memory, (int(version[1]), int(version[2])) if version else None)
 
 
@@ -141,14 +141,14 @@ def git_state(root: Path) -> dict[str, Any] | None:
     """`{"commit": hash, "dirty": bool}` of the checkout whose top is `root`; None if there is none."""
     top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
     commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
-    # Installed into an environment that lies in somebody else's checkout, the code is not of that checkout.
+    # If the code is installed in an environment inside another checkout, it does not belong to that checkout.
     if not top or not commit or Path(top).resolve() != root.resolve():
         return None
     return {"commit": commit, "dirty": bool(_output("git", "-C", str(root), "status", "--porcelain"))}
 
 
 def _cgroup_limits(file: str) -> list[str]:
-    """The contents of `file` in this process's control group (version 2) and in all those around it."""
+    """The contents of `file` in this process's control group (version 2) and all its ancestors."""
     match = re.search(r"^0::/(.*)$", _text("/proc/self/cgroup"), re.MULTILINE)
     if not match:
         return []
@@ -166,7 +166,7 @@ def _text(path: str | Path) -> str:
 
 
 def _output(*command: str) -> str | None:
-    """What the command prints, or None if it is not there, fails, or hangs."""
+    """The command's output, or None if it does not exist, fails, or hangs."""
     if not shutil.which(command[0]):
         return None
     try:

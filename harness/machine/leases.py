@@ -1,7 +1,7 @@
 """Cores and GPUs of one node, leased: no two timed trials share one, whichever capsbench driver started them.
 
-A lease is an flock on a file in a directory of the user's. The supervisor holds it while its attempt runs; the kernel
-releases it, however that process ends.
+A lease is an flock on a file in one of the user's directories. The supervisor holds it while its attempt runs; the
+kernel releases it however that process ends.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Slot = TypeVar("Slot", int, str)
 
 
 def local_cores() -> tuple[int, ...]:
-    """The logical cores this process may run on: those that a container or `taskset` leaves it."""
+    """The logical cores that this process may run on, given a container's or `taskset`'s limits."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
 
 
 def local_gpus() -> tuple[str, ...]:
-    """Ids of the NVIDIA GPUs this process may use, as `CUDA_VISIBLE_DEVICES` names them; no framework is asked."""
+    """Ids of the NVIDIA GPUs that this process may use, as in `CUDA_VISIBLE_DEVICES`; uses no framework."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return tuple(name.strip() for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles"))
@@ -43,7 +43,7 @@ def local_gpus() -> tuple[str, ...]:
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):  # a driver that is broken or absent: no GPU to lease
+    except (OSError, subprocess.SubprocessError):  # driver broken or absent: no GPU to lease
         return ()
     return tuple(found.split())
 
@@ -57,13 +57,13 @@ def lease(
     waiting: Callable[[str], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Generator[tuple[Slot, ...]]:
-    """Holds `n` of the `slots` of this node ("core" 0, 1, ..., or "gpu" ids) for the length of the `with` block.
+    """Holds `n` of the `slots` of this node ("core" 0, 1, ..., or "gpu" ids) for the duration of the `with` block.
 
-    Waits while they are taken, in turn: a trial that wants many is not passed by those that want few. `waiting` is then
+    If they are taken, waits in a queue: trials that want few do not overtake one that wants many. `waiting` is then
     called once, with a sentence for the screen.
 
     Raises:
-        UserError: `n` is more than there are, or the directory of the leases cannot be used.
+        UserError: `n` is more than there are, or the lease directory cannot be used.
         KeyboardInterrupt: `stop` was set while waiting.
     """
     if n > len(slots):
@@ -80,7 +80,7 @@ def lease(
 
     held: list[Slot] = []
     with ExitStack() as locks:
-        # Only the one whose turn it is gathers slots, so no two that wait hold what the other lacks.
+        # Only the first in the queue collects slots, so no two waiters hold what the other needs.
         with ExitStack() as turn:
             while n and not _lock(folder / f"{kind}.turn", turn):
                 pause()
@@ -96,7 +96,7 @@ def lease(
 
 @contextmanager
 def scratch_folder() -> Generator[Path]:
-    """A folder of this node for the length of the `with` block; those of killed processes are removed first."""
+    """A folder on this node for the duration of the `with` block; first removes those of killed processes."""
     base = _folder()
     for stale in base.glob("scratch-*.lock"):
         with ExitStack() as found:
@@ -128,7 +128,7 @@ def _lock(path: Path, until: ExitStack) -> bool:
 
 
 def _folder() -> Path:
-    """The user's directory of leases on this node; not one that somebody else has put there."""
+    """The user's lease directory on this node; rejects one that another user has created."""
     folder = Path(tempfile.gettempdir()) / f"capsbench-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

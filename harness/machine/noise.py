@@ -1,4 +1,4 @@
-"""What makes a timing doubtful, and what to do about it: other load, throttling, drift, too few samples."""
+"""What makes a timing doubtful: other load, throttling, drift, too few samples; and what to do about it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from pathlib import Path
 
 from harness.stats import FEWEST, median_interval
 
-_OTHERS, _STOLEN = 0.1, 0.05  # shares of the cores' time above which a timing is not the trial's own
+_OTHERS, _STOLEN = 0.1, 0.05  # shares of the cores' time above which a timing is doubtful
 _DRIFT = 0.1  # from the first third to the last
-_NORMAL = 1.96  # above it lie 2.5% of a normal distribution
+_NORMAL = 1.96  # 2.5% of a normal distribution lie above it
 _WIDE = 0.05  # half the interval over the median
 _SPREAD = 0.15  # of too few values for an interval
-_SHORTEST_S = 2.0  # observed in all: below, the counters' ten milliseconds and a start's noise would speak
-_IDLE = (3, 4)  # columns of /proc/stat that are no work: idle, iowait
+_SHORTEST_S = 2.0  # total observed time; below it, the counters' 10 ms resolution and startup noise dominate
+_IDLE = (3, 4)  # columns of /proc/stat without work: idle, iowait
 _STEAL = 7
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Counters at one moment; None is what this platform does not tell."""
+    """Counters at one moment; None if the platform does not tell."""
 
     time_s: float
     own_cpu_s: float  # of this process, all threads
-    busy_s: float | None  # of the cores, whoever had them
+    busy_s: float | None  # of the cores, by any process
     stolen_s: float | None  # of the cores, by the hypervisor
-    throttled: int | None  # times that a core or its package was slowed down for heat
+    throttled: int | None  # how often a core or its package was throttled for heat
     mhz: float | None  # the cores' mean clock
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What happened during a timed call. Shares are of the cores' whole time."""
+    """What happened during a timed call. Shares are of the cores' total time."""
 
     wall_s: float
-    others: float | None = None  # share that other processes had
+    others: float | None = None  # share used by other processes
     stolen: float | None = None  # share that the hypervisor withheld
     throttled: int | None = None
     mhz: float | None = None
@@ -71,7 +71,7 @@ def machine(cores: Collection[int], proc: Path = Path("/proc"), sys: Path = Path
 
 
 def between(before: Machine, after: Machine, cores: int) -> Observation:
-    """What happened from one moment to the other."""
+    """What happened between the two moments."""
     wall_s = after.time_s - before.time_s
     total_s = max(wall_s * cores, 1e-9)
     others = stolen = None
@@ -85,7 +85,7 @@ def between(before: Machine, after: Machine, cores: int) -> Observation:
 
 
 def doubts(observed: Sequence[Observation]) -> list[str]:
-    """What the machine did meanwhile that makes these timings doubtful: a sentence each, with what to do."""
+    """The reasons, if any, to doubt these timings: one sentence each, with what to do."""
     if sum(each.wall_s for each in observed) < _SHORTEST_S:
         return []
     found: list[str] = []
@@ -110,7 +110,7 @@ def doubts(observed: Sequence[Observation]) -> list[str]:
 
 
 def wide(values: Sequence[float], what: str, advice: str) -> str | None:
-    """A sentence if the median of `values` (seconds of `what`) is known too badly; `advice` says how to get more of them."""
+    """A sentence if the median of `values` (seconds of `what`) is too uncertain; `advice` says how to get more values."""
     if sum(values) < _SHORTEST_S or len(values) < 2:
         return None
     middle = statistics.median(values)
@@ -123,7 +123,7 @@ def wide(values: Sequence[float], what: str, advice: str) -> str | None:
 
 
 def drift(values: Sequence[float]) -> float | None:
-    """By how much `values` rose from their first third to their last; None where it is little, or may be chance.
+    """How much `values` rose from their first third to their last; None if it is little, or may be chance.
 
     Kendall's test for a trend, one-sided at 2.5% by the normal approximation (Kendall 1975, "Rank Correlation Methods").
     """
@@ -138,7 +138,7 @@ def drift(values: Sequence[float]) -> float | None:
 
 
 def _share(observed: Sequence[Observation], name: str) -> float | None:
-    """The mean of a share over all calls, each by its length."""
+    """The mean of a share over all calls, weighted by duration."""
     known = [(getattr(each, name), each.wall_s) for each in observed if getattr(each, name) is not None]
     return sum(share * wall_s for share, wall_s in known) / sum(wall_s for _, wall_s in known) if known else None
 

@@ -1,6 +1,6 @@
-"""What the machine can do, as each library reaches it: the rate of a matrix product, and of copying memory.
+"""The rates that each library reaches on this machine: of a matrix product, and of copying memory.
 
-The library of an implementation is what it computes with; its `device.py` multiplies and copies.
+An implementation's library is the one that it computes with; its `device.py` multiplies and copies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness import registry
 from harness.registry import Entry
 
 _COPIED = 1 << 28  # bytes: larger than any cache
-_AT_LEAST_S = 0.02  # a timed region; shorter ones are repeated within
+_AT_LEAST_S = 0.02  # length of a timed region; shorter calls are repeated
 
 
 def installed() -> list[Entry]:
@@ -24,9 +24,9 @@ def installed() -> list[Entry]:
 
 
 def library_of(entry: Entry) -> Entry:
-    """Whose library an implementation that has been imported computes with.
+    """The entry whose library an imported implementation computes with.
 
-    Its own, where it has a `device.py` that multiplies; else that of a built-in framework that it has imported, else NumPy.
+    Its own if its `device.py` can multiply; else that of a built-in framework that it has imported; else NumPy's.
     """
     if registry.framework_of(entry).has("product"):
         return entry
@@ -36,7 +36,7 @@ def library_of(entry: Entry) -> Entry:
 
 
 def on_gpu(library: Entry) -> bool:
-    """Whether the library's matrix product can be on a GPU."""
+    """Whether the library's matrix product can run on a GPU."""
     return registry.framework_of(library).has("copy")
 
 
@@ -46,9 +46,9 @@ def product_rate(product: Callable[[], None], size: int) -> float:
 
 
 def product(library: Entry, size: int, precision: str = "fp32", gpu: bool = False) -> Callable[[], None]:
-    """A product of two random matrices that blocks until the device is done; called once already.
+    """A product of two random matrices that blocks until the device is done; already called once.
 
-    On a GPU, operands are of `precision`, as in training: float32 for "tf32", whose rounding is the hardware's. Raises
+    On a GPU, operands have `precision`, as in training: float32 for "tf32", which the hardware rounds. Raises
     `UserError` for a plug-in whose product is wrong.
     """
     a = np.random.default_rng(0).standard_normal((size, size), np.float32)
@@ -64,7 +64,7 @@ def copy_rate(library: Entry) -> float | None:
 
 
 def _seconds(call: Callable[[], None]) -> float:
-    """Seconds of one call, the mean of as many as a clock can tell from nothing."""
+    """Seconds of one call: the mean of enough calls to be measurable."""
     times = 1
     while True:
         start = time.perf_counter()

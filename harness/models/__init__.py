@@ -1,7 +1,7 @@
-"""The kinds of model, a module each, and the registry that finds them by name: see `harness.models.base.ModelKind`.
+"""The kinds of model, one module each, and the registry that finds them by name: see `harness.models.base.ModelKind`.
 
-To add one here: a module with an object of a class derived from `ModelKind`, a line in `_BUILT_IN`, and a module in each
-`impls/X/models`. A distribution adds one from outside by an entry point of the group `capsbench.models`.
+To add one here, write a module with an object of a class derived from `ModelKind`, a line in `_BUILT_IN`, and a module
+in each `impls/X/models`. An external distribution adds one by an entry point of the group `capsbench.models`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BUILT_IN = {"capsnet": "harness.models.capsnet:CAPSNET", "cnn": "harness.models
 
 
 def names() -> tuple[str, ...]:
-    """The built-in kinds, then those that installed distributions register; no built-in name can be taken."""
+    """The built-in kinds, then those that installed distributions register; built-in names cannot be overridden."""
     return (*_BUILT_IN, *sorted(_registered(tuple(sys.path))))
 
 
@@ -37,7 +37,7 @@ def of(model: ModelSpec) -> ModelKind:
 
 
 def load(name: str) -> ModelKind:
-    """The kind of this name. Raises `UserError` for an unknown one, and for a plug-in that is broken, naming it."""
+    """The kind with this name. Raises `UserError` for an unknown kind, and for a broken plug-in, naming it."""
     if name in _BUILT_IN:
         return _found(name, _BUILT_IN[name])
     point = _registered(tuple(sys.path)).get(name)
@@ -53,27 +53,27 @@ def target(name: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Whether there is a kind of this name, right or broken."""
+    """Whether there is a kind with this name, working or broken."""
     return name in _BUILT_IN or name in _registered(tuple(sys.path))
 
 
 def is_built_in(name: str) -> bool:
-    """Whether every built-in implementation brings the kind."""
+    """Whether every built-in implementation includes the kind."""
     return name in _BUILT_IN
 
 
 def settings() -> Mapping[str, tuple[str, ...]]:
-    """Kind -> the names of its own settings, of all kinds that can be loaded; a broken plug-in is refused where it is used."""
+    """Kind -> the names of its own settings, for all kinds that can be loaded; a broken plug-in is refused on use."""
     return _settings(names())
 
 
 def foreign(name: str) -> frozenset[str]:
-    """The settings of other kinds, which mean nothing to this one."""
+    """The settings of other kinds, which this one ignores."""
     return frozenset(key for keys in settings().values() for key in keys) - {*load(name).settings}
 
 
 def part(name: str, implementation: str, contract: type) -> ModuleType:
-    """The module that a kind registers for an implementation, with the names of a `contract`, which is a protocol.
+    """The module that a kind registers for an implementation, with the names of the protocol `contract`.
 
     Raises `UserError` if there is none, if it cannot be imported, or if it lacks a name.
     """
@@ -96,7 +96,7 @@ def part(name: str, implementation: str, contract: type) -> ModuleType:
 
 
 def lacking(name: str, implementation: str) -> str | None:
-    """Why a built-in implementation cannot make models of a kind; None where it can. Others may know kinds by themselves."""
+    """Why a built-in implementation cannot make models of a kind; None if it can. Others may know kinds themselves."""
     parts = load(name).parts
     if is_built_in(name) or implementation in parts:
         return None
@@ -105,7 +105,7 @@ def lacking(name: str, implementation: str) -> str | None:
 
 
 def problem(name: str) -> str | None:
-    """What is wrong with a registered kind, itself or in a part of it that can be looked for; None if nothing is."""
+    """What is wrong with a registered kind or a part of it that can be looked up; None if nothing is."""
     try:
         kind = load(name)
         for implementation, module in kind.parts.items():
@@ -123,7 +123,7 @@ def _location(module: str) -> Any:
 
 @cache
 def _registered(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """The entry points by name; looked for once, as long as `sys.path` stays what it is."""
+    """The entry points by name; looked up once while `sys.path` does not change."""
     return {point.name: point for point in entry_points(group=GROUP) if point.name not in _BUILT_IN}
 
 
@@ -162,7 +162,7 @@ def _called(name: str, where: str, kind: Any) -> Any:
 
 
 def _checked(name: str, where: str, kind: Any) -> Any:
-    """A kind that says of itself what it has to."""
+    """The kind, if it declares everything that it must."""
     if getattr(kind, "name", None) != name:
         raise BrokenPlugin(
             f'model kind "{name}": {where} calls itself "{getattr(kind, "name", "")}"; give both the same name'

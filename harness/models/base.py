@@ -32,7 +32,7 @@ class WeightRow:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer; `output` is the shape for one image, `multiplications` those of one image's way forward."""
+    """One layer; `output` is the shape for one image, `multiplications` those of one image's forward pass."""
 
     name: str
     what: str
@@ -42,7 +42,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class ProbeStart:
-    """What a kind makes its probes from: weights, some of the images that are compared, and a class to favour.
+    """What a kind makes its probes from: weights, some of the compared images, and a class to favour.
 
     `decided` are the initial weights with `ModelKind.emphasis` and with every bias drawn. `images` are uint8 (N, *K, H, W, C).
     """
@@ -54,27 +54,27 @@ class ProbeStart:
 
 
 class ModelKind(ABC):
-    """One kind of model: all that the bench knows of it. Methods raise nothing; models come validated.
+    """One kind of model: all that the bench knows of it. Methods raise nothing; models are already validated.
 
     A distribution registers its own by an entry point of the group `capsbench.models`: `name = "package.module:KIND"`,
-    where KIND is an object of a class derived from this one. `parts` says where each implementation finds its half.
+    where KIND is an object of a class derived from this one. `parts` says where each implementation finds its part.
     """
 
     name: ClassVar[str]
-    """What a suite calls it: `model.kind`."""
+    """Its name in a suite: `model.kind`."""
     spec: ClassVar[type[ModelSpec]]
-    """Its settings as fields, its geometry as properties, and in `check` what settings and images do not fit together."""
+    """The class with its settings as fields and its geometry as properties; `check` rejects invalid combinations."""
     parts: ClassVar[Mapping[str, str]] = {}
-    """Implementation -> the module with its architecture; empty for a built-in kind, which each implementation brings."""
+    """Implementation -> the module with its architecture; empty for a built-in kind, which each implementation includes."""
 
     has_capsules: ClassVar[bool] = False
     """Whether it has output capsules and routing: a setting `routing`, weights named `primary.*`, and an L2 to climb."""
     can_decode: ClassVar[bool] = False
-    """Whether it can have a decoder: a setting `decoder`, true where there is one."""
+    """Whether it can have a decoder: a setting `decoder`, true if there is one."""
     decoder_settings: ClassVar[tuple[str, ...]] = ()
-    """Settings that mean nothing to a model without a decoder."""
+    """Settings that a model without a decoder ignores."""
     size_settings: ClassVar[tuple[str, ...]] = ()
-    """Settings that make a model smaller, as advice where memory runs out."""
+    """Settings that make a model smaller, suggested when memory runs out."""
 
     # -- what it is
 
@@ -84,19 +84,19 @@ class ModelKind(ABC):
         return tuple(name for name in self.spec.model_fields if name not in ModelSpec.model_fields)
 
     def title(self, model: ModelSpec) -> str:
-        """What `capsbench summary` calls a model."""
+        """A model's name in `capsbench summary`."""
         return self.name
 
     def label(self, model: ModelSpec) -> str:
-        """The shortest name of a model, as `capsbench speed` prints it."""
+        """The short name of a model in `capsbench speed`."""
         return self.name
 
     def loss_label(self, model: ModelSpec) -> str:
-        """What the total is made of, for the axis of a figure."""
+        """The terms of the total loss, for the axis of a figure."""
         return "loss"
 
     def has_decoder(self, settings: Any) -> bool:
-        """Whether a model, or a suite's section `model`, has one."""
+        """Whether a model, or a suite's section `model`, has a decoder."""
         return self.can_decode and bool(settings.decoder)
 
     @abstractmethod
@@ -107,22 +107,22 @@ class ModelKind(ABC):
 
     @abstractmethod
     def layers(self, model: ModelSpec) -> list[Layer]:
-        """The layers in the order of the forward pass, under the names that their weights begin with."""
+        """The layers in the order of the forward pass, named as the prefixes of their weights."""
 
     def products(self, model: ModelSpec) -> dict[str, int]:
-        """Multiplications, each with an addition, of one image's forward pass. The first is what sees the image itself."""
+        """Multiply-adds of one image's forward pass, by layer. The first layer is the one that sees the image itself."""
         return {layer.name: layer.multiplications for layer in self.layers(model)}
 
     def activations(self, model: ModelSpec) -> int:
-        """Numbers that training keeps of one image for the backward pass, whatever the implementation."""
+        """Numbers that training keeps for one image's backward pass, in any implementation."""
         return sum(math.prod(layer.output) for layer in self.layers(model))
 
     def live_values(self, model: ModelSpec) -> int:
-        """Numbers that an implementation holds of one image, of which temporary arrays are multiples."""
+        """Numbers that an implementation holds for one image; temporary arrays are multiples of it."""
         return self.activations(model)
 
     def scratch_values(self, model: ModelSpec, batch: int) -> int:
-        """Numbers to expect at the peak of a training step of `batch` images, beyond weights, gradients and activations."""
+        """Numbers expected at the peak of a training step with `batch` images, beyond weights, gradients and activations."""
         return batch * self.activations(model)
 
     # -- how it is proven equal
@@ -131,7 +131,7 @@ class ModelKind(ABC):
     """The fields of `harness.spec.Outputs` that are compared."""
 
     def skipped(self, level: str) -> str | None:
-        """Why it does not climb a level of the ladder; None where it does."""
+        """Why it does not climb a level of the ladder; None if it does."""
         return (
             None
             if self.has_capsules or level != "L2"
@@ -139,41 +139,41 @@ class ModelKind(ABC):
         )
 
     def output_shapes(self, model: ModelSpec, count: int) -> dict[str, tuple[int, ...] | None]:
-        """Of each output for `count` images; None where there is to be none."""
+        """The shape of each output for `count` images; None for an output that must be absent."""
         return {"digit": None, "probabilities": (count, model.classes), "coupling": None, "reconstruction": None}
 
     def class_axes(self, model: ModelSpec) -> dict[str, int]:
-        """The weights of the layer that tells the classes apart, and which of their axes counts the classes.
+        """The weights of the layer that tells the classes apart, and their axis for the classes.
 
-        By default the last layer's, in the last axis.
+        The default is the last layer's weights and their last axis.
         """
         names = [row.name for row in self.weights(model)]
         last = names[-1].partition(".")[0]
         return {name: -1 for name in names if name.partition(".")[0] == last}
 
     def late_biases(self, model: ModelSpec) -> tuple[str, ...]:
-        """Biases behind the convolutions: zero before the first step that is compared, since a move from zero is exact."""
+        """Biases after the convolutions: zero before the first compared step, since a movement from zero is exact."""
         return tuple(row.name for row in self.weights(model) if row.name.endswith(".b"))
 
     def relu_pairs(self, model: ModelSpec) -> tuple[tuple[str, str], ...]:
-        """Pairs of layers with nothing but a ReLU between: one may be scaled up and the other down."""
+        """Pairs of layers with only a ReLU between them: one may be scaled up and the other down."""
         return ()
 
     def emphasis(self, model: ModelSpec) -> Mapping[str, float]:
-        """By how much initial weights are multiplied so that there is something to decide."""
+        """Factors of the initial weights that give the model something to decide."""
         return {}
 
     def probes(self, model: ModelSpec, start: ProbeStart) -> dict[str, Weights]:
-        """Weights at which everyone is compared, by name: "decided" first, "graded" and "initial" among them.
+        """Weights at which implementations are compared, by name: "decided" first, "graded" and "initial" among them.
 
-        Of "even", if there is one, each image has a winner of its own; "short" leaves next to nothing to decide.
+        With "even", if there is one, each image has a different winner; "short" leaves almost nothing to decide.
         """
         decided = probing.turned(model, start.decided, start.images, self.class_axes(model))
         graded = probing.steep(decided, self.relu_pairs(model))
         return {"decided": decided, "graded": graded, "initial": start.initial}
 
     def relus(self, model: ModelSpec, net: Any, acts: Any, classes: np.ndarray) -> Mapping[str, np.ndarray]:
-        """What every ReLU gave, by the name of its layer; `acts` is what the NumPy architecture's `forward` returned."""
+        """The output of every ReLU, by the name of its layer; `acts` is the result of the NumPy architecture's `forward`."""
         return {}
 
     def branches(self, model: ModelSpec, scores: np.ndarray, classes: np.ndarray) -> Mapping[str, int]:
@@ -181,5 +181,5 @@ class ModelKind(ABC):
         return {}
 
     def faults(self) -> Sequence[Any]:
-        """Faults of its own (`harness.parity.faults.fault.Fault`) that a diagnosis compares with; none by default."""
+        """Its own faults (`harness.parity.faults.fault.Fault`), which a diagnosis compares with; none by default."""
         return ()

@@ -18,14 +18,14 @@ from harness.spec.model import Count, ModelSpec
 _CAPSULES = 1152  # of the paper's model
 _SHARP = 20.0
 _SHORT = 2.0**-10
-_ROUNDS = 3  # of fitting lengths: routing follows what is fitted
+_ROUNDS = 3  # of fitting lengths: the fit changes the routing
 
 
 class CapsNetSpec(ModelSpec):
     """A CapsNet; the defaults are the paper's for MNIST."""
 
     kind: str = "capsnet"
-    profile: Literal["paper", "official"] = "paper"  # the text, or the authors' released code where it differs
+    profile: Literal["paper", "official"] = "paper"  # the paper's text, or the authors' released code where it differs
     routing: Annotated[int, Field(ge=1, le=10)] = 3  # r of Procedure 1: r softmaxes and r squashes
     decoder: bool = True
     conv_channels: Count = 256
@@ -64,7 +64,7 @@ class CapsNetSpec(ModelSpec):
 
     @property
     def primary_scale(self) -> float:
-        """What the primary convolution is multiplied by before its bias: in the released code, one over the types."""
+        """The factor of the primary convolution before its bias: in the released code, one over the number of types."""
         return 1 / self.primary_types if self.profile == "official" else 1.0
 
     @property
@@ -74,14 +74,14 @@ class CapsNetSpec(ModelSpec):
 
     @property
     def margin_scale(self) -> float:
-        """What Eq. 4's sum over the classes is multiplied by: the released code halves it and takes the classes' mean."""
+        """The factor of Eq. 4's sum over the classes: the released code halves it and takes the mean over the classes."""
         return 0.5 / self.classes if self.profile == "official" else 1.0
 
     @property
     def evaluation_mask(self) -> Literal["longest", "label"]:
         """The capsule that the decoder sees in evaluation: the longest (section 4.1), or the label's (released code).
 
-        Where an image shows several digits it is each label's too: nothing else says which digit a reconstruction is of.
+        If an image shows several digits, it is also each label's: otherwise a reconstruction's digit would be unknown.
         """
         return "label" if self.profile == "official" or self.overlaid > 1 else "longest"
 
@@ -168,14 +168,14 @@ class CapsNetKind(ModelKind):
         return found
 
     def products(self, model: ModelSpec) -> dict[str, int]:
-        """The convolutions as they are written; the votes, and what routing makes of them."""
+        """The convolutions as written; the votes and routing."""
         pairs = model.primary_capsules * model.classes * model.digit_dim
         height, width = model.conv_grid
         counted = {
             "conv1": height * width * model.conv_channels * model.kernel**2 * model.image[2],
             "primary": model.primary_capsules * model.primary_dim * model.kernel**2 * model.conv_channels,
             "votes": pairs * model.primary_dim,
-            # each iteration sums the votes and, but for the last, measures the agreement
+            # each iteration sums the votes and, except for the last, computes the agreement
             "routing": pairs * (2 * model.routing - 1),
         }
         if model.decoder:
@@ -217,19 +217,20 @@ class CapsNetKind(ModelKind):
         return ("conv1", "primary"), ("dec1", "dec2")
 
     def emphasis(self, model: ModelSpec) -> Mapping[str, float]:
-        """DigitCaps ten times as large, so that the coupling coefficients differ.
+        """DigitCaps weights ten times as large, so that the coupling coefficients differ.
 
-        With more primary capsules than a 28x28 image has, less: or all lengths come so near to one that rounding picks the
-        longest.
+        The factor is smaller with more primary capsules than a 28x28 image has: otherwise all lengths are so close to
+        one that rounding picks the longest.
         """
         return {"digit.w": 10 * min(1.0, _CAPSULES / model.primary_capsules)}
 
     def probes(self, model: ModelSpec, start: ProbeStart) -> dict[str, Weights]:
-        """`decided`: routing decides strongly, and all lengths are near one. `even`: all classes' capsules are about as long,
-        so that each image has a winner of its own, and the last class wins too. `graded`: lengths of the classes from below
-        m- to above m+ (Eq. 4), so that every branch of the margin loss is taken, the favoured class the longest, whatever the
-        image; the decoder's last layer is as if it were trained, with pixels near 0 and near 1. `short`: next to nothing in
-        the primary capsules.
+        """`decided`: routing decides strongly, and all lengths are near one.
+
+        `even`: all classes' capsules are about equally long, so that each image has a different winner, and the last
+        class wins too. `graded`: the classes' lengths range from below m- to above m+ (Eq. 4), so that every branch of
+        the margin loss is taken, and the favoured class is longest for every image; the decoder's last layer is as if
+        trained, with pixels near 0 and near 1. `short`: almost nothing in the primary capsules.
         """
         rising = np.roll(np.linspace(0.03, 0.97, model.classes), start.favoured + 1)
         decided = start.decided
@@ -272,7 +273,7 @@ def spectral_products(model: ModelSpec) -> int:
     """Real matrix products of the primary convolution in the frequency domain (`impls.spectral`): 148 for the paper's."""
     taps = -(-model.kernel // 2)
     rows, columns = (side + taps - 1 for side in model.primary_grid)
-    real = (2 - rows % 2) * (2 - columns % 2)  # frequencies that are their own conjugates; of the others half is enough
+    real = (2 - rows % 2) * (2 - columns % 2)  # frequencies that are their own conjugates; half of the others is enough
     return real + 3 * (rows * columns - real) // 2
 
 
@@ -285,11 +286,11 @@ def _decoder_widths(model: ModelSpec) -> tuple[int, ...]:
 
 
 def _with_lengths(model: ModelSpec, weights: Weights, images: np.ndarray, *lengths: np.ndarray) -> Generator[Weights]:
-    """`weights` with each class's DigitCaps matrices scaled so that its capsules are about as long as in each of `lengths`."""
+    """For each of `lengths`, `weights` with each class's DigitCaps matrices scaled to capsules of about that length."""
     specification = probing.specification(model, weights)
     u_hat: Any = specification._forward(images).u_hat
     for each in lengths:
-        wanted = np.sqrt(each / (1 - each))  # |s|, of a squash to that length
+        wanted = np.sqrt(each / (1 - each))  # the |s| that squash maps to that length
         scale = np.ones(model.classes)
         for _ in range(_ROUNDS):
             bias = scale[:, None] * weights["digit.b"] if model.digit_bias else None

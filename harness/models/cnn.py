@@ -20,13 +20,13 @@ _Several = Annotated[tuple[Count, ...], Field(min_length=1, max_length=9)]
 class CnnSpec(ModelSpec):
     """A CNN; the defaults are the paper's baseline on MNIST (section 4.1).
 
-    ReLU convolutions, stride 1, SAME padding, each followed by a maximum over cnn_pool x cnn_pool pixels; ReLU layers;
-    dropout; a softmax, or of images that show several digits, sigmoids.
+    ReLU convolutions, stride 1, SAME padding, each followed by max pooling over cnn_pool x cnn_pool pixels; ReLU
+    layers; dropout; a softmax, or sigmoids for images that show several digits.
     """
 
     kind: str = "cnn"
     cnn_channels: _Several = Field(default=(256, 256, 128), strict=False)
-    cnn_kernel: Count | Annotated[_Several, Field(strict=False)] = 5  # of all convolutions, or one of each
+    cnn_kernel: Count | Annotated[_Several, Field(strict=False)] = 5  # one for all convolutions, or one for each
     cnn_pool: Count = 1
     cnn_units: _Several = Field(default=(328, 192), strict=False)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of the last hidden layer; the paper gives no rate
@@ -55,7 +55,7 @@ class CnnSpec(ModelSpec):
 
     @property
     def cnn_grids(self) -> tuple[tuple[int, int], ...]:
-        """Height and width of the image and after each convolution with its pooling, which leaves out incomplete windows."""
+        """Height and width of the image, and after each convolution and its pooling, which drops incomplete windows."""
         height, width, _ = self.image
         pooled = (self.cnn_pool**layer for layer in range(len(self.cnn_channels) + 1))
         return tuple((height // by, width // by) for by in pooled)
@@ -67,7 +67,7 @@ class CnnSpec(ModelSpec):
 
     @property
     def cnn_dense(self) -> tuple[str, ...]:
-        """Names of the layers after the convolutions, the last of which gives a number for each class."""
+        """Names of the layers after the convolutions; the last has one output per class."""
         return tuple(f"fc{layer}" for layer in range(1, len(self.cnn_units) + 2))
 
     @property
@@ -125,7 +125,7 @@ class CnnKind(ModelKind):
         return found
 
     def products(self, model: ModelSpec) -> dict[str, int]:
-        """A window for each pixel, SAME padding or not."""
+        """Counts a full window for each pixel, even where it overlaps the padding."""
         channels = itertools.pairwise((model.image[2], *model.cnn_channels))
         layers = zip(model.cnn_convolutions, model.cnn_grids[:-1], model.cnn_kernels, channels, strict=True)
         counted = {
@@ -134,7 +134,7 @@ class CnnKind(ModelKind):
         return {**counted, "dense": sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(model.cnn_widths))}
 
     def activations(self, model: ModelSpec) -> int:
-        """The outputs of the convolutions before pooling. A training step has them once more, in another layout."""
+        """The outputs of the convolutions before pooling. A training step holds a second copy in another layout."""
         grids = zip(model.cnn_grids[:-1], model.cnn_channels, strict=True)
         return sum(math.prod(grid) * channels for grid, channels in grids)
 

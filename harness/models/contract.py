@@ -1,6 +1,6 @@
-"""Whether a kind of model from elsewhere keeps the contract: asked of a model before anything is built on what it says.
+"""Whether a plug-in kind of model keeps the contract: checked for a model before the bench relies on it.
 
-Built-in kinds are tested, and not asked.
+Built-in kinds have tests instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 def require_tables(model: ModelSpec) -> None:
-    """Raises `BrokenPlugin`, naming the kind, if its weights or layers are not what they have to be."""
+    """Raises `BrokenPlugin`, naming the kind, if its weights or layers break the contract."""
     if models.is_built_in(model.kind):
         return
     kind, what = models.of(model), f'model kind "{model.kind}"'

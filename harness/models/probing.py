@@ -1,4 +1,4 @@
-"""What kinds of model make their probes with: the specification, and changes that leave a network's function as it is."""
+"""Tools with which kinds of model make their probes: the specification, and changes that preserve a network's function."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def specification(model: ModelSpec, weights: Weights) -> Any:
 
 
 def turned(model: ModelSpec, weights: Weights, images: np.ndarray, axes: Mapping[str, int]) -> Weights:
-    """`weights` with the classes turned so that the last one wins where the first of `images` has its winner.
+    """`weights` with the classes rotated so that the last one wins for the first of `images`.
 
     `axes`: see `ModelKind.class_axes`.
     """
@@ -32,10 +32,10 @@ def turned(model: ModelSpec, weights: Weights, images: np.ndarray, axes: Mapping
 
 
 def steep(weights: Weights, pairs: Iterable[tuple[str, str]]) -> Weights:
-    """The same function: what goes into every other layer is a thousand times larger, and its weights that much smaller.
+    """The same function: the input of every other layer is a thousand times larger, and its weights that much smaller.
 
-    Between the layers of a pair is a ReLU, which does not mind. The second layer's gradient is a thousand times larger,
-    that of the first smaller.
+    The ReLU between the layers of a pair commutes with this. The second layer's gradient becomes a thousand times
+    larger, the first layer's that much smaller.
     """
     changed = dict(weights)
     for first, second in pairs:

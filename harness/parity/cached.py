@@ -1,4 +1,4 @@
-"""Verdicts of the gate that are known already: a second seed on the same machine need not climb again."""
+"""Known verdicts of the gate: a second seed on the same machine need not climb the ladder again."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from harness.sources import code_version
 from harness.spec.trial import Trial
 
 FOLDER = "CAPSBENCH_GATE_CACHE"
-"""The environment variable that names the folder of the verdicts, or is "off"; default: `parity` in the user's cache."""
+"""The environment variable with the folder of the verdicts, or "off"; default: `parity` in the user's cache."""
 _DECISIVE = ("impl", "model", "runtime", "parity", "cpus", "gpus")  # of a trial, beside its batch and its optimiser
 
 
 def known(path: Path | None) -> ParityEvent | None:
-    """The "parity" event of an earlier gate that passed, of the same everything; None if there is none."""
+    """The "parity" event of an earlier gate that passed under identical conditions; None if there is none."""
     with suppress(OSError, ValueError):
         if path is not None:
             event = ParityEvent.model_validate_json(path.read_bytes())
@@ -34,7 +34,7 @@ def known(path: Path | None) -> ParityEvent | None:
 
 
 def keep(path: Path | None, event: ParityEvent) -> None:
-    """Keeps a verdict, if it is a good one: what failed is looked at again."""
+    """Keeps a verdict if it is a pass: failures are checked again."""
     with suppress(OSError):
         if path is not None and event.ok:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def keep(path: Path | None, event: ParityEvent) -> None:
 
 
 def place(trial: Trial, data_sha256: str) -> Path | None:
-    """Where the verdict on this trial is kept, by all that it depends on; None where none is to be."""
+    """Where the verdict on this trial is kept, keyed by all that it depends on; None if it must not be kept."""
     chosen = os.environ.get(FOLDER)
     if chosen == "off":
         return None
@@ -61,7 +61,7 @@ def place(trial: Trial, data_sha256: str) -> Path | None:
 
 
 def _loaded() -> str:
-    """SHA-256 over the sources of all modules in this process that are not installed: an implementation's own helpers too."""
+    """SHA-256 over the sources of all loaded modules that are not installed, an implementation's own helpers included."""
     installed = tuple({prefix + os.sep for prefix in (sys.prefix, sys.base_prefix, *site.getsitepackages())})
     files = {file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
     sha = hashlib.sha256()

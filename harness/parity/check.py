@@ -1,4 +1,4 @@
-"""One comparison, and what all of them together say of an implementation."""
+"""One comparison, and the report on an implementation that all of them make."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5", "L6")
-_SINGLE = {"L2": 1e-3, "L3": 2e-5, "L4": 1e-3}  # errors below are float32's rounding, where float64 was asked for
+_SINGLE = {"L2": 1e-3, "L3": 2e-5, "L4": 1e-3}  # with float64 asked for, errors below these are float32's rounding
 _EXACT = 1e-9  # and above are not float64's
 
 
@@ -17,7 +17,7 @@ _EXACT = 1e-9  # and above are not float64's
 class Check:
     """`found` against `expected` at the worst element, and how far apart relative to the tensor's largest value.
 
-    `rel_err` is inf where something is missing, of the wrong shape, or not finite; `note` then says what.
+    `rel_err` is inf if a value is missing, has the wrong shape, or is not finite; `note` then says what is wrong.
     """
 
     level: str
@@ -28,7 +28,7 @@ class Check:
     found: float | None = None
     expected: float | None = None
     note: str | None = None
-    kind: str = "exact"  # of quantity: the row of `harness.parity.tolerances` that it was judged by
+    kind: str = "exact"  # the row of `harness.parity.tolerances` that it was judged by
 
     @property
     def ratio(self) -> float:
@@ -48,10 +48,10 @@ class Report:
     profile: str
     checks: tuple[Check, ...]
     skipped: dict[str, str] = field(default_factory=dict[str, str])  # level -> why
-    suspects: tuple[str, ...] = ()  # faults, all of them there
-    conventions: tuple[str, ...] = ()  # as `--accept` takes them: with these the specification was computed
-    unexplained: tuple[str, ...] = ()  # what else is off, where a diagnosis was made
-    images: int = 0  # how many different ones were compared
+    suspects: tuple[str, ...] = ()  # faults that are all present
+    conventions: tuple[str, ...] = ()  # as `--accept` takes them; the specification used these
+    unexplained: tuple[str, ...] = ()  # what the diagnosis, if one was made, could not explain
+    images: int = 0  # number of different images compared
 
     @property
     def ok(self) -> bool:
@@ -59,7 +59,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """In words: "ok", "right with conventions", "FAILED"."""
+        """The verdict in words: "ok", "right with conventions" or "FAILED"."""
         return "FAILED" if not self.ok else "right with conventions" if self.conventions else "ok"
 
     @property
@@ -69,13 +69,13 @@ class Report:
 
     @property
     def worst(self) -> Check:
-        """The check farthest beyond its tolerance within the lowest failing level, else the one nearest to it."""
+        """The check farthest beyond its tolerance in the lowest failing level; if none fails, the one nearest to it."""
         among = [check for check in self.checks if check.level == self.failed_level] or list(self.checks)
         return max(among, key=lambda check: check.ratio)
 
     @property
     def is_rounding(self) -> bool:
-        """Whether float64 was asked for, and nearly every value is off by as much as float32's rounding, and none by more."""
+        """Whether float64 was asked for, but nearly every value has an error of float32 rounding, and none a larger one."""
         values = [check for check in self.checks if check.level in _SINGLE and check.kind != "exact"]
         if self.precision != "fp64" or not values:
             return False
@@ -123,10 +123,10 @@ def relative_error(found: object, expected: object) -> float:
 
 
 def compare(level: str, name: str, found: object, expected: object, tolerance: float, spared: float = 0.0) -> Check:
-    """Compares two arrays (or numbers, or None for what is not there) and keeps the worst element.
+    """Compares two arrays (or numbers, or None for a missing value) and keeps the worst element.
 
-    The scale is the largest expected value; where all expected values are zero, the error is absolute. A fraction
-    `spared` of the elements may be worse than the one that is kept, if all are finite.
+    The scale is the largest expected value; if all expected values are zero, the error is absolute. A fraction `spared`
+    of the elements may be worse than the one that is kept, if all are finite.
     """
     if found is None or expected is None:
         if found is expected:
@@ -138,10 +138,10 @@ def compare(level: str, name: str, found: object, expected: object, tolerance: f
         return Check(level, name, math.inf, tolerance, note=f"shape {a.shape}, expected {b.shape}")
     if a.size == 0:
         return Check(level, name, 0.0, tolerance)
-    with np.errstate(invalid="ignore", over="ignore"):  # of what is not finite
+    with np.errstate(invalid="ignore", over="ignore"):  # values may be infinite or NaN
         distance = np.atleast_1d(np.subtract(a, b, dtype=np.float64))
         np.abs(distance, out=distance)
-    note, place = None, int(distance.argmax())  # of NaN, if there is any
+    note, place = None, int(distance.argmax())  # argmax finds NaN first
     if not math.isfinite(distance.flat[place]):
         distance, note = ~np.isfinite(distance), "not finite"
         place = int(distance.argmax())

@@ -1,4 +1,4 @@
-"""Which branches the comparisons of L3 and L4 take: a side of a ReLU, a margin or a mask that is never taken proves nothing."""
+"""Which branches the comparisons of L3 and L4 take: a branch of a ReLU, margin or mask never taken proves nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.spec import Runtime
 
 
 def branches(at: Setting) -> Counter[str]:
-    """How many elements took each side of each branch, over all probes, by the specification; 0 where none did.
+    """How many elements took each side of each branch in the specification, summed over all probes.
 
     ReLUs of convolutions and dense layers ("conv1 on", "conv1 off"), and the branches of the loss: `ModelKind.relus` and
     `ModelKind.branches` of the model's kind.

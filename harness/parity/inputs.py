@@ -1,4 +1,4 @@
-"""The images that implementations are compared on: some of the trial's own, and drawn ones at which faults show."""
+"""The images that implementations are compared on: some of the trial's own, and drawn ones that reveal faults."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jaxtyping import Int, UInt8
 from harness.spec import ModelSpec
 
 OWN = 4  # of the trial's own images, the first of those staged
-LARGEST = 32  # drawn images: one for every class, of up to so many
-BRIGHTEST = 250  # of drawn images but the white one: not every batch has a white pixel
-_BOUNDARIES = (255, 256, 65_535, 65_536)  # indices at which a narrower integer type ends
+LARGEST = 32  # drawn images: one for every class, up to this many
+BRIGHTEST = 250  # of drawn images except the white one: not every batch has a white pixel
+_BOUNDARIES = (255, 256, 65_535, 65_536)  # indices around the limits of narrower integer types
 
 
 def drawn(model: ModelSpec) -> tuple[UInt8[np.ndarray, "M H W C"], Int[np.ndarray, " M"]]:
-    """Images and labels, the same in every run: black, white, a lit frame, noise in every pixel; every label among them.
+    """Images and labels, the same in every run: black, white, a lit frame, noise in every pixel; every label occurs.
 
-    Digits have black borders, at which a shift that wraps around or repeats the edge looks right. These have none.
+    Digits have black borders, so a shift that wraps around or repeats the edge looks right. These images have none.
     """
     generator = np.random.Generator(np.random.Philox(key=[0, zlib.crc32(b"drawn")]))
     count = min(max(model.classes, 6), LARGEST)
@@ -35,7 +35,7 @@ def drawn(model: ModelSpec) -> tuple[UInt8[np.ndarray, "M H W C"], Int[np.ndarra
 def staged(
     model: ModelSpec, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]
 ) -> tuple[UInt8[np.ndarray, "M H W C"], Int[np.ndarray, " M"]]:
-    """What an implementation that is going to be compared stages: the trial's own images, and behind them the drawn ones."""
+    """What an implementation stages for the comparison: the trial's own images, followed by the drawn ones."""
     more_images, more_labels = drawn(model)
     return np.concatenate([images, more_images]), np.concatenate([labels, more_labels.astype(labels.dtype)])
 
@@ -43,7 +43,7 @@ def staged(
 def repeated(
     images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"], largest_bytes: int = 64 << 20
 ) -> tuple[UInt8[np.ndarray, "M H W C"], Int[np.ndarray, " M"]]:
-    """The images over and over, until their indices need more than 16 bits; as they are, where that takes much memory."""
+    """The images repeated until their indices need more than 16 bits; unchanged if that would take much memory."""
     times = -(-(_BOUNDARIES[-1] + 1) // len(labels))
     if times * images.nbytes > largest_bytes:
         return images, labels
@@ -51,7 +51,7 @@ def repeated(
 
 
 def chosen(model: ModelSpec, staged: int) -> Int[np.ndarray, " n"]:
-    """Indices, among as many images as are `staged`, of those that are compared: first, last, around every boundary."""
+    """Indices of the compared images among `staged` ones: the first, the last, those around every boundary."""
     own = staged - len(drawn(model)[1])
     indices = [*range(min(OWN, own)), *(index for index in _BOUNDARIES if index < own), own - 1, *range(own, staged)]
     return np.array(list(dict.fromkeys(indices)))

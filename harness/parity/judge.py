@@ -1,4 +1,4 @@
-"""One value of an implementation against the specification's, by its kind: near ties are excused, and counted."""
+"""Judges one value of an implementation against the specification's, by its kind; near ties are excused and counted."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.parity.measure import Counted, Decoded, Moved, Ranked, Value
 from harness.parity.tolerances import bound, spared
 
 _RELUS = 1.5  # the gradients of several ReLUs need not add up
-_NEAR = 2.0  # two scores are as good as equal within so many tolerances of a score: each may be off by one
+_NEAR = 2.0  # two scores count as equal within this many tolerances of a score: each may be off by one
 
 
 def judged(
     precision: str, found: Value, exact: Value, twin: Value | None = None, slack: np.ndarray | None = None
 ) -> Check:
-    """`found` against the float64 specification; `twin`, in float32, says what rounding alone does.
+    """`found` against the float64 specification; `twin`, in float32, shows what rounding alone does.
 
-    `slack` is how much of each element hangs on inputs of ReLUs that are next to zero.
+    `slack` is how much of each element depends on ReLU inputs close to zero.
     """
     if isinstance(exact.value, Ranked):
         return replace(_ranked(precision, found, exact.value, twin), kind=found.kind)
@@ -39,14 +39,14 @@ def judged(
 
 
 def _compared(found: Value, exact: Value, share: float) -> Check:
-    """A movement is held to Adam's rule on the moments that it came with."""
+    """Compares a weight's movement with Adam's rule for the implementation's own moments."""
     if not isinstance(found.value, Moved):
         return compare(found.level, found.name, found.value, exact.value, 1.0, share)
     return compare(found.level, found.name, found.value.unrounded, found.value.rule, 1.0, share)
 
 
 def _beyond(check: Check, found: Value, exact: Value, slack: np.ndarray) -> Check:
-    """`check`, if what is beyond its tolerance is more than hangs on the ReLUs; else what is left."""
+    """A passing check if ReLUs close to zero explain the excess over the tolerance; else `check` itself."""
     a, b = np.asarray(found.value, np.float64), np.asarray(exact.value, np.float64)
     if a.shape != b.shape or not slack.any():
         return check
@@ -56,14 +56,14 @@ def _beyond(check: Check, found: Value, exact: Value, slack: np.ndarray) -> Chec
 
 
 def _margin(precision: str, scores: np.ndarray, twin: np.ndarray | None) -> float:
-    """How far apart two scores may be and still be as good as equal."""
+    """How far apart two scores may be and still count as equal."""
     error = 0.0 if twin is None else compare("", "", twin, scores, 1.0).rel_err
     tolerance = bound("forward", precision, error if math.isfinite(error) else 0.0)
     return _NEAR * tolerance * float(np.abs(scores).max(initial=0))
 
 
 def _near(scores: np.ndarray, digits: int, margin: float, ordered: bool = False) -> np.ndarray:
-    """(N,): whether an image's `digits` winners are near the next; or, where their order counts, near each other."""
+    """(N,): whether an image's `digits` winners are near the runner-up or, if `ordered`, near each other."""
     best = -np.sort(-scores, axis=1)
     gaps = (best[:, :-1] - best[:, 1:])[:, 0 if ordered else digits - 1 : digits]
     return np.any(gaps <= margin, axis=1)
@@ -72,7 +72,7 @@ def _near(scores: np.ndarray, digits: int, margin: float, ordered: bool = False)
 def _decoded(
     precision: str, found: Value, exact: Value, twin: Value | None
 ) -> tuple[tuple[Value, Value, Value | None], str | None]:
-    """The reconstructions of those images whose longest capsules the specification is sure of."""
+    """The reconstructions of the images whose longest capsules are clear in the specification."""
     expected = _as_decoded(exact)
     sure, count = None, 0
     if expected.pixels is not None and expected.scores is not None:
@@ -100,12 +100,12 @@ def _scores(twin: Value | None) -> np.ndarray | None:
 
 
 def _counted(precision: str, found: Value, exact: Counted, twin: Value | None) -> Check:
-    """Images whose winners are near others may count or not."""
+    """An image whose winners are nearly tied with others may or may not count as right."""
     assert isinstance(found.value, Counted)
     assert exact.scores is not None
     margin = _margin(precision, exact.scores, _scores(twin))
     near = int(_near(exact.scores, 1 if exact.labels.ndim == 1 else exact.labels.shape[1], margin).sum())
-    share = found.value.images / exact.images  # each image may be there several times
+    share = found.value.images / exact.images  # each image may occur several times
     expected = share * exact.correct
     check = compare(found.level, found.name, found.value.correct, expected, bound("exact", precision))
     if not check.ok and abs(found.value.correct - expected) <= share * near:

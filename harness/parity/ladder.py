@@ -1,4 +1,4 @@
-"""The ladder: an implementation against the float64 specification, from names and shapes to a trajectory of training."""
+"""The ladder: an implementation against the float64 specification, from names and shapes to a training trajectory."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from harness.weights import initial_weights, parameter_count, weight_table
 
 
 class Make(Protocol):
-    """A fresh implementation: of another number of routing iterations, with another optimiser, in another mode."""
+    """Makes a fresh implementation: another number of routing iterations, another optimiser, another mode."""
 
     def __call__(self, model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> Impl: ...
 
 
 TRAINING = ("train", "evaluate", "stage", "compile", "dump", "dump_moments")
-"""What L5 and L6 need; an implementation without one of these is an adapter, which can climb up to L4."""
+"""Methods that L5 and L6 need; an implementation that lacks one is an adapter, which can climb up to L4."""
 OPTIMISERS = {
     "staircase": OptimSpec(
         lr=3e-3, lr_decay=LrDecay(kind="staircase", rate=0.5, steps=300, floor=1e-6), weight_decay=0.01,
@@ -54,18 +54,18 @@ OPTIMISERS = {
     "constant": OptimSpec(lr=2e-3, lr_decay=LrDecay(kind="constant"), weight_decay=0.02, decoder=DecoderOptim(lr=4e-3)),
     "exponential": OptimSpec(lr=5e-3, lr_decay=LrDecay(rate=0.7, steps=400, floor=1e-5)),
 }  # fmt: skip
-"""What a suite can say of the optimiser, all of it, in settings at which it makes a difference to single steps."""
+"""Every optimiser setting that a suite has, with values that make a difference in single steps."""
 
 
 _OF_RELUS = ("grad", "moment")
-_NEXT_TO_ZERO = 5e-6  # of a layer's root mean square: about what float32 makes of it
+_NEXT_TO_ZERO = 5e-6  # of a layer's root mean square: about float32's error
 
 
-_AMID = (200, 60, 150, 400)  # completed steps: everyone's first are alike, and so are their last
+_AMID = (200, 60, 150, 400)  # completed steps: the optimisers agree in the first steps and in the last
 
 
 class Ladder:
-    """One implementation's climb. `level` is the one being climbed, `checks` all that has been compared so far."""
+    """One implementation's climb. `level` is the current level, `checks` are all comparisons so far."""
 
     def __init__(
         self,
@@ -87,12 +87,11 @@ class Ladder:
     ) -> None:
         """`images` uint8 (N, H, W, C) and `labels` (N,) are the trial's own; drawn ones are added (`harness.parity.inputs`).
 
-        Where the model's images show several digits, single ones, which are overlaid here.
-        `batch` (default: N) is what is compiled for. With `is_staged`, `impl` is compiled for it already, has staged what
-        `inputs.staged` makes of the images, and is compared in brief; else the ladder stages and compiles. On
-        implementations from `make`, numbers of iterations in `routing` other than the model's own are checked, other
-        optimisers, and eager mode. `impl` is left with other weights than it had. The trajectory goes on after `first_step`
-        completed steps. The specification computes with
+        If the model's images show several digits, they are single digits, which are overlaid here. `batch` (default: N)
+        is the compiled batch size. With `is_staged`, `impl` is already compiled for it, has staged the result of
+        `inputs.staged`, and is compared in brief; else the ladder stages and compiles. Implementations from `make` are
+        used to check the other numbers of iterations in `routing`, other optimisers, and eager mode. The weights of
+        `impl` change. The trajectory starts after `first_step` completed steps. The specification computes with
         `conventions`.
         """
         self.conventions = conventions or Conventions()
@@ -113,7 +112,7 @@ class Ladder:
         self.skipped: dict[str, str] = {}
 
     def climb(self, level: str = LEVELS[-1], stop_at_failure: bool = False) -> None:
-        """Climbs up to `level`. Raises whatever the implementation raises; `checks` then has what was compared before."""
+        """Climbs up to `level`. Raises whatever the implementation raises; `checks` then has the comparisons made before."""
         lacking = [method for method in TRAINING if not callable(getattr(self.impl, method, None))]
         stages = {
             "L1": self._names, "L2": self._capsules, "L3": self._one_batch, "L5": self._single_steps,
@@ -129,7 +128,7 @@ class Ladder:
             if first in ("L5", "L6") and lacking:
                 self.skipped[first] = f"an adapter without {', '.join(lacking)}"
                 continue
-            for check in checks():  # one by one: what comes before an exception is kept
+            for check in checks():  # one by one: checks before an exception are kept
                 if check.level > level:
                     return
                 self.level = check.level
@@ -150,11 +149,11 @@ class Ladder:
 
     @property
     def specified(self) -> list[Impl]:
-        """The specification, and its twin where there is one."""
+        """The specification, and its twin if there is one."""
         return self._specifications
 
     def _specified(self, model: ModelSpec, optim: OptimSpec) -> list[Impl]:
-        """The specification in float64, and its float32 twin, which says what rounding alone does; operands as ours."""
+        """The specification in float64, and its float32 twin, which shows what rounding does; operands in our precision."""
         specification: Any = registry.specification()
         precisions = ("fp64",) if self.precision == "fp64" else ("fp64", "fp32")
         return [
@@ -166,7 +165,7 @@ class Ladder:
         self, measure: Measure, impl: Impl | None = None, specifications: Sequence[Impl] = (), at: Setting | None = None,
         prefix: str = "",
     ) -> Iterator[Check]:  # fmt: skip
-        """A check for each value that `measure` takes of everyone, who compute in turns."""
+        """A check for each value of `measure`; implementation and specification compute in turns."""
         at = at or self.at
         exact, *twins = specifications or self._specifications
         doubtful: dict[str, tuple[Value, Value]] = {}
@@ -185,7 +184,7 @@ class Ladder:
                 self.checks.append(replace(check, name=prefix + check.name))
 
     def _may_lack(self, name: str) -> bool:
-        """What a network need not show, where an adapter stands for it: its coupling, and the terms of its loss."""
+        """Whether an adapter may leave this out: its coupling and the terms of its loss."""
         return self._is_adapter and name.partition("@")[0].endswith((".coupling", "loss.margin", "loss.reconstruction"))
 
     @cached_property
@@ -195,7 +194,7 @@ class Ladder:
     def _resolved(
         self, doubtful: dict[str, tuple[Value, Value]], measure: Measure, exact: Any, twins: Sequence[Impl], at: Setting
     ) -> Iterator[Check]:
-        """What is far from float64: how far is the float32 twin, and how much hangs on ReLUs whose input is next to zero?"""
+        """Checks values far from float64 again: against the float32 twin, and excusing ReLUs with an input close to zero."""
         if not doubtful:
             return
         allowed: dict[str, Value] = {value.name: value for value in measure(twins[0], at) if value.name in doubtful}
@@ -207,7 +206,7 @@ class Ladder:
         yield from checks.values()
 
     def _names(self) -> Iterator[Check]:
-        """L1: every weight there under its name, in its shape, as it was loaded; outputs in their shapes and precision."""
+        """L1: every weight exists under its name, in its shape, as it was loaded; outputs have their shapes and precision."""
         model, probe, images = self.at.model, self.at.probe, self.at.shown
         self.impl.load(probe)
         if callable(getattr(self.impl, "dump", None)):
@@ -243,7 +242,7 @@ class Ladder:
             try:
                 specified = self._specified(other, self.at.optim)
                 yield from self._compared(routed, self._make(other), specified, replace(self.at, model=other))
-            except NotImplementedError as error:  # a network whose number of iterations nothing changes
+            except NotImplementedError as error:  # a network whose number of iterations is fixed
                 self.skipped[f"L2 with {iterations} iterations"] = str(error)
             except Exception as error:
                 cause = f"with {iterations} routing iterations it raised {type(error).__name__}: {error}"
@@ -264,7 +263,7 @@ class Ladder:
         yield from self._compared(single_steps)
         if not self._make:
             return
-        # what an optimiser does to a step depends neither on how large a batch is nor on rounding; eager is sooner done
+        # an optimiser's effect on a step depends neither on the batch size nor on rounding; eager mode takes less time
         if self.precision == "fp64":
             at = replace(self.at, batch=self.at.images_a_step)
             for number, (name, optim) in enumerate(OPTIMISERS.items()):
@@ -274,7 +273,7 @@ class Ladder:
                 yield from self._of_others(first_step, at, False, "eager.")
 
     def _compiled(self) -> Iterator[Check]:
-        """Whether compiling has left weights and moments as they were."""
+        """Whether compiling has left weights and moments unchanged."""
         tolerance = bound("exact", self.precision)
         weights = apart(self.at.probe, self.impl.dump())
         yield compare("L5", "compiled.weights", weights, 0.0, tolerance)
@@ -282,7 +281,7 @@ class Ladder:
         yield compare("L5", "compiled.moments", moments, 0.0, tolerance)
 
     def _of_others(self, measure: Measure, at: Setting, compile: bool, prefix: str) -> Iterator[Check]:
-        """Of a fresh implementation, as `at` says."""
+        """The comparison for a fresh implementation with the settings of `at`."""
         assert self._make is not None
         everyone = [self._make(at.model, at.optim, compile), *self._specified(at.model, at.optim)]
         self._prepare(everyone[0], at, everyone[1:])
@@ -302,9 +301,9 @@ class Ladder:
             yield from blocks(impl, at, self.precision)
 
     def _prepare(self, impl: Impl, at: Setting, specifications: Sequence[Impl] = ()) -> None:
-        """Everyone ready to train. What `impl` was given to stage is not there any more afterwards.
+        """Makes all of them ready to train. The arrays that `impl` staged are zeroed afterwards.
 
-        Nor may it miss it, or have another state than before it was compiled: see `_compiled`.
+        It must no longer depend on them, and compiling must not have changed its state: see `_compiled`.
         """
         images, labels = at.images.copy(), at.labels.copy()
         for each, staging in ((impl, (images, labels)), *((each, (at.images, at.labels)) for each in specifications)):
@@ -318,7 +317,7 @@ class Ladder:
 def _slack(
     measure: Measure, specification: Any, at: Setting, names: Collection[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """How much of these values hangs on ReLUs next to zero: what they are if all of those pass, less what if none does."""
+    """How much these values depend on ReLUs close to zero: the difference between passing all of them and none."""
     if not names:
         return
     both: list[dict[str, np.ndarray]] = []

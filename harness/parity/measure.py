@@ -1,6 +1,6 @@
-"""What an implementation gives at the levels of the ladder: named values, one after the other as they are computed.
+"""An implementation's values at the levels of the ladder: named, one after the other as they are computed.
 
-The same for everyone: the implementation, the specification, its float32 twin, and the specification with a fault in it.
+The code is the same for the implementation, the specification, its float32 twin, and the specification with a fault.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from harness.spec import EpochPlan, EvalTotals, Impl, Moments, OptimSpec, Output
 
 CAPSULES = ("digit", "lengths", "coupling")
 PRIMARY_SCALES = {"zero": 0.0, "tiny": 1e-4, "huge": 1e4}
-"""What the primary capsules' weights are multiplied by, so that s.s is 0, about epsilon, very large."""
-STEPS = (1, 1_000, 100_000)  # of which each is taken by itself, from drawn moments
-_ROUNDING = 0.52  # of the distance to the next number: half of it, and a little for what is rounded in between
-_LATEST = 2**24  # above it, float32 has no longer every whole number
+"""Factors of the primary capsules' weights that make s.s zero, about epsilon, or very large."""
+STEPS = (1, 1_000, 100_000)  # single steps, each from drawn moments
+_ROUNDING = 0.52  # of the distance to the next number: half of it, and a little for intermediate rounding
+_LATEST = 2**24  # above it, float32 does not have every whole number
 
 
 class Value(NamedTuple):
@@ -34,8 +34,8 @@ class Value(NamedTuple):
 class Moved(NamedTuple):
     """How far a weight moved in a step, and how far Adam's rule moves it, given the moments after the step.
 
-    Everyone's own moments: where a gradient is nothing but rounding, Adam makes a full step of it all the same. `rounding` is
-    what a weight of its size and precision cannot but be off by.
+    Each side uses its own moments: Adam makes a full step even of a gradient that is mere rounding. `rounding` is the
+    unavoidable error of a weight of its size and precision.
     """
 
     found: np.ndarray | None
@@ -44,21 +44,21 @@ class Moved(NamedTuple):
 
     @property
     def unrounded(self) -> np.ndarray | None:
-        """What was found, as near to the rule as rounding explains."""
+        """The movement found, moved as close to the rule as rounding allows."""
         if self.found is None or self.found.shape != self.rule.shape:
             return self.found
         return self.found - np.clip(self.found, self.rule - self.rounding, self.rule + self.rounding) + self.rule
 
 
 class Decoded(NamedTuple):
-    """Reconstructions (N, ...) from the longest capsules, and the lengths (N, J) that decided which these are."""
+    """Reconstructions (N, ...) from the longest capsules, and the lengths (N, J) that decided which are longest."""
 
     pixels: np.ndarray | None
     scores: np.ndarray | None
 
 
 class Ranked(NamedTuple):
-    """Predicted classes (N,) or (N, K) of so many `images`, and of the specification the scores (N, J) that decided."""
+    """Predicted classes (N,) or (N, K) of `images` images, and for the specification the scores (N, J) that decided."""
 
     classes: np.ndarray
     images: int
@@ -66,7 +66,7 @@ class Ranked(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """How many of a step's `images` are right, and of the specification the scores (N, J) that decided, and the labels."""
+    """How many of a step's `images` are right; for the specification also the scores (N, J) that decided, and the labels."""
 
     correct: int
     images: int
@@ -79,7 +79,7 @@ Measure = Callable[[Impl, Setting], Values]
 
 
 def capsules(impl: Impl, at: Setting) -> Values:
-    """L2: routing, and squash at nothing, next to nothing and very much."""
+    """L2: routing, and squash at zero, close to zero and at very large values."""
     yield from routed(impl, at)
     for label, factor in PRIMARY_SCALES.items():
         scale = np.float32(factor)
@@ -110,11 +110,11 @@ def one_batch(impl: Impl, at: Setting) -> Values:
 
 
 def starts(at: Setting) -> list[tuple[int, Weights, Moments | None]]:
-    """Of L5: the number of the step, and the weights and the moments before it.
+    """For L5: the number of each step, and the weights and moments before it.
 
-    Beside `STEPS`, one amid training, and the step at which the learning rate has come down to its floor. Biases behind the
-    convolutions are zero before the first: in float32, what a weight near one moves by is little but rounding; what a zero
-    moves by is exact.
+    In addition to `STEPS`, one in the middle of training, and the step at which the learning rate has reached its
+    floor. Biases after the convolutions are zero before the first step: in float32, the movement of a weight near one
+    is mostly rounding; that of a zero is exact.
     """
     late = at.kind.late_biases(at.model)
     from_zero = {name: 0 * w if name in late else w for name, w in at.probe.items()}
@@ -130,7 +130,7 @@ def starts(at: Setting) -> list[tuple[int, Weights, Moments | None]]:
 
 
 def floor_step(optim: OptimSpec) -> list[int]:
-    """The step at which the learning rate is the floor's for good, where float32 can count so far; or none."""
+    """The step from which the learning rate stays at the floor, if float32 can count that far; else empty."""
     decay = optim.lr_decay
     if decay.kind == "constant" or decay.rate == 1 or not 0 < decay.floor < optim.lr:
         return []
@@ -139,13 +139,13 @@ def floor_step(optim: OptimSpec) -> list[int]:
 
 
 def single_steps(impl: Impl, at: Setting) -> Values:
-    """L5: steps by themselves: what is counted, the losses, Adam's moments, how far every weight moved."""
+    """L5: single steps: the counts, the losses, Adam's moments, and how far every weight moved."""
     for index, (step, weights, moments) in enumerate(starts(at)):
         yield from _one_step(impl, at, step, weights, moments, index * at.images_a_step)
 
 
 def first_step(impl: Impl, at: Setting) -> Values:
-    """The first of `single_steps`, and an evaluation: what an implementation gives in another mode."""
+    """The first of `single_steps`, and an evaluation: the values for an implementation in another mode."""
     step, weights, moments = starts(at)[0]
     yield from _one_step(impl, at, step, weights, moments, 0)
     yield from _evaluated(impl, at, "evaluation", level="L5")
@@ -166,7 +166,7 @@ def _one_step(impl: Impl, at: Setting, step: int, weights: Weights, moments: Mom
 
 
 def moved(name: str, before: Weights, after: Weights, moments: Moments, optim: OptimSpec) -> Moved:
-    """Of one weight; nothing is found where a name is missing."""
+    """The movement of one weight; None is found if a name is missing."""
     if not all(name in part for part in (before, after, moments.first, moments.second)):
         return Moved(None, np.zeros(1), np.zeros(1))
     w, rule = after[name], adam_update(moments, name, optim)
@@ -174,12 +174,12 @@ def moved(name: str, before: Weights, after: Weights, moments: Moments, optim: O
 
 
 def trajectory(impl: Impl, at: Setting) -> Values:
-    """L6: an evaluation, a step, an evaluation; training from the initial weights, every other batch incomplete; another.
+    """L6: an evaluation, a step, an evaluation; training from the initial weights with every other batch incomplete; another.
 
-    The first evaluation is of several batches, the last incomplete, and changes nothing. It is at weights of which each image
-    has a winner of its own, and so is the step after it. The last two steps of training are an epoch of two batches; where a
-    batch is not filled by repeating its images, they are by themselves: it would be of many different images. In brief, the
-    first step is left to L5.
+    The first evaluation has several batches, the last incomplete, and must change nothing. It and the step after it use
+    weights with which each image has a different winner. The last two steps of training are an epoch of two batches; if
+    repeated images cannot fill a batch, they are separate steps, since that epoch would need many different images. In
+    brief, the first step is left to L5.
     """
     impl.load(at.even, probe_moments(at.even, at.first_step))
     before = impl.dump(), impl.dump_moments()
@@ -206,12 +206,12 @@ def trajectory(impl: Impl, at: Setting) -> Values:
 
 
 def _undecided(at: Setting) -> Weights:
-    """The probe's weights with nothing in the layer that tells the classes apart: all scores are equal."""
+    """The probe's weights with zeros in the layer that tells the classes apart: all scores are equal."""
     return at.probe | {name: 0 * at.probe[name] for name in at.kind.class_axes(at.model)}
 
 
 def _trained(level: str, kind: str, impl: Impl, at: Setting, mark: str, plan: EpochPlan) -> Values:
-    """What `train` tells of an epoch: `mark` is put before the names, or, if it begins with "@", behind them."""
+    """What `train` returns for an epoch; `mark` goes before the names or, if it begins with "@", after them."""
 
     def name(what: str) -> str:
         return what + mark if mark.startswith("@") else mark + what
@@ -222,7 +222,7 @@ def _trained(level: str, kind: str, impl: Impl, at: Setting, mark: str, plan: Ep
         yield Value(level, kind, name(term if level == "L6" else f"loss.{term}"), getattr(totals.loss, term))
     right = Counted(totals.correct, len(plan.order), getattr(impl, "scores", None), at.labels[plan.order])
     yield Value(level, "ranked", name("correct"), right)
-    at.trained_on[:] = [plan]  # alive until the next is there, as in a run: the same identity later is another plan
+    at.trained_on[:] = [plan]  # kept alive until the next plan, as in a run: no two plans in a row share an identity
 
 
 def _evaluated(
@@ -237,7 +237,7 @@ def _evaluated(
 
 
 def apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
-    """The largest difference of two dictionaries of arrays, absolute; inf where names or shapes differ, or NaN is there."""
+    """The largest absolute difference between two dictionaries of arrays; inf if names or shapes differ, or for NaN."""
     if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
         return np.inf
     differences = [float(np.abs(one[name] - other[name]).max(initial=0)) for name in one]
@@ -245,7 +245,7 @@ def apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> flo
 
 
 def moments_apart(one: Moments, other: Moments) -> float:
-    """The same of Adam's state; the number of steps counts like any value."""
+    """The same for Adam's state; the number of steps counts like any value."""
     return max(apart(one.first, other.first), apart(one.second, other.second), float(abs(one.step - other.step)))
 
 

@@ -1,4 +1,4 @@
-"""Where implementations are compared: weights and optimiser states at which faults show, and Adam's rule itself."""
+"""Where implementations are compared: weights and optimiser states that reveal faults, and Adam's rule itself."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ModelSpec, Moment
 from harness.weights import initial_weights
 
 EXAMPLES = 8  # different images in a step, at most
-_CLOSE = 2.0e-4  # half of what half precision tells apart, and many times what float32 does
+_CLOSE = 2.0e-4  # half of half precision's resolution, and many times float32's
 _FITTED = 6  # images that probes are fitted to
 
 
 def image_count(batch: int) -> int:
-    """How many different images a step of `batch` has: so many that they fill it when repeated, if that is possible."""
+    """How many different images a step of `batch` has: a number whose multiples fill it, if possible."""
     fitting = max(count for count in range(1, min(EXAMPLES, batch) + 1) if batch % count == 0)
     return fitting if 2 * fitting >= min(EXAMPLES, batch) else min(EXAMPLES, batch)
 
@@ -26,11 +26,11 @@ def image_count(batch: int) -> int:
 def probes(model: ModelSpec, seed: int, images: np.ndarray, favoured: int) -> dict[str, Weights]:
     """Weights by the name of the probe, the first of them `decided`; `images` are those to be compared.
 
-    `decided`: what there is to decide is decided strongly. `graded`: class `favoured` may be the one that wins, whatever
-    the image: if it is the label of what fills up a batch, that would be counted. The layers before are multiplied and
-    divided by a thousand, in turns, which leaves the function as it is and makes some gradients a thousand times larger and
-    others a thousand times smaller. `initial`: as training starts, with ReLUs whose input is exactly zero. What there is
-    besides: `ModelKind.probes` of the model's kind.
+    `decided`: all decisions are clear. `graded`: class `favoured` may win for every image: if it is the label of a
+    batch's padding, the padding would be counted. Earlier layers are multiplied and divided by a thousand, in turns,
+    which leaves the function unchanged and makes some gradients a thousand times larger and others a thousand times
+    smaller. `initial`: the start of training, with ReLUs whose input is exactly zero. For further probes see
+    `ModelKind.probes` of the model's kind.
     """
     initial = initial_weights(model, seed)
     decided = probe_weights(model, seed, initial)
@@ -38,10 +38,10 @@ def probes(model: ModelSpec, seed: int, images: np.ndarray, favoured: int) -> di
 
 
 def close_weights(probes: dict[str, Weights], axes: Mapping[str, int]) -> Weights:
-    """Weights at which classes are in pairs that are next to each other, nearer than half precision tells apart.
+    """Weights at which the classes form pairs that are closer together than half precision can tell apart.
 
-    `axes`: see `ModelKind.class_axes`. The layers before are those of `graded`: what depends on the weights must be computed
-    anew.
+    `axes`: see `ModelKind.class_axes`. The earlier layers are those of `graded`: whatever depends on the weights must
+    be recomputed.
     """
     even, weights = probes.get("even", probes["decided"]), dict(probes["graded"])
     for name, axis in axes.items():
@@ -54,9 +54,9 @@ def close_weights(probes: dict[str, Weights], axes: Mapping[str, int]) -> Weight
 
 
 def probe_weights(model: ModelSpec, seed: int, initial: Weights | None = None) -> Weights:
-    """Weights at which faults show: at the initial ones, biases are zero and there may be next to nothing to decide.
+    """Weights that reveal faults: in the initial ones, biases are zero and there may be almost nothing to decide.
 
-    Initial weights with `ModelKind.emphasis`, every bias drawn.
+    They are the initial weights with `ModelKind.emphasis` and random biases.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(b"probe")]))
     weights = {name: w.copy() for name, w in (initial or initial_weights(model, seed)).items()}

@@ -1,7 +1,7 @@
-"""What an implementation owes to itself: a batch to its parts, an epoch to two halves of it, a call to the same call again.
+"""Self-consistency of an implementation: a batch and its parts, an epoch and its halves, a call and its repetition.
 
-Cheap, since nothing is compared with the specification, and on whole batches of different images: whatever chunks and blocks
-an implementation computes in, its last image is as proven as its first.
+This is cheap, since nothing is compared with the specification, and it uses whole batches of different images: whatever
+chunks and blocks an implementation computes in, its last image is checked like its first.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from harness.parity.tolerances import bound, spared
 from harness.spec import EpochPlan, Impl, Moments, TrainTotals, Weights
 from harness.spec.plans import kept_units, overlays
 
-TINY = 2  # images a batch of the epoch that is longer than any block of steps
+TINY = 2  # images per batch in the epoch that is longer than any block of steps
 STEPS = 130  # of that epoch
-_CUT = 70  # steps before the other way to run it is interrupted
-_RIGHT = 300  # images of an epoch that all are right
-_LOOSER = 2.0  # two roundings are compared, not one with none
+_CUT = 70  # steps before the second way to run it is interrupted
+_RIGHT = 300  # images of an epoch whose images are all right
+_LOOSER = 2.0  # both sides are rounded, not just one
 
 
 def kept(impl: Impl, probes: Sequence[Weights]) -> Iterator[tuple[str, float]]:
-    """L1: names, and how far what is dumped is from what was loaded: all of it, fresh where nothing is given, and copies."""
+    """L1: names, and how far dumped arrays are from loaded ones: all of them, fresh if none are given, and copies."""
     mine = {name: w.copy() for name, w in probes[-1].items()}
     moments = probe_moments(mine, 7)
     own = Moments(7, {k: m.copy() for k, m in moments.first.items()}, {k: m.copy() for k, m in moments.second.items()})
@@ -50,10 +50,10 @@ def kept(impl: Impl, probes: Sequence[Weights]) -> Iterator[tuple[str, float]]:
 
 
 def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]) -> Iterator[Check]:
-    """L6: a step of a whole batch of different images against two of its halves, their images in the opposite order.
+    """L6: a step on a whole batch of different images against one on each half, with their images in reverse order.
 
-    Losses and the numbers of right images add up, and so do gradients, which Adam's first moment shows. `checks` of L4 say
-    how well a gradient is known at all.
+    Losses, numbers of right images and gradients (seen in Adam's first moment) must add up. `checks` of L4 tell how
+    precisely a gradient is known.
     """
     plan = _drawn_plan(at, at.batch, at.batch)
     backwards = np.arange(at.batch)[::-1]
@@ -77,7 +77,7 @@ def whole_batch(impl: Impl, at: Setting, precision: str, checks: Sequence[Check]
 
 
 def _step(impl: Impl, weights: Weights, plan: EpochPlan) -> tuple[TrainTotals, Weights, float]:
-    """A step from a fresh optimiser: totals, the first moment, and how far what was dumped before it has moved with it."""
+    """A step from a fresh optimiser: totals, the first moment, and how far arrays dumped before the step have changed."""
     impl.load(weights)
     dumped = impl.dump()
     copied = {name: array.copy() for name, array in dumped.items()}
@@ -86,12 +86,12 @@ def _step(impl: Impl, weights: Weights, plan: EpochPlan) -> tuple[TrainTotals, W
 
 
 def counted(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
-    """L6: an epoch of more right images than a byte counts: those that it classifies rightly, at weights that do not move."""
+    """L6: an epoch of rightly classified images, more than a byte can count, at weights that do not move."""
     weights = at.probes["graded"]
     impl.load(weights)
     predicted = np.asarray(impl.evaluate(at.shown, at.classes).predicted)
     right = (predicted == at.classes).reshape(len(predicted), -1).all(1)
-    if not right.any() or kept_units(np.random.default_rng(0), at.model, 1) is not None:  # dropout decides otherwise
+    if not right.any() or kept_units(np.random.default_rng(0), at.model, 1) is not None:  # dropout changes decisions
         return
     order = np.resize(at.shown_indices[right], (_RIGHT, *at.shown_indices.shape[1:]))
     plan = EpochPlan(order.astype(np.int32), np.zeros((*order.shape, 2), np.int8), at.batch, None)
@@ -104,16 +104,16 @@ def counted(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
 
 
 def evaluation(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
-    """L6: an evaluation of a whole batch of different images, and of the same in the opposite order, some beside others.
+    """L6: an evaluation of a whole batch of different images, and of the same images in reverse order.
 
-    Each image's classes stay the same, and so does the mean of the losses.
+    Each image's classes and the mean losses must stay the same.
     """
     impl.load(at.even)
     indices = _drawn_plan(at, at.batch, at.batch).order
     first, other = (impl.evaluate(at.images[some], at.labels[some]) for some in (indices, indices[::-1]))
     one, two = np.asarray(first.predicted), np.asarray(other.predicted)
     differ = math.inf if one.shape != two.shape else float((one != two[::-1]).reshape(len(one), -1).any(1).sum())
-    # a near tie may be decided otherwise in another place
+    # a near tie may be decided differently in another position
     allowed = 0 if precision == "fp64" else max(1, at.batch // 100)
     yield _check("order.predicted", differ, 0.0, allowed + 0.5)
     for term in at.model.loss_terms:
@@ -123,9 +123,9 @@ def evaluation(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
 
 
 def blocks(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
-    """L6: an epoch of more steps than any block of them, against the same in two, with the state dumped and loaded between.
+    """L6: an epoch of more steps than any block has, against the same in two parts, with a dump and load in between.
 
-    `impl` is compiled for tiny batches. Its evaluation has as many batches, against two of a part each.
+    `impl` is compiled for tiny batches. An evaluation of as many batches is compared with two of one part each.
     """
     plan = _drawn_plan(at, STEPS * at.batch - 1, at.batch)
     impl.load(at.initial)
@@ -166,7 +166,7 @@ def blocks(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
 def _sums(
     name: str, at: Setting, whole: TrainTotals, parts: Sequence[TrainTotals], kind: str, precision: str
 ) -> Iterator[Check]:
-    """Losses are the mean of the parts', numbers of right images their sum; of float32, one near tie may go either way."""
+    """Losses are the mean of the parts', counts of right images their sum; in float32, one near tie may go either way."""
     count = sum(part.count for part in parts)
     for term in at.model.loss_terms:
         mean = sum(part.count * getattr(part.loss, term) for part in parts) / count
@@ -182,7 +182,7 @@ def _check(name: str, found: float, expected: float, tolerance: float) -> Check:
 
 
 def _drawn_plan(at: Setting, images: int, batch: int) -> EpochPlan:
-    """So many staged images, different ones as far as there are, each shifted in another way."""
+    """`images` staged images, different ones as far as possible, each shifted differently."""
     generator = np.random.Generator(np.random.Philox(key=[images, batch]))
     count, digits = len(at.labels), at.model.overlaid
     order = generator.permutation(np.resize(generator.permutation(count), images))
@@ -193,6 +193,6 @@ def _drawn_plan(at: Setting, images: int, batch: int) -> EpochPlan:
 
 
 def _some(plan: EpochPlan, places: np.ndarray) -> EpochPlan:
-    """The plan of these images alone, in this order."""
+    """The plan of the images at `places` only, in this order."""
     kept = None if plan.kept is None else plan.kept[places]
     return EpochPlan(plan.order[places], plan.shifts[places], plan.batch, kept)

@@ -1,4 +1,4 @@
-"""Where everyone is compared: model, weights, images, and the plans and evaluations that are made of them."""
+"""The setting of a comparison: model, weights, images, and the plans and evaluations made from them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from harness.parity.probe import image_count
 from harness.spec import EpochPlan, ModelSpec, OptimSpec, Weights
 from harness.spec.plans import kept_units, overlays
 
-_BATCHES = 8  # of an evaluation of several: an error may show in a later one
+_BATCHES = 8  # in an evaluation of several batches: an error may show in a later one
 _LITTLE = np.array([(down, right) for down in (1, -1, 2, 0, -2) for right in (-2, 1, 0, 2, -1)], np.int8)
 """Every shift by at most two pixels."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where everyone is compared: `images` uint8 (N, H, W, C) and `labels` (N,) as staged, weights, `steps` of a trajectory.
+    """The setting of a comparison: staged `images` uint8 (N, H, W, C) and `labels` (N,), weights, `steps` of a trajectory.
 
-    `batch` is what the implementation is compiled for. A step has `images_a_step` different images. The specification gets
-    each of them once; an implementation, which is given `whole` batches, so often that every place of them is used: the
-    means are the same. Where the model's images show several digits, staged are the single ones, and `shown` is what is
-    made of them.
+    `batch` is the implementation's compiled batch size. A step has `images_a_step` different images. The specification
+    gets each of them once; an implementation gets `whole` batches, in which the images are repeated to fill every
+    place: the means are the same. If the model's images show several digits, single digits are staged, and `shown` has
+    the overlaid ones.
     """
 
     model: ModelSpec
@@ -39,7 +39,7 @@ class Setting:
     steps: int
     batch: int
     first_step: int = 0  # completed ones before the trajectory
-    brief: bool = False  # some of what is compared has to do for all: nobody waits for a gate
+    brief: bool = False  # fewer comparisons, since a gate must not take long
     whole: bool = False
     trained_on: list[EpochPlan] = field(default_factory=list[EpochPlan])
 
@@ -57,7 +57,7 @@ class Setting:
 
     @property
     def even(self) -> Weights:
-        """The weights at which each image has a winner of its own."""
+        """The weights at which each image has a different winner."""
         return self.probes.get("even", self.probe)
 
     @property
@@ -65,10 +65,10 @@ class Setting:
         return self.probes["initial"]
 
     def compared(self, probe: str) -> tuple[UInt8[np.ndarray, "B *K H W C"], Int[np.ndarray, " B *K"]]:
-        """What is shown at a probe, and its labels. In brief, half of it at all but the first.
+        """The images shown at a probe, and their labels. In brief, half of them at all probes but the first.
 
-        At the initial weights all is dim: nothing may hang on a batch's brightest pixel. Nor is there a black image, whose
-        ReLUs would see rounding alone.
+        At the initial weights all images are dim: nothing may depend on a batch's brightest pixel. Black images are
+        left out, since their ReLUs would see only rounding.
         """
         some = np.arange(len(self._is_black))
         if self.brief and self.probes[probe] is not self.probe:
@@ -84,12 +84,12 @@ class Setting:
 
     @property
     def fills(self) -> bool:
-        """Whether a step's images, repeated, are a whole batch."""
+        """Whether a step's images, repeated, fill a whole batch."""
         return self.batch % self.images_a_step == 0
 
     @cached_property
     def shown_indices(self) -> Int[np.ndarray, " B *K"]:
-        """Which of the staged images each image that is compared is made of."""
+        """Which staged images each compared image is made of."""
         indices = chosen(self.model, len(self.labels))
         count, digits = len(indices), self.model.overlaid
         if digits == 1:
@@ -99,7 +99,7 @@ class Setting:
 
     @property
     def shown(self) -> UInt8[np.ndarray, "B *K H W C"]:
-        """What is put in."""
+        """The network's input images."""
         return self.images[self.shown_indices]
 
     @property
@@ -108,16 +108,16 @@ class Setting:
         return self.labels[self.shown_indices]
 
     def plan(self, images: int, offset: int = 0, gentle: bool = False) -> EpochPlan:
-        """`images` of those shown, from the one at `offset` on, over and over, each time shifted in another way.
+        """`images` of those shown, cyclically from the one at `offset`, each time shifted differently.
 
-        A step has `images_a_step` of them, `repeat` times; the last step may have fewer. Where the model has dropout, units
-        are dropped, other ones each time. A gentle plan moves by little, and has no black image: at the initial weights, whose
-        biases are zero, every ReLU's input would be nothing but rounding.
+        A step has `images_a_step` of them, `repeat` times; the last step may have fewer. If the model has dropout,
+        units are dropped, different ones each time. A gentle plan has small shifts and no black image: at the initial
+        weights, whose biases are zero, every ReLU's input would be mere rounding.
         """
         numbers = np.arange(offset, offset + images)
         shown = self.shown_indices[~self._is_black] if gentle else self.shown_indices
         order = shown[numbers % len(shown)]
-        # of several digits, each in a way of its own
+        # several digits are shifted independently
         turns = (numbers[:, None] + 7 * np.arange(self.model.overlaid)).reshape(order.shape)
         shifts = _LITTLE[turns % len(_LITTLE)] if gentle else self._shifts[turns % len(self._shifts)]
         generator = np.random.Generator(np.random.Philox(key=[images + offset, zlib.crc32(b"dropout")]))
@@ -128,11 +128,11 @@ class Setting:
 
     @cached_property
     def _is_black(self) -> np.ndarray:
-        """(B,): whether there is nothing on what is shown."""
+        """(B,): whether the image shown is black."""
         return np.logical_not(self.shown.reshape(len(self.shown_indices), -1).any(axis=1))
 
     def all_shifts(self) -> EpochPlan:
-        """One step of images that are lit up to their border, shifted in every way, as many as a batch has room for."""
+        """One step of images lit up to their borders, shifted in every way, as many as fit in a batch."""
         drawn_from = len(self.labels) - len(drawn(self.model)[1])
         lit = self.shown_indices[(self.shown_indices.reshape(len(self.shown_indices), -1) >= drawn_from + 3).all(1)]
         count = min(self.batch, len(self._shifts))
@@ -143,7 +143,7 @@ class Setting:
 
     @cached_property
     def _shifts(self) -> np.ndarray:
-        """By half an image, to the last row and column, and beyond; then every shift by little, in brief each distance once."""
+        """By half an image, to the last row and column, and beyond; then all small shifts, in brief each distance once."""
         height, width = (min(side, 127) for side in self.model.image[:2])
         half_up, half_left = height // 2, width // 2
         far = [(half_up, -half_left), (-half_up, half_left), (height - 1, 0), (1 - height, 1), (0, width - 1),
@@ -151,7 +151,7 @@ class Setting:
         return np.concatenate([np.array(far, np.int8), _LITTLE[:: 6 if self.brief else 1]])
 
     def _whole(self, examples: np.ndarray) -> np.ndarray:
-        """Each step's examples `repeat` times, mixed: no two chunks of a batch have the same ones."""
+        """Each step's examples `repeat` times, shuffled: no two chunks of a batch have the same ones."""
         step = self.images_a_step
         mixed = (
             np.random.Generator(np.random.Philox(key=[0, zlib.crc32(b"places")])).permutation(step * self.repeat) % step
@@ -160,9 +160,9 @@ class Setting:
         return np.concatenate([part[mixed[mixed < len(part)]] for part in parts])
 
     def evaluated(self, of_several: bool) -> tuple[UInt8[np.ndarray, "N *K H W C"], Int[np.ndarray, " N *K"]]:
-        """Images and labels to evaluate: those shown; `of_several` whole batches, so often that the last is incomplete."""
+        """Images and labels to evaluate: those shown, or with `of_several` repeated to several batches, the last incomplete."""
         count, times = len(self.shown_indices), 1
-        count -= count % self.batch == 0  # of which no multiple has an incomplete batch
+        count -= count % self.batch == 0  # otherwise no multiple would have an incomplete batch
         if self.whole and of_several:
             times = (1 if self.brief else _BATCHES) * self.batch // count + 1
             times += times * count % self.batch == 0

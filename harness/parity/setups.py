@@ -1,4 +1,4 @@
-"""The two ways in which people climb: `capsbench parity`, and the gate of `capsbench run` on what it is going to time."""
+"""The two ways to climb the ladder: `capsbench parity`, and the gate of `capsbench run` before it times a trial."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.parity.ladder import Ladder
 from harness.spec import Conventions, Impl, ModelSpec, OptimSpec
 from harness.spec.trial import Trial
 
-STEPS = 10  # of the trajectory: from here on rounding grows about as fast as training goes on
+STEPS = 10  # of the trajectory: beyond this, rounding errors grow about as fast as training proceeds
 
 
 def command_ladder(
@@ -23,13 +23,13 @@ def command_ladder(
     watched: Callable[[Impl], Impl] = lambda impl: impl,
     conventions: Conventions | None = None,
 ) -> Ladder:
-    """The ladder as `capsbench parity` climbs it. `watched` gets every implementation that is made.
+    """The ladder of `capsbench parity`. `watched` gets every implementation that is made.
 
-    Raises what `implementation`, a class or a function like one, raises when it is called.
+    Raises what `implementation`, a class or a factory, raises when it is called.
     """
 
     def make(model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> Impl:
-        # compiled is what a run times; other numbers of routing iterations are sooner done without
+        # a run times compiled code; other numbers of routing iterations take less time uncompiled
         runtime = trial.runtime_spec().model_copy(update={"compile": compile and trial.runtime.compile})
         return watched(implementation(model, optim or trial.train.optim, runtime))
 
@@ -42,10 +42,10 @@ def command_ladder(
 
 
 def gate_ladder(trial: Trial, impl: Impl, train: Split) -> Ladder:
-    """The ladder as `capsbench run` climbs it, on what it times: `impl`, compiled, with `inputs.staged` images staged.
+    """The ladder of `capsbench run`, on what it times: `impl`, compiled, with `inputs.staged` images staged.
 
-    Its trajectory begins amid the trial's own steps, with the roundest of them: what happens every 100th step happens there.
-    The same for every seed of a trial: see `harness.parity.cached`.
+    Its trajectory starts in the middle of the trial's steps, at a round number: what happens every 100th step happens
+    there. It is the same for every seed of a trial: see `harness.parity.cached`.
     """
     steps = trial.train.epochs * -(-len(train) // trial.train.batch)
     unit = next(unit for unit in (1_000, 100, 10, 1) if steps >= unit)

@@ -1,4 +1,4 @@
-"""What goes on inside a trained CapsNet, by the specification on its weights: no framework is needed for it."""
+"""What happens inside a trained CapsNet, computed by the specification: no framework is needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from harness import registry
 from harness.spec import OptimSpec, Runtime, Weights
 from harness.spec.model import ModelSpec
 
-CHUNK = 8  # images at a time: little memory beside that of a training step
+CHUNK = 8  # images at a time: little memory compared with a training step
 
 RoutingStep = tuple[Float[np.ndarray, "B I J"], Float[np.ndarray, "B J D"], Float[np.ndarray, "B I J"]]
 """One iteration of Procedure 1: coupling c, output capsules v, agreement u_hat . v (what the logits b change by)."""
 
 
 class Inspectable(Protocol):
-    """What the specification tells beyond `harness.spec.Impl`."""
+    """The specification's methods beyond `harness.spec.Impl`."""
 
     def routing_steps(self, images: UInt8[np.ndarray, "B *K H W C"]) -> list[RoutingStep]: ...
 
@@ -38,7 +38,7 @@ def specification(model: ModelSpec, weights: Weights, precision: str = "fp32") -
 def routing_logit_change(
     model: ModelSpec, weights: Weights, images: UInt8[np.ndarray, "N *K H W C"], precision: str = "fp32"
 ) -> list[float]:
-    """By how much each routing iteration changes the logits: r values, without unit.
+    """How much each routing iteration changes the logits: r values, without unit.
 
     Value k is the mean of |b_ij^(k+1) - b_ij^(k)| = |u_hat_j|i . v_j^(k)| over the N images, the primary capsules i and the
     output capsules j, where v^(k) are the output capsules of iteration k and b^(1) = 0 (Procedure 1, line 7). The last is

@@ -1,4 +1,4 @@
-"""How far from the specification is still equal, by precision and kind of quantity: the one table.
+"""How far from the specification still counts as equal: the one table, by precision and kind of quantity.
 
 Measured by `benchmarks/parity_errors.py` over both profiles, three image sizes, 1 to 10 routing iterations, compact and
 full-size models, in all three frameworks on a CPU; docs/parity.md has its output.
@@ -6,23 +6,23 @@ full-size models, in all three frameworks on a CPU; docs/parity.md has its outpu
 
 from __future__ import annotations
 
-# Float64 proves the algorithm: what is left is rounding, amplified by routing and by Adam's division. Largest errors found:
-# forward 2e-14, loss 4e-16, gradients and moments 1e-12, updates 2e-13, losses of training 9e-14.
+# Float64 proves the algorithm: only rounding is left, amplified by routing and by Adam's division. Largest errors
+# found: forward 2e-14, loss 4e-16, gradients and moments 1e-12, updates 2e-13, losses of training 9e-14.
 FLOAT64 = {
     "forward": 1e-9, "loss": 1e-9, "grad": 1e-8, "moment": 1e-8, "update": 1e-8, "trajectory": 1e-8, "exact": 1e-7,
 }  # fmt: skip
 
-# Float32: this often the float32 specification's own distance from float64, plus a floor, since that distance is one
-# sample of rounding's luck. Floors are at least five times what was needed.
+# Float32: this many times the float32 specification's own distance from float64, plus a floor, since that distance is a
+# single sample of a random error. Floors are at least five times what was needed.
 TWIN = 3.0
 FLOOR32 = {
     "forward": 3e-5, "loss": 2e-6, "grad": 2e-4, "moment": 5e-4, "update": 2e-6, "trajectory": 2e-4, "exact": 1e-7,
 }  # fmt: skip
 
-# Operands of fewer digits: two computations that agree to float32 may still round an operand to different neighbours, now
-# and then, a 256th apart. Floors are about five times what that needed with bf16. An implementation that does not round at
-# all fails at L3 or L4, in some models by little. Of TF32, which a GPU alone has, nothing has been measured: it is held to
-# the same.
+# Operands with fewer digits: two computations that agree to float32 may sometimes round an operand to different
+# neighbours, a 256th apart. Floors are about five times what that needed with bf16. An implementation that does not
+# round at all fails at L3 or L4, in some models narrowly. TF32, which only GPUs have, has not been measured: it has the
+# same tolerances.
 FLOOR_OPERANDS = {
     "forward": 1.5e-2, "loss": 1.5e-4, "grad": 1.5e-2, "moment": 1.5e-2, "update": 1e-5, "trajectory": 4e-3, "exact": 1e-7,
 }  # fmt: skip
@@ -39,8 +39,8 @@ def bound(kind: str, precision: str, twin_error: float = 0.0) -> float:
 
 
 def spared(kind: str, precision: str) -> float:
-    """The fraction of a gradient's elements, or a moment's, that is not looked at where operands are rounded.
+    """The fraction of a gradient's or a moment's elements that is ignored if operands are rounded.
 
-    An operand that is rounded to the other neighbour can tip a ReLU over: all the gradients of that one unit change.
+    An operand rounded to the other neighbour can switch a ReLU: all the gradients of that unit change.
     """
     return 0.01 if precision in ("bf16", "tf32") and kind in ("grad", "moment") else 0.0

@@ -57,9 +57,9 @@ _ENDINGS = ("exception", "process", "time limit")  # names of checks that say ho
 
 
 def described(name: str) -> str:
-    """A check's name in words: "grad.digit.w" -> "gradient of digit.w"; a name of no known form as it is.
+    """A check's name in words: "grad.digit.w" -> "gradient of digit.w"; a name of unknown form is returned unchanged.
 
-    Of several probes, the one of its mark: "grad.digit.w@even" -> "gradient of digit.w (probe even)".
+    A mark gives the probe: "grad.digit.w@even" -> "gradient of digit.w (probe even)".
     """
     bare, _, probe = name.partition("@")
     if probe and not probe.isdigit():
@@ -87,9 +87,9 @@ def figure(value: float) -> str:
 
 
 def sentence(report: Report) -> str:
-    """The failure to look at first: which tensor of the lowest failing level, how far off, where, and what it looks like.
+    """The failure to look at first: which tensor of the lowest failing level, its error, where, and what it looks like.
 
-    Then, where the climb did not come to its end, why. Of what is right with conventions, these.
+    Then the reason, if the climb ended early. If the implementation is right with conventions, these.
     """
     if report.ok:
         return f"{report.impl} {report.precision}: {report.verdict}: {'; '.join(diagnosis(report))}"
@@ -109,7 +109,7 @@ def sentence(report: Report) -> str:
 
 
 def diagnosis(report: Report) -> list[str]:
-    """What it looks like: the faults, apart from these the conventions and how they are accepted, and what remains."""
+    """What it looks like: the faults, then the conventions and how to accept them, and what remains."""
     says = list[str]()
     if len(report.suspects) > 1:
         numbered = ", ".join(f"({number}) {fault}" for number, fault in enumerate(report.suspects, start=1))
@@ -125,7 +125,7 @@ def diagnosis(report: Report) -> list[str]:
 
 
 def telling(report: Report) -> Check:
-    """Of the lowest failing level's worst checks, the one that is computed first: the others may follow from it.
+    """The earliest-computed of the lowest failing level's worst checks: the others may follow from it.
 
     One routing iteration comes before two and before extreme capsules, couplings before capsules, terms of the loss before
     their sum, the gradients nearest to the loss before those that go through them, one training step before the next.
@@ -133,21 +133,21 @@ def telling(report: Report) -> Check:
     failing = [check for check in report.checks if check.level == report.failed_level and not check.ok]
     failing = [check for check in failing if _probe(check) == _probe(failing[0])]  # the first one that shows it
     worst = max(check.rel_err for check in failing)
-    share = 0.0 if report.failed_level == "L6" else 0.1  # a trajectory goes on from its first wrong step
+    share = 0.0 if report.failed_level == "L6" else 0.1  # a trajectory continues from its first wrong step
     among = [check for check in failing if check.rel_err >= (share * worst if math.isfinite(worst) else worst)]
     if report.failed_level == "L4":  # in the order of the forward pass
         return among[-1]
-    return min(among, key=_computed)  # of equals the first
+    return min(among, key=_computed)  # if several are equal, the first
 
 
 def _probe(check: Check) -> str:
-    """Which probe a check of outputs, losses or gradients is of."""
+    """The probe of a check of outputs, losses or gradients."""
     mark = check.name.partition("@")[2]
     return "" if mark.isdigit() else mark
 
 
 def _computed(check: Check) -> tuple[int, ...]:
-    """Sorts checks of one level by what is computed before what, beyond the order they are in."""
+    """Sort key: the order of computation within one level, beyond the order they are in."""
     if match := re.fullmatch(r"(?:r|step)(\d+)\.(\w+)", check.name):
         return 0, int(match[1]), {"coupling": 0, "total": 2}.get(match[2], 1)
     return (2,) if check.name.endswith(".total") else (1,)

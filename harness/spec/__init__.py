@@ -1,9 +1,9 @@
-"""The words that all is said in: the model, the optimiser, a trial, plans, and what an implementation must be (`Impl`).
+"""The shared vocabulary: the model, the optimiser, a trial, plans, and the interface of an implementation (`Impl`).
 
-Everything crosses this border as NumPy. An implementation imports this package and nothing else of the bench. It imports
-`harness.errors` alone; kinds of model, of which it says what all have in common, it finds by name (`harness.models`).
-Source of the model: Sabour, Frosst, Hinton, *Dynamic Routing Between Capsules*, NIPS 2017 (arXiv 1710.09829v2), cited by
-section and equation.
+Everything crosses this border as NumPy arrays. An implementation imports this package and nothing else of the bench.
+The package imports only `harness.errors`. It defines what all kinds of model have in common and finds kinds by name
+(`harness.models`). Source of the model: Sabour, Frosst, Hinton, *Dynamic Routing Between Capsules*, NIPS 2017 (arXiv
+1710.09829v2), cited by section and equation.
 """
 
 from harness.spec.conventions import SQUASH_EPSILON, Conventions, Epsilon

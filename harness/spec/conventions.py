@@ -1,6 +1,6 @@
-"""What implementations that are right may differ in, by name: a part of `harness.spec`, the border.
+"""Named conventions in which correct implementations may differ: a part of `harness.spec`, the border.
 
-The paper says nothing of an epsilon, and every code has its own, at a place of its own.
+The paper does not mention an epsilon; every codebase has its own value, in its own place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, cast, get_args
 
 from harness.errors import UserError, nearest
 
-SQUASH_EPSILON = 1e-9  # added to |s|^2 under the root: keeps value and gradient finite at s = 0
+SQUASH_EPSILON = 1e-9  # added to |s|^2 under the root; keeps value and gradient finite at s = 0
 Place = Literal["inside", "outside", "product", "square"]
 WORDS: dict[Place, str] = {
     "inside": "inside the root",
@@ -20,14 +20,14 @@ WORDS: dict[Place, str] = {
     "product": "to the whole denominator",
     "square": "to the squared norm wherever that stands",
 }
-"""Where it is added: sqrt(n + e), sqrt(n) + e, (1 + n) sqrt(n) + e, or n is n + e everywhere."""
+"""Where it is added: sqrt(n + e), sqrt(n) + e, (1 + n) sqrt(n) + e, or n + e replaces n everywhere."""
 _EXAMPLES = "squash_epsilon=1e-7 (inside the root), squash_epsilon=1e-7@outside, length_epsilon=0"
 
 
 @dataclass(frozen=True)
 class Epsilon:
-    """A number that is added somewhere in a norm. Without any (0), the place says whether s = 0 is divided by itself:
-    "inside" does, "square" is written so that nothing is divided by |s|.
+    """A number added somewhere in a norm. If it is 0, the place says whether s = 0 leads to 0 / 0: with "inside" it does;
+    "square" is written without a division by |s|.
     """
 
     value: float = SQUASH_EPSILON
@@ -40,13 +40,13 @@ class Epsilon:
 
 @dataclass(frozen=True)
 class Conventions:
-    """The defaults are the specification's. `squash_epsilon` is that of both squashes, `length_epsilon` of capsule lengths."""
+    """The defaults are the specification's. `squash_epsilon` is for both squashes, `length_epsilon` for capsule lengths."""
 
     squash_epsilon: Epsilon = Epsilon()
     length_epsilon: Epsilon = Epsilon()
 
     def named(self) -> tuple[str, ...]:
-        """What differs from the specification, as `--accept` takes it: "squash_epsilon=1e-7@outside"."""
+        """The differences from the specification, as `--accept` takes them: "squash_epsilon=1e-7@outside"."""
         default = Conventions()
         return tuple(
             f"{field.name}={getattr(self, field.name)}"
@@ -70,11 +70,11 @@ class Conventions:
 
 
 PLACES: dict[str, tuple[Place, ...]] = {"squash_epsilon": get_args(Place), "length_epsilon": ("inside", "outside")}
-"""Key -> the places that it can have."""
+"""Key -> its possible places."""
 
 
 def accepted(settings: Iterable[str]) -> Conventions:
-    """Conventions from KEY=VALUE, VALUE being a number, or a number@place. Raises `UserError` for what is none."""
+    """Conventions from KEY=VALUE, where VALUE is a number or number@place. Raises `UserError` for anything else."""
     found = Conventions()
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -104,4 +104,4 @@ def _epsilon(key: str, text: str) -> Epsilon:
 
 
 NO_EPSILON = Epsilon(0.0, "square")
-"""None, and nothing divided by |s|: finite at zero."""
+"""No epsilon, and no division by |s|: finite at zero."""

@@ -1,8 +1,8 @@
 """What every implementation must agree on: the model, the optimiser, the runtime, and the `Impl` interface.
 
-Everything crosses this border as NumPy. An implementation imports this module and nothing else of the bench; the bench
-imports implementations only through `harness.registry`. Source of the model: Sabour, Frosst, Hinton, *Dynamic Routing
-Between Capsules*, NIPS 2017 (arXiv 1710.09829v2), cited below by section and equation.
+Everything crosses this border as NumPy arrays. An implementation imports this module and nothing else of the bench; the
+bench imports implementations only through `harness.registry`. Source of the model: Sabour, Frosst, Hinton, *Dynamic
+Routing Between Capsules*, NIPS 2017 (arXiv 1710.09829v2), cited below by section and equation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Weights = dict[str, np.ndarray]
 
 # Constants of the paper, the same in every implementation.
 MARGIN_PLUS, MARGIN_MINUS, MARGIN_LAMBDA = 0.9, 0.1, 0.5  # Eq. 4
-RECONSTRUCTION_WEIGHT = 0.0005  # section 4.1: times the per-image sum of squared errors
+RECONSTRUCTION_WEIGHT = 0.0005  # section 4.1: factor of the per-image sum of squared errors
 
 
 class TimingWarning(UserWarning):
@@ -36,9 +36,9 @@ class TimingWarning(UserWarning):
 class Runtime(Section):
     """Where and how an implementation computes.
 
-    `fp32` is strict: no TF32, no accumulation in less. `bf16` and `tf32` round the operands of the convolutions', the votes'
-    and the decoder's matrix products to 8 and 11 binary digits, in both passes, and nothing else: products accumulate in
-    float32; routing, losses, weights and Adam are float32. `tf32` is the hardware's own.
+    `fp32` is strict: no TF32, no accumulation in lower precision. `bf16` and `tf32` round the operands of the matrix
+    products of convolutions, votes and decoder to 8 and 11 binary digits, in both passes, and nothing else: products
+    accumulate in float32; routing, losses, weights and Adam are float32. For `tf32`, the hardware rounds.
     """
 
     precision: Literal["fp32", "fp64", "tf32", "bf16"] = "fp32"
@@ -63,21 +63,21 @@ def batched(array: np.ndarray, batch: int) -> np.ndarray:
 class Outputs:
     """The forward pass on B images without labels: the decoder sees the longest capsule (section 4.1).
 
-    Where images show K > 1 digits it sees the K longest, one at a time, and the reconstructions are in the order of the
-    lengths, longest first.
+    If images show K > 1 digits, the decoder sees the K longest, one at a time, and the reconstructions are ordered by
+    length, longest first.
 
-    Of a CNN, the probabilities of the classes stand in the place of lengths, which they mean as well (section 2); there is
-    nothing else, and no unit is dropped.
+    For a CNN, `lengths` holds the class probabilities, which is also the meaning of capsule lengths (section 2); the
+    other fields are None, and no unit is dropped.
     """
 
     digit: Float[np.ndarray, "B J D"] | None  # output capsules v_j
-    lengths: Float[np.ndarray, "B J"]  # |v_j|; of a CNN the softmax's or the sigmoids' output
+    lengths: Float[np.ndarray, "B J"]  # |v_j|; for a CNN the output of the softmax or sigmoids
     coupling: Float[np.ndarray, "B I J"] | None  # c_ij of the last routing iteration; sums to 1 over j
     reconstruction: Float[np.ndarray, "B *K H W C"] | None  # None without a decoder
 
     @property
     def probabilities(self) -> Float[np.ndarray, "B J"]:
-        """`lengths`, by their name in a CNN."""
+        """`lengths` under their name in a CNN."""
         return self.lengths
 
 
@@ -85,9 +85,9 @@ class Outputs:
 class Loss:
     """Means over the images. `total` = margin (Eq. 4 * margin_scale) + 0.0005 * reconstruction (sum of squares per image).
 
-    Where an image shows K > 1 digits, the sum of squares is over all K, each against what its own class's capsule makes.
-    Of a CNN, `total` is the cross-entropy in nats, of sigmoids the sum over the classes, and there is nothing else: see
-    `ModelSpec.loss_terms`.
+    If an image shows K > 1 digits, the sum of squares is over all K, each against the reconstruction from its own
+    class's capsule. For a CNN, `total` is the cross-entropy in nats (for sigmoids, summed over the classes), and there
+    are no other terms: see `ModelSpec.loss_terms`.
     """
 
     total: float
@@ -108,33 +108,33 @@ class Moments:
 class EpochPlan:
     """One epoch, drawn outside the frameworks. A last batch smaller than `batch` is kept; its mean is over its own images.
 
-    Where an image shows K > 1 digits, it is made of K staged ones, each shifted by itself.
+    If an image shows K > 1 digits, it is made of K staged ones, each shifted independently.
     """
 
     order: Int32[np.ndarray, " N *K"]  # indices into the staged images
     shifts: Int8[np.ndarray, "N *K 2"]  # (down, right) in pixels, zero filled: out[y, x] = image[y - down, x - right]
     batch: int
-    kept: UInt8[np.ndarray, "N U"] | None = None  # 1 where dropout keeps a unit, else 0; None for models without
+    kept: UInt8[np.ndarray, "N U"] | None = None  # 1 if dropout keeps a unit, else 0; None for models without dropout
 
     @classmethod
     def blank(cls, model: ModelSpec, batch: int) -> EpochPlan:
-        """One step of image 0 over and over, unmoved, every unit kept: to compile with."""
+        """One step with image 0 repeated, unshifted, every unit kept: for compiling."""
         kept = np.ones((batch, model.dropped_units), np.uint8) if model.dropped_units else None
         shape = (batch, *model.several)
         return cls(np.zeros(shape, np.int32), np.zeros((*shape, 2), np.int8), batch, kept)
 
     def steps(self) -> tuple[Int32[np.ndarray, "S B *K"], Int8[np.ndarray, "S B *K 2"], Float[np.ndarray, "S B"]]:
-        """Order, shifts and weights of the S steps, each of full size: the last batch is filled up with image 0 at weight 0.
+        """Order, shifts and weights of the S steps, all of full size: the last batch is padded with image 0 at weight 0.
 
-        So one compiled shape serves every step; a step's loss is sum(weight * loss) / sum(weight) over its B images.
+        Thus one compiled shape serves every step; a step's loss is sum(weight * loss) / sum(weight) over its B images.
         """
         real = np.ones(len(self.order), np.float32)
         return batched(self.order, self.batch), batched(self.shifts, self.batch), batched(real, self.batch)
 
     def masks(self, model: ModelSpec) -> tuple[UInt8[np.ndarray, "S B U"], ...]:
-        """`kept` by steps, as one array for a model with dropout, and as none for any other.
+        """`kept` split into steps: one array for a model with dropout, none for any other.
 
-        Raises `ValueError` where the plan was not drawn for `model`.
+        Raises `ValueError` if the plan was not drawn for `model`.
         """
         if not model.dropped_units:
             return ()
@@ -150,14 +150,14 @@ class TrainTotals:
 
     count: int
     loss: Loss
-    correct: int  # longest capsule (or most probable class) is the label's, all K are, before the step's update
+    correct: int  # images whose K longest capsules (or most probable classes) are the labels', before the step's update
 
 
 @dataclass(frozen=True)
 class EvalTotals:
-    """Evaluation of N images: mean loss (decoder masked by `ModelSpec.evaluation_mask`) and each one's predicted class.
+    """Evaluation of N images: mean loss (decoder masked by `ModelSpec.evaluation_mask`) and each image's predicted class.
 
-    Where images show K > 1 digits, the K longest capsules' classes, longest first. Of equally long ones the first comes first.
+    If images show K > 1 digits, the classes of the K longest capsules, longest first. Ties go to the first class.
     """
 
     loss: Loss
@@ -165,7 +165,7 @@ class EvalTotals:
 
 
 def is_right(predicted: Int[np.ndarray, " N *K"], labels: Int[np.ndarray, " N *K"]) -> Bool[np.ndarray, " N"]:
-    """Whether all that an image shows was predicted, in whatever order (section 6 for two digits)."""
+    """Whether all digits of an image were predicted, in any order (section 6 for two digits)."""
     if labels.ndim == 1:
         return predicted == labels
     return (np.sort(predicted, axis=1) == np.sort(labels, axis=1)).all(1)
@@ -175,18 +175,18 @@ def is_right(predicted: Int[np.ndarray, " N *K"], labels: Int[np.ndarray, " N *K
 class Impl(Protocol):
     """One network, of any `ModelSpec.kind`, in one framework.
 
-    Construction allocates nothing that depends on data; `load` comes first.
+    Construction allocates nothing that depends on data; `load` must be called first.
 
-    Images are uint8 (N, H, W, C), labels int (N,); pixels are divided by 255 on the device. Where `ModelSpec.overlaid` is
+    Images are uint8 (N, H, W, C), labels int (N,); pixels are divided by 255 on the device. If `ModelSpec.overlaid` is
     K > 1, images are K digits (N, K, H, W, C) and labels (N, K): the network sees the digits' sum, clipped at 255, and the
-    decoder has to make each. Only what is staged is single digits. Calls block until the device is done, so that the
-    caller's clock is right.
+    decoder reconstructs each digit. Only staged images are single digits. Calls block until the device is done, so that
+    the caller can time them.
     """
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None: ...
 
     def load(self, weights: Weights, moments: Moments | None = None) -> None:
-        """Takes canonical weights, and Adam's state: fresh (step 0, zeros) if `moments` is None."""
+        """Takes canonical weights and Adam's state, which is fresh (step 0, zeros) if `moments` is None."""
         ...
 
     def dump(self) -> Weights: ...
@@ -194,7 +194,7 @@ class Impl(Protocol):
     def dump_moments(self) -> Moments: ...
 
     def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
-        """Moves the training images to the device once; single digits, which an epoch's plan overlays."""
+        """Moves the training images to the device once: single digits, which an epoch's plan overlays."""
         ...
 
     def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs: ...
@@ -222,15 +222,15 @@ class Impl(Protocol):
 
 @runtime_checkable
 class Profiled(Protocol):
-    """What an implementation may tell of its training step besides: `capsbench speed` asks where it is there."""
+    """Optional methods that describe a training step, for `capsbench speed`."""
 
     def parts(self) -> dict[str, Callable[[], None]]:
-        """After `load`, `stage` and `compile`: what a training step of one batch consists of, each part by itself.
+        """The parts of a training step of one batch, each callable separately after `load`, `stage` and `compile`.
 
-        "data" (gather, shift, pixels), "conv" (both convolutions, ReLU, squash), "votes", "routing", "decoder" (with the
-        losses; not there without a decoder), "optimiser". Of a CNN: "data", "conv" (the convolutions and their ReLU),
-        "dense" (all that follows, with the loss), "optimiser". A call does that part once, forward and backward, and blocks
-        until the device is done. No weight of the implementation changes.
+        "data" (gather, shift, pixels), "conv" (both convolutions, ReLU, squash), "votes", "routing", "decoder" (with
+        the losses; absent without a decoder), "optimiser". For a CNN: "data", "conv" (the convolutions and their ReLU),
+        "dense" (all later layers, with the loss), "optimiser". A call runs its part once, forward and backward, and
+        blocks until the device is done. No weight of the implementation changes.
         """
         ...
 

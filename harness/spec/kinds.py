@@ -1,6 +1,6 @@
-"""Kinds of model, found by name: what the border needs of `harness.models`, which it does not import by itself.
+"""Kinds of model, found by name: what the border needs from `harness.models`, which it does not import on its own.
 
-As with implementations, a name leads to a module that is imported when it is first asked for.
+As with implementations, the module behind a name is imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _models() -> Any:
 
 
 def is_known(kind: object) -> bool:
-    """Whether there is a kind of this name, right or broken."""
+    """Whether there is a kind with this name, working or broken."""
     return isinstance(kind, str) and _models().is_known(kind)
 
 
@@ -31,12 +31,12 @@ def spec_of(kind: str) -> type[ModelSpec]:
 
 
 def is_setting(name: str) -> bool:
-    """Whether some kind of model has a setting of this name."""
+    """Whether some kind of model has a setting with this name."""
     return any(name in keys for keys in _models().settings().values())
 
 
 def part(kind: str, implementation: str, contract: type) -> ModuleType:
-    """What `implementation` knows of a kind that it does not bring itself: the module that the kind registers for it.
+    """The module that a kind registers for `implementation`, for a kind that the implementation does not include itself.
 
     `contract` is the protocol whose names it must have. Raises `UserError` if the kind has none for it, if the module cannot
     be imported, or if it lacks a name.

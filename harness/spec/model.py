@@ -1,6 +1,6 @@
-"""What a model is whatever its kind: the kind's name, and the images and classes of one data set; a part of `harness.spec`.
+"""What all models have: the name of their kind, and the images and classes of one data set; a part of `harness.spec`.
 
-The kinds themselves, each a class derived from `ModelSpec` with its own settings and geometry: `harness.models`.
+The kinds themselves are in `harness.models`, each with a class derived from `ModelSpec` for its settings and geometry.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The section `model` of a suite: a kind, and settings of whatever kinds, as far as they are given.
+    """The section `model` of a suite: a kind, and the settings given, of any kind.
 
-    A setting that nobody gave is its kind's default; one of another kind than the model's changes nothing. They are
-    checked one by one by `harness.suite.keys`, and together by the kind's `ModelSpec`.
+    A setting that is not given has its kind's default; settings of other kinds have no effect. `harness.suite.keys`
+    checks them one by one, and the kind's `ModelSpec` checks them together.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -42,28 +42,28 @@ class ModelConfig(Section):
 
 
 class ModelSpec(Section):
-    """A model bound to the images and classes of one data set; always of the class of its kind, whatever built it.
+    """A model bound to the images and classes of one data set; an instance is always of its kind's class.
 
-    `ModelSpec(kind="cnn", cnn_pool=2, image=(28, 28, 1), classes=10)` is a `CnnSpec`. Settings of other kinds are dropped:
-    they stay out of every record. Raises `ValueError` (pydantic's `ValidationError`) if settings and images do not fit
+    `ModelSpec(kind="cnn", cnn_pool=2, image=(28, 28, 1), classes=10)` is a `CnnSpec`. Settings of other kinds are
+    dropped and never recorded. Raises `ValueError` (pydantic's `ValidationError`) if settings and images do not fit
     together, or if an image shows more digits than there are classes; `UserError` for a kind that is unknown or broken.
-    `decoder` says of every kind whether there is one.
+    `decoder` tells, for every kind, whether there is one.
 
-    A kind derives its class from this one: `kind` with the kind's name as default, fields with defaults, `check`, and
-    those of the properties below that differ.
+    A kind derives its class from this one. It defines `kind` with its name as default, fields with defaults, `check`,
+    and those of the properties below that differ.
     """
 
     kind: str = kinds.DEFAULT
     image: tuple[Count, Count, Count] = Field(strict=False)  # height, width, channels
     classes: Annotated[int, Field(ge=2)]
-    overlaid: Count = 1  # K: how many digits, of different classes, an image shows one over the other (section 6: two)
+    overlaid: Count = 1  # K: the number of overlaid digits, of different classes, in an image (section 6: two)
 
-    if TYPE_CHECKING:  # settings and geometry of whatever kind it is
+    if TYPE_CHECKING:  # settings and geometry of any kind
 
         def __init__(self, **settings: Any) -> None: ...
 
     def __getattr__(self, name: str) -> Any:
-        if name == "decoder":  # which anyone may ask for
+        if name == "decoder":  # valid for every kind
             return False
         if name.startswith("_"):
             return super().__getattr__(name)  # pyright: ignore
@@ -102,36 +102,36 @@ class ModelSpec(Section):
             )
 
     def check(self) -> None:
-        """Raises `ValueError`, in words, if the settings of a kind and the images do not fit together."""
+        """Raises `ValueError` with an explanation if the settings of a kind and the images do not fit together."""
 
     @property
     def evaluation_mask(self) -> Literal["longest", "label"]:
-        """Of a kind with a decoder: the capsule that it sees in evaluation, the longest or the label's."""
+        """For a kind with a decoder: the capsule that the decoder sees in evaluation, the longest or the label's."""
         return "longest"
 
     @property
     def variant(self) -> str:
-        """What records call the model."""
+        """The model's name in records."""
         return self.kind
 
     @property
     def loss_terms(self) -> tuple[str, ...]:
-        """The fields of `Loss` that there are for this kind, in their order."""
+        """The fields of `Loss` that this kind has, in order."""
         return ("total",)
 
     @property
     def recorded_terms(self) -> tuple[str, ...]:
-        """Those of `loss_terms` that mean something to this model, and are recorded."""
+        """Those of `loss_terms` that apply to this model and are recorded."""
         return self.loss_terms
 
     @property
     def dropped_units(self) -> int:
-        """Width U of the layer that training drops units of, at the rate `dropout`; 0 where none are."""
+        """Width U of the layer whose units are dropped in training at the rate `dropout`; 0 without dropout."""
         return 0
 
     @property
     def several(self) -> tuple[int, ...]:
-        """The axis that images, labels and predictions have besides, where an image shows several digits."""
+        """The additional axis of images, labels and predictions if an image shows several digits."""
         return (self.overlaid,) if self.overlaid > 1 else ()
 
     @property

@@ -1,4 +1,4 @@
-"""What a framework tells of a network of its own, and does with it: the border to `impls`."""
+"""How a framework describes and runs one of its own networks: the border to `impls`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 class Parameter(NamedTuple):
     """One trainable tensor. `order` transposes it to the canonical layout of its `kind`.
 
-    Kinds: "conv" (y, x, in, out), "dense" (in, out), "bias" of the parameter `of`, or "" for any other.
+    Kinds: "conv" (y, x, in, out), "dense" (in, out), "bias" (of the parameter `of`), or "" for any other.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one operation of a forward pass, the `index`-th of them."""
+    """The result of the `index`-th operation of a forward pass."""
 
     index: int
     op: str
@@ -33,9 +33,9 @@ class Step:
 
 
 class Ran(NamedTuple):
-    """A forward pass: outputs by their place in what the model returned ("0", "0.1", "digit"), the steps watched.
+    """A forward pass: outputs by their place in what the model returned ("0", "0.1", "digit"), and the watched steps.
 
-    Values are tensors of the framework; steps of a pass that was recorded as a whole are `Step`s.
+    Values are tensors of the framework; a pass recorded as a whole has `Step`s.
     """
 
     outputs: list[tuple[str, Any]]
@@ -44,17 +44,17 @@ class Ran(NamedTuple):
 
 
 class Network(Protocol):
-    """A model of a framework, on the CPU and in one precision. Each framework's `ordinary` module has one."""
+    """A framework's model, on the CPU and in one precision. Each framework's `ordinary` module has such a class."""
 
-    channels_first: bool  # of its convolutions
-    takes_lists: bool  # of several inputs
-    is_compiled: bool  # with a loss, as Keras means it
+    channels_first: bool  # in its convolutions
+    takes_lists: bool  # several inputs come as a list
+    is_compiled: bool  # with a loss, in Keras's sense
     model: Any
 
     def parameters(self) -> list[Parameter]: ...
 
     def takes(self) -> tuple[int, int]:
-        """How many tensors it needs, and how many it takes."""
+        """The number of tensors that it needs, and the number that it takes."""
         ...
 
     def values(self) -> dict[str, np.ndarray]: ...
@@ -72,10 +72,10 @@ class Network(Protocol):
         replace: Mapping[int, np.ndarray] | None = None,
         then: Callable[[list[tuple[str, Any]]], Any] | None = None,
     ) -> Ran:
-        """A forward pass; arguments that are floating-point come in the network's precision, others as int64.
+        """A forward pass; floating-point arguments are in the network's precision, others int64.
 
         With `record`, every operation's result is a `Step`. Results of the operations in `keep` are kept as tensors.
-        Those in `replace` are replaced, on the way, by the arrays given. `then` makes more of the outputs, as part of the pass.
+        Those in `replace` are replaced by the given arrays during the pass. `then` adds outputs, as part of the pass.
         """
         ...
 
@@ -84,7 +84,7 @@ class Network(Protocol):
         ...
 
     def apply(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """A function of the user's on tensors, such as a loss."""
+        """Applies a user's function, such as a loss, to tensors."""
         ...
 
     def masked(self, digit: Any, present: Any, flat: bool) -> Any:
@@ -98,24 +98,24 @@ class Network(Protocol):
     def numpy(self, tensor: Any) -> np.ndarray: ...
 
     def read_weights(self, path: Path) -> dict[str, np.ndarray]:
-        """A file of the framework's own. Raises what it likes for one that cannot be read."""
+        """Reads a file in the framework's own format. May raise anything if it cannot be read."""
         ...
 
     def tensor(self, array: np.ndarray) -> Any: ...
 
     def differentiate(self, loss: Callable[[], Sequence[Any]]) -> tuple[list[float], dict[str, np.ndarray]]:
-        """Values of what `loss` returns, and the gradient of the first for every parameter; none for those without."""
+        """The values that `loss` returns, and the first one's gradient for every parameter that has one."""
         ...
 
     def compiled_loss(self, outputs: Sequence[Any], targets: Sequence[Any]) -> Any:
-        """Of a model that `is_compiled`, the loss that it was compiled with, of its outputs and the target of each."""
+        """The loss that a model with `is_compiled` was compiled with, for its outputs and their targets."""
         ...
 
     def specified_loss(
         self, digit: Any, lengths: Any | None, reconstruction: Any | None, images: Any, present: Any
     ) -> list[Any]:
-        """Total, margin and reconstruction (Eq. 4, section 4.1) of digit capsules (B, J, e), pixels (B, P), labels (B, J).
+        """Total, margin and reconstruction loss (Eq. 4, section 4.1); capsules (B, J, e), pixels (B, P), labels (B, J).
 
-        Of the model's own lengths where it gives some.
+        Uses the model's own lengths if it returns them.
         """
         ...

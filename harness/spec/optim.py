@@ -25,7 +25,7 @@ class LrDecay(Section):
 
 
 class DecoderOptim(Section):
-    """What the decoder's weights have of their own; None is what all others have."""
+    """The decoder's own settings; None means the same as for all other weights."""
 
     lr: Positive | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
@@ -35,7 +35,7 @@ class OptimSpec(Section):
     """Adam (Kingma & Ba 2015, Algorithm 1): betas 0.9/0.999, epsilon 1e-8 outside the bias-corrected root.
 
     `weight_decay` is L2 as in `torch.optim.Adam`: weight_decay * w is added to the gradient of every weight and bias,
-    before the moments; it is no part of the loss. AdamW's, decoupled from the gradient, is another thing.
+    before the moments; it is not part of the loss. AdamW's decoupled weight decay is different.
     """
 
     lr: Positive = 1e-3
@@ -52,7 +52,7 @@ class OptimSpec(Section):
         return max(self.lr * decay.rate**periods, decay.floor)
 
     def lr_scale(self, name: str) -> float:
-        """What the learning rate is multiplied by for weight `name`: one schedule, floor included, serves all."""
+        """The factor of the learning rate for weight `name`: all share one schedule, floor included."""
         return (self.decoder.lr or self.lr) / self.lr if name.startswith("dec") else 1.0
 
     def weight_decay_of(self, name: str) -> float:

@@ -1,4 +1,4 @@
-"""Epoch plans: the order of the images, their shifts and dropout masks, drawn once in NumPy for every framework."""
+"""Epoch plans: the order of the images, their shifts and dropout masks, drawn once in NumPy for all frameworks."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def plan_epoch(
     """The plan of one epoch (1, 2, ...): all `examples` once, in random order, each shifted by up to `shift` pixels each way.
 
     With a `model` that has dropout, each image's units are kept or dropped, independently (N x 192 bytes at full size).
-    Where its images show several digits, each staged image is once the first of them; the others are drawn from all staged
-    ones of other `labels` anew each epoch, and shifted by themselves. The plan depends on its arguments only, so an epoch
-    resumed in another process is the same epoch. Raises `ValueError` if there are not enough different labels.
+    If its images show several digits, each staged image is the first of them once; the others are drawn anew each epoch
+    from all staged ones with other `labels`, and shifted independently. The plan depends only on its arguments, so an
+    epoch resumed in another process is the same epoch. Raises `ValueError` if there are not enough different labels.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, (_STREAM << 32) | epoch]))
     order = generator.permutation(examples)
@@ -40,15 +40,16 @@ def plan_epoch(
 
 
 def overlays(labels: Int[np.ndarray, " N"], draws: Float[np.ndarray, "N others"]) -> Int[np.ndarray, "N K"]:
-    """Of each of N images its own index and those of K - 1 `others` to overlay it with, all of different classes (section 6).
+    """For each of N images, its own index and those of K - 1 images to overlay, all of different classes (section 6).
 
-    `draws`, from [0, 1), choose: of the images of classes that are left, each is as likely. Raises `ValueError` if none is.
+    `draws`, from [0, 1), choose: every image of the remaining classes is equally likely. Raises `ValueError` if none is
+    left.
     """
     by_class, counts = np.argsort(labels, kind="stable"), np.bincount(labels)
     starts = np.cumsum(counts) - counts
     chosen = np.arange(len(labels))[:, None]
     for draw in draws.T:
-        taken = np.sort(labels[chosen], axis=1)  # as their images lie in `by_class`
+        taken = np.sort(labels[chosen], axis=1)  # in the order of `by_class`
         left = len(labels) - counts[taken].sum(1)
         if not left.all():
             raise ValueError(f"of {len(labels)} images, none is of another class than those to overlay it with")

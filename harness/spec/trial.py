@@ -14,15 +14,15 @@ from harness.spec.optim import LrDecay, OptimSpec
 class Augment(Section):
     """Training-time augmentation, drawn per image and epoch."""
 
-    # At most this many pixels each way, zero filled; None: as the data set is meant to be used, mostly 0.
+    # At most this many pixels each way, zero filled; None: the data set's usual value, mostly 0.
     shift: Annotated[int, Field(ge=0, le=100)] | None = None
 
 
 class DataConfig(Section):
-    """Which images. Sizes left out mean all there are; validation images are never trained on, test images never chosen on."""
+    """Which images. A size left out means all images. Validation images are never trained on, test images never chosen on."""
 
     name: str
-    test_from: str | None = None  # another data set, whose test images take the place of this one's
+    test_from: str | None = None  # another data set, whose test images replace this one's
     train: Count | None = None
     validation: Annotated[int, Field(ge=0)] | None = None
     test: Count | None = None
@@ -34,12 +34,12 @@ class DataConfig(Section):
 
 
 class Stop(Section):
-    """When training ends before its last epoch: after the first one at which one of the rules given holds."""
+    """When training ends early: after the first epoch at which one of the given rules holds."""
 
-    patience: Count | None = None  # so many epochs in a row without a new best one on the validation images
+    patience: Count | None = None  # epochs in a row without a new best one on the validation images
     accuracy_pct: Annotated[float, Field(gt=0, le=100)] | None = None  # reached on the images `on`
-    # `test` reproduces the paper's affNIST protocol, and nothing else: its test error is no estimate any more. The images
-    # are those of `data.name`, even where `data.test_from` names others.
+    # `test` is only for reproducing the paper's affNIST protocol: its test error is no longer an estimate. The images
+    # are those of `data.name`, even if `data.test_from` names others.
     on: Literal["validation", "test"] = "validation"
 
     @property
@@ -51,11 +51,11 @@ class Stop(Section):
 
 
 class TrainConfig(OptimSpec):
-    """How long, in which batches, at which learning rate, from which weights."""
+    """Training: how long, in which batches, at which learning rate, from which weights."""
 
     epochs: Count = 10
     batch: Count = 128
-    keep_every: Count | None = None  # keep the weights of every so manieth epoch, beside the last's and the best's
+    keep_every: Count | None = None  # keep the weights every `keep_every` epochs, and those of the last and best epoch
     stop: Stop = Stop()
     start_from: str | None = None  # a trial's folder or a safetensors file; its content is in `Trial.start_sha256`
 
@@ -65,40 +65,40 @@ class TrainConfig(OptimSpec):
 
 
 class RuntimeConfig(Section):
-    """What a suite may say of the runtime; device and threads follow from `resources`."""
+    """What a suite may set of the runtime; device and threads follow from `resources`."""
 
     precision: Literal["fp32", "fp64", "tf32", "bf16"] = "fp32"
     compile: bool = True
 
 
 class ParityConfig(Section):
-    """The gate before the clock: the ladder up to `level`, on what is timed; L6 is a trajectory of `steps` steps.
+    """The gate before timing: the ladder up to `level`, on what is timed; L6 is a trajectory of `steps` steps.
 
-    The audit beside it: samples of the training and of the test error, checked as the trial goes on (`harness.worker.audit`).
-    `margin_pct` judges what comes after it, the test errors of several seeds (`harness.analysis.equivalence`).
+    The audit then checks samples of the training and of the test error while the trial runs (`harness.worker.audit`).
+    `margin_pct` is for the comparison afterwards of the test errors of several seeds (`harness.analysis.equivalence`).
     """
 
     gate: bool = True
     level: Literal["L1", "L2", "L3", "L4", "L5", "L6"] = "L6"
     steps: Annotated[int, Field(ge=0, le=1000)] = 3
     audit: bool = True
-    # L7: how many percentage points of test error apart still count as equivalent; not part of a trial's identity.
-    # 0.1 is 10 of MNIST's 10,000 test images and what the decoder gains in the paper (0.35 to 0.25 %): frameworks
-    # farther apart would hide what papers report. It is also three times the paper's spread over trials, so that three
-    # seeds can show it.
+    # L7: test errors at most this many percentage points apart count as equivalent; not part of a trial's identity.
+    # 0.1 is 10 of MNIST's 10,000 test images, and the decoder's gain in the paper (0.35 to 0.25 %): a larger difference
+    # between frameworks would hide what papers report. It is also three times the paper's spread over trials, so that
+    # three seeds can show it.
     margin_pct: Annotated[float, Field(gt=0, le=100)] = 0.1
 
 
 class MeasureConfig(Section):
-    """What is measured beside the training, outside of all timed regions."""
+    """What is measured in addition to the training, outside all timed regions."""
 
-    # How many images the routing is looked at on after each epoch (`parity.specification.routing_logit_change`): the first
-    # of the validation images, or of the training images where there are none. 0: not at all.
+    # The number of images for measuring the routing after each epoch (`parity.specification.routing_logit_change`): the
+    # first validation images, or training images if there are none. 0: no measurement.
     routing_logits: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 
 class Resources(Section):
-    """What one trial takes for itself alone. `auto`: one GPU where the cluster has any, else none."""
+    """The exclusive resources of one trial. `auto`: one GPU if the cluster has any, else none."""
 
     cpus: Count = 2
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -123,7 +123,7 @@ class Trial(Section):
     start_sha256: str | None = None  # digest of the weights that training starts from; None: drawn from the seed
 
     def facts(self) -> dict[str, Any]:
-        """What the header of the trial's weights says of it; `model` is enough to build the model again."""
+        """The facts in the header of the trial's weights; `model` is enough to rebuild the model."""
         return {
             "suite": self.suite,
             "trial": self.id,
@@ -135,7 +135,7 @@ class Trial(Section):
         }
 
     def runtime_spec(self) -> Runtime:
-        """The runtime an implementation is built with: one thread a core, the GPU if the trial has one."""
+        """The runtime that an implementation is built with: one thread per core, the GPU if the trial has one."""
         return Runtime(
             precision=self.runtime.precision,
             compile=self.runtime.compile,

@@ -1,4 +1,4 @@
-"""A process from outside: started, seated, listened to, ended.
+"""The supervisor's side of a worker process: start it, give it cores and GPUs, read its events, end it.
 
 Imports `spec`, `machine` and `cost`; never `worker`, which is its other end.
 """

@@ -1,4 +1,4 @@
-"""A worker process from outside: its start, its events, its end. `harness.worker.channel` is the other end."""
+"""A worker process as its supervisor sees it: start, events, end. `harness.worker.channel` is the other end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Child:
         self._is_over = False
         self.peak_bytes = 0  # its largest resident size: a process that has been killed can no longer be asked
         self.events = self._read()
-        """The worker's events, and None at least every moment; ends with the worker's life."""
+        """The worker's events, with None at short intervals in between; ends when the worker does."""
 
     def say(self, line: str) -> None:
         """Sends a line to the worker's stdin; its death is noticed at the other pipe."""
@@ -39,12 +39,12 @@ class Child:
             self._process.stdin.flush()
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal, if it is alive."""
+        """Sends a signal if the worker is alive."""
         if not self._has_ended():
             self._process.send_signal(number)
 
     def death(self) -> str:
-        """How it ended, once it has: "was killed by SIGKILL (out of memory?)"."""
+        """How it ended, once it has: for example "was killed by SIGKILL (out of memory?)"."""
         code = self._process.returncode
         if code >= 0:
             return f"ended by itself (exit code {code})"
@@ -52,9 +52,9 @@ class Child:
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
     def end(self, number: signal.Signals | None = signal.SIGKILL) -> int:
-        """Sends the signal, waits for `GRACE_S`, kills what is left of it and of its children; returns the exit code.
+        """Sends the signal, waits for `GRACE_S`, kills the worker and its children if still alive; returns the exit code.
 
-        None sends nothing: it is about to end by itself. A second call does nothing.
+        None sends nothing, for a worker that is about to end anyway. A second call does nothing.
         """
         if not self._is_over:
             self._is_over = True
@@ -64,7 +64,7 @@ class Child:
             while not self._has_ended() and time.monotonic() < deadline:
                 time.sleep(0.01)
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                # the number is its own, and its group's, until it is waited for
+                # the process and group ids stay its own until it is waited for
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             assert self._process.stdin is not None
@@ -78,7 +78,7 @@ class Child:
             selector.register(self._descriptor, selectors.EVENT_READ)
             while True:
                 self._gauge()
-                ended = self._has_ended()  # asked before reading: what it said last is then in the pipe already
+                ended = self._has_ended()  # checked before reading: its last output is then already in the pipe
                 if selector.select(0 if ended else _POLL_S):
                     received = os.read(self._descriptor, 1 << 20)
                     if not received:
@@ -106,7 +106,7 @@ class Child:
                     self.peak_bytes = max(self.peak_bytes, int(line.split()[1]) * 1024)
 
     def _has_ended(self) -> bool:
-        """Leaves it a zombie, so that its number, which is also its group's, is not given to another process."""
+        """Whether it has ended; leaves it a zombie, so that its id, also its group's, is not reused."""
         if not hasattr(os, "waitid"):
             return self._process.poll() is not None
         try:
@@ -128,7 +128,8 @@ def started(
 ) -> Generator[Child, None, None]:
     """`python -P -m MODULE --events-fd N` with the job `document` on its stdin; it and its children end with the block.
 
-    It may send events of `kinds`. All that it prints goes to `log_path`. A working directory `cwd` that is not there is ours.
+    It may send events of `kinds`. All that it prints goes to `log_path`. If `cwd` does not exist, our working directory
+    is used.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()

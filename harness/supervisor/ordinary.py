@@ -1,4 +1,4 @@
-"""A model without an adapter is examined in a process of its own: the supervisor's side of `harness.worker.ordinary`."""
+"""Examines a model without an adapter in a separate process: the supervisor's side of `harness.worker.ordinary`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.supervisor.seat import Seat, forwarded_environment, worker_environm
 
 
 def examine(job: dict[str, Any], trial: Trial, log: Path, time_limit_s: float) -> dict[str, Any]:
-    """What the process of `harness.worker.ordinary` found; `trial` says what environment it has.
+    """What the process of `harness.worker.ordinary` found; `trial` decides its environment.
 
-    Raises `UserError` where it refuses, dies or takes too long.
+    Raises `UserError` if it refuses, dies or takes too long.
     """
     cores = local_cores()
     env = worker_environment(trial, Seat(tuple(cores[:1]), ()), {**os.environ, **forwarded_environment()})

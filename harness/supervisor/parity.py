@@ -1,4 +1,4 @@
-"""Implementations climb the ladder in processes of their own: the supervisor's side of `harness.worker.parity`."""
+"""Implementations climb the ladder in separate processes: the supervisor's side of `harness.worker.parity`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Climb:
-    """One implementation in one precision; `trial` has one core, and the GPU if there is to be one."""
+    """One implementation in one precision; `trial` has one core, and a GPU if requested."""
 
     trial: Trial
     level: str
@@ -44,11 +44,11 @@ class Climb:
 
 
 def run_climbs(climbs: Sequence[Climb], tell: Tell) -> list[Report]:
-    """Runs all, each alone on a core, as many at once as there are cores; `tell` gets a line when one begins, waits, ends.
+    """Runs all climbs, each on its own core, as many at once as there are cores; `tell` gets a line at start, wait and end.
 
-    Reports come in the order of `climbs`, whichever began first. Whatever an implementation does makes a report. Raises
-    `UserError` for one that cannot be imported or lacks a method, `KeyboardInterrupt` after Ctrl-C or SIGTERM; in both
-    cases all processes have ended.
+    Reports come in the order of `climbs`. Whatever an implementation does, there is a report. Raises `UserError` for
+    one that cannot be imported or lacks a method, `KeyboardInterrupt` after Ctrl-C or SIGTERM; in both cases all
+    processes have ended.
     """
     base = {**os.environ, **forwarded_environment()}
     crew = Crew(base, tell)
@@ -61,17 +61,17 @@ def run_climbs(climbs: Sequence[Climb], tell: Tell) -> list[Report]:
                 if interrupted.is_set() or any(future.exception() for future in done.done):
                     break
         finally:
-            crew.stop.set()  # ends what is still running; without effect where all is done
+            crew.stop.set()  # ends climbs that are still running, if any
         if interrupted.is_set():
             raise KeyboardInterrupt
     failures = [error for future in running if (error := future.exception())]
     for error in sorted(failures, key=lambda error: isinstance(error, KeyboardInterrupt)):
-        raise error  # a refusal before the interruptions that it caused
+        raise error  # the refusal comes before the interruptions that it caused
     return [future.result() for future in running]
 
 
 def at_once(climbs: Sequence[Climb]) -> int:
-    """One climb a core, and where they need GPUs, one a GPU."""
+    """One climb per core or, if they need GPUs, one per GPU."""
     limits = [len(climbs), len(local_cores())]
     if any(climb.trial.gpus for climb in climbs):
         limits.append(len(local_gpus()))
@@ -79,19 +79,19 @@ def at_once(climbs: Sequence[Climb]) -> int:
 
 
 def _rank(climb: Climb) -> tuple[int, bool]:
-    """The longest first, so that no core is left with a long climb at the end; the others in the order asked for."""
+    """The longest first, so that no long climb is left at the end; the others in the order requested."""
     entry = registry.known(climb.trial.impl)
     slow = entry.slow_start if entry else 0
     return -slow, slow > 0 and climb.trial.runtime.precision != "fp32"
 
 
 class Crew:
-    """What the climbs of one command share."""
+    """State shared by the climbs of one command."""
 
     def __init__(self, base: dict[str, str], tell: Tell) -> None:
         self._base, self._tell = base, tell
         self.stop = threading.Event()
-        self._turn = threading.Lock()  # else two of us, leasing at once, would take each other for another command
+        self._turn = threading.Lock()  # two of our threads leasing at once would mistake each other for another command
 
     def climb(self, climb: Climb) -> Report:
         with ExitStack() as held:
@@ -105,7 +105,7 @@ class Crew:
         return report
 
     def _seat(self, climb: Climb, held: ExitStack) -> Seat:
-        """A core, and a GPU if it is to have one, until `held` is closed."""
+        """A core, and a GPU if needed, until `held` is closed."""
 
         def waiting(message: str) -> None:
             self._tell(f"{climb.who}: {message}")
@@ -118,13 +118,13 @@ class Crew:
 
 
 def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.Event) -> Report:
-    """The climb's report; if it does not come to an end, what was compared until then and a failure where it was."""
+    """The climb's report; if it does not finish, the comparisons made so far and a failure at that point."""
     deadline = time.monotonic() + climb.time_limit_s
     level, calling, inside = LEVELS[0], "", False
     report = Report(
         climb.trial.impl, climb.trial.runtime.precision, climb.trial.model.variant, (), conventions=climb.accept
     )
-    complete = False  # then only suspects are to come, and a report does not depend on these
+    complete = False  # once true, only suspects can follow, and the report does not depend on these
 
     def ended(name: str, note: str) -> Report:
         return report if complete else with_checks(report, [asdict(Check(level, name, math.inf, 1.0, note=note))])
@@ -169,7 +169,7 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
 
 
 def diagnosed(report: Report, event: SuspectsEvent) -> Report:
-    """The report with its diagnosis; where conventions are all there is, and all else is right, with the checks by these."""
+    """The report with its diagnosis; if conventions explain everything, also with the checks made under them."""
     suspects, conventions, unexplained = map(tuple, (event.suspects, event.conventions, event.unexplained))
     again = with_checks(replace(report, checks=()), event.checks)
     if again.checks:
@@ -179,7 +179,7 @@ def diagnosed(report: Report, event: SuspectsEvent) -> Report:
 
 
 def with_checks(report: Report, rows: Sequence[dict[str, Any]]) -> Report:
-    """The report with more checks, these in the form that `dataclasses.asdict` and JSON have given them."""
+    """The report with more checks, given as `dataclasses.asdict` and JSON represent them."""
     checks = [Check(**row) for row in rows]
     checks = [check if check.where is None else replace(check, where=tuple(check.where)) for check in checks]
     return replace(report, checks=(*report.checks, *checks))

@@ -1,4 +1,4 @@
-"""What a worker process has for itself: cores, GPUs, and an environment that is complete before Python starts."""
+"""A worker's exclusive resources: cores, GPUs, and an environment that is complete before Python starts."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.
 
 @dataclass(frozen=True)
 class Seat:
-    """What an attempt has for itself: logical cores, and GPU ids as `CUDA_VISIBLE_DEVICES` names them."""
+    """An attempt's exclusive resources: logical cores, and GPU ids as in `CUDA_VISIBLE_DEVICES`."""
 
     cores: tuple[int, ...]
     gpus: tuple[str, ...] = ()
 
 
 def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a trial's process, complete before Python starts: much of it is read when a library loads.
+    """The environment of a trial's process, complete before Python starts, since libraries read much of it on loading.
 
-    What frameworks ask for (`harness.spec.device.Device.environment`) comes first, then what holds for every trial. Raises
-    `UserError` for a plug-in that cannot tell.
+    The frameworks' variables (`harness.spec.device.Device.environment`) come first, then those of every trial. Raises
+    `UserError` if a plug-in fails to give its variables.
     """
     env = {
         name: value
         for name, value in base.items()
-        # The worker is no part of Ray or MLflow; their variables (addresses, tokens, patched devices) are not for it.
+        # The worker is not part of Ray or MLflow: their variables (addresses, tokens, patched devices) are not for it.
         if not name.startswith(("RAY_", "TUNE_", "MLFLOW_"))
     }
     for name, value in registry.environment(trial.impl, trial.cpus, trial.runtime.precision, bool(seat.gpus)).items():
@@ -47,22 +47,22 @@ def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dic
             env[name] = value
     threads = str(trial.cpus)
     env |= {
-        # One thread a core, for every BLAS and OpenMP; what does not listen to these is bound by affinity.
+        # One thread per core, for every BLAS and OpenMP; libraries that ignore these are bound by affinity.
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
-        # The GPUs of this trial alone; a CPU trial must not even find one. Numbered as nvidia-smi numbers them.
+        # Only the GPUs of this trial; a CPU trial must not even find one. Numbered as in nvidia-smi.
         "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        # Memory in huge pages, kept from step to step: a fresh page costs more than what is computed on it. 16 GiB: always.
+        # Huge pages, kept from step to step: a fresh page costs more than the computation on it. 16 GiB: always.
         "GLIBC_TUNABLES": ":".join(filter(None, (_MALLOC, base.get("GLIBC_TUNABLES")))),
-        # The log has things in the order in which they happened.
+        # The log is in chronological order.
         "PYTHONUNBUFFERED": "1",
         # Sets and dictionaries of strings in the same order in every run.
         "PYTHONHASHSEED": "0",
-        # No window, whatever an implementation imports.
+        # No windows, whatever an implementation imports.
         "MPLBACKEND": "Agg",
-        # This harness, from wherever it is, in whatever interpreter the worker has.
+        # This harness, wherever it is, whatever the worker's interpreter.
         "PYTHONPATH": os.pathsep.join(filter(None, (str(_PACKAGES), base.get("PYTHONPATH")))),
     }
     env.pop("NVIDIA_TF32_OVERRIDE", None)
@@ -94,7 +94,7 @@ def interruptible() -> Generator[threading.Event]:
 
 
 def forwarded_environment() -> dict[str, str]:
-    """What a worker needs of this process's surroundings wherever it runs: the bench's settings, our import path."""
+    """What any worker needs from this process's environment: the bench's settings, our import path."""
     installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib", "scripts")}
     paths = (Path(path or ".").resolve() for path in sys.path)
     ours = [str(path) for path in paths if path.is_dir() and not installed & {path, *path.parents}]

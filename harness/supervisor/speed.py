@@ -1,4 +1,4 @@
-"""Cells are measured in processes of their own, in turns: the supervisor's side of `harness.worker.speed`."""
+"""Measures cells in separate processes, in turns: the supervisor's side of `harness.worker.speed`."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from harness.supervisor.seat import Seat, forwarded_environment, interruptible, 
 
 _MODULE = "harness.worker.speed"
 E = TypeVar("E", bound=Event)
-_MARGIN = 1.2  # memory left free for what was not foreseen
+_MARGIN = 1.2  # safety factor for memory
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How everything is measured."""
+    """The settings of a measurement."""
 
     rounds: int
     steps: int  # of each timed call
     matmul: int  # rows and columns
     gate: bool
-    time_limit_s: float  # of one cell, not counting its waiting for the others
+    time_limit_s: float  # for one cell, not counting its waits for the others
     logs: Path
     trace: Path | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell has no figures: a short verdict, its cause in a line, and what to do if that is known."""
+    """Why a cell has no figures: a short verdict, its cause in one line, and what to do if that is known."""
 
     verdict: str
     cause: str
@@ -61,7 +61,7 @@ class Failure:
 
 @dataclass
 class Record:
-    """All that is found out about one cell, in the order in which it was found out."""
+    """Everything found out about one cell, in that order."""
 
     name: str
     trial: Trial
@@ -76,7 +76,7 @@ class Record:
 
 @dataclass
 class Session:
-    """What one command measured: its cells, the rates of libraries that no cell computes with, and remarks on both."""
+    """The results of one command: its cells, the rates of libraries that no cell uses, and remarks on both."""
 
     records: list[Record]
     rates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -84,10 +84,10 @@ class Session:
 
 
 def measure(records: Sequence[Record], setting: Setting, tell: Tell) -> Session:
-    """Measures every cell, all on the same cores, only one of them at work at a time; `tell` gets a line at every step.
+    """Measures every cell, all on the same cores, only one at a time; `tell` gets a line at every step.
 
-    Round by round, each cell has its turn, so that a drift of the machine is no difference between them. Where memory
-    does not hold all processes, groups of cells follow one another. Whatever a cell does makes a record. Raises
+    Cells take turns in every round, so that a drift of the machine does not look like a difference between them. If
+    memory does not hold all processes, cells are measured in groups. Whatever a cell does, it gets a record. Raises
     `UserError` if there are not enough cores or GPUs, `KeyboardInterrupt` after Ctrl-C or SIGTERM; all processes have
     ended then.
     """
@@ -108,11 +108,11 @@ def measure(records: Sequence[Record], setting: Setting, tell: Tell) -> Session:
 
 
 class _Nothing(Event):
-    """What a worker says that has been told to end."""
+    """The answer of a worker told to end; none exists."""
 
 
 class _Worker:
-    """A running worker and its supervisor's patience."""
+    """A running worker and its time limit."""
 
     def __init__(self, child: Child, patience_s: float, stop: threading.Event, warnings: list[str]) -> None:
         self._child, self._patience_s, self._limit_s, self._stop = child, patience_s, patience_s, stop
@@ -125,7 +125,7 @@ class _Worker:
         self.hear(_Nothing)
 
     def ask(self, order: str, kind: type[E]) -> E | None:
-        """What it answers; None if there is no answer, and `failure` says why: its process has then ended."""
+        """Its answer; None if there is none: its process has then ended, and `failure` says why."""
         self._child.say(order)
         return self.hear(kind)
 
@@ -161,7 +161,7 @@ class _Worker:
 
 
 class _Bench:
-    """What the cells of one command share."""
+    """State shared by the cells of one command."""
 
     def __init__(self, setting: Setting, seat: Seat, stop: threading.Event, tell: Tell, session: Session) -> None:
         self._setting, self._seat, self._stop, self._tell, self._session = setting, seat, stop, tell, session
@@ -169,7 +169,7 @@ class _Bench:
         self._needed = 0  # bytes of the largest worker so far
 
     def start_gauges(self, held: ExitStack) -> list[_Worker]:
-        """Workers for the libraries that are installed and that no cell on the CPU computes with."""
+        """Starts workers for the installed libraries that no cell uses on the CPU."""
         on_cpu = [record.trial for record in self._session.records if not record.trial.gpus]
         if not on_cpu:
             return []
@@ -190,7 +190,7 @@ class _Bench:
         return [worker for worker in started.values() if worker.failure is None]
 
     def start_group(self, waiting: list[Record], group: ExitStack) -> list[tuple[Record, _Worker]]:
-        """Takes from `waiting` as many as memory holds, at least one; those that came to be ready."""
+        """Starts as many of `waiting` as memory holds, at least one; returns those that became ready."""
         running: list[tuple[Record, _Worker]] = []
         while waiting:
             record = waiting[0]
@@ -230,7 +230,7 @@ class _Bench:
         return None
 
     def take_rounds(self, running: list[tuple[Record, _Worker]], gauges: Sequence[_Worker]) -> None:
-        """All rounds of steps, then as many of the parts, then the traces. A cell that fails leaves."""
+        """All rounds of steps, then as many of the parts, then the traces. A cell that fails is dropped."""
         rounds = self._setting.rounds
         for number in range(1, rounds + 1):
             if running:
@@ -256,7 +256,7 @@ class _Bench:
             worker.end()
 
     def _take_parts(self, running: list[tuple[Record, _Worker]]) -> None:
-        """As many rounds again, of the parts of a step, where an implementation tells them."""
+        """As many rounds again for the parts of a step, if an implementation provides them."""
         telling = list(running)
         for _ in range(self._setting.rounds):
             for record, worker in list(telling):
@@ -269,7 +269,7 @@ class _Bench:
     def _ask_more(
         self, record: Record, worker: _Worker, order: str, kind: type[E], running: list[tuple[Record, _Worker]]
     ) -> E | None:
-        """What can be found out of a cell that has been timed: failing now costs it no figure."""
+        """Further questions to a cell that has been timed: a failure now costs it no figure."""
         if answer := worker.ask(order, kind):
             return answer
         running.remove((record, worker))
@@ -280,7 +280,7 @@ class _Bench:
     def _start(
         self, trial: Trial, job: dict[str, Any], log_path: Path, until: ExitStack, warnings: list[str]
     ) -> _Worker:
-        """A worker with the environment of a trial, on the cores and GPUs of this command."""
+        """Starts a worker with a trial's environment, on the cores and GPUs of this command."""
         seat = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus])
         document = {"matmul": self._setting.matmul, "cores": list(seat.cores), "path": str(Path.cwd()), **job}
         env = worker_environment(trial, seat, self._base)

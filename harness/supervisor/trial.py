@@ -1,4 +1,4 @@
-"""One attempt: a worker process of its own, from its environment to its last event. This is the worker's supervisor."""
+"""One attempt: a separate worker process, from its environment to its last event. This is the worker's supervisor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.spec.trial import Trial
 from harness.supervisor.child import GRACE_S, started
 from harness.supervisor.seat import Seat, worker_environment
 
-_NEARLY_ALL = 0.7  # of the memory: a worker killed when it had that much was killed for it
+_NEARLY_ALL = 0.7  # of the memory: a worker killed while using this much was killed for it
 
 
 def run_attempt(
@@ -34,17 +34,17 @@ def run_attempt(
     python: str = sys.executable,
     stop: threading.Event | None = None,
 ) -> None:
-    """Runs one attempt to its end. `emit` gets every event, with "trial" and "attempt" added, a final one last.
+    """Runs one attempt to its end. `emit` gets every event, with "trial" and "attempt" added; the last is a final one.
 
     An "epoch" event is acknowledged, and the next epoch begins, once `emit` has returned. A worker that dies makes a
     "failed" event with the cause in words; `stop`, once set, ends the worker and makes that "interrupted".
 
     Args:
         job: `executor.Job.document()`: "trial", "attempt", "resumed_epoch", "recorded", "environ", "cwd".
-        log_path: where all that the worker prints goes; overwritten.
+        log_path: gets all that the worker prints; overwritten.
         scratch: existing folder in which the worker leaves checkpoints and weights.
-        checkpoint: where to go on from; of epoch 0, weights to start from; None starts from drawn ones.
-        python: the interpreter of the worker.
+        checkpoint: where to resume; for epoch 0, the weights to start from; None starts from random ones.
+        python: the worker's interpreter.
 
     Raises what `emit` raises, and `KeyboardInterrupt`, after the worker has ended.
     """
@@ -109,7 +109,7 @@ def _death(trial: Trial, code: int, log_path: Path, peak_bytes: int, kills_befor
 
 
 def _killed_for_memory(error: str, peak_bytes: int, limit_bytes: int | None, kills_before: int | None) -> bool:
-    """Whether a SIGKILL was the kernel's: it has counted one more, or the worker had nearly all there is."""
+    """Whether the kernel sent a SIGKILL: its counter rose, or the worker had nearly all of the memory."""
     if error != "SIGKILL":
         return False
     kills = out_of_memory_kills()

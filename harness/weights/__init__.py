@@ -1,6 +1,6 @@
-"""A model's weights: their table of names and shapes, the files that hold them, and whether these are whole.
+"""A model's weights: their table of names and shapes, their files, and whether these are intact.
 
-Imports `spec`, `events` and `errors` alone.
+Imports only `spec`, `events` and `errors`.
 """
 
 from harness.weights.table import WeightRow, digest, initial_weights, parameter_count, weight_table

@@ -1,6 +1,6 @@
-"""Weights, checkpoints and predictions on disk: safetensors; weights under canonical names, with facts in the header.
+"""Weights, checkpoints and predictions as safetensors files: weights under canonical names, with facts in the header.
 
-Files are written whole or not at all. What is read here is believed; `harness.weights.whole` checks it first.
+Files are written whole or not at all. Reading here checks nothing; `harness.weights.whole` checks a file first.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from jaxtyping import Int
 from harness.spec import Moments, Weights
 from harness.weights.progress import Best, Ledger, Progress
 
-_load, _save = cast(Any, safetensors.numpy).load_file, cast(Any, safetensors.numpy).save_file  # typed in part only
-FIRST, SECOND, BEST = "adam.first.", "adam.second.", "best."  # before the names in a checkpoint
-_FACTS = "capsbench"  # one entry of the header, as JSON: several would be written in an order that changes
+_load, _save = cast(Any, safetensors.numpy).load_file, cast(Any, safetensors.numpy).save_file  # only partly typed
+FIRST, SECOND, BEST = "adam.first.", "adam.second.", "best."  # prefixes of names in a checkpoint
+_FACTS = "capsbench"  # one JSON entry in the header: the order of several entries would vary
 
 
 def save_weights(path: Path, weights: Weights, facts: Mapping[str, Any] | None = None) -> None:
-    """Writes the weights alone; any framework reads the file with its safetensors loader.
+    """Writes only the weights; any framework reads the file with its safetensors loader.
 
-    `facts` (JSON) go to the header, where `read_facts` finds them: which trial they are of, its model, the epoch.
+    `facts` (JSON) go to the header, where `read_facts` finds them: the weights' trial, its model, the epoch.
     """
     _write(path, weights, {_FACTS: json.dumps(dict(facts or {}))})
 
@@ -36,14 +36,14 @@ def load_weights(path: Path) -> Weights:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What the header tells of the weights; empty for a file that is not the bench's own."""
+    """The facts in the header; empty for a file that is not the bench's own."""
     with cast(Any, safetensors).safe_open(path, framework="numpy") as file:
         header: dict[str, str] = file.metadata() or {}
     return json.loads(header.get(_FACTS, "{}"))
 
 
 def save_predictions(path: Path, predicted: Int[np.ndarray, "N ..."], labels: Int[np.ndarray, "N ..."]) -> None:
-    """Writes what the trained model said of the N test images, in the data set's order, beside their labels."""
+    """Writes the trained model's predictions for the N test images, in the data set's order, and their labels."""
     _write(path, {"predicted": predicted.astype(np.int32), "labels": labels.astype(np.int32)})
 
 
@@ -54,9 +54,9 @@ def load_predictions(path: Path) -> tuple[Int[np.ndarray, "N ..."], Int[np.ndarr
 
 
 def save_checkpoint(path: Path, weights: Weights, moments: Moments, progress: Progress | None = None) -> None:
-    """Writes weights, Adam's state and the training's progress: all that it needs to go on exactly where it was.
+    """Writes weights, Adam's state and the training's progress: everything needed to resume exactly.
 
-    The best epoch's weights are among it, unless they are these.
+    The best epoch's weights are included, unless they are these.
     """
     progress = progress or Progress()
     best = progress.best
@@ -74,28 +74,28 @@ def flat(weights: Weights, moments: Moments) -> Weights:
 
 
 def load_checkpoint(path: Path) -> tuple[Weights, Moments]:
-    """Weights and Adam's state, as `save_checkpoint` was given them."""
+    """Weights and Adam's state, as passed to `save_checkpoint`."""
     parts = _parts(path)
     return parts[""], Moments(read_facts(path)["step"], parts[FIRST], parts[SECOND])
 
 
 def load_progress(path: Path) -> Progress:
-    """The training's progress, as `save_checkpoint` was given it."""
+    """The training's progress, as passed to `save_checkpoint`."""
     facts, parts = read_facts(path), _parts(path)
     best = Best(**facts["best"], weights=parts[BEST] or parts[""]) if facts["best"] else None
     return Progress(facts["epoch"], facts["val_err_pct"], best, facts["is_over"], Ledger(**facts["audit"]))
 
 
 def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Atomic: whoever dies in the middle leaves no file of that name, or the one before."""
+    """Writes atomically: a process that dies midway leaves no file with that name, or the previous one."""
     partial = path.with_name(f".{path.name}.partial")
-    # The library writes an array's memory as it lies; of a transposed view that would be another array.
+    # The library writes raw memory, which for a transposed view would be a different array.
     _save({name: np.asarray(array, order="C") for name, array in tensors.items()}, partial, metadata=metadata)
     partial.replace(path)
 
 
 def _parts(path: Path) -> dict[str, Weights]:
-    """The tensors by the prefix of their names, without it."""
+    """The tensors by the prefix of their names, which is removed."""
     parts: dict[str, Weights] = {"": {}, FIRST: {}, SECOND: {}, BEST: {}}
     for name, array in _load(path).items():
         prefix = next(p for p in (FIRST, SECOND, BEST, "") if name.startswith(p))

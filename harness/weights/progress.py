@@ -1,4 +1,4 @@
-"""What a trial's training has come to: the best epoch so far on the validation images, and whether it is over."""
+"""The progress of a trial's training: the best epoch so far on the validation images, and whether it is over."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.spec.trial import Stop
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch of the lowest validation error; of several, that of the lowest validation loss, then the earliest."""
+    """The epoch with the lowest validation error; ties go to the lowest validation loss, then to the earliest."""
 
     epoch: int
     val_err_pct: float
@@ -23,10 +23,10 @@ class Best:
 class Ledger:
     """What the audit (`harness.worker.audit`) has seen and spent so far."""
 
-    steps: int = 0  # of training, done again
+    steps: int = 0  # training steps that were repeated
     trained_s: float = 0.0
     audit_s: float = 0.0
-    fault: str | None = None  # the first that was found
+    fault: str | None = None  # the first one found
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Progress:
     epoch: int = 0
     val_err_pct: float | None = None  # after the last epoch; None without validation images
     best: Best | None = None
-    is_over: bool = False  # a stopping rule of the suite held
+    is_over: bool = False  # a stopping rule of the suite was met
     audit: Ledger = Ledger()
 
     def after(self, epoch: int, weights: Weights, val_err_pct: float | None, val_loss: float | None) -> Progress:
-        """The progress after one more epoch, which ended with these weights; None where nothing was validated."""
+        """The progress after one more epoch, which ended with these weights; values are None without validation."""
         best = self.best
         if (
             val_err_pct is not None
@@ -51,7 +51,7 @@ class Progress:
         return Progress(epoch, val_err_pct, best, audit=self.audit)
 
     def ends(self, stop: Stop, test_err_pct: float | None) -> bool:
-        """Whether a stopping rule holds; `test_err_pct` is needed for one on the test images."""
+        """Whether a stopping rule is met; a rule on the test images needs `test_err_pct`."""
         if stop.patience and self.best and self.epoch - self.best.epoch >= stop.patience:
             return True
         error = test_err_pct if stop.on == "test" else self.val_err_pct
@@ -60,7 +60,7 @@ class Progress:
         return error <= 100 - stop.accuracy_pct + 1e-9  # 100 - 99.23 is not 0.77 in binary
 
     def facts(self) -> dict[str, Any]:
-        """All but the weights, as JSON."""
+        """Everything but the weights, as JSON."""
         best = self.best
         return {
             "epoch": self.epoch,

@@ -1,4 +1,4 @@
-"""Weights to start from, as a file holds them: `train.start_from`."""
+"""Starting weights from a file: `train.start_from`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def starting_weights(trial: Trial, path: Path | None) -> Weights:
 
 
 def read_start(path: Path) -> Weights:
-    """As float32, in which training starts; float64 is rounded. Raises `UserError` for other dtypes, and other files."""
+    """The weights as float32, in which training starts; float64 is rounded. Raises `UserError` for other dtypes and files."""
     try:
         _, tensors = read_header(path)
     except ValueError as error:

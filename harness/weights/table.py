@@ -1,4 +1,4 @@
-"""The canonical weight table, the initial weights, and the hashes that prove two implementations got the same ones."""
+"""The canonical weight table, the initial weights, and hashes to prove that implementations got the same weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parameter_count(model: ModelSpec) -> int:
 def initial_weights(model: ModelSpec, seed: int) -> Weights:
     """Float32 weights drawn in NumPy (Philox): normal, redrawn outside two sigmas; biases constant.
 
-    Every tensor has its own stream, keyed by seed and name, so that two models that share a tensor share its start.
+    Every tensor has its own stream, keyed by seed and name, so models that share a tensor share its initial values.
     """
     return {
         row.name: (_truncated_normal(seed, row) * row.sigma).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Files are believed only when they are whole: their SHA-256, and what they hold against what the trial must leave.
+"""Checks that files are intact: by their SHA-256, and by comparing their content with what the trial must leave.
 
-The worker's events carry size and SHA-256 of every file they name (`with_fingerprints`). Whoever reads such a file reads
-it here. Runs made before events had them lack the SHA-256, and are checked by their content alone.
+The worker's events carry size and SHA-256 of every file that they name (`with_fingerprints`). Such files are read only
+through this module. Runs from before events had a SHA-256 are checked by content alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ E = TypeVar("E", bound=TrialEvent)
 
 
 class Damaged(UserError):
-    """A file is not what was written, or not what its trial must leave: which, what was found, what to do."""
+    """A file is not as written, or not what its trial must leave: which file, what was found, what to do."""
 
     def __init__(self, path: Path, found: str) -> None:
         super().__init__(
@@ -48,13 +48,13 @@ def fingerprint(path: Path) -> Record:
 
 
 def with_fingerprints(event: E, folder: Path) -> E:
-    """The event, with `files`, name -> `Record`, if it names any; they lie in `folder`."""
+    """The event with `files`, name -> `Record`, if it names any; they are in `folder`."""
     files = {name: dict(fingerprint(folder / name)) for name in event.names().values()}
     return event.model_copy(update={"files": files}) if files else event
 
 
 def recorded(event: EpochEvent | ResultEvent, name: str) -> Record | None:
-    """What the event says of the file; None from before events said it."""
+    """The event's record of the file; None if the event predates such records."""
     return (event.files or {}).get(name)
 
 
@@ -70,7 +70,7 @@ def read_weights(path: Path, trial: Trial, record: Record | None) -> Weights:
 
 
 def read_checkpoint(path: Path, trial: Trial, record: Record | None, epoch: int) -> tuple[Weights, Moments, Progress]:
-    """What a checkpoint of `trial` after `epoch` holds. Raises `Damaged`."""
+    """The content of a checkpoint of `trial` after `epoch`. Raises `Damaged`."""
     facts, tensors = _header(path, record)
     try:
         best = _Facts.model_validate(facts, strict=True).best
@@ -94,9 +94,9 @@ def read_checkpoint(path: Path, trial: Trial, record: Record | None, epoch: int)
 def read_predictions(
     path: Path, trial: Trial, result: ResultEvent
 ) -> tuple[Int[np.ndarray, " N *K"], Int[np.ndarray, " N *K"]]:
-    """What the trained model said of the N test images, and their labels; `result` is the event that names the file.
+    """The trained model's predictions for the N test images, and their labels; `result` is the event that names the file.
 
-    Raises `Damaged`, also where they are not the predictions that make the event's test error.
+    Raises `Damaged`, also if the predictions do not give the event's test error.
     """
     _, tensors = _header(path, recorded(result, path.name))
     shape = (result.test_images, *trial.model.several)
@@ -132,7 +132,7 @@ def misfits(
 
 
 def not_finite(arrays: Weights) -> list[str]:
-    """A sentence for each array that has values that are no finite numbers."""
+    """A sentence for each array with values that are not finite."""
     counts = {name: array.size - int(np.isfinite(array).sum()) for name, array in arrays.items()}
     return [
         f"{name} has {count:,} of {arrays[name].size:,} values that are not finite numbers"
@@ -142,7 +142,7 @@ def not_finite(arrays: Weights) -> list[str]:
 
 
 def not_of(trial: Trial, state: Weights) -> list[str]:
-    """A sentence for each way in which a trained state, named as by `checkpoint.flat`, is not one of the trial's model."""
+    """A sentence for each way in which a trained state, named as by `checkpoint.flat`, does not fit the trial's model."""
     tensors = {name: (array.dtype.name, array.shape) for name, array in state.items()}
     return misfits(tensors, _expected(trial.model, "", FIRST, SECOND), _dtype(trial))
 
@@ -150,7 +150,7 @@ def not_of(trial: Trial, state: Weights) -> list[str]:
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, Shape]]]:
     """The facts in a safetensors file's header, and its tensors: name -> dtype, as NumPy names it, and shape.
 
-    Raises `ValueError` in words if it is no whole safetensors file, or cannot be read.
+    Raises `ValueError` with an explanation if it is not an intact safetensors file, or cannot be read.
     """
     try:
         with cast(Any, safetensors).safe_open(path, framework="numpy") as file:
@@ -169,7 +169,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, Shape]
 
 
 def require_recorded(path: Path, record: Record | None) -> None:
-    """Raises `Damaged` if the file is not the one that an event named."""
+    """Raises `Damaged` if the file does not match the event's record."""
     try:
         found = fingerprint(path)
     except OSError as error:
@@ -199,7 +199,7 @@ class _Facts(BaseModel):
 
 
 def _header(path: Path, record: Record | None) -> tuple[dict[str, Any], dict[str, tuple[str, Shape]]]:
-    """As `read_header`, of a file that is the recorded one. Raises `Damaged`."""
+    """As `read_header`, after checking the file against its record. Raises `Damaged`."""
     require_recorded(path, record)
     try:
         return read_header(path)
@@ -222,7 +222,7 @@ def _dtype(trial: Trial) -> tuple[str, ...]:
 
 
 def _numpy_name(dtype: str) -> str:
-    """ "float32" of "F32"."""
+    """ "float32" for "F32"."""
     kinds = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint", "C": "complex"}
     kind = dtype.rstrip("0123456789")
     return f"{kinds[kind]}{dtype.removeprefix(kind)}" if kind in kinds else dtype

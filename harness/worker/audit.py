@@ -1,8 +1,8 @@
-"""The audit of a trial: samples of what training did and of what is claimed of it, checked outside the clock.
+"""The audit of a trial: samples of the training and of its claimed results, checked outside the timed regions.
 
-The gate proves an implementation before the clock; the audit asks whether what was proven is what then ran. What it looks
-at is drawn from the trial's own Philox stream, and it leaves the implementation in the state in which it found it.
-docs/parity.md says what it finds, and with which probability.
+The gate proves an implementation before training; the audit checks that the proven code is what then ran. Its samples
+are drawn from the trial's own Philox stream, and it leaves the implementation's state unchanged. docs/parity.md says
+what it finds, and with what probability.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from harness.weights.progress import Ledger
 from harness.worker.audit_checks import Segment, State, classified, derived, part_of, repeated, specification, together
 
 SHARE, LEAST_S = 0.02, 0.5
-"""Of the training's time, and what a short training's audit may take all the same."""
+"""The audit's share of the training time, and the seconds that it may take even if training is short."""
 TRAINING = 0.75
-"""Of that, what may go to the steps of training before the test images have their turn."""
+"""The part of that allowance for training steps; the rest is kept for the test images."""
 REPEATED, FEWEST, LONGEST = 0.005, 1, 8
-"""Of all steps of a training, how many to repeat in a row; over more, what a GPU rounds otherwise each time would grow."""
+"""The share of all steps to repeat in a row; over more, a GPU's varying rounding would grow too large."""
 SAMPLE = math.ceil(math.log(0.001) / math.log(0.99))
-"""Test images: if none of them is classified otherwise, fewer than 1% of all are, at 99.9% confidence."""
+"""Test images: if none of them is classified differently, fewer than 1% of all are, at 99.9% confidence."""
 
 _GUESS = 6
 _STREAM = zlib.crc32(b"audit")
 
 
 class Audit:
-    """One trial's audit: of each epoch `train` and then `settle`, at the end `verdict`."""
+    """One trial's audit: call `train` and then `settle` for each epoch, and `verdict` at the end."""
 
     def __init__(self, trial: Trial, impl: Impl, dataset: Dataset, ledger: Ledger | None = None) -> None:
         self._trial, self._impl, self._dataset = trial, impl, dataset
         self.ledger = ledger or Ledger()
         self.extra_bytes = 0
-        """By how much the audit alone has raised the peak of the process's memory."""
-        self._epoch_s = 0.0  # the last one's training
-        self._cost_s: float | None = None  # the last one's audit
+        """How much the audit alone has raised the process's peak memory."""
+        self._epoch_s = 0.0  # the last epoch's training
+        self._cost_s: float | None = None  # the last epoch's audit
         self._segment: Segment | None = None
 
     def train(self, plan: EpochPlan, epoch: int, clock: Stopwatch) -> tuple[Sample, TrainTotals]:
-        """`impl.train(plan)`, a segment of its steps in a call of its own, around which the state is kept if there is time.
+        """`impl.train(plan)`, with a segment of its steps as a separate call; the state around it is kept if there is time.
 
-        Every epoch is cut, whether it is looked at or not: so a sum of losses depends on nothing but the plan.
+        Every epoch is split, audited or not, so that a sum of losses depends only on the plan.
         """
         if not self._trial.parity.audit:
             return clock(lambda: self._impl.train(plan))
@@ -98,7 +98,7 @@ class Audit:
             return self._impl.dump(), self._impl.dump_moments()
 
     def settle(self, epoch: int, weights: Weights, moments: Moments, ended: State | None) -> None:
-        """Judges the epoch that has ended with `weights` and `moments`; they are loaded again where it has used others.
+        """Judges the epoch that ended with `weights` and `moments`; loads them again if it has used others.
 
         `ended` is the state before its validation, which must not change it.
         """
@@ -125,7 +125,7 @@ class Audit:
             self._fail(f"{those} (epoch {epoch}): {fault}")
 
     def verdict(self, weights: Weights, test: EvalTotals) -> dict[str, Any]:
-        """The "audit" of a "result" event; `test` is what `evaluate` claims of the test images with these weights."""
+        """The "audit" of a "result" event; `test` is what `evaluate` returned for the test images with these weights."""
         if not self._trial.parity.audit:
             return {"ok": None, "note": "off (parity.audit: false)"}
         total = len(test.predicted)
@@ -151,11 +151,11 @@ class Audit:
         }
 
     def _allowance_s(self, more_s: float = 0.0) -> float:
-        """What the audit may take in all, after `more_s` of training still to come."""
+        """The audit's total allowance after another `more_s` of training."""
         return max(LEAST_S, SHARE * (self.ledger.trained_s + more_s))
 
     def _is_due(self, share: float) -> bool:
-        """Whether this epoch can be looked at, a `share` of its steps, so that enough of the allowance is left at the end."""
+        """Whether auditing this epoch, a `share` of its steps, leaves enough of the allowance for the end."""
         if self.ledger.fault:
             return False
         allowed_s = TRAINING * self._allowance_s(self._epoch_s)
@@ -165,7 +165,7 @@ class Audit:
         return self._cost_s is not None and self.ledger.audit_s + self._cost_s <= allowed_s
 
     def _guessed_s(self) -> float:
-        """What looking at an epoch takes beside the steps, rather too much: known is what a dump and a forward pass take."""
+        """A generous guess at an epoch's audit time besides the steps, from the time of a dump and a forward pass."""
         with self._timed() as spent_s:
             net = specification(self._trial, "fp64")
             net.load(self._impl.dump(), self._impl.dump_moments())
@@ -177,7 +177,7 @@ class Audit:
 
     @contextmanager
     def _timed(self) -> Generator[Callable[[], float]]:
-        """What is done inside is the audit's time, and its memory is not the trial's; yields a clock of its seconds."""
+        """Counts the block's time, and its memory, as the audit's; yields a clock of its seconds."""
         start, peak = time.perf_counter(), peak_rss_bytes()
         yield lambda: time.perf_counter() - start
         self.extra_bytes += peak_rss_bytes() - peak
@@ -188,7 +188,7 @@ class Audit:
 
 
 def _bound_pct(compared: int, total: int) -> float:
-    """The share of test images that may be classified otherwise, at 99.9% confidence, if none of those compared is."""
+    """The share of test images that may be classified differently, at 99.9% confidence, if none of those compared is."""
     if compared == total:
         return 0.0
     return 100 * (1 - 0.001 ** (1 / compared)) if compared else 100.0

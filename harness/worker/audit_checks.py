@@ -1,6 +1,6 @@
-"""What an audit looks at: steps of training once more, a gradient and a step by the specification, and test images.
+"""The checks of an audit: training steps repeated, a gradient and a step by the specification, and test images.
 
-Each check returns what is wrong, in words, or None. What is drawn comes from the generator that it is given.
+Each check returns what is wrong, in words, or None. Random choices come from the generator passed in.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from harness.spec.trial import Trial
 
 State = tuple[Weights, Moments]
 
-_APART = 0.01  # of what steps change, as Euclidean norms: a CPU repeats them exactly, a GPU nearly, but for a ReLU tipped over
-_IMAGES, _DRAWS = 4, 3  # of a gradient: a ReLU may tip over in one draw, but not in all of them
-_TIPPED = 0.2  # more than one ReLU of one image can change a moment by
-_CHUNK = 16  # test images classified in one go
-_SMALL = 1e-3  # a loss below it is judged by its absolute error: where images are right, little but rounding is left
+_APART = 0.01  # of the steps' change, in Euclidean norm: a CPU repeats it exactly, a GPU nearly, but for switched ReLUs
+_IMAGES, _DRAWS = 4, 3  # of a gradient: a ReLU may switch in one draw, but not in all of them
+_TIPPED = 0.2  # more than a single ReLU of one image can change a moment
+_CHUNK = 16  # test images classified at once
+_SMALL = 1e-3  # smaller losses are judged by absolute error: when all images are right, little but rounding is left
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Some steps of an epoch as training did them, and the state before the first and after the last."""
+    """Some steps of an epoch as training made them, with the state before the first and after the last."""
 
     plan: EpochPlan
     before: State
@@ -52,12 +52,12 @@ def rows_of(plan: EpochPlan, rows: slice | Int[np.ndarray, " n"], batch: int | N
 
 
 def part_of(plan: EpochPlan, start: int, end: int) -> EpochPlan:
-    """The plan of its steps from `start`, counted from 0, up to `end`, which is not among them."""
+    """The plan of its steps from `start`, counted from 0, up to but not including `end`."""
     return rows_of(plan, slice(start * plan.batch, end * plan.batch))
 
 
 def together(totals: Sequence[TrainTotals]) -> TrainTotals:
-    """The totals of several calls of `train` as those of one."""
+    """The totals of several calls of `train`, combined into one."""
     if len(totals) == 1:
         return totals[0]
     count = sum(each.count for each in totals)
@@ -71,7 +71,7 @@ def together(totals: Sequence[TrainTotals]) -> TrainTotals:
 
 
 def repeated(impl: Impl, segment: Segment, trial: Trial) -> str | None:
-    """The steps of the segment once more, one by one: the same weights, moments, losses and right images?"""
+    """Repeats the segment's steps one by one: are weights, moments, losses and right images the same?"""
     impl.load(*segment.before)
     totals = together([impl.train(part_of(segment.plan, step, step + 1)) for step in range(segment.steps)])
     weights, moments = impl.dump(), impl.dump_moments()
@@ -97,9 +97,9 @@ def repeated(impl: Impl, segment: Segment, trial: Trial) -> str | None:
 
 
 def derived(impl: Impl, segment: Segment, trial: Trial, train: Split) -> str | None:
-    """A step from the segment's first state, on a few images of its first step: the specification's?
+    """A step from the segment's first state, on a few images of its first step: does it agree with the specification?
 
-    The step is a full one: the few images several times each, in random order, so that none of a batch's places is left out.
+    The batch is full: the few images are repeated, in random order, so that every place in the batch is used.
     """
     found: _Found | None = None
     for _ in range(_DRAWS):
@@ -111,7 +111,7 @@ def derived(impl: Impl, segment: Segment, trial: Trial, train: Split) -> str | N
 
 class _Found(NamedTuple):
     fault: str
-    is_certain: bool  # too far off for rounding, which can tip a ReLU or a tie over
+    is_certain: bool  # too far off for rounding, which can switch a ReLU or a tie
 
 
 def _derived_once(impl: Impl, segment: Segment, trial: Trial, train: Split) -> _Found | None:
@@ -124,7 +124,7 @@ def _derived_once(impl: Impl, segment: Segment, trial: Trial, train: Split) -> _
     weights, moments = impl.dump(), impl.dump_moments()
 
     answers: list[tuple[TrainTotals, Moments]] = []
-    for width in ("fp64",) if precision == "fp64" else ("fp64", "fp32"):  # the twin tells what rounding does
+    for width in ("fp64",) if precision == "fp64" else ("fp64", "fp32"):  # the twin shows what rounding does
         net = specification(trial, width)
         net.load(*segment.before)
         net.stage(train.images, train.labels)
@@ -144,7 +144,7 @@ def _derived_once(impl: Impl, segment: Segment, trial: Trial, train: Split) -> _
         for name in theirs:
             error = compare("", "", rounded[name], theirs[name], 1.0, share).rel_err
             if not math.isfinite(error):
-                continue  # it is about to diverge: there is nothing to compare with
+                continue  # about to diverge: there is nothing to compare with
             check = compare("", "", mine.get(name), theirs[name], bound("moment", precision, error), share)
             if not check.ok:
                 off = f"off by {check.rel_err:.1e}, by the specification (tolerance {check.tolerance:.0e})"
@@ -165,11 +165,11 @@ def classified(
     chosen: Int[np.ndarray, " n"],
     goes_on: Callable[[float], bool],
 ) -> tuple[int, int, str | None]:
-    """How many of the `chosen` test images the specification classified, how many of them are near ties, what is wrong.
+    """How many of the `chosen` test images the specification classified, how many are near ties, and what is wrong.
 
-    `goes_on` is asked before each few of them but the first, whether there is time for so many times what it took till then.
-    A near tie is classified otherwise, but no capsule (or class)
-    chosen is shorter than the right one by more than rounding.
+    Before each chunk but the first, `goes_on` is asked whether there is time for the given multiple of the time so far.
+    A near tie is classified differently, but no chosen capsule (or class) is shorter than the right one by more than
+    rounding.
     """
     precision = trial.runtime.precision
     net = specification(trial, "fp64" if precision == "fp64" else "fp32")
@@ -184,7 +184,7 @@ def classified(
         places = chosen[images : images + _CHUNK]
         lengths = net.forward(test.images[places]).lengths
         for place, row in zip(places, lengths, strict=True):
-            if not np.isfinite(row).all():  # it has diverged: any class is as good as another
+            if not np.isfinite(row).all():  # it has diverged: any class will do
                 near += 1
                 continue
             mine = np.unique(predicted[place])
@@ -202,7 +202,7 @@ def classified(
 
 
 def specification(trial: Trial, precision: str) -> Any:
-    """The specification of the trial's network, its operands rounded as the trial's are."""
+    """The specification of the trial's network, with operands rounded like the trial's."""
     net: Any = registry.specification()
     return net(
         trial.model, trial.train.optim, Runtime.model_validate({"precision": precision}), trial.runtime.precision
@@ -214,7 +214,7 @@ def _tensors(state: State) -> tuple[Weights, Weights, Weights]:
 
 
 def _apart(before: np.ndarray, after: np.ndarray, found: np.ndarray) -> float:
-    """How far `found` is from `after`, as a share of the way from `before`; rounding of what is stored does not count."""
+    """The distance of `found` from `after`, as a share of the change from `before`; ignores the rounding of stored values."""
     if np.array_equal(after, found, equal_nan=True):
         return 0.0
     way, distance = (

@@ -1,8 +1,8 @@
-"""A worker process from within: its job is read, the process pinned, the work done, the end told.
+"""A worker process from inside: reads its job, pins the process, does the work, reports the end.
 
-`harness.supervisor.child` has started it, with its environment set. It reads one line of JSON from stdin (the job) and
-writes events, as lines of JSON, to descriptor N: what the work emits, then "refused" or "failed" where it raised. After an
-"epoch" it waits for a line on stdin, which says that the event is durable. stdin stays open as long as the supervisor
+`harness.supervisor.child` starts it with its environment set. It reads one line of JSON from stdin (the job) and writes
+events, as lines of JSON, to descriptor N: those of the work, then "refused" or "failed" if it raised. After an "epoch"
+it waits for a line on stdin, which confirms that the event is durable. stdin stays open as long as the supervisor
 lives. stdout and stderr are the log.
 """
 
@@ -38,13 +38,13 @@ class Channel:
     """The worker's end of the line to its supervisor."""
 
     def __init__(self, events_fd: int) -> None:
-        os.set_inheritable(events_fd, False)  # compiler processes that a framework starts must not keep it open
+        os.set_inheritable(events_fd, False)  # a framework's compiler processes must not keep it open
         self._events_fd = events_fd
         self._writing = threading.Lock()
         self._lines: SimpleQueue[str] = SimpleQueue()
 
     def emit(self, event: Event) -> None:
-        """Sends one event; for an "epoch", returns when the supervisor has made it durable."""
+        """Sends one event; for an "epoch", returns only when the supervisor has made it durable."""
         self._send(event)
         if isinstance(event, EpochEvent):
             self.listen()
@@ -54,10 +54,10 @@ class Channel:
         return self._lines.get()
 
     def watch(self) -> None:
-        """Serves stdin and SIGTERM from a thread: a handler would wait until the framework's current call returns."""
+        """Serves stdin and SIGTERM in a thread: a signal handler would have to wait for the framework's current call."""
         woken, wake = os.pipe()
         os.set_blocking(wake, False)
-        signal.signal(signal.SIGTERM, _ignore)  # only so that the wake-up descriptor is written to
+        signal.signal(signal.SIGTERM, _ignore)  # needed only to have the wake-up descriptor written to
         signal.set_wakeup_fd(wake)
         threading.Thread(target=self._serve, args=(woken,), daemon=True, name="supervisor").start()
 
@@ -84,15 +84,15 @@ class Channel:
 
 
 def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, may_refuse: bool = True) -> NoReturn:
-    """Runs `work` on the job read from stdin; the exit code is 0 only where it has returned.
+    """Runs `work` on the job read from stdin; the exit code is 0 only if it returns.
 
-    The job's "cores" are what the process is pinned to, its "path", if any, is where the user's own modules are found. A
-    `UserError` makes a "refused" event; where the work may not refuse, a "failed" one, as any other exception does.
+    The process is pinned to the job's "cores"; its "path", if any, is where the user's own modules are found. A
+    `UserError` makes a "refused" event or, if the work may not refuse, a "failed" one, as any other exception does.
     """
     parser = argparse.ArgumentParser(description=f"{description}; started by capsbench, not by hand.")
     parser.add_argument("--events-fd", type=int, required=True)
     channel = Channel(parser.parse_args().events_fd)
-    line = io.FileIO(0, closefd=False).readline()  # unbuffered: what follows belongs to the thread that serves stdin
+    line = io.FileIO(0, closefd=False).readline()  # unbuffered: later lines belong to the thread that serves stdin
     if not line:
         os._exit(128 + signal.SIGHUP)
     job = json.loads(line)
@@ -100,14 +100,14 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
         os.sched_setaffinity(0, job["cores"])
     if sys.platform == "linux":  # even in the middle of a framework's call
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    channel.watch()  # after the death signal: a supervisor that died before it is noticed as the end of stdin
-    # After all else: a folder of the user's must not pass for a framework.
+    channel.watch()  # after the death signal: a supervisor that died earlier shows as the end of stdin
+    # Last: a user's folder must not pass for a framework.
     sys.path += [job["path"]] if "path" in job else []
     code = 1
     try:
         work(job, channel)
         code = 0
-    except BaseException as error:  # whatever an implementation raises, SystemExit included, ends this work alone
+    except BaseException as error:  # whatever an implementation raises, SystemExit included, ends only this work
         if may_refuse and isinstance(error, UserError):
             channel.emit(RefusedEvent(message=str(error)))
         else:
@@ -120,7 +120,7 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
 
 
 def _out_of_memory(job: dict[str, Any]) -> tuple[str, ...]:
-    """The exceptions by which the job's implementation says that memory ran out."""
+    """The exceptions with which the job's implementation reports that memory ran out."""
     from harness import registry
 
     entry = registry.known(job["trial"]["impl"]) if job.get("trial") else None
@@ -128,9 +128,9 @@ def _out_of_memory(job: dict[str, Any]) -> tuple[str, ...]:
 
 
 def explain(error: BaseException, out_of_memory: Collection[str] = ()) -> FailedEvent:
-    """An exception as a "failed" event: one line of cause, its type, and what to do if that is known.
+    """An exception as a "failed" event: a cause in one line, its type, and what to do if that is known.
 
-    `out_of_memory` are names of exceptions that mean just that, beside those whose text says so.
+    `out_of_memory` names exceptions that mean this, in addition to those whose text says so.
     """
     if isinstance(error, TrialFailed):
         return FailedEvent(cause=str(error), error=error.error, hint=error.hint)
@@ -145,7 +145,7 @@ def explain(error: BaseException, out_of_memory: Collection[str] = ()) -> Failed
 
 
 def report_timing_warnings(channel: Channel) -> None:
-    """Makes an event of every `TimingWarning`, once a text; other warnings stay in the log."""
+    """Makes an event of every `TimingWarning`, once per text; other warnings stay in the log."""
     from harness.spec import TimingWarning
 
     plain = warnings.showwarning
@@ -158,7 +158,7 @@ def report_timing_warnings(channel: Channel) -> None:
             channel.emit(WarningEvent(message=str(message)))
 
     warnings.showwarning = show
-    warnings.simplefilter("always", TimingWarning)  # the default shows a place's warning once, whatever its text
+    warnings.simplefilter("always", TimingWarning)  # the default shows one warning per place, whatever its text
 
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
-"""The process a model is examined in: `python -P -m harness.worker.ordinary --events-fd N`.
+"""The process that examines a model: `python -P -m harness.worker.ordinary --events-fd N`.
 
-Started by `harness.supervisor.ordinary`; `harness.worker.channel` says how it lives. Its one event: "examined",
-with what was found.
+`harness.supervisor.ordinary` starts it; `harness.worker.channel` describes its life. Its one event is "examined", with
+what was found.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The process an implementation climbs in: `python -P -m harness.worker.parity --events-fd N`.
+"""The process in which an implementation climbs: `python -P -m harness.worker.parity --events-fd N`.
 
-Started by `harness.supervisor.parity`; `harness.worker.channel` says how it lives. Its events: which method of the
-implementation is at work, with what has been compared so far, then a "report", or why there is none, and
-at last what a failure looks like.
+`harness.supervisor.parity` starts it; `harness.worker.channel` describes its life. Its events say which method of the
+implementation is running and what has been compared so far. Then comes a "report", or why there is none, and last what
+a failure looks like.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
     try:
         ladder = calls.ladder = ladder_with(accepted(job["accept"]))
         ladder.climb(job["level"])
-    except BrokenPlugin:  # a kind of model: nothing is known of the implementation
+    except BrokenPlugin:  # a fault of the kind of model, not of the implementation
         raise
     except (Exception, SystemExit) as error:
         traceback.print_exc()
@@ -83,9 +83,9 @@ def _climb(job: dict[str, Any], emit: Emit) -> None:
 
 
 def _diagnosis(ladder: Ladder, level: str, ladder_with: Callable[[Conventions], Ladder]) -> SuspectsEvent:
-    """What the failure looks like; nothing, and the reason in the log, where that cannot be found out.
+    """What the failure looks like; if that cannot be found out, nothing, with the reason in the log.
 
-    Where it is nothing but conventions, `checks` are those of a second climb, with the specification computing by them.
+    If conventions explain it all, `checks` are those of a second climb, in which the specification uses them.
     """
     try:
         from harness.parity.diagnosis.diagnose import diagnose
@@ -109,7 +109,7 @@ def _diagnosis(ladder: Ladder, level: str, ladder_with: Callable[[Conventions], 
 
 
 class Calls:
-    """Which method of the implementation is at work at which level, told to the supervisor before each call."""
+    """Tells the supervisor, before each call, which method of the implementation runs at which level."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
@@ -138,7 +138,7 @@ class Calls:
 
 
 class Watched:
-    """An implementation whose method calls go through a `Calls`; it has the methods that the implementation has."""
+    """An implementation whose method calls go through a `Calls`; it has the same methods."""
 
     def __init__(self, impl: Any, calls: Calls) -> None:
         self._impl, self._calls = impl, calls

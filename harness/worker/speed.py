@@ -1,8 +1,8 @@
-"""The process that one cell is measured in: `python -P -m harness.worker.speed --events-fd N`.
+"""The process that measures one cell: `python -P -m harness.worker.speed --events-fd N`.
 
-Started by `harness.supervisor.speed`; `harness.worker.channel` says how it lives. It builds, compiles, passes the gate and
-warms up; after its "ready" it waits, and does what each line of its supervisor asks: "rate", "round", "parts" or "trace". A job
-without a trial is a gauge: it measures a library's matrix product and nothing else.
+`harness.supervisor.speed` starts it; `harness.worker.channel` describes its life. It builds, compiles, passes the gate
+and warms up. After its "ready" it follows its supervisor's orders, one per line: "rate", "round", "parts" or "trace". A
+job without a trial is a gauge: it measures only a library's matrix product.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 _SEED = 0
 GATE = "L4"  # names, shapes, routing, outputs, losses, every gradient
-_SETTLE_S = 0.05  # threads of the cell before wait for work in a loop for a moment, and would pass for other load
+_SETTLE_S = 0.05  # the previous cell's threads spin for a moment while waiting for work, and would look like load
 
 
 EVALUATED = 3
-"""Batches evaluated for each one trained on: what is done once an evaluation should weigh little, as it does in a long one."""
+"""Batches evaluated per batch trained: fixed costs of an evaluation should weigh as little as in a long one."""
 
 
 class ParityFailed(Exception):
-    """The implementation does not compute what the specification computes, so it has no timing."""
+    """The implementation does not compute what the specification computes, so it is not timed."""
 
 
 def main() -> NoReturn:
@@ -64,7 +64,7 @@ def _work(job: dict[str, Any], channel: Channel) -> None:
 
 
 class Gauge:
-    """The rate of one library's matrix product: the one that `entry` computes with."""
+    """The rate of the matrix product of the library that `entry` uses."""
 
     def __init__(self, entry: Entry, size: int, precision: str = "fp32", gpu: bool = False) -> None:
         from harness.machine import rates
@@ -121,7 +121,7 @@ class Cell:
         self._labels = train.labels
         self._first = train.take(np.arange(EVALUATED * self.steps * trial.train.batch) % len(train))
         self._evaluated = data.shown(trial.data, self._first)
-        del train  # the rest is with the implementation
+        del train  # the implementation has its own copy
         reset_peak_rss()
         with phases("compile_s"):
             self.impl.compile(trial.train.batch)
@@ -155,16 +155,16 @@ class Cell:
         from harness.parity.words import sentence
 
         trial = self.trial
-        ladder = gate_ladder(trial, self.impl, self._first)  # which of them are staged makes no difference up to `GATE`
+        ladder = gate_ladder(trial, self.impl, self._first)  # up to `GATE`, it does not matter which of them are staged
         ladder.climb(GATE, stop_at_failure=True)
         report = ladder.report(trial.impl)
         if not report.ok:
             raise ParityFailed(sentence(report))
 
     def round(self) -> RoundEvent:
-        """One round: the machine's rate, a few training steps, an evaluation that takes about as long.
+        """One round: the machine's rate, a few training steps, and an evaluation of about the same length.
 
-        An untimed step comes first: during the other cells' turns, caches have forgotten this one.
+        An untimed step comes first, since the other cells' turns have displaced this one from the caches.
         """
         from harness.spec import EpochPlan
 
@@ -184,13 +184,13 @@ class Cell:
         )
 
     def parts(self) -> PartsEvent:
-        """Seconds of each part of a training step, each called once; no "parts" where the implementation tells none."""
+        """Seconds of each part of a training step, each called once; no "parts" if the implementation has none."""
         if not hasattr(self.impl, "parts"):
             return PartsEvent()
         return PartsEvent(parts={name: self._clock(part)[0].seconds for name, part in self._parts.items()})
 
     def trace(self) -> TraceEvent:
-        """Writes the profile of a few training steps; no "path" where the implementation cannot."""
+        """Writes the profile of a few training steps; no "path" if the implementation cannot."""
         if self.trace_path is None or not hasattr(self.impl, "trace"):
             return TraceEvent()
         self.trace_path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ class Cell:
 
     @cached_property
     def _plan(self) -> EpochPlan:
-        """`steps` full batches of the training images in random order, over and over where there are not enough."""
+        """`steps` full batches of the training images in random order, repeated if there are not enough."""
         import numpy as np
 
         from harness import data

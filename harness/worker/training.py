@@ -1,4 +1,4 @@
-"""One trial in its own process: build, compile, pass the gate, train, evaluate. Everything it finds out is an event."""
+"""One trial in its own process: build, compile, pass the gate, train, evaluate. It reports everything as events."""
 
 from __future__ import annotations
 
@@ -53,10 +53,11 @@ def run_trial(
 ) -> None:
     """Runs `trial` to its end and emits its events; `emit` returns once an "epoch" event is safe.
 
-    Files go to `scratch`, and their SHA-256 into the events that name them. With a `checkpoint`, which must be as `recorded`,
-    goes on after epoch `resumed_epoch`, exactly as if never interrupted; of epoch 0, it is the weights that the suite starts
-    from. Raises what the implementation raises, `UserError` for what the user can mend, `Diverged` if the loss or a weight
-    becomes NaN, `TrialFailed` if memory ran out or what was trained has other names, shapes or dtype than the model's.
+    Files go to `scratch`, and their SHA-256 into the events that name them. With a `checkpoint`, which must match
+    `recorded`, it continues after epoch `resumed_epoch` as if never interrupted; for epoch 0, the checkpoint holds the
+    suite's starting weights. Raises what the implementation raises, `UserError` for what the user can fix, `Diverged`
+    if the loss or a weight becomes NaN, `TrialFailed` if memory ran out or the trained names, shapes or dtype are not
+    the model's.
     """
     built: list[Impl] = []
 
@@ -73,12 +74,12 @@ def run_trial(
 
 
 def _out_of_memory(trial: Trial, error: Exception, built: list[Impl]) -> Verdict:
-    """The verdict, with the peak of the device where the trial computed."""
+    """The verdict, with the peak memory of the trial's device."""
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
     if not trial.gpus:
         return out_of_memory(trial, said, peak_rss_bytes(), memory_bytes())
     peak: int | None = None
-    with suppress(Exception):  # the device may answer nothing any more
+    with suppress(Exception):  # the device may no longer answer
         peak = built[0].peak_bytes()
     own = gpus([each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each])
     return out_of_memory(trial, said, peak, own[0].memory_bytes if own else None)
@@ -93,7 +94,7 @@ def _run_trial(
     recorded: Record | None,
     built: list[Impl],
 ) -> None:
-    """As `run_trial`; leaves the implementation in `built` for whoever asks about its memory."""
+    """As `run_trial`; leaves the implementation in `built`, so that its memory can be read."""
     phases = Phases()
     with phases("import_s"):
         implementation = registry.load(registry.resolve(trial.impl))
@@ -171,7 +172,7 @@ def _run_trial(
 def _best(
     trial: Trial, impl: Impl, dataset: Dataset, progress: Progress, last_err_pct: float | None, scratch: Path
 ) -> dict[str, Any]:
-    """Saves the best epoch's weights; the fields of the "result" event that tell of them. They are left in `impl`."""
+    """Saves the best epoch's weights and returns their fields of the "result" event. `impl` keeps these weights."""
     best = progress.best
     if best is None:
         return {}
@@ -185,9 +186,9 @@ def _best(
 
 
 def _gate(trial: Trial, impl: Impl, dataset: Dataset) -> ParityEvent:
-    """The "parity" event: the ladder on what is timed, compiled, on the trial's device and in its precision.
+    """The "parity" event: the ladder on what is timed: compiled, on the trial's device, in its precision.
 
-    Or what it said of the same before.
+    A verdict from an earlier gate on the same configuration is reused.
     """
     place = cached.place(trial, dataset.sha256)
     event = cached.known(place)
@@ -213,7 +214,7 @@ def _parity_event(report: Report) -> ParityEvent:
 def _train_epoch(
     trial: Trial, impl: Impl, dataset: Dataset, progress: Progress, scratch: Path, clock: Stopwatch, audit: Audit
 ) -> tuple[Sample, EpochEvent, Progress]:
-    """One epoch and its validation, and a checkpoint after it; the clock runs during `train` alone."""
+    """One epoch, its validation and a checkpoint; only `train` is timed."""
     train, batch, epoch = trial.train, trial.train.batch, progress.epoch + 1
     labels, shift = dataset.train.labels, data.shift(trial.data)
     plan = plan_epoch(trial.seed, epoch, len(labels), batch, shift, trial.model, labels)
@@ -232,7 +233,7 @@ def _train_epoch(
     audit.settle(epoch, weights, moments, ended)
     progress = replace(progress.after(epoch, weights, val_err_pct, val_loss), audit=audit.ledger)
     test_err_pct = None
-    if train.stop.images == "test":  # of the data set trained on: section 5.2 stops on expanded MNIST, tests on affNIST
+    if train.stop.images == "test":  # of the training data set: section 5.2 stops on expanded MNIST, tests on affNIST
         test = dataset.test if dataset.own_test is None else dataset.own_test
         test_err_pct = _error_pct(_evaluate(impl, test, batch), test.labels)
     progress = replace(progress, is_over=progress.ends(train.stop, test_err_pct))
@@ -272,7 +273,7 @@ def _train_epoch(
 
 
 def _require_usable(trial: Trial, epoch: int, state: Weights) -> None:
-    """Raises rather than leave a checkpoint from which no training can go on."""
+    """Raises if no training could continue from this state, so that no such checkpoint is left."""
     if wrong := not_of(trial, state):
         cause = f"what {trial.impl} dumps after epoch {epoch} is not the model's: {'; '.join(wrong[:3])}"
         hint = "see dump and dump_moments in harness/spec/impl.py, and harness.weights.weight_table"
@@ -282,7 +283,7 @@ def _require_usable(trial: Trial, epoch: int, state: Weights) -> None:
 
 
 def _evaluate(impl: Impl, split: Split, batch: int) -> EvalTotals:
-    """`impl.evaluate` in blocks of whole batches: of a memory-mapped split only one block is in memory at a time."""
+    """`impl.evaluate` in blocks of whole batches: only one block of a memory-mapped split is in memory at a time."""
     block = max(1, _BLOCK // batch) * batch
     totals: list[EvalTotals] = []
     for start in range(0, len(split), block):
@@ -298,7 +299,7 @@ def _evaluate(impl: Impl, split: Split, batch: int) -> EvalTotals:
 
 
 def _losses(trial: Trial, loss: Loss) -> dict[str, float | None]:
-    """The total as "loss", and what else there is for this kind of model: a term that it has not is not there, not zero."""
+    """The total as "loss", and the other terms of this kind of model: a term that it lacks is absent, not zero."""
     return {"loss" if name == "total" else name: getattr(loss, name) for name in trial.model.recorded_terms}
 
 

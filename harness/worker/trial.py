@@ -1,7 +1,7 @@
-"""The process a trial runs in: `python -P -m harness.worker.trial --events-fd N`, started by `harness.supervisor.trial`.
+"""The process that runs a trial: `python -P -m harness.worker.trial --events-fd N`; `harness.supervisor.trial` starts it.
 
-`harness.worker.channel` says how it lives. NumPy and, through `harness.worker.training`, a framework are imported only when
-it is pinned to its cores.
+`harness.worker.channel` describes its life. NumPy and, through `harness.worker.training`, a framework are imported only
+after it is pinned to its cores.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
 
     trial = Trial.model_validate_json(json.dumps(job["trial"]))
     own = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each] if trial.gpus else []
-    # The driver has asked the same of its own machine; this may be another node of the cluster.
+    # The driver has checked its own machine; this may be another node of the cluster.
     if verdict := refusal(trial, memory_bytes(), gpus(own) if own else [], cpu_model()):
         raise TrialFailed(verdict.cause, "Unavailable", verdict.hint)
     if doubt := emulated(trial):

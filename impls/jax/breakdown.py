@@ -1,4 +1,4 @@
-"""Where a training step's time goes: its parts, each a program of its own, and a trace by JAX's profiler."""
+"""Where a training step's time goes: its parts, each a separate program, and a trace by JAX's profiler."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from impls.jax.steps import Steps
 
 
 def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
-    """The parts of a training step of `batch` images, on the weights and images that are there.
+    """The parts of a training step of `batch` images, on the current weights and images.
 
-    See `harness.spec.Profiled`. Each is compiled as the training step is, at its first call. Together they take longer than
-    the step, which takes its memory from the system once and hands on in fused loops what the parts write out and read again.
+    See `harness.spec.Profiled`. Each is compiled like the training step, at its first call. Together they take longer
+    than the step, which gets its memory from the system once, and fuses loops where the parts write and read
+    intermediate results.
     """
     shape = (batch, steps.model.overlaid)
     order = jax.device_put(np.arange(math.prod(shape), dtype=np.int32).reshape(shape) % len(steps.labels), steps.device)
@@ -33,7 +34,7 @@ def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
         return overlay(steps.batch_of(staged, order, shifts)[0])
 
     def both(function: Callable[..., Array], inputs: tuple[Array, ...], weights: Any) -> Callable[[], None]:
-        """The function, and the gradients for its inputs and the weights of a gradient of ones."""
+        """Runs the function, and computes the gradients for its inputs and the weights from a gradient of ones."""
 
         def there_and_back(*inputs: Any) -> tuple[Array, Any]:
             result, pull = jax.vjp(function, *inputs)
@@ -60,7 +61,7 @@ def _blocking(function: Callable[..., Any], *inputs: Any) -> Callable[[], None]:
 
 
 def trace(train: Callable[[], object], path: Path) -> None:
-    """`train` under JAX's profiler; `path`, which ends in .json.gz, opens in Perfetto (ui.perfetto.dev)."""
+    """Runs `train` under JAX's profiler; `path`, which ends in .json.gz, opens in Perfetto (ui.perfetto.dev)."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             train()

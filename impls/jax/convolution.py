@@ -18,12 +18,12 @@ from impls.jax.precision import Precision, operand, result
 from impls.spectral import Spectral, spectral
 
 _SMALL_WINDOW = 128
-"""Numbers in a window up to which windows are written out: sooner done than a product for each element of the kernel."""
+"""Up to this window size, windows are materialised: faster than a product for each element of the kernel."""
 
 
 @dataclass(frozen=True)
 class PrimaryConvolution:
-    """VALID, of (B, y, x, c) to (B, h, w, f), in a fraction of the time on a CPU: see `impls.spectral`."""
+    """VALID convolution, (B, y, x, c) to (B, h, w, f), in a fraction of the time on a CPU: see `impls.spectral`."""
 
     image: tuple[int, int]
     weight: Float[Array, "k k c f"]
@@ -32,7 +32,7 @@ class PrimaryConvolution:
     precision: Precision
 
     def spectrum(self) -> Float[Array, "R phases*c f"] | None:
-        """The kernel's, for as long as the kernel does not change; None where none is used."""
+        """The kernel's spectrum, valid while the kernel does not change; None if none is used."""
         if not self.precision.on_cpu:
             return None
         transforms = spectral(self.image, self.weight.shape[0], self.stride)
@@ -51,9 +51,9 @@ def convolution(
     precision: Precision,
     spectrum: Float[Array, "R phases*c f"] | None = None,
 ) -> Float[Array, "B h w f"]:
-    """Cross-correlation, VALID padding. The one with stride 1 sees few channels, of which frequencies make no use.
+    """Cross-correlation, VALID padding. With stride 1 there are few channels, so the frequency domain has no advantage.
 
-    `spectrum` is the kernel's, for when it stays the same over many batches.
+    `spectrum` is the kernel's, given if it stays the same over many batches.
     """
     if not precision.on_cpu:
         product = partial(_xla_convolution, stride=stride, precision=precision.convolution)
@@ -67,7 +67,7 @@ def convolution(
 def same_convolution(
     x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], precision: Precision
 ) -> Float[Array, "B y x f"]:
-    """Cross-correlation with stride 1 and SAME padding: zeros around, of an even kernel one more after than before."""
+    """Cross-correlation with stride 1 and SAME padding: zeros around; an even kernel has one more after than before."""
     if not precision.on_cpu:
         product = partial(_xla_same, precision=precision.convolution)
     else:
@@ -76,7 +76,7 @@ def same_convolution(
 
 
 def _around(kernel: int) -> tuple[int, int]:
-    """How many zeros SAME padding has before and after."""
+    """The numbers of zeros in SAME padding, before and after."""
     return (kernel - 1) // 2, kernel // 2
 
 
@@ -92,12 +92,12 @@ def _xla_same(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], precision:
 
 @jax.custom_vjp
 def _direct(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"]) -> Float[Array, "B y x f"]:
-    """XLA's own, with gradients that it computes as fast: of its rules for them, none is a convolution that it knows well."""
+    """XLA's own convolution, with equally fast gradients: XLA's own gradient rules give convolutions that it runs slowly."""
     return _xla_same(x, w, lax.Precision.HIGHEST)
 
 
 def _direct_vjp(saved: tuple[Array, Array], grad: Float[Array, "B y x f"]) -> tuple[Array, Array]:
-    """The input's gradient is a convolution with the kernel turned around, the kernel's a matrix product for each element."""
+    """The input's gradient is a convolution with the flipped kernel, the kernel's a matrix product for each element."""
     x, w = saved
     kernel, (height, width) = w.shape[0], x.shape[1:3]
     around = _around(kernel)
@@ -124,10 +124,10 @@ def _xla_convolution(
 
 
 def _window_convolution(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"]) -> Float[Array, "B h w f"]:
-    """With stride 1: every window of the image, flattened, times the kernel."""
+    """Stride 1: every window of the image, flattened, times the kernel."""
     kernel, filters = w.shape[0], w.shape[3]
     height, width = (size - kernel + 1 for size in x.shape[1:3])
-    # columns first, then rows: 2 * kernel slices instead of kernel^2, for XLA to compile sooner
+    # columns first, then rows: 2 * kernel slices instead of kernel^2, which XLA compiles faster
     columns = jnp.concatenate([x[:, :, j : j + width] for j in range(kernel)], axis=3)
     windows = jnp.concatenate([columns[:, i : i + height] for i in range(kernel)], axis=3)
     return windows @ w.reshape(-1, filters)
@@ -136,7 +136,7 @@ def _window_convolution(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"]) 
 def _spectral_convolution(
     x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: int, spectrum: Array | None
 ) -> Float[Array, "B h w f"]:
-    """Sums over windows as products at every frequency: see `impls.spectral`. So is the gradient, transposed."""
+    """Computes sums over windows as products at every frequency: see `impls.spectral`. The gradient is the transpose."""
     transforms = spectral((x.shape[1], x.shape[2]), w.shape[0], stride)
     image = _transformed(transforms.analysis, _phases(x, transforms.grid, stride))
     kernel = _kernel_spectrum(w, transforms) if spectrum is None else spectrum
@@ -150,7 +150,7 @@ def _kernel_spectrum(w: Float[Array, "k k c f"], transforms: Spectral) -> Float[
 
 
 def _phases(x: Float[Array, "B y x *c"], grid: tuple[int, int], stride: int) -> Float[Array, "grid B s s *c"]:
-    """Every stride-th row and column, for each place to begin; cut, or filled up with zeros, to stride * grid."""
+    """Every stride-th row and column, for each starting place; cropped or zero-padded to stride * grid."""
     rows, columns = (stride * size for size in grid)
     x = x[:, :rows, :columns]
     around = [(0, 0), (0, rows - x.shape[1]), (0, columns - x.shape[2])] + [(0, 0)] * (x.ndim - 3)
@@ -159,5 +159,5 @@ def _phases(x: Float[Array, "B y x *c"], grid: tuple[int, int], stride: int) -> 
 
 
 def _transformed(matrix: Float[np.ndarray, "m n"], x: Float[Array, "n ..."]) -> Float[Array, "m ..."]:
-    """A constant matrix over the first axis."""
+    """Multiplies the first axis by a constant matrix."""
     return (jnp.asarray(matrix, x.dtype) @ x.reshape(len(x), -1)).reshape(len(matrix), *x.shape[1:])

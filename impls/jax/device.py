@@ -1,4 +1,4 @@
-"""What only JAX can answer: see `harness.spec.device.Device`."""
+"""Questions that only JAX can answer: see `harness.spec.device.Device`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_
 
 def environment(threads: int, precision: str, gpu: bool) -> dict[str, str | None]:
     return {
-        # GPU memory on demand, so that the peak reported is what the trial used.
+        # GPU memory on demand, so that the reported peak is what the trial used.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        # Else JAX looks for accelerators, and warns that there are none.
+        # Otherwise JAX looks for accelerators, and warns that there are none.
         "JAX_PLATFORMS": None if gpu else "cpu",
-        # JAX makes float32 of every float64 unless told at the start.
+        # JAX turns every float64 into float32 unless told otherwise at the start.
         "JAX_ENABLE_X64": "1" if precision == "fp64" else "0",
     }
 

@@ -1,4 +1,4 @@
-"""`JaxImpl`: epochs of blocks of steps, and the way to and from canonical weights."""
+"""`JaxImpl`: epochs as blocks of steps, and conversion to and from canonical weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class JaxImpl(Steps):
         if moments:
             first, second = self._params(moments.first), self._params(moments.second)
             optimiser = optax.ScaleByAdamState(jnp.int32(moments.step), first, second)
-        # all of it bound to the device, or a step would be compiled once for each mixture of bound and free
+        # all committed to the device: a step is compiled once for each mixture of committed and uncommitted arrays
         self.state = (params, jax.device_put(optimiser, self.device))
 
     def _numpy(self, params: dict[str, Array]) -> Weights:
@@ -98,7 +98,7 @@ class JaxImpl(Steps):
 
 
 def _blocks(parts: tuple[np.ndarray, ...]) -> Iterator[tuple[tuple[np.ndarray, ...], int]]:
-    """Arrays of steps in blocks of `BLOCK`, the last filled up with zeros, and how many steps of each are real."""
+    """Arrays of steps in blocks of `BLOCK`, the last padded with zeros, and the number of real steps in each."""
     blocks = zip(*(batched(part, BLOCK) for part in parts), strict=True)
     for index, block in enumerate(blocks):
         yield block, min(BLOCK, len(parts[0]) - index * BLOCK)

@@ -1,6 +1,6 @@
 """The capsule layers. Axis letters: B images, I primary capsules of d dimensions, J output capsules of e dimensions.
 
-`f_vjp` takes the gradient at f's output back to its inputs; it is written where JAX's own would take longer.
+`f_vjp` takes the gradient at f's output back to its inputs; it is written by hand if JAX's own takes longer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def lengths(v: Float[Array, "*n e"]) -> Float[Array, "*n"]:
 
 
 def scaled(x: Float[Array, "*n"], factor: float) -> Float[Array, "*n"]:
-    """factor * x, at no cost where the profile's factor is 1."""
+    """factor * x, at no cost if the profile's factor is 1."""
     return x if factor == 1 else factor * x
 
 
@@ -46,7 +46,7 @@ def softmax(logits: Float[Array, "B J 1 I"]) -> Float[Array, "B J 1 I"]:
 
 
 def softmax_vjp(coupling: Float[Array, "B J 1 I"], grad: Float[Array, "B J 1 I"]) -> Float[Array, "B J 1 I"]:
-    """From softmax's output c: c (g - c.g), the sum over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules."""
     return coupling * (grad - (coupling * grad).sum(1, keepdims=True))
 
 
@@ -61,9 +61,9 @@ def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"], precision: Preci
 def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None) -> Routing:
     """Procedure 1, as matrix products over the votes.
 
-    `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes.
     """
-    # the barrier keeps XLA from computing the softmax of zeros while it compiles, which takes it seconds
+    # the barrier keeps XLA from computing the softmax of zeros at compile time, which takes seconds
     logits = lax.optimization_barrier(jnp.zeros((*u_hat.shape[:2], 1, u_hat.shape[2]), u_hat.dtype))
     history: Routing = []
     for iteration in range(iterations):
@@ -81,7 +81,7 @@ def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J
 def route_vjp(
     u_hat: Float[Array, "B J I e"], history: Routing, grad: Float[Array, "B J 1 e"]
 ) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"]]:
-    """Gradients for the votes and for the bias, whether there is one or not.
+    """Gradients for the votes and for the bias, even if there is none.
 
     Every use of the votes adds a product of a number per vote and a vector per output capsule to their gradient. These
     are collected, and the gradient is written once.
@@ -111,7 +111,7 @@ def route_vjp(
 def routed(
     u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None
 ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
-    """The output capsules of `route`, with `route_vjp` for their gradient, and the last coupling coefficients, without."""
+    """The output capsules of `route`, with `route_vjp` as gradient, and the last coupling coefficients, without one."""
     return _routed(u_hat, iterations, bias)[0]
 
 

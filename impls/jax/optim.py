@@ -14,9 +14,9 @@ from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, OptimSpec
 
 
 def adam(optim: OptimSpec, dtype: type) -> optax.GradientTransformation:
-    """Algorithm 1: epsilon is added to the root of the *bias-corrected* second moment. `update` wants the weights too.
+    """Algorithm 1: epsilon is added to the root of the *bias-corrected* second moment. `update` needs the weights, too.
 
-    optax's own takes the plain form of the bias correction: in float32, its first step is off by 1e-5.
+    optax's own Adam uses the plain form of the bias correction: in float32, its first step is off by 1e-5.
     """
 
     def init(params: optax.Params) -> optax.ScaleByAdamState:
@@ -48,7 +48,7 @@ def _lr_at(optim: OptimSpec, step: Int[Array, ""], dtype: type) -> Float[Array, 
     if decay.kind == "constant":
         return jnp.asarray(optim.lr, dtype)
     is_smooth = decay.kind == "exponential"
-    # whole numbers are divided for a stair: XLA multiplies by the reciprocal of a divisor that is not whole
+    # a staircase divides integers: XLA multiplies by the reciprocal of a floating-point divisor
     periods = step.astype(dtype) / decay.steps if is_smooth else (step // decay.steps).astype(dtype)
     return jnp.maximum(optim.lr * decay.rate**periods, decay.floor)
 

@@ -14,7 +14,7 @@ def overlay(digits: Float[Array, "B K y x c"]) -> Float[Array, "B y x c"]:
 
 
 def one_hot(classes: Int[Array, "*n"], like: Float[Array, "B J *e"]) -> Float[Array, "*n J"]:
-    """1 at each class, of as many and in the precision as in `like`."""
+    """1 at each class, with the number of classes and the precision of `like`."""
     return jax.nn.one_hot(classes, like.shape[1], dtype=like.dtype)
 
 
@@ -24,10 +24,10 @@ def present(labels: Int[Array, "B K"], like: Float[Array, "B J *e"]) -> Float[Ar
 
 
 def winners(scores: Float[Array, "B J"], count: int) -> Int[Array, "B K"]:
-    """The classes of the `count` highest scores, highest first; of equal ones the first comes first."""
+    """The classes of the `count` highest scores, highest first; ties go to the first class."""
     return lax.top_k(scores, count)[1]
 
 
 def is_right(predicted: Int[Array, "B K"], labels: Int[Array, "B K"]) -> Bool[Array, " B"]:
-    """Whether all K are the labels', in whatever order."""
+    """Whether all K predictions are the labels, in any order."""
     return (labels[:, :, None] == predicted[:, None, :]).any(2).all(1)

@@ -1,8 +1,8 @@
 """The precision of matrix products. `bf16` rounds their operands, in both directions, and nothing else.
 
 For y = a b, the backward pass has the products g b^T and a^T g: a, b and the gradient g at y are the operands. They are
-rounded here (nearest even), whatever the device: the same function everywhere. A GPU's matrix units then take them as they
-are; so do they round for tf32, where nothing is rounded here. Sums are float32 (of fp64, float64).
+rounded here (nearest even) on every device, so the function is the same everywhere; a GPU's matrix units then take them
+unchanged. For tf32 the matrix units round, and nothing is rounded here. Sums are float32 (float64 for fp64).
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class Precision:
-    """`Runtime.precision` on a device: "fp32", "fp64", "tf32" or "bf16". XLA is told at every product what it may do."""
+    """`Runtime.precision` on a device: "fp32", "fp64", "tf32" or "bf16". Every product tells XLA what it may do."""
 
     on_cpu: bool
     name: str
 
     @property
     def algorithm(self) -> lax.DotAlgorithmPreset | lax.Precision:
-        """Of matrix products."""
+        """The setting for matrix products."""
         if self.on_cpu or self.name not in _ALGORITHMS:
             return lax.Precision.HIGHEST
         return _ALGORITHMS[self.name]
 
     @property
     def convolution(self) -> lax.Precision:
-        """Of XLA's own convolutions: by default a GPU takes 10 bits of mantissa, in which bfloat16 is exact."""
+        """The setting for XLA's own convolutions: by default a GPU uses 10 mantissa bits, in which bfloat16 is exact."""
         return lax.Precision.DEFAULT if self.name in _ALGORITHMS else lax.Precision.HIGHEST
 
 
@@ -42,7 +42,7 @@ _ALGORITHMS = {
 
 
 def rounded(x: Array) -> Array:
-    """To the nearest bfloat16, in the type that it has; XLA takes a cast there and back for an identity."""
+    """Rounds to the nearest bfloat16, keeping the type; XLA would treat a cast there and back as the identity."""
     return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
 
@@ -70,7 +70,7 @@ def linear(
 
 
 def configure(precision: str) -> None:
-    """Process-wide: strict float32 where the device has less, but for what `Precision` says; float64 where it is asked for."""
+    """Process-wide: strict float32 on devices that default to less, unless `Precision` differs; float64 if requested."""
     if precision == "fp64":
         jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")
@@ -78,13 +78,13 @@ def configure(precision: str) -> None:
 
 @jax.custom_vjp
 def _rounded_forward(x: Array) -> Array:
-    """Rounds the value; the gradient passes as it is."""
+    """Rounds the value; the gradient passes unchanged."""
     return rounded(x)
 
 
 @jax.custom_vjp
 def _rounded_backward(y: Array) -> Array:
-    """Passes the value as it is; rounds the gradient."""
+    """Passes the value unchanged; rounds the gradient."""
     return y
 
 

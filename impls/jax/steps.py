@@ -1,4 +1,4 @@
-"""One step of a network, of whatever kind the model is: of training, of evaluation, of the gradient alone.
+"""One step of a network of any kind: training, evaluation, or only the gradient.
 
 Every step is a function of the weights, a dictionary under canonical names, and returns new ones.
 """
@@ -27,11 +27,11 @@ _State = tuple[_Params, optax.ScaleByAdamState]
 _Data = tuple[UInt8[Array, "N H W C"], Int[Array, " N"]]
 
 BLOCK = 64
-"""Steps in one call of a compiled program, which does fewer if fewer are left."""
+"""Steps per call of a compiled program, which runs fewer if fewer are left."""
 
 
 def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) -> UInt8[Array, "B H W C"]:
-    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    """Each image shifted (down, right) by its own number of whole pixels, filled with zeros."""
     height, width = images.shape[1:3]
     rows = jnp.arange(height) - shifts[:, :1]
     columns = jnp.arange(width) - shifts[:, 1:]
@@ -42,7 +42,7 @@ def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) ->
 
 
 class Steps:
-    """The network, its optimiser and the staged images on their device, and what one step does with them."""
+    """The network, its optimiser and the staged images on their device, and the operations of one step."""
 
     images: UInt8[Array, "N H W C"]  # staged
     labels: Int[Array, " N"]
@@ -56,18 +56,18 @@ class Steps:
         self.precision = Precision(self.on_cpu, runtime.precision)
         self.device = jax.devices(runtime.device)[0]
         self.adam = adam(optim, self.dtype)
-        # what is compared and never timed is compiled for haste
+        # code that is compared but never timed is compiled for fast compilation
         haste = {"xla_backend_optimization_level": 0} if self.on_cpu else None
         self.is_compiled, self._options = runtime.compile, haste if runtime.precision == "fp64" else None
         self._loop = partial(lax.fori_loop, 0) if runtime.compile else _eager_loop
-        # the old state's memory is given to the new one
+        # the new state reuses the old one's memory
         self._train_steps = self.compiled(self.train_steps, donate_argnums=0)
         self._eval_steps = self.compiled(self.eval_steps)
         self._outputs = self.compiled(self.outputs, compiler_options=haste)
         self._gradients = self.compiled(self.gradients, compiler_options=haste)
 
     def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """The function compiled, as training is unless `options` say otherwise; or as it is, in eager mode."""
+        """The function, compiled like training unless `options` differ; unchanged in eager mode."""
         return jax.jit(function, **{"compiler_options": self._options} | options) if self.is_compiled else function
 
     def net(self, params: _Params) -> Network:
@@ -79,13 +79,13 @@ class Steps:
         return images.reshape(-1, self.model.overlaid, *self.model.image).astype(self.dtype) / 255
 
     def classes(self, labels: Int[Array, " B *K"]) -> Int[Array, "B K"]:
-        """With an axis for the digits of an image, one or more."""
+        """The labels with an axis for the digits of an image, one or more."""
         return labels.reshape(-1, self.model.overlaid)
 
     def batch_of(
         self, data: _Data, order: Int[Array, " B *K"], shifts: Int8[Array, "B *K 2"]
     ) -> tuple[Float[Array, "B K H W C"], Int[Array, "B K"]]:
-        """Digits and classes of staged images, which `data` are with their labels, gathered and shifted."""
+        """Digits and classes of staged images, gathered and shifted; `data` are the images and their labels."""
         moved = shift_images(data[0][order.ravel()], shifts.reshape(-1, 2))
         return self.digits(moved), self.classes(data[1][order])
 
@@ -100,7 +100,7 @@ class Steps:
     def gradients(
         self, params: _Params, images: UInt8[Array, "B *K H W C"], labels: Int[Array, " B *K"]
     ) -> tuple[_Params, Float[Array, " T"]]:
-        """Of the mean training loss with no unit dropped, under canonical names; and the means of all its terms."""
+        """Gradients of the mean training loss without dropout, under canonical names, and the means of all its terms."""
         digits, classes = self.digits(images), self.classes(labels)
 
         def mean_losses(params: _Params) -> tuple[Float[Array, ""], Float[Array, " T"]]:
@@ -120,7 +120,7 @@ class Steps:
         weight: Float[Array, " B"],
         *kept: UInt8[Array, "B U"],
     ) -> tuple[_State, Float[Array, " values"]]:
-        """One step. Losses are means over the images of weight 1; the last value is how many of them are right."""
+        """One step. Losses are means over the images of weight 1; the last value is the number of them that are right."""
         digits, labels = self.batch_of(data, order, shifts)
 
         def mean_losses(params: _Params) -> tuple[Float[Array, ""], Float[Array, " values"]]:
@@ -157,9 +157,9 @@ class Steps:
     def train_steps(
         self, state: _State, data: _Data, steps: tuple[Array, ...], count: int | Int[Array, ""]
     ) -> tuple[_State, Float[Array, "S values"]]:
-        """The first `count` steps of a block, as one program: it takes its memory from the system once.
+        """The first `count` steps of a block as one program, which gets its memory from the system only once.
 
-        `steps` are order, shifts and weights of each, and the masks of dropout where the model has any.
+        `steps` are the order, shifts and weights of each, and the dropout masks if the model has dropout.
         """
 
         def step(
@@ -176,7 +176,7 @@ class Steps:
         steps: tuple[UInt8[Array, "S B *K H W C"], Int[Array, "S B *K"], Float[Array, "S B"]],
         count: int | Int[Array, ""],
     ) -> tuple[Float[Array, "S T"], Int[Array, "S B K"]]:
-        """The first `count` steps of a block, as `train_steps`."""
+        """The first `count` evaluation steps of a block, like `train_steps`."""
         once = self.net(params).once()
 
         def step(
@@ -190,7 +190,7 @@ class Steps:
 
 
 def _eager_loop(count: int, step: Callable[[int, Any], Any], carry: Any) -> Any:
-    """`lax.fori_loop` from 0, which would compile the step."""
+    """Replaces `lax.fori_loop` from 0, which would compile the step."""
     for index in range(count):
         carry = step(index, carry)
     return carry

@@ -1,4 +1,4 @@
-"""The executable specification: forward and hand-derived backward, in float64, written beside the paper.
+"""The executable specification: forward and hand-derived backward pass, in float64, written to be read beside the paper.
 
 It runs on NumPy, or on a GPU through CuPy.
 """

@@ -1,6 +1,6 @@
-"""Squash and capsule lengths with another epsilon than the specification's, at any of its places, and their derivatives.
+"""Squash and capsule lengths, and their derivatives, with a different epsilon than the specification's, in any place.
 
-Each is a function of n = s.s alone, and so is its slope; `layers` does the rest.
+Each function and its slope depend only on n = s.s; `layers` does the rest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Array = Any
 
 
 def squash_scale(n: Float[Array, "*n 1"], epsilon: Epsilon) -> tuple[Float[Array, "*n 1"], Float[Array, "*n 1"]]:
-    """f and f' of squash(s) = s f(n): n / (1 + n) / root, with epsilon where it is added. f' is zero where n is."""
+    """f and f' of squash(s) = s f(n): n / (1 + n) / root, with epsilon in its place. f' is zero where n is zero."""
     xp, e = array_namespace(n), epsilon.value
     if epsilon.place == "square":  # m / (1 + m) / sqrt(m), which divides nothing by zero
         m = n + e
@@ -37,7 +37,7 @@ def squash_scale(n: Float[Array, "*n 1"], epsilon: Epsilon) -> tuple[Float[Array
 
 
 def length(n: Float[Array, "*n"], epsilon: Epsilon) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
-    """sqrt(n) with epsilon where it is added, and twice its slope; that is zero where there is nothing under the root."""
+    """sqrt(n) with epsilon in its place, and twice its slope, which is zero if the radicand is zero."""
     xp = array_namespace(n)
     root = xp.sqrt(n + epsilon.value if epsilon.place == "inside" else n)
     added = epsilon.value if epsilon.place == "outside" else 0.0
@@ -45,5 +45,5 @@ def length(n: Float[Array, "*n"], epsilon: Epsilon) -> tuple[Float[Array, "*n"],
 
 
 def _safe(root: Array) -> Array:
-    """One where there is nothing to divide by."""
+    """`root` with zeros replaced by one, for division."""
     return array_namespace(root).where(root > 0, root, 0 * root + 1)

@@ -1,4 +1,4 @@
-"""What only NumPy can answer: see `harness.spec.device.Device`."""
+"""Questions that only NumPy can answer: see `harness.spec.device.Device`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`NumpyImpl`: the specification behind the same interface as the implementations that are measured against it."""
+"""`NumpyImpl`: the specification, with the same interface as the implementations that are compared with it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from impls.numpy.models import architecture
 
 
 def namespace(device: str) -> Any:
-    """The array library of a device: NumPy for "cpu", CuPy for "gpu", which is imported only then.
+    """The array library of a device: NumPy for "cpu", CuPy (imported only then) for "gpu".
 
     Raises `ImportError` if CuPy is not installed, `RuntimeError` if it finds no GPU.
     """
@@ -58,7 +58,7 @@ def to_numpy(array: Array) -> np.ndarray:
 
 
 def shift_images(images: UInt8[np.ndarray, "B H W C"], shifts: Int8[np.ndarray, "B 2"]) -> UInt8[np.ndarray, "B H W C"]:
-    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    """Each image shifted (down, right) by its own number of whole pixels, filled with zeros."""
     height, width = images.shape[1:3]
     rows = np.arange(height) - shifts[:, :1].astype(int)
     columns = np.arange(width) - shifts[:, 1:].astype(int)
@@ -77,7 +77,7 @@ def adam(w: Array, grad: Array, first: Array, second: Array, step: int, lr: floa
 
 
 def _has_conventions(net: Any) -> bool:
-    """Whether there is anything in a kind of model that `Conventions` is about."""
+    """Whether `Conventions` apply to a kind of model."""
     return "conventions" in inspect.signature(net.forward).parameters
 
 
@@ -88,10 +88,10 @@ DIGITS = {"bf16": 8, "tf32": 11}
 class NumpyImpl:
     """See `harness.spec.Impl`. Nothing is compiled, and threads are those of NumPy's BLAS.
 
-    Images are shifted in NumPy, and every batch goes to the device as it is used. `operands`, by default the runtime's
-    precision, is that of the operands alone: bf16 in float64 is bf16 without any other rounding. `conventions` are a
-    CapsNet's; other kinds have none. `scores` (N, J) are those that decided what was predicted in the last `train` or
-    `evaluate`, each before its step: they tell how near it was.
+    Images are shifted in NumPy, and every batch goes to the device when it is used. `operands`, by default the
+    runtime's precision, is the precision of operands only: bf16 in float64 is bf16 without any other rounding.
+    `conventions` are a CapsNet's; other kinds have none. `scores` (N, J) are those that decided the predictions in the
+    last `train` or `evaluate`, each from before its step: they tell how close the decisions were.
     """
 
     scores: Float[np.ndarray, "N J"]
@@ -130,22 +130,22 @@ class NumpyImpl:
         return Moments(self.moments.step, self._numpy(self.moments.first), self._numpy(self.moments.second))
 
     def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
-        # what nobody can change needs no copy
+        # read-only arrays need no copy
         self.images, self.labels = (part.copy() if part.flags.writeable else part for part in (images, labels))
 
     def _classes(self, labels: Int[np.ndarray, " B *K"]) -> Int[Array, "B K"]:
-        """With an axis for the digits of an image, one or more."""
+        """The labels with an axis for the digits of an image, one or more."""
         return self.xp.reshape(self.xp.asarray(labels, dtype=self.xp.int64), (-1, self.model.overlaid))
 
     def _operand(self, x: Array) -> Array:
         return F.rounded(x, self._digits) if self._digits else x
 
     def _operands(self) -> dict[str, Array]:
-        """The weights; biases are added, not multiplied."""
+        """The weights as operands; biases are not rounded, since they are added, not multiplied."""
         return {name: w if name.endswith(".b") else self._operand(w) for name, w in self.weights.items()}
 
     def _forward(self, images: UInt8[np.ndarray, "B *K H W C"], *kept: UInt8[np.ndarray, "B U"]) -> Any:
-        """The activations, in training with the masks of dropout where the model has any."""
+        """The activations; in training with dropout masks if the model has dropout."""
         digits = self.xp.reshape(self.xp.asarray(images), (-1, self.model.overlaid, *self.model.image))
         pixels = self.xp.astype(digits, self.dtype) / 255
         masks = [self.xp.astype(self.xp.asarray(mask), self.dtype) for mask in kept]
@@ -162,7 +162,7 @@ class NumpyImpl:
     def routing_steps(
         self, images: UInt8[np.ndarray, "B *K H W C"]
     ) -> list[tuple[Float[np.ndarray, "B I J"], Float[np.ndarray, "B J D"], Float[np.ndarray, "B I J"]]]:
-        """Of each iteration of Procedure 1: coupling c, output capsules v, and the agreement u_hat . v added to the logits."""
+        """For each iteration of Procedure 1: coupling c, output capsules v, and the agreement u_hat . v added to the logits."""
         acts = self._forward(images)
         added = [(acts.u_hat @ v[..., None])[..., 0] for _, _, v in acts.routing]
         return [
@@ -171,7 +171,7 @@ class NumpyImpl:
         ]
 
     def decode(self, digit: Float[np.ndarray, "B J D"], classes: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B H W C"]:
-        """Section 4.1: what the decoder makes of each row's capsule of its class."""
+        """Section 4.1: the decoder's output for each row's capsule of its class."""
         v = self.xp.asarray(digit, dtype=self.dtype)
         mask = one_hot(self.xp.asarray(classes, dtype=self.xp.int64), v)
         _, pixels = self.net.decode(self._operands(), v, mask[:, None, :], self._operand)
@@ -236,5 +236,5 @@ class NumpyImpl:
     leaning = staticmethod(F.leaning)
 
     def peak_bytes(self) -> int | None:
-        """What CuPy has taken of the GPU: its pool keeps all it ever took."""
+        """The GPU memory taken by CuPy, whose pool never gives any back."""
         return self.xp.get_default_memory_pool().total_bytes() if self.device == "gpu" else None

@@ -1,8 +1,8 @@
 """The layers and their derivatives. `f` is the forward, `f_vjp` takes the gradient at f's output back to its inputs.
 
 Axis letters: B images, y x image rows and columns, I primary capsules of d dimensions, J output capsules of e dimensions.
-Equations and sections are those of Sabour, Frosst, Hinton 2017. Everything is said in terms of the array API standard
-(data-apis.org/array-api), so that the same lines run on NumPy and on CuPy: whichever arrays come in, the like go out.
+Equations and sections are those of Sabour, Frosst, Hinton 2017. Everything uses the array API standard
+(data-apis.org/array-api), so that the same code runs on NumPy and CuPy: results are of the same library as the inputs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SPECIFIED = Epsilon()
 
 
 def rounded(x: Array, digits: int) -> Array:
-    """To the nearest number with `digits` binary digits, by Veltkamp's splitting: finite where x * 2^(p - digits) is."""
+    """Rounds to `digits` binary digits by Veltkamp's splitting: finite if x * 2^(p - digits) is."""
     xp = array_namespace(x)
     precision = 53 if x.dtype == xp.float64 else 24
     split = x * (2.0 ** (precision - digits) + 1)
@@ -31,12 +31,12 @@ def rounded(x: Array, digits: int) -> Array:
 
 
 def exact(x: Array) -> Array:
-    """An operand as it is."""
+    """An operand without rounding."""
     return x
 
 
 def one_hot(classes: Int[Array, "*n"], like: Float[Array, "B J ..."]) -> Float[Array, "*n J"]:
-    """1 at each class, as the array `like` is: its width, its precision, its device."""
+    """1 at each class, with the width, precision and device of `like`."""
     xp = array_namespace(like)
     flat = xp.take(xp.eye(like.shape[1], dtype=like.dtype, device=device(like)), xp.reshape(classes, (-1,)), axis=0)
     return xp.reshape(flat, (*classes.shape, -1))
@@ -48,12 +48,12 @@ def present(labels: Int[Array, "B K"], like: Float[Array, "B J ..."]) -> Float[A
 
 
 def winners(scores: Float[Array, "B J"], count: int) -> Int[Array, "B K"]:
-    """The classes of the `count` highest scores, highest first; of equal ones the first comes first."""
+    """The classes of the `count` highest scores, highest first; ties go to the first class."""
     return array_namespace(scores).argsort(scores, axis=1, descending=True, stable=True)[:, :count]
 
 
 def is_right(predicted: Int[Array, "B K"], labels: Int[Array, "B K"]) -> Bool[Array, " B"]:
-    """Whether all K are the labels', in whatever order."""
+    """Whether all K predictions are the labels, in any order."""
     xp = array_namespace(labels)
     return xp.all(xp.any(labels[:, :, None] == predicted[:, None, :], axis=2), axis=1)
 
@@ -69,10 +69,10 @@ _LEANING: ContextVar[float] = ContextVar("leaning", default=0.0)
 
 @contextmanager
 def leaning(share: float) -> Generator[None]:
-    """Within the block, a ReLU whose input is next to zero lets the gradient through, or, with a negative share, does not.
+    """Within the block, a ReLU with an input close to zero passes the gradient or, for a negative share, blocks it.
 
-    Next to zero is up to `share` of the layer's root mean square: what rounding may take to the other side. Values stay as
-    they are, to within that share. Both ways together say what of a gradient is known in float32.
+    Close to zero means up to `share` of the layer's root mean square: rounding may change the sign. Values are
+    unchanged to within that share. The difference between both ways shows how well a gradient is known in float32.
     """
     token = _LEANING.set(share)
     try:
@@ -123,7 +123,7 @@ def squash_vjp(
 
 
 def lengths(v: Float[Array, "*n e"], epsilon: Epsilon = SPECIFIED) -> Float[Array, "*n"]:
-    """Capsule lengths |v| = sqrt(v.v + epsilon): the probability that the entity is there (section 2)."""
+    """Capsule lengths |v| = sqrt(v.v + epsilon): the probability that the entity is present (section 2)."""
     xp = array_namespace(v)
     if epsilon != SPECIFIED:
         return length(xp.sum(v * v, axis=-1), epsilon)[0]
@@ -140,7 +140,7 @@ def lengths_vjp(
 
 
 def _taps(x: Float[Array, "B y x c"], kernel: int, stride: int) -> list[tuple[slice, slice]]:
-    """For each of the kernel's elements, row by row, the image rows and columns that it meets."""
+    """For each kernel element, row by row, the image rows and columns that it is multiplied with."""
     rows, columns = ((size - kernel) // stride * stride + 1 for size in x.shape[1:3])
     return [(slice(i, i + rows, stride), slice(j, j + columns, stride)) for i in range(kernel) for j in range(kernel)]
 
@@ -163,7 +163,7 @@ def convolution(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: 
 def convolution_vjp(
     x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], stride: int, grad: Float[Array, "B h w f"]
 ) -> tuple[Float[Array, "B y x c"], Float[Array, "k k c f"]]:
-    """Gradients for the input (every window's added where it came from) and for the kernel."""
+    """Gradients for the input (every window's gradient is added at its place) and for the kernel."""
     xp = array_namespace(x)
     kernel, filters = w.shape[0], w.shape[3]
     windows, flat_grad = patches(x, kernel, stride), xp.reshape(grad, (-1, filters))
@@ -184,7 +184,7 @@ def softmax(logits: Float[Array, "B J *I"]) -> Float[Array, "B J *I"]:
 
 
 def softmax_vjp(coupling: Float[Array, "B J I"], grad: Float[Array, "B J I"]) -> Float[Array, "B J I"]:
-    """From softmax's output c: c (g - c.g), the sum over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules."""
     xp = array_namespace(coupling)
     return coupling * (grad - xp.sum(coupling * grad, axis=1, keepdims=True))
 
@@ -206,7 +206,7 @@ def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"]) -> Float[Array, 
 def votes_vjp(
     u: Float[Array, "B I d"], w: Float[Array, "I J d e"], grad: Float[Array, "B J I e"]
 ) -> tuple[Float[Array, "B I d"], Float[Array, "I J d e"]]:
-    """Gradients for the input capsules and for the matrices, again for each input i."""
+    """Gradients for the input capsules and for the matrices, again one product for each input i."""
     xp = array_namespace(u)
     inputs, outputs, d, e = w.shape
     grad_product = _permuted(grad, (2, 0, 1, 3), (inputs, -1, outputs * e))  # I B (J e)
@@ -237,7 +237,7 @@ def route(
     bias: Float[Array, "J e"] | None = None,
     epsilon: Epsilon = SPECIFIED,
 ) -> Routing:
-    """Procedure 1: `iterations` softmaxes and squashes; the logits start at zero, the agreement u_hat . v is added.
+    """Procedure 1: `iterations` softmaxes and squashes; logits start at zero, and the agreement u_hat . v is added to them.
 
     `bias`, of profile `official`, is added to s_j in every iteration.
     """
@@ -257,9 +257,9 @@ def route(
 def route_vjp(
     u_hat: Float[Array, "B J I e"], history: Routing, grad: Float[Array, "B J e"], epsilon: Epsilon = SPECIFIED
 ) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"]]:
-    """Gradients for the votes and for the bias, whether there is one or not.
+    """Gradients for the votes and for the bias, even if there is none.
 
-    Through every iteration: iteration k's logits are those of k - 1 plus u_hat . v_(k-1).
+    They go through every iteration: iteration k's logits are those of k - 1 plus u_hat . v_(k-1).
     """
     xp = array_namespace(u_hat)
     grad_u_hat, grad_bias = xp.zeros_like(u_hat), xp.zeros_like(u_hat[0, :, 0, :])

@@ -2,8 +2,8 @@
 
 import sys
 
-# Keras and TensorFlow import these for wrappers and converters that nobody needs here, if they find them: seconds, and
-# memory that would count as the trial's.
+# Keras and TensorFlow import these, if installed, for wrappers and converters that are not needed here. It takes
+# seconds, and memory that would count as the trial's.
 _UNUSED = {name for name in ("sklearn", "jax", "pandas", "matplotlib", "PIL") if name not in sys.modules}
 sys.modules |= dict.fromkeys(_UNUSED)  # type: ignore[arg-type]  # None: as if not installed
 

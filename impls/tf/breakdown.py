@@ -1,4 +1,4 @@
-"""Where a training step's time goes: its parts, each callable by itself, and a trace of whole steps."""
+"""Where a training step's time goes: its parts, each callable separately, and a trace of whole steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from impls.tf.steps import Steps
 
 
 def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
-    """The parts of a training step of `batch` images, on the weights and images that are there.
+    """The parts of a training step of `batch` images, on the current weights and images.
 
     See `harness.spec.Profiled`.
     """
@@ -37,7 +37,7 @@ def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
 
     with tf.device(steps.device):
         layers = steps.kind.parts(steps.net, *steps.batch_of(order, shifts), both)
-        # from NumPy: XLA would update what shares its memory with the weights
+        # from NumPy: XLA would update arrays that share memory with the weights
         copies = [keras.Variable(variable.numpy()) for variable in steps.net.trainable_variables]
         optimiser = adam(steps.optim, steps.dtype, steps.adam.names)
         optimiser.build(copies)
@@ -67,7 +67,7 @@ def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
 def _there_and_back(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], weights: Sequence[keras.Variable]
 ) -> tuple[Tensor, list[Tensor]]:
-    """The function's output, and the gradients of its sum: without either in use, TensorFlow would leave out its work."""
+    """The function's output, and the gradients of its sum: if either were unused, TensorFlow would skip its computation."""
     sources = [*inputs, *(weight.value for weight in weights)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
@@ -76,7 +76,7 @@ def _there_and_back(
 
 
 def trace(train: Callable[[], object], path: Path) -> None:
-    """`train` under TensorFlow's profiler; writes `path`, a gzipped Chrome trace."""
+    """Runs `train` under TensorFlow's profiler; writes `path`, a gzipped Chrome trace."""
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
         try:

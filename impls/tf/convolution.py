@@ -14,7 +14,7 @@ from impls.tf.precision import operand, result
 
 
 class PrimaryConvolution(keras.layers.Conv2D):
-    """Keras's layer, VALID, without activation, in a third of the time on a CPU: see `impls.spectral`."""
+    """Keras's layer, VALID and without activation, in a third of the time on a CPU: see `impls.spectral`."""
 
     def __init__(
         self, image: tuple[int, int], filters: int, kernel: int, stride: int, precision: str, direct: bool, dtype: str
@@ -27,7 +27,7 @@ class PrimaryConvolution(keras.layers.Conv2D):
         )
 
     def spectrum(self) -> Float[Tensor, "R phases*c f"] | None:
-        """The kernel's, for as long as the kernel does not change; None where none is used."""
+        """The kernel's spectrum, valid while the kernel does not change; None if none is used."""
         return None if self.is_direct else self._kernel_spectrum(operand(self.kernel.value, self.precision))
 
     def call(
@@ -39,7 +39,7 @@ class PrimaryConvolution(keras.layers.Conv2D):
     def _convolution(
         self, x: Float[Tensor, "B y x c"], weight: Float[Tensor, "k k c f"], spectrum: Tensor | None
     ) -> Float[Tensor, "B h w f"]:
-        """Of the spectra, the image's is kept for the backward pass; the kernel's, twice as large, is computed again."""
+        """Keeps the image's spectrum for the backward pass; the kernel's, twice as large, is recomputed."""
         if self.is_direct:
             return tf.nn.conv2d(x, weight, self.plan.stride, "VALID")
 
@@ -63,7 +63,7 @@ class PrimaryConvolution(keras.layers.Conv2D):
         weight: Float[Tensor, "k k c f"],
         grad: Float[Tensor, "B h w f"],
     ) -> tuple[Float[Tensor, "B y x c"], Float[Tensor, "k k c f"]]:
-        """Gradients for the images and for the kernel. Of the spectra of a kernel's size, one half exists at a time."""
+        """Gradients for the images and for the kernel. Only half of each kernel-sized spectrum exists at a time."""
         grad = tf.reshape(tf.transpose(grad, (1, 2, 0, 3)), (len(self.synthesis), -1))
         grad = tf.reshape(tf.matmul(self.synthesis, grad, transpose_a=True), (*image.shape[:2], -1))
         grad_x, grad_w = 0.0, 0.0
@@ -97,7 +97,7 @@ def _flat(x: Float[Tensor, "R m n"]) -> Float[Tensor, "R mn"]:
 
 
 def _phases(x: Float[Tensor, "B y x c"], grid: tuple[int, int], stride: int) -> Float[Tensor, "grid B*phases*c"]:
-    """Cut or filled up to whole phases; a row for each place on the grid."""
+    """The image cropped or zero-padded to whole phases; a row for each place on the grid."""
     x = _resized(x, grid[0] * stride, grid[1] * stride)
     x = tf.reshape(x, (x.shape[0], grid[0], stride, grid[1], stride, x.shape[3]))
     return tf.reshape(tf.transpose(x, (1, 3, 0, 2, 4, 5)), (grid[0] * grid[1], -1))
@@ -106,13 +106,13 @@ def _phases(x: Float[Tensor, "B y x c"], grid: tuple[int, int], stride: int) -> 
 def _phases_vjp(
     grad: Float[Tensor, "grid B*phases*c"], shape: tuple[int, ...], grid: tuple[int, int], stride: int
 ) -> Float[Tensor, "B y x c"]:
-    """Every element's gradient goes where the element came from."""
+    """Returns every element's gradient to the element's place."""
     x = tf.transpose(tf.reshape(grad, (*grid, shape[0], stride, stride, shape[3])), (2, 0, 3, 1, 4, 5))
     return _resized(tf.reshape(x, (shape[0], grid[0] * stride, grid[1] * stride, shape[3])), shape[1], shape[2])
 
 
 def _resized(x: Float[Tensor, "B y x c"], rows: int, columns: int) -> Float[Tensor, "B rows columns c"]:
-    """Cut, or filled up with zeros, at the end of each axis."""
+    """The image cropped or zero-padded at the end of each axis."""
     if x.shape[1] > rows or x.shape[2] > columns:
         x = x[:, :rows, :columns]
     if x.shape[1] < rows or x.shape[2] < columns:

@@ -1,4 +1,4 @@
-"""What only TensorFlow can answer: see `harness.spec.device.Device`."""
+"""Questions that only TensorFlow can answer: see `harness.spec.device.Device`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def environment(threads: int, precision: str, gpu: bool) -> dict[str, str | None
         # TensorFlow ignores OMP_NUM_THREADS.
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": str(threads),
-        # GPU memory on demand, so that the peak reported is what the trial used.
+        # GPU memory on demand, so that the reported peak is what the trial used.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        # The log is for errors.
+        # Log only errors.
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
 
@@ -64,7 +64,7 @@ def copy(count: int) -> Callable[[], None]:
 
 
 def _source(package: str, *parts: str) -> str:
-    """The text of a package's file, the package not imported; empty if there is none."""
+    """The text of a package's file, without importing the package; empty if there is none."""
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (path := Path(folder, *parts)).is_file():

@@ -1,4 +1,4 @@
-"""`TfImpl`: epochs of steps, and the way to and from canonical weights."""
+"""`TfImpl`: epochs of steps, and conversion to and from canonical weights."""
 
 from __future__ import annotations
 

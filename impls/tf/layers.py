@@ -1,6 +1,6 @@
 """The capsule layers. Axis letters: B images, I primary capsules of d dimensions, J output capsules of e dimensions.
 
-`f_vjp` takes the gradient at f's output back to its inputs; it is written where TensorFlow's own would take longer.
+`f_vjp` takes the gradient at f's output back to its inputs; it is written by hand if TensorFlow's own takes longer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def lengths(v: Float[Tensor, "*n e"]) -> Float[Tensor, "*n"]:
 
 
 def scaled(x: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
-    """factor * x, at no cost where the profile's factor is 1."""
+    """factor * x, at no cost if the profile's factor is 1."""
     return x if factor == 1 else factor * x
 
 
@@ -50,7 +50,7 @@ def softmax(logits: Float[Tensor, "B J 1 I"]) -> Float[Tensor, "B J 1 I"]:
 
 
 def softmax_vjp(coupling: Float[Tensor, "B J 1 I"], grad: Float[Tensor, "B J 1 I"]) -> Float[Tensor, "B J 1 I"]:
-    """From softmax's output c: c (g - c.g), the sum over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules."""
     return coupling * (grad - tf.reduce_sum(coupling * grad, 1, keepdims=True))
 
 
@@ -65,7 +65,7 @@ def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"]) -> Float[Tenso
 def route(u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None) -> Routing:
     """Procedure 1, as matrix products over the votes.
 
-    `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes.
     """
     batch, classes, capsules, _ = u_hat.shape
     logits = tf.zeros((batch, classes, 1, capsules), u_hat.dtype)
@@ -85,7 +85,7 @@ def route(u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, 
 def route_vjp(
     u_hat: Float[Tensor, "B J I e"], history: Routing, grad: Float[Tensor, "B J 1 e"]
 ) -> tuple[Float[Tensor, "B J I e"], Float[Tensor, "J e"]]:
-    """Gradients for the votes and for the bias, whether there is one or not.
+    """Gradients for the votes and for the bias, even if there is none.
 
     Every use of the votes adds a product of a number per vote and a vector per output capsule to their gradient. These
     are collected, and the gradient is written once.
@@ -111,7 +111,7 @@ def route_vjp(
 def routed(
     u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None
 ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-    """The output capsules of `route`, with `route_vjp` for their gradient, and the last coupling coefficients, without."""
+    """The output capsules of `route`, with `route_vjp` as gradient, and the last coupling coefficients, without one."""
 
     @tf.custom_gradient
     def capsules(

@@ -1,4 +1,4 @@
-"""A Keras model as `harness.parity.ordinary` asks for it: its parameters, its forward pass operation by operation."""
+"""A Keras model for `harness.parity.ordinary`: its parameters, and its forward pass operation by operation."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from harness.spec.network import Parameter, Ran
 from impls.tf.watched import watched
 
 _FRESH = ("zeros", "ones", "eye", "one_hot", "fill", "cast", "constant")
-"""TensorFlow's functions that make float32, whatever Keras computes in."""
+"""TensorFlow functions that make float32, whatever precision Keras uses."""
 
 
 def start(precision: str, threads: int) -> Any:
-    """Before the model's file is imported: the precision of what it makes; returns what to construct it within."""
+    """Sets the precision before the model's file is imported; returns a context in which to construct the model."""
     with contextlib.suppress(RuntimeError):  # TensorFlow keeps what it started with
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -40,7 +40,7 @@ def start(precision: str, threads: int) -> Any:
 
 
 def _as_before() -> None:
-    """What networks written for Keras 2 and TensorFlow 1 call and need not be called otherwise: once a process."""
+    """Makes calls work that only Keras 2 and TensorFlow 1 accept, for networks written for them: once per process."""
     dense, softmax = keras.layers.Dense.__init__, tf.nn.softmax
     if getattr(softmax, "takes_dim", False):
         return
@@ -60,9 +60,9 @@ def _as_before() -> None:
 
 
 def _in_double() -> None:
-    """What the user's file makes in float32 if nothing is said, and what it casts to it, in float64: once a process.
+    """Makes float64 what the user's file would make float32 by default or by a cast: once per process.
 
-    Keras and TensorFlow themselves call the same functions, and mean float32 where they say so.
+    Keras and TensorFlow call the same functions themselves; for them, an explicit float32 stays float32.
     """
     if getattr(tf.cast, "is_double", False):
         return
@@ -82,7 +82,7 @@ def _in_double() -> None:
 
 
 def _is_called_by_user() -> bool:
-    """Of what has called it, AutoGraph, which stands between, left out."""
+    """Whether user code is the caller, ignoring AutoGraph in between."""
     frame = sys._getframe(2)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("tensorflow.python.autograph"):
         frame = frame.f_back
@@ -90,7 +90,7 @@ def _is_called_by_user() -> bool:
 
 
 def names() -> dict[str, Any]:
-    """What scripts often import under `if __name__ == "__main__"` alone."""
+    """Names that scripts often import only under `if __name__ == "__main__"`."""
     return {"keras": keras, "tf": tf}
 
 
@@ -98,7 +98,7 @@ EXPECTED = "a Keras model"
 
 
 def chosen(made: object) -> object:
-    """Of several that a factory returned: the one for evaluation and, if it takes labels too, the one for training."""
+    """Of a factory's several models, the one for evaluation and, if there is one that takes labels, the one for training."""
     if not isinstance(made, (tuple, list)):
         return made
     models = [each for each in made if isinstance(each, keras.Model)]
@@ -110,14 +110,14 @@ def chosen(made: object) -> object:
 
 
 class Pair:
-    """A model of images for evaluation, and one of images and labels for training, which share their layers."""
+    """A model for evaluation (images) and one for training (images and labels), which share their layers."""
 
     def __init__(self, evaluation: keras.Model, training: keras.Model) -> None:
         self.evaluation, self.training = evaluation, training
 
 
 def is_network(found: object) -> bool:
-    """Whether a class is a model's: what a loss is not."""
+    """Whether a class is a model, unlike a loss."""
     return isinstance(found, type) and issubclass(found, keras.Model)
 
 
@@ -174,7 +174,7 @@ class KerasNetwork:
                 variable.assign(arrays[variable.path])
 
     def read_weights(self, path: Path) -> dict[str, np.ndarray]:
-        """Of a file of Keras's. Raises whatever `load_weights` does."""
+        """Reads a Keras file. Raises whatever `load_weights` raises."""
         if path.suffix not in (".h5", ".keras"):
             raise ValueError("expected .weights.h5, .keras, .safetensors or .npz for a Keras model")
         self.model.load_weights(path)
@@ -252,7 +252,7 @@ class KerasNetwork:
 
 
 def _layers(model: Any) -> Iterator[Any]:
-    """The model and all its layers, in any depth."""
+    """The model and all its layers, at any depth."""
     seen: set[int] = set()
     waiting = [model]
     while waiting:
@@ -274,7 +274,7 @@ def _of_layer(layer: Any) -> Iterator[tuple[Any, tuple[str, tuple[int, ...], str
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The tensors in whatever a model returned: tuples, lists, dictionaries, in any depth."""
+    """The tensors in a model's result: tuples, lists and dictionaries, at any depth."""
     if isinstance(value, tf.Tensor):
         yield name or "0", value
     elif isinstance(value, Mapping):

@@ -1,8 +1,8 @@
 """The precision of matrix products. `bf16` rounds their operands, in both directions, and nothing else.
 
 For y = a b, the backward pass has the products g b^T and a^T g: a, b and the gradient g at y are the operands. Rounded
-values stay float32: a CPU without bfloat16 arithmetic computes the same function so, no faster; the tensor cores of a GPU
-multiply such values exactly, in TF32, of whose numbers those of bfloat16 are a part.
+values stay float32, so a CPU without bfloat16 arithmetic computes the same function, though no faster. A GPU's tensor
+cores multiply such values exactly in TF32, which includes all bfloat16 numbers.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from tensorflow import Tensor
 
 
 def rounded(x: Tensor) -> Tensor:
-    """To the nearest bfloat16, in the type that it has."""
+    """Rounds to the nearest bfloat16, keeping the type."""
     return tf.cast(tf.cast(x, tf.bfloat16), x.dtype)
 
 
 def operand(x: Tensor, precision: str) -> Tensor:
-    """What a product takes of `x`; the gradient passes as it is."""
+    """Rounds `x` for a product; the gradient passes unchanged."""
     return _rounded_forward(x) if precision == "bf16" else x
 
 
 def result(y: Tensor, precision: str) -> Tensor:
-    """A product's `y`; its gradient, an operand of the products backward, is rounded."""
+    """A product `y`, whose gradient, an operand of the backward products, is rounded."""
     return _rounded_backward(y) if precision == "bf16" else y
 
 
@@ -35,9 +35,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
 
 
 def configure(precision: str) -> None:
-    """Process-wide: what a GPU may do to products of float32.
+    """Process-wide: what precision a GPU may use for float32 products.
 
-    Operands that are rounded to bfloat16 already lose nothing more in the hardware's own TF32.
+    Operands already rounded to bfloat16 lose nothing more in the hardware's TF32.
     """
     tf.config.experimental.enable_tensor_float_32_execution(precision in ("tf32", "bf16"))
 

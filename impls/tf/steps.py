@@ -1,4 +1,4 @@
-"""One step of a network, of whatever kind the model is: of training, of evaluation, of the gradient alone."""
+"""One step of a network of any kind: training, evaluation, or only the gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from impls.tf.precision import configure
 
 
 def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
-    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    """Each image shifted (down, right) by its own number of whole pixels, filled with zeros."""
     height, width = images.shape[1:3]
     moved = tf.cast(shifts, tf.int32)
     rows = tf.range(height) - moved[:, :1]
@@ -32,7 +32,7 @@ def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) 
 
 
 class Steps:
-    """The network, its optimiser and the staged images on their device, and what one step does with them."""
+    """The network, its optimiser and the staged images on their device, and the operations of one step."""
 
     images: UInt8[Tensor, "N H W C"]  # staged
     labels: Int[Tensor, " N"]
@@ -51,13 +51,13 @@ class Steps:
             self.adam = adam(optim, self.dtype, in_order)
             self.adam.build(self.net.trainable_variables)
         self.is_compiled = runtime.compile
-        # XLA for Adam alone, which becomes one pass; the whole step takes as long with it, and a third more memory
+        # XLA only for Adam, which becomes one pass; for the whole step it saves no time and takes a third more memory
         self.update = self.compiled(self.update, jit_compile=True)
         self._train_step, self._eval_step = self.compiled(self.train_step), self.compiled(self.eval_step)
         self._once = self.compiled(self.net.once)
 
     def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """The function compiled; or as it is, in eager mode."""
+        """The compiled function; unchanged in eager mode."""
         return tf.function(function, autograph=False, **options) if self.is_compiled else function
 
     def digits(self, images: UInt8[Tensor, "*n H W C"]) -> Float[Tensor, "B K H W C"]:
@@ -66,7 +66,7 @@ class Steps:
         return tf.cast(digits, self.dtype) / 255
 
     def classes(self, labels: Int[Tensor, " B *K"]) -> Int[Tensor, "B K"]:
-        """With an axis for the digits of an image, one or more."""
+        """The labels with an axis for the digits of an image, one or more."""
         return tf.reshape(labels, (-1, self.model.overlaid))
 
     def batch_of(
@@ -88,7 +88,7 @@ class Steps:
     def gradients(
         self, images: UInt8[Tensor, "B *K H W C"], labels: Int[Tensor, " B *K"]
     ) -> tuple[dict[str, Tensor], Float[Tensor, " T"]]:
-        """Of the mean training loss with no unit dropped, under canonical names; and the means of all its terms."""
+        """Gradients of the mean training loss without dropout, under canonical names, and the means of all its terms."""
         digits, classes = self.digits(images), self.classes(labels)
         canonical = self.net.canonical()
         with tf.GradientTape() as tape:
@@ -104,7 +104,7 @@ class Steps:
         weight: Float[Tensor, " B"],
         *kept: UInt8[Tensor, "B U"],
     ) -> Float[Tensor, " values"]:
-        """One step. Losses are means over the images of weight 1; the last value is how many of them are right."""
+        """One step. Losses are means over the images of weight 1; the last value is the number of them that are right."""
         digits, labels = self.batch_of(order, shifts)
         with tf.GradientTape() as tape:
             top, *_ = self.net(overlay(digits), *kept)
@@ -136,10 +136,10 @@ class Steps:
 
 
 def _start(threads: int) -> None:
-    """Process-wide settings, fixed once TensorFlow has started: threads, and memory of a GPU as needed."""
+    """Process-wide settings, fixed once TensorFlow has started: threads, and GPU memory on demand."""
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-        # one operation after the other, each on all threads: two at once only take the cache from each other, and memory
+        # one operation at a time, each on all threads: two at once only compete for cache and memory
         tf.config.threading.set_inter_op_parallelism_threads(1)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)

@@ -1,4 +1,4 @@
-"""Every operation of an eager TensorFlow, as it is executed: its result can be recorded, kept or replaced."""
+"""Watches every operation that TensorFlow executes eagerly: its result can be recorded, kept or replaced."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Watch:
 
 @contextmanager
 def watched(record: bool, keep: set[int], replace: Mapping[int, Any]) -> Generator[_Watch]:
-    """Every operation that is executed eagerly goes through a `_Watch`: through TensorFlow's fast path, or its slow one."""
+    """Sends every eager operation through a `_Watch`, on TensorFlow's fast path as well as its slow one."""
     watch = _Watch(record, keep, replace)
     fast, slow = pywrap_tfe.TFE_Py_FastPathExecute, execute.execute
 

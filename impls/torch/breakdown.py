@@ -1,4 +1,4 @@
-"""Where a training step's time goes: its parts, each by itself, and a trace by PyTorch's profiler."""
+"""Where a training step's time goes: its parts, each timed separately, and a trace by PyTorch's profiler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from impls.torch.steps import Steps
 
 
 def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
-    """The parts of a training step of `batch` images, on the weights and images that are there.
+    """The parts of a training step of `batch` images, on the current weights and images.
 
     See `harness.spec.Profiled`.
     """
@@ -34,7 +34,7 @@ def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
 
 
 def _both(function: Callable[..., Tensor], inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> Callable[[], object]:
-    """The function, and the gradients for its inputs and the weights of a gradient of ones."""
+    """Runs the function, and computes the gradients for its inputs and the weights from a gradient of ones."""
     sources = [*inputs, *weights]
 
     def run() -> None:
@@ -54,7 +54,7 @@ def _blocking(part: Callable[[], object], device: torch.device) -> Callable[[], 
 
 
 def trace(train: Callable[[], object], path: Path) -> None:
-    """`train` under PyTorch's profiler; `path`, which ends in .json.gz, opens in Perfetto (ui.perfetto.dev)."""
+    """Runs `train` under PyTorch's profiler; `path`, which ends in .json.gz, opens in Perfetto (ui.perfetto.dev)."""
     with torch.profiler.profile() as profiler:
         train()
     profiler.export_chrome_trace(str(path))

@@ -1,4 +1,4 @@
-"""The primary convolution: in the frequency domain on a CPU, the framework's own where there are matrix units."""
+"""The primary convolution: in the frequency domain on a CPU, the framework's own on devices with matrix units."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from impls.torch.precision import operand, result
 
 
 class PrimaryConvolution(nn.Conv2d):
-    """`nn.Conv2d`, VALID, of (B, y, x, c) to (B, h, w, f), in a third of the time on a CPU: see `impls.spectral`."""
+    """`nn.Conv2d`, VALID, (B, y, x, c) to (B, h, w, f), in a third of the time on a CPU: see `impls.spectral`."""
 
     def __init__(
         self, image: tuple[int, int], channels: int, filters: int, kernel: int, stride: int, precision: str
     ) -> None:
         super().__init__(channels, filters, kernel, stride)
-        # in memory as the products take it: filters last
+        # memory layout that the products need: filters last
         self.weight = nn.Parameter(torch.empty(kernel, kernel, channels, filters).permute(3, 2, 0, 1))
         self.precision = precision
         self.plan = spectral(image, kernel, stride)
@@ -28,12 +28,12 @@ class PrimaryConvolution(nn.Conv2d):
             self.register_buffer(name, torch.tensor(getattr(self.plan, name)), persistent=False)
 
     def _is_direct(self) -> bool:
-        """Matrix units make a direct convolution faster than the spectra's products in float32."""
+        """Whether matrix units make a direct convolution faster than the spectra's products in float32."""
         device = self.weight.device
         return device.type == "cuda" or (self.precision == "bf16" and _has_bf16_units(device))
 
     def spectrum(self) -> Float[Tensor, "R phases*c f"] | None:
-        """The kernel's, for as long as the kernel does not change; None where none is used."""
+        """The kernel's spectrum, valid while the kernel does not change; None if none is used."""
         if self._is_direct():
             return None
         kernel = _kernel_phases(operand(self.weight, self.precision), self.plan)
@@ -52,12 +52,12 @@ class PrimaryConvolution(nn.Conv2d):
 
 
 def _has_bf16_units(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster there than those of float32."""
+    """Whether bfloat16 products are faster on the device than float32 ones."""
     return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
 
 
 def _image_phases(x: Float[Tensor, "B y x c"], plan: Spectral) -> Float[Tensor, "grid B*phases*c"]:
-    """Cut or filled up to whole phases; a row for each place on the grid."""
+    """The image cropped or zero-padded to whole phases; a row for each place on the grid."""
     (rows, columns), stride = plan.grid, plan.stride
     height, width = rows * stride, columns * stride
     if x.shape[1:3] != (height, width):
@@ -93,9 +93,9 @@ def _kernel_of_phases(
 
 
 class _Convolution(torch.autograd.Function):
-    """Of the spectra, the image's is kept for the backward pass; the kernel's, twice as large, is computed again.
+    """Keeps the image's spectrum for the backward pass; the kernel's, twice as large, is recomputed.
 
-    In training it exists for some frequencies at a time.
+    In training, only some of its frequencies exist at a time.
     """
 
     AT_ONCE = 37  # frequencies: 74 would take 3 to 5% less time and some 100 MB more

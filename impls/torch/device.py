@@ -1,4 +1,4 @@
-"""What only PyTorch can answer: see `harness.spec.device.Device`."""
+"""Questions that only PyTorch can answer: see `harness.spec.device.Device`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def copy(count: int) -> Callable[[], None]:
 
 
 def _source(package: str, *parts: str) -> str:
-    """The text of a package's file, the package not imported; empty if there is none."""
+    """The text of a package's file, without importing the package; empty if there is none."""
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (path := Path(folder, *parts)).is_file():

@@ -1,4 +1,4 @@
-"""`TorchImpl`: epochs of steps, and the way to and from canonical weights."""
+"""`TorchImpl`: epochs of steps, and conversion to and from canonical weights."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TorchImpl(Steps):
         self.evaluate(blank, np.zeros((1, *self.model.several), np.int64))
 
     def _steps(self, plan: EpochPlan) -> tuple[Tensor, ...]:
-        """Order, shifts and weights of the steps, and the masks of dropout where the model has any."""
+        """Order, shifts and weights of the steps, and dropout masks if the model has dropout."""
         order, shifts, weight = (torch.tensor(part, device=self.device) for part in plan.steps())
         masks = (torch.tensor(part, device=self.device) for part in plan.masks(self.model))
         return order.long(), shifts, weight.to(self.dtype), *masks

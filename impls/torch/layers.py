@@ -15,7 +15,7 @@ from harness.spec import SQUASH_EPSILON
 from impls.torch.precision import operand, result, rounded
 
 CHUNK = 32
-"""Images whose votes stay in a processor's cache, at full size; a GPU takes the whole batch."""
+"""The number of images whose full-size votes fit in a processor's cache; a GPU takes the whole batch."""
 
 Routing = list[tuple[Float[Tensor, "B J I"], Float[Tensor, "B J e"], Float[Tensor, "B J e"]]]
 """One (coupling c, input s, output v) per iteration."""
@@ -42,7 +42,7 @@ def lengths(v: Float[Tensor, "*n e"]) -> Float[Tensor, "*n"]:
 
 
 def scaled(x: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
-    """factor * x, at no cost where the profile's factor is 1."""
+    """factor * x, at no cost if the profile's factor is 1."""
     return x if factor == 1 else factor * x
 
 
@@ -52,12 +52,12 @@ def softmax(logits: Float[Tensor, "B J I"]) -> Float[Tensor, "B J I"]:
 
 
 def softmax_vjp(coupling: Float[Tensor, "B J I"], grad: Float[Tensor, "B J I"]) -> Float[Tensor, "B J I"]:
-    """From softmax's output c: c (g - c.g), the sum over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules."""
     return coupling * (grad - (coupling * grad).sum(1, keepdim=True))
 
 
 def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I d J e"]) -> Float[Tensor, "I B je"]:
-    """Eq. 2: u_hat_j|i = W_ij u_i, as one matrix product per primary capsule; they stay in the order that it leaves."""
+    """Eq. 2: u_hat_j|i = W_ij u_i, as one matrix product per primary capsule, in the order that it gives."""
     return torch.bmm(u.transpose(0, 1), w.flatten(2))
 
 
@@ -70,13 +70,13 @@ def votes_vjp(
     return grad_u.transpose(0, 1), grad_w.unflatten(2, w.shape[2:])
 
 
-# On a CPU, sums over the votes are matrix products, one per image, of all output capsules with all votes, of which the
-# diagonal blocks are wanted: J times the operations, but they run at the speed at which the votes are read, and nothing is
-# transposed. On a GPU the compiler fuses plain sums, which are float32 whatever the precision of matrix products.
+# On a CPU, sums over the votes are matrix products, one per image, of all output capsules with all votes; only the
+# diagonal blocks are needed. This takes J times the operations, but runs as fast as the votes can be read, without
+# transposing. On a GPU the compiler fuses plain sums, which are float32 whatever the precision of matrix products.
 
 
 def _apart(v: Float[Tensor, "B n J e"]) -> Float[Tensor, "B nJ je"]:
-    """Every vector in a row of its own, at its own capsule's place among zeros."""
+    """Every vector in a separate row, at its capsule's place, with zeros elsewhere."""
     classes = torch.eye(v.shape[2], dtype=v.dtype, device=v.device)
     return (classes[:, :, None] * v[:, :, :, None]).flatten(3).flatten(1, 2)
 
@@ -101,7 +101,7 @@ def route(
 ) -> Routing:
     """Procedure 1.
 
-    `bias`, of profile `official`, is added to s_j in every iteration; the agreement is with the votes alone.
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes.
     """
     history: Routing = []
     logits = u_hat.new_zeros((u_hat.shape[1], classes, u_hat.shape[0]))
@@ -120,7 +120,7 @@ def route(
 def route_vjp(
     u_hat: Float[Tensor, "I B je"], history: Routing, grad: Float[Tensor, "B J e"]
 ) -> tuple[Float[Tensor, "I B je"], Float[Tensor, "J e"]]:
-    """Gradients for the votes and for the bias, whether there is one or not.
+    """Gradients for the votes and for the bias, even if there is none.
 
     Every use of the votes adds a product of a number per vote and a vector per output capsule to their gradient. These
     are collected, and the gradient is written once.
@@ -160,9 +160,9 @@ def digit_capsules(
 
 
 class _DigitCaps(torch.autograd.Function):
-    """Votes and routing, some images at a time, so that their votes stay in the processor's cache.
+    """Votes and routing, a few images at a time, so that their votes stay in the processor's cache.
 
-    All of a batch's votes (94 MB at full size) never exist; the backward pass computes them again.
+    A batch's votes (94 MB at full size) never exist all at once; the backward pass recomputes them.
     """
 
     @staticmethod

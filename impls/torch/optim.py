@@ -1,4 +1,4 @@
-"""Adam as Kingma & Ba define it, which is how PyTorch has it."""
+"""Adam as defined by Kingma & Ba, which PyTorch implements."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from harness.spec import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, OptimSpec
 def adam(optim: OptimSpec, net: torch.nn.Module) -> torch.optim.Adam:
     """Algorithm 1: epsilon is added to the root of the *bias-corrected* second moment.
 
-    A group of parameters for each pair of learning rate and weight decay, with its "scale" of the learning rate, which is
-    to be set before every step.
+    There is a parameter group for each pair of learning rate and weight decay, with its "scale" of the learning rate,
+    which must be set before every step.
     """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in net.named_parameters():

@@ -1,4 +1,4 @@
-"""An ordinary `torch.nn.Module` as `harness.parity.ordinary` asks for it: its parameters, its forward pass step by step."""
+"""An ordinary `torch.nn.Module` for `harness.parity.ordinary`: its parameters, and its forward pass step by step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST = 1 << 26  # elements of a step that is still recorded
 
 
 class _Here(TorchFunctionMode):
-    """Whatever asks for a GPU stays on the CPU, and whatever asks for float32 gets the precision computed in."""
+    """Requests for a GPU stay on the CPU, and requests for float32 get the precision of the computation."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _Watch(TorchFunctionMode):
 
 
 def start(precision: str, threads: int) -> Any:
-    """Before the model's file is imported: the precision of what it makes; returns what to construct it within."""
+    """Sets the precision before the model's file is imported; returns a context in which to construct the model."""
     dtype = torch.float64 if precision == "fp64" else torch.float32
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -94,7 +94,7 @@ def start(precision: str, threads: int) -> Any:
 
 
 def names() -> dict[str, Any]:
-    """What scripts often import under `if __name__ == "__main__"` alone, though their networks use it."""
+    """Names that scripts often import only under `if __name__ == "__main__"`, though their networks use them."""
     return {"Variable": torch.autograd.Variable, "torch": torch, "nn": nn, "F": F}
 
 
@@ -102,12 +102,12 @@ EXPECTED = "a torch.nn.Module"
 
 
 def chosen(made: object) -> object:
-    """Of several that a factory returned, the first that is a model."""
+    """The first model among the objects that a factory returned."""
     return next((each for each in made if isinstance(each, nn.Module)), made) if isinstance(made, tuple) else made
 
 
 def is_network(found: object) -> bool:
-    """Whether a class, constructed without arguments, has weights: what a loss has not."""
+    """Whether a class, constructed without arguments, has weights, unlike a loss."""
     try:
         return isinstance(found, type) and issubclass(found, nn.Module) and any(True for _ in found().parameters())
     except Exception:
@@ -170,7 +170,7 @@ class TorchNetwork:
             own[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
     def read_weights(self, path: Path) -> dict[str, np.ndarray]:
-        """Of a state_dict, or of what contains one. Raises whatever `torch.load` does."""
+        """Reads a state_dict, or an object that contains one. Raises whatever `torch.load` raises."""
         if path.suffix not in (".pt", ".pth"):
             raise ValueError("expected .pt, .pth, .safetensors or .npz for a PyTorch model")
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -179,7 +179,7 @@ class TorchNetwork:
         return {name.removeprefix("module."): tensor.numpy() for name, tensor in found.items()}
 
     def tensor(self, array: np.ndarray) -> Tensor:
-        # A copy: of one channel, channels last is contiguous too, and convolutions would go on with its strides.
+        # A copy: with one channel, channels last counts as contiguous, and convolutions would propagate its strides.
         made = torch.from_numpy(np.array(array, order="C"))
         return made.to(self.dtype) if made.is_floating_point() else made.long()
 
@@ -213,7 +213,7 @@ class TorchNetwork:
         return tensor.reshape(list(shape)).permute(list(order))
 
     def apply(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """A function of the user's on tensors, such as a loss."""
+        """Applies a user's function, such as a loss, to tensors."""
         with self.here:
             return function(*arguments, **named)
 
@@ -251,7 +251,7 @@ class TorchNetwork:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The tensors in whatever a model returned: tuples, lists, dictionaries, data classes, in any depth."""
+    """The tensors in a model's result: tuples, lists, dictionaries and data classes, at any depth."""
     if isinstance(value, Tensor):
         yield name or "0", value
         return

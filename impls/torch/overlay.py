@@ -13,7 +13,7 @@ def overlay(digits: Float[Tensor, "B K y x c"]) -> Float[Tensor, "B y x c"]:
 
 
 def one_hot(classes: Int[Tensor, "*n"], like: Float[Tensor, "B J *e"]) -> Float[Tensor, "*n J"]:
-    """1 at each class, of as many and in the precision as in `like`."""
+    """1 at each class, with the number of classes and the precision of `like`."""
     return F.one_hot(classes, like.shape[1]).to(like.dtype)
 
 
@@ -23,10 +23,10 @@ def present(labels: Int[Tensor, "B K"], like: Float[Tensor, "B J *e"]) -> Float[
 
 
 def winners(scores: Float[Tensor, "B J"], count: int) -> Int[Tensor, "B K"]:
-    """The classes of the `count` highest scores, highest first; of equal ones the first comes first."""
+    """The classes of the `count` highest scores, highest first; ties go to the first class."""
     return scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
 def is_right(predicted: Int[Tensor, "B K"], labels: Int[Tensor, "B K"]) -> Bool[Tensor, " B"]:
-    """Whether all K are the labels', in whatever order."""
+    """Whether all K predictions are the labels, in any order."""
     return (labels[:, :, None] == predicted[:, None, :]).any(2).all(1)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 def rounded(x: Tensor) -> Tensor:
-    """To the nearest bfloat16, in the type that it has."""
+    """Rounds to the nearest bfloat16, keeping the type."""
     return x.bfloat16().to(x.dtype)
 
 
@@ -48,20 +48,20 @@ def result(y: Tensor, precision: str) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, precision: str) -> Tensor:
-    """`F.linear`; biases are not rounded, nor are their gradients."""
+    """`F.linear`; biases and their gradients are not rounded."""
     if precision != "bf16":
         return F.linear(x, weight, bias)
     return result(F.linear(operand(x, precision), operand(weight, precision)), precision) + bias
 
 
 def configure(precision: str) -> None:
-    """Process-wide: what the hardware may do to products of float32. Routing makes none of these (`layers`).
+    """Process-wide: what precision the hardware may use for float32 products. Routing uses no such products (`layers`).
 
-    Operands that are rounded to bfloat16 already lose nothing more in the hardware's own bfloat16 or TF32.
+    Operands already rounded to bfloat16 lose nothing more in the hardware's bfloat16 or TF32.
     """
     reduced = "ieee" if precision in ("fp32", "fp64") else "tf32"
     torch.backends.cuda.matmul.fp32_precision = reduced
-    # convolutions; set by this name, or `torch.export` cannot read it
+    # convolutions; must be set under this name, or `torch.export` cannot read it
     torch.backends.cudnn.allow_tf32 = reduced == "tf32"
-    # of convolutions alone: on a CPU, routing is matrix products
+    # only for convolutions: on a CPU, routing uses matrix products
     torch.backends.mkldnn.conv.fp32_precision = "bf16" if precision == "bf16" else "ieee"

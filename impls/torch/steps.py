@@ -1,4 +1,4 @@
-"""One step of a network, of whatever kind the model is: of training, of evaluation, of the gradient alone."""
+"""One step of a network of any kind: training, evaluation, or only the gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from impls.torch.precision import configure
 
 
 def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) -> UInt8[Tensor, "B H W C"]:
-    """Each image moved (down, right) by its own whole pixels; what comes in is zero."""
+    """Each image shifted (down, right) by its own number of whole pixels, filled with zeros."""
     height, width = images.shape[1:3]
     rows = torch.arange(height, device=images.device) - shifts[:, :1]
     columns = torch.arange(width, device=images.device) - shifts[:, 1:]
@@ -28,7 +28,7 @@ def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) 
 
 
 class Steps:
-    """The network, its optimiser and the staged images on their device, and what one step does with them."""
+    """The network, its optimiser and the staged images on their device, and the operations of one step."""
 
     images: UInt8[Tensor, "N H W C"]  # staged
     labels: Int[Tensor, " N"]
@@ -40,18 +40,18 @@ class Steps:
         self.model, self.optim = model, optim
         self.device = torch.device("cuda" if runtime.device == "gpu" else "cpu")
         self.dtype = torch.float64 if runtime.precision == "fp64" else torch.float32
-        # MKL chooses a kernel at its first square root; where two threads make it at once, one of them may get the kernel
-        # of low accuracy (1e-4) for that call: pytorch/pytorch#188792. One element is one thread's work.
+        # MKL chooses a kernel at its first square root; if two threads do so at once, one of them may get a kernel of
+        # low accuracy (1e-4) for that call: pytorch/pytorch#188792. A single element uses only one thread.
         torch.sqrt(torch.ones(1, dtype=self.dtype))
         self.kind = architecture(model.kind)
         self.net = self.kind.Network(model, runtime.precision).to(self.device, self.dtype)
         self.adam = adam(optim, self.net)
-        # on a CPU the gradient rules written by hand leave torch.compile nothing to gain, and it takes half a minute
+        # on a CPU, torch.compile gains nothing over the hand-written gradient rules, and takes half a minute
         self.is_compiled = runtime.compile and self.device.type == "cuda"
         self._losses, self._eval_step = self.compiled(self._training_losses), self.compiled(self.eval_step)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function compiled; or as it is, in eager mode."""
+        """The compiled function; unchanged in eager mode."""
         return torch.compile(function, fullgraph=True, dynamic=False) if self.is_compiled else function
 
     def digits(self, images: UInt8[Tensor, "*n H W C"]) -> Float[Tensor, "B K H W C"]:
@@ -59,7 +59,7 @@ class Steps:
         return images.view(-1, self.model.overlaid, *self.model.image).to(self.dtype) / 255
 
     def classes(self, labels: Int[Tensor, " B *K"]) -> Int[Tensor, "B K"]:
-        """With an axis for the digits of an image, one or more."""
+        """The labels with an axis for the digits of an image, one or more."""
         return labels.view(-1, self.model.overlaid)
 
     def batch_of(
@@ -80,7 +80,7 @@ class Steps:
     def gradients(
         self, images: UInt8[Tensor, "B *K H W C"], labels: Int[Tensor, " B *K"]
     ) -> tuple[dict[str, Tensor], Float[Tensor, " T"]]:
-        """Of the mean training loss with no unit dropped, by the parameters' names; and the means of all its terms."""
+        """Gradients of the mean training loss without dropout, by parameter name, and the means of all its terms."""
         digits, classes = self.digits(images), self.classes(labels)
         top, *_ = self.net(overlay(digits))
         means = self.kind.losses(self.net, top, digits, classes, classes).mean(1)
@@ -102,23 +102,23 @@ class Steps:
         return torch.cat([means, correct[None]])
 
     def _training_gradients(self, *step: Tensor) -> Float[Tensor, " values"]:
-        """The losses of a step, and their gradients where Adam finds them."""
+        """Computes a step's losses, and leaves the gradients where Adam finds them."""
         self.adam.zero_grad()
         values = self._losses(*step)
         values[0].backward()
         return values.detach()
 
     def train_step(self, *step: Tensor) -> Float[Tensor, " values"]:
-        """One step, of `order`, `shifts`, `weight` and the mask of dropout where the model has any.
+        """One step, from `order`, `shifts`, `weight` and the dropout mask if the model has dropout.
 
-        Losses are means over the images of weight 1; the last value is how many of them are right.
+        Losses are means over the images of weight 1; the last value is the number of them that are right.
         """
         values = self._training_gradients(*step)
         self.update()
         return values
 
     def update(self) -> None:
-        """Adam's step, with the gradients that it finds."""
+        """Adam's step, with the current gradients."""
         for group in self.adam.param_groups:
             group["lr"] = self.optim.lr_at(self.step) * group["scale"]
         self.adam.step()

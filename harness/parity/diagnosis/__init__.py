@@ -1,4 +1,4 @@
-"""What an implementation that fails does wrong: its outputs explained by variants of the specification.
+"""What a failing implementation does wrong: its outputs explained by variants of the specification.
 
 Imports the rest of `parity`.
 """

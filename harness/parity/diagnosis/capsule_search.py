@@ -1,7 +1,7 @@
-"""Which variant's output capsules an implementation has: the search up to them, the fewest choices first.
+"""Finds the variant with the implementation's output capsules; variants with few changes come first.
 
-What comes before routing is looked for where routing has nothing to decide; then routing; and at last, of the few that
-nearly fit, the epsilon.
+The choices before routing are searched where routing has nothing to decide, then those of routing, and last, for the
+few variants that nearly fit, the epsilon.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from harness.parity.diagnosis import variant_net as net
 from harness.parity.diagnosis.observed import FITS, Observed, as_good, relative
 from harness.parity.diagnosis.variant import SQUASH_EPSILONS, Variant, options_of, subsets
 
-MOST = 4  # choices before routing, or of it, that may be wrong at once
-LOOSE = 0.02  # the relative error within which a variant may be the one, but for its epsilon
-STRAIGHT = 0.005  # the angle within which capsules point where others do
-ENOUGH = 3  # images that tell
-EXACT = 12  # loosely fitting variants of one size that are looked at closely
+MOST = 4  # choices before routing, or in it, that may be wrong at once
+LOOSE = 0.02  # the relative error within which a variant may match except for its epsilon
+STRAIGHT = 0.005  # the angle within which two capsules count as parallel
+ENOUGH = 3  # number of informative images
+EXACT = 12  # loosely fitting variants of one size that are compared closely
 _PLACES = ("inside", "outside", "square", "product")  # the most usual first
 _BEFORE = ("pixels", "windows", "conv1_relu", "primary_scale", "primary_relu", "split", "order", "primary_squash",
            "primary_axis")  # fmt: skip
@@ -31,16 +31,16 @@ _ROUTING = ("softmax", "shared", "agreement", "logits", "iterations", "digit_squ
 
 
 class CapsuleSearch:
-    """On what an implementation gave, until about `deadline` of the process's time."""
+    """The search over an implementation's results, until about `deadline` of the process's time."""
 
     def __init__(self, seen: Observed, deadline: float) -> None:
         self.seen, self.model, self.deadline = seen, seen.model, deadline
 
     def all(self) -> list[Variant]:
-        """Loosely where routing shows, then closely at every probe, with each epsilon; few choices before many."""
+        """A loose comparison where routing shows, then a close one at every probe, with each epsilon; few choices first."""
         before: list[list[Variant]] = []
         for size in range(2 * MOST + 1):
-            # what is known to point the right way first: other beginnings are looked for where routing explains nothing
+            # starts that point the right way come first; others are tried only if routing explains nothing
             found = self._exact(before, size)
             if not found and size <= MOST and not any(before[:-1]):
                 before.append(
@@ -56,7 +56,7 @@ class CapsuleSearch:
         return []
 
     def _exact(self, before: list[list[Variant]], size: int) -> list[Variant]:
-        """What fits closely of `size` changes in all, given what may come before routing, by its number of changes."""
+        """The close fits with `size` changes in all; `before` lists the candidates before routing by number of changes."""
         loose = [
             each for own, starts in enumerate(before) for start in starts for each in self._routed(start, size - own)
         ]
@@ -68,7 +68,7 @@ class CapsuleSearch:
         return set() if self.model.profile == "official" else {"primary_scale", "digit_bias"}
 
     def _is_straight(self, variant: Variant) -> bool:
-        """Whether capsules that routing has nothing to decide about point where these do, whatever the squash."""
+        """Whether the capsules point the same way where routing has nothing to decide, whatever the squash."""
         found = self.seen.output("faint", "digit")
         if found is None or not np.isfinite(found).all():
             return False
@@ -81,18 +81,18 @@ class CapsuleSearch:
             return False
         if any(_angle(s, found, axis) < STRAIGHT for axis in (-1, 1, 0)):
             return True
-        large = np.abs(s) > 0.01 * np.abs(s).max()  # a squash of every number by itself keeps the sign alone
+        large = np.abs(s) > 0.01 * np.abs(s).max()  # an elementwise squash keeps only the sign
         turned: Any = (np.sign(s) != np.sign(found))[large]
         return bool(turned.mean() < 0.005)
 
     @cached_property
     def _summed_votes(self) -> np.ndarray:
-        """(I d, J e): what makes the sum of all votes of the primary capsules, one after the other."""
+        """(I d, J e): the matrix that turns the flattened primary capsules into the sum of all votes."""
         w = self.seen.weights["faint"]["digit.w"]
         return w.transpose(0, 2, 1, 3).reshape(w.shape[0] * w.shape[2], -1)
 
     def _routed(self, start: Variant, size: int) -> Iterator[tuple[float, Variant]]:
-        """What fits loosely after `size` changes of routing; its squash is by default that of the primary capsules."""
+        """The loose fits after `size` changes of routing; its squash is by default that of the primary capsules."""
         if size < 0 or size > MOST:
             return
         same = "paper" if start.primary_squash == "none" else start.primary_squash
@@ -113,7 +113,7 @@ class CapsuleSearch:
                 yield error, variant
 
     def _with_epsilon(self, variant: Variant) -> tuple[float, Variant]:
-        """The distance of output capsules at every probe, with the epsilon that fits best; the specification's if it does."""
+        """The distance of the output capsules at every probe, with the best epsilon; the specification's if that fits."""
         distance = self._capsules_apart(variant, math.inf)
         if distance <= FITS:
             return distance, variant
@@ -123,7 +123,7 @@ class CapsuleSearch:
         if not fitting:
             return distance, variant
         distances = {other: distance for distance, other in ranked}
-        # where places cannot be told apart, the most usual one
+        # if places cannot be told apart, the most usual one
         likely = min(fitting, key=lambda each: (_PLACES.index(each.squash_epsilon.place), distances[each]))
         return distances[likely], likely
 
@@ -151,7 +151,7 @@ class CapsuleSearch:
 
 
 def _angle(s: Any, found: np.ndarray, axis: int) -> float:
-    """How far two directions are apart, at the worst, where norms are over `axis`."""
+    """The largest angle between two sets of directions, with norms over `axis`."""
     units = [x / np.sqrt((x * x).sum(axis, keepdims=True)) for x in (s, found)]
     distance = np.sqrt(((units[0] - units[1]) ** 2).sum(axis))
     return float(np.nan_to_num(distance, nan=2.0).max())

@@ -1,4 +1,4 @@
-"""What is wrong with an implementation, and what is merely its convention: names for what the ladder found."""
+"""Names what the ladder found: faults of an implementation, and mere conventions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from harness.parity.diagnosis.words import conventions_of, faults_of
 from harness.parity.ladder import Ladder
 from harness.spec.conventions import Conventions
 
-SECONDS = 40.0  # that the search for a network takes at most, about
+SECONDS = 40.0  # the most that the search for a network takes, roughly
 _NETWORK, _TRAINING = ("L2", "L3", "L4"), ("L5", "L6")
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`suspects` are faults that are all there at once, "a or b" where two cannot be told apart; completing "looks like ...".
+    """`suspects` are faults that are all present, or "a or b" if two cannot be told apart; each completes "looks like ...".
 
-    `conventions` are what is right in its own way, beyond what was accepted; `unexplained` is what nothing known explains.
+    `conventions` are legitimate deviations beyond those accepted; `unexplained` is what nothing known explains.
     """
 
     suspects: tuple[str, ...] = ()
@@ -31,24 +31,24 @@ class Diagnosis:
 
     @property
     def is_right(self) -> bool:
-        """Whether conventions are all there is."""
+        """Whether conventions explain everything."""
         return not self.suspects and not self.unexplained
 
 
 def suspects(ladder: Ladder) -> tuple[str, ...]:
-    """The faults alone."""
+    """Only the faults."""
     return diagnose(ladder).suspects
 
 
 def diagnose(ladder: Ladder, seconds: float = SECONDS) -> Diagnosis:
-    """Why the ladder's implementation fails. It is left with other weights and moments than it had.
+    """Why the ladder's implementation fails. Changes the implementation's weights and moments.
 
-    What it raises, an exception of this apart, it raises.
+    Passes on exceptions that the implementation raises.
     """
     model, failed = ladder.at.model, {check.level for check in ladder.checks if not check.ok}
     if not failed or ladder.report("").is_rounding:
         return Diagnosis(conventions=ladder.conventions)
-    has_capsules = models.of(model).has_capsules  # what variants are of
+    has_capsules = models.of(model).has_capsules  # variants exist only for capsules
     candidates, unexplained = [Candidate(specified(ladder.conventions))], list[str]()
     if failed & {*_NETWORK}:
         is_searched = has_capsules and model.overlaid == 1
@@ -69,7 +69,7 @@ def diagnose(ladder: Ladder, seconds: float = SECONDS) -> Diagnosis:
 
 
 def together(alternatives: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """What all alternatives have in common, then as one phrase what they differ in: "a and b or c"."""
+    """What all alternatives have in common, then one phrase for the differences: "a and b or c"."""
     common = [phrase for phrase in alternatives[0] if all(phrase in each for each in alternatives)]
     rests = [" and ".join(phrase for phrase in each if phrase not in common) for each in alternatives]
     return (*common, " or ".join(dict.fromkeys(rests))) if all(rests) else tuple(common)

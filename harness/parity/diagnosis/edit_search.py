@@ -1,8 +1,8 @@
-"""What is wrong with an implementation? The specification with known faults in it, measured beside what was found.
+"""Names an implementation's faults: the specification with known faults is compared with the implementation's results.
 
-Faults are edits of the specification's source, which leave its backward pass as it is: this is for what lies outside of the
-network (how it is trained and evaluated), for a CNN, and for several digits. For the rest
-see `harness.parity.diagnosis.search`.
+Faults are edits of the specification's source that leave its backward pass unchanged. This search covers what lies
+outside the network (training and evaluation), CNNs, and images with several digits. For the rest, see
+`harness.parity.diagnosis.search`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from harness.parity.setting import Setting
 from harness.spec import ADAM_BETA1, Conventions, Impl, Runtime
 
 # In units of the ladder's tolerances:
-FITS = 30.0  # the largest distance at which a fault can be said to be the one: it may amplify rounding
-CLOSER = 0.05  # and it has to be this much closer than what has been explained so far; or to pass,
-HALF = 0.5  # if only half as far, where that is not far itself
-AS_GOOD = 10.0  # faults up to this many times as far as the closest one are indistinguishable from it
-ROUNDING = 1e-3  # distances that say nothing about which is closer
-STEPS = 4  # of the trajectory: every other batch is incomplete, and what that did shows in the next
+FITS = 30.0  # the largest distance at which a fault counts as a match: it may amplify rounding
+CLOSER = 0.05  # and it has to be this much closer than the explanation so far; or to pass,
+HALF = 0.5  # only half as far, if that is not far itself
+AS_GOOD = 10.0  # faults up to this many times the closest one's distance are indistinguishable from it
+ROUNDING = 1e-3  # distances too small to rank
+STEPS = 4  # of the trajectory: every other batch is incomplete, and its effect shows in the next
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ _MEASURES: dict[str, Measure] = {
 
 
 def named(ladder: Ladder, levels: Sequence[str], starts: Sequence[Candidate] = ()) -> tuple[list[Candidate], list[str]]:
-    """The faults with which the specification gives at `levels` what the ladder's implementation gives, the closest first.
+    """The faults with which the specification gives the implementation's values at `levels`, the closest first.
 
-    And the levels that nothing known explains. Levels are explained from the lowest one that failed, each on top of what
-    explained those below it; `starts` are what did so before. The implementation is left with other weights and moments
-    than it had, and may raise what it likes.
+    Also returns the levels that nothing known explains. Levels are explained from the lowest one that failed, each on
+    top of the explanation of those below it, at first `starts`. Changes the implementation's weights and moments;
+    passes on its exceptions.
     """
     tolerances = {check.name: check.tolerance for check in ladder.checks}
     climbed, failed = ({check.level for check in ladder.checks if ok or not check.ok} for ok in (True, False))
@@ -97,7 +97,7 @@ def named(ladder: Ladder, levels: Sequence[str], starts: Sequence[Candidate] = (
 
 
 class _Compared:
-    """What the ladder's implementation gives at one level, and how far from it the specification is with faults in it."""
+    """The implementation's values at one level, and how far the specification with faults is from them."""
 
     def __init__(self, ladder: Ladder, level: str, measure: Measure, tolerances: Mapping[str, float]) -> None:
         self.level, self.measure, self.tolerances = level, measure, tolerances
@@ -106,7 +106,7 @@ class _Compared:
         self.found = {value.name: value.value for value in measure(ladder.impl, replace(self.at, whole=True))}
 
     def closest(self, candidates: Iterable[Candidate], limit: float = math.inf) -> tuple[float, list[Candidate]]:
-        """The smallest distance, and all that are as good, the closest first; nothing beyond `limit` is good."""
+        """The smallest distance, and all candidates that are as good, the closest first; none beyond `limit` is good."""
         ranked = sorted(
             ((self._distance(each, limit), index, each) for index, each in enumerate(candidates)),
             key=lambda each: each[:2],
@@ -117,7 +117,7 @@ class _Compared:
         ]
 
     def _distance(self, candidate: Candidate, limit: float) -> float:
-        """In units of the tolerances, the largest of all values; of those up to the first that is beyond `limit`."""
+        """The largest distance of all values, in units of the tolerances; stops at the first one beyond `limit`."""
         impl = _specification(candidate, self.at, self.conventions)
         if impl is None:
             return math.inf
@@ -131,9 +131,9 @@ class _Compared:
         return largest
 
     def _measured(self, impl: Any) -> Iterator[Value]:
-        """What a faulty specification gives; its steps are made with the gradients that were found.
+        """The values of a faulty specification, whose steps use the implementation's gradients.
 
-        Where a gradient is next to epsilon, its rounding shows in how far a weight moves.
+        If a gradient is close to epsilon, its rounding shows in how far a weight moves.
         """
         updates: dict[str, Moved] = {}
         for value in self.measure(impl, self.at):
@@ -149,7 +149,7 @@ class _Compared:
         before, grads = impl.dump(), {}
         for name in weights:
             after: Any = self.found.get(f"first.{name}@{step}")
-            if after is None:  # nothing to go by
+            if after is None:  # nothing to compare
                 return {f"update.{name}@{step}": Moved(None, np.zeros(1), np.zeros(1)) for name in weights}
             earlier = moments.first[name].astype(np.float64) if moments else 0.0
             grads[name] = (np.asarray(after, np.float64) - ADAM_BETA1 * earlier) / (1 - ADAM_BETA1)
@@ -159,7 +159,7 @@ class _Compared:
 
 
 def _specification(candidate: Candidate, at: Setting, conventions: Conventions) -> Impl | None:
-    """The float64 specification with faults in it, ready to train; None if they cannot be had together."""
+    """The float64 specification with faults, ready to train; None if the faults cannot be combined."""
     try:
         make = _edited(tuple(edit for fault in candidate.faults for edit in fault.edits))
     except ValueError:
@@ -181,16 +181,16 @@ def _edited(edits: tuple[Edit, ...]) -> Callable[..., Any]:
 
 
 def _relative(found: object, expected: object) -> float:
-    """The largest distance, relative to the largest value; of movements, to how far Adam's rule moves a weight."""
+    """The largest distance relative to the largest value; for movements, relative to how far Adam's rule moves a weight."""
     if isinstance(found, Decoded) and isinstance(expected, Decoded):
         return relative(found.pixels, expected.pixels)
     if isinstance(expected, Ranked | Counted):
-        return 0.0  # losses say it, without near ties
+        return 0.0  # the losses show it, without near ties
     if not (isinstance(found, Moved) and isinstance(expected, Moved)):
         return relative(found, expected)
     if found.found is None or expected.found is None or found.found.shape != expected.found.shape:
         return 0.0 if found.found is expected.found else math.inf
     scale, own = (float(np.abs(each.rule).max()) or 1.0 for each in (found, expected))
     apart = np.abs((found.found - found.rule) / scale - (expected.found - expected.rule) / own)
-    left = np.maximum(apart - found.rounding / scale, 0.0)  # a number of its precision cannot be nearer
+    left = np.maximum(apart - found.rounding / scale, 0.0)  # rounding to its precision allows no less
     return float(left.max(initial=0)) if np.isfinite(left).all() else math.inf

@@ -1,7 +1,8 @@
-"""What an implementation gives at weights chosen so that one choice shows at a time, and how far from it a variant is.
+"""An implementation's results at weights chosen so that one choice shows at a time, and a variant's distance from them.
 
-Where the output capsules have next to no length, routing has nothing to decide, and what comes before it shows alone;
-where they have half their length, every term of the margin loss is at work; where the primary capsules have none, epsilons.
+If the output capsules have almost no length, routing has nothing to decide, and only what comes before it shows. At
+half their length, every term of the margin loss is active. If the primary capsules have almost no length, epsilons
+show.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from harness.parity.measure import PRIMARY_SCALES
 from harness.parity.tolerances import bound
 from harness.spec import Impl, Loss, Outputs, Weights
 
-SMALL = 1e-2  # of primary capsules: their squares are next to the larger epsilons
+SMALL = 1e-2  # of primary capsules: their squares are close to the larger epsilons
 FAINT = 1e-5  # the size of s_j at which routing has nothing to decide
-FITS = 30.0  # tolerances within which a variant is what was found: faults may amplify rounding
-AS_GOOD = 10.0  # variants up to this many times as far as the closest are indistinguishable from it
-ROUNDING = 1e-2  # distances, in tolerances, that say nothing about which is closer
+FITS = 30.0  # tolerances within which a variant matches: faults may amplify rounding
+AS_GOOD = 10.0  # variants up to this many times the closest one's distance are indistinguishable from it
+ROUNDING = 1e-2  # distances, in tolerances, too small to rank
 TRAINED = ("probe", "middle", "faint")  # where losses and gradients are compared
 
 
 class Observed:
-    """An implementation's outputs, losses and gradients at each of `weights`; what it did not give is None."""
+    """An implementation's outputs, losses and gradients at each of `weights`; missing ones are None."""
 
     def __init__(self, ladder: Ladder) -> None:
-        """Leaves the implementation with other weights. What it raises is an output, a loss or a gradient less."""
+        """Changes the implementation's weights. Where it raises, an output, a loss or a gradient is missing."""
         self.at, self.model, self.precision = ladder.at, ladder.at.model, ladder.precision
         self.images, self.labels = self.at.shown, self.at.classes
         self.base = specified(ladder.conventions)
@@ -67,7 +68,7 @@ class Observed:
         return probes
 
     def _longest(self, u_hat: np.ndarray) -> float:
-        """The middle one of the images' largest lengths."""
+        """The median over the images of the largest capsule length."""
         v = net.route(self.base, self.model, u_hat, None).v
         return float(np.median(np.sqrt((v * v).sum(-1)).max(axis=1)))
 
@@ -92,7 +93,7 @@ class Observed:
         return None if value is None else np.asarray(value, np.float64)
 
     def grid(self, variant: Variant, name: str) -> np.ndarray:
-        """Before the primary capsules; kept, since most variants have it in common."""
+        """The grid before the primary capsules; cached, since most variants share it."""
         if name in PRIMARY_SCALES or name == "small":
             return self._grid(variant, name, self.weights[name])
         return self._grid(variant, "probe", self.weights["probe"])
@@ -108,14 +109,14 @@ class Observed:
         return net.capsules_of(variant, self.model, self.weights[name], self.grid(variant, name))
 
     def tolerance(self, kind: str, name: str, field: str) -> float:
-        """As the ladder's: in float32 by what its rounding does to the specification."""
+        """The ladder's tolerance; in float32 it depends on what rounding does to the specification."""
         if self.precision == "fp64":
             return bound(kind, self.precision)
         return bound(kind, self.precision, self._rounding.get((name, field), 0.0))
 
     @cached_property
     def _rounding(self) -> dict[tuple[str, str], float]:
-        """How far the specification is from itself in float32, by probe and quantity."""
+        """The distance between the float64 and float32 specifications, by probe and quantity."""
         exact, *twins = self._exact
         errors: dict[tuple[str, str], float] = {}
         for twin in twins[:1]:
@@ -133,14 +134,14 @@ class Observed:
         return errors
 
     def distance(self, found: object, expected: object, kind: str, name: str, field: str, floor: float = 0.0) -> float:
-        """In tolerances, relative to the largest value or to `floor`: less may be nothing but rounding."""
+        """The distance in tolerances, relative to the largest value or to `floor`: less may be mere rounding."""
         return relative(found, expected, floor) / self.tolerance(kind, name, field)
 
     def gradients_finite_at_zero(self) -> bool:
         return all(np.isfinite(np.asarray(grad)).all() for grad in self.grads.get("zero", {}).values())
 
     def known(self, field: str, among: Iterable[str]) -> list[str]:
-        """The probes at which the implementation gave an output, and of finite capsules."""
+        """The probes at which the implementation gave this output and finite capsules."""
         return [
             name
             for name in among
@@ -153,7 +154,7 @@ class Observed:
 def relative(found: object, expected: object, floor: float = 0.0) -> float:
     """The largest distance, relative to the largest value, or to `floor` if that is larger.
 
-    What is not finite is alike where it is so.
+    Values that are not finite agree if both are not.
     """
     if found is None or expected is None:
         return 0.0 if found is expected else math.inf
@@ -166,7 +167,7 @@ def relative(found: object, expected: object, floor: float = 0.0) -> float:
 
 
 def as_good(ranked: Sequence[tuple[float, Variant]]) -> list[Variant]:
-    """Those that fit, and as well as the closest; the closest first."""
+    """The variants that fit as well as the closest, the closest first."""
     fitting = sorted(
         ((distance, index, variant) for index, (distance, variant) in enumerate(ranked) if distance <= FITS),
         key=lambda each: each[:2],

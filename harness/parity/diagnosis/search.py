@@ -1,7 +1,7 @@
-"""Which variant of the specification an implementation is: sets of choices, the smallest first, stage by stage.
+"""Finds the variant of the specification that an implementation is: sets of choices, the smallest first, stage by stage.
 
-Each stage is compared where nothing but its own choices shows: what comes after the output capsules on the capsules that
-were found, what comes before routing where routing has nothing to decide, and gradients at last, of all that was explained.
+Each stage is compared where only its own choices show: the part after the output capsules on the implementation's own
+capsules, the part before routing where routing has nothing to decide, and last the gradients of all that was explained.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from harness.parity.diagnosis.observed import FITS, TRAINED, Observed, as_good
 from harness.parity.diagnosis.total_search import of_total
 from harness.parity.diagnosis.variant import CHOICES, LENGTH_EPSILONS, Variant, options_of, subsets
 
-STAGE_S = 5.0  # that each stage after the output capsules has in any case
-FLOOR = 1e-4  # of a loss, or of the largest gradient: what is less is held to this
+STAGE_S = 5.0  # guaranteed to each stage after the output capsules
+FLOOR = 1e-4  # smallest scale of a loss, or of the largest gradient
 _DECODER = ("mask", "flattened", "hidden", "pixel_output", "pixel_order")
 _MARGIN = ("scores", "margin_lambda", "margins", "margin_power", "margin_terms", "margin_classes", "margin_images")
 _RECONSTRUCTION = ("training_mask", "reconstruction_pixels", "reconstruction_images", "reconstruction_power")
@@ -31,15 +31,15 @@ Distance = Callable[[Variant], float]
 
 @dataclass(frozen=True)
 class Explained:
-    """All variants that fit as well, the closest first, and what none of them explains, in the ladder's terms."""
+    """All variants that fit equally well, the closest first, and what none of them explains, in the ladder's terms."""
 
     variants: tuple[Variant, ...]
     unexplained: tuple[str, ...] = ()
 
 
 def search(seen: Observed, seconds: float) -> Explained:
-    """Explains as much as can be in about `seconds` of one core."""
-    with np.errstate(all="ignore"):  # of what faults compute
+    """Explains as much as possible in about `seconds` on one core."""
+    with np.errstate(all="ignore"):  # faulty variants may overflow
         return _Search(seen, time.process_time() + seconds).all()
 
 
@@ -60,7 +60,7 @@ class _Search:
             ("total loss", self._total_alone),
         ):
             self.deadline = max(self.deadline, time.process_time() + STAGE_S)
-            # of indistinguishable capsules the first: what follows is compared on the capsules found
+            # if capsules are indistinguishable, the first: what follows is compared on the implementation's capsules
             found = stage(variants[0])
             later = found or self._lost(what, [variants[0]])
             changed = [each.changed(variants[0]) for each in later]
@@ -84,7 +84,7 @@ class _Search:
         return variants
 
     def _smallest(self, base: Variant, options: Mapping[str, Sequence[Any]], distance: Distance) -> list[Variant]:
-        """All that fit with the fewest changes; of several as good the closest first."""
+        """All variants that fit with the fewest changes, the closest first."""
         for size in range(min(MOST, len(options)) + 1):
             ranked = [(distance(variant), variant) for variant in subsets(base, options, size)]
             if fitting := as_good(ranked):
@@ -93,7 +93,7 @@ class _Search:
                 break
         return []
 
-    # on the output capsules that were found
+    # on the implementation's output capsules
 
     def _lengths(self, start: Variant) -> list[Variant]:
         probes = self.seen.known("lengths", ("small", "tiny", "zero", "faint", "middle", "probe"))
@@ -114,7 +114,7 @@ class _Search:
         return [self._at_zero(each) for each in closest_epsilon(self._smallest(start, options, distance))]
 
     def _at_zero(self, variant: Variant) -> Variant:
-        """A length without epsilon, whose gradient is not finite: the root's own."""
+        """If gradients at zero are not finite, gives a length without epsilon the root's own gradient."""
         if variant.length_epsilon.value or self.seen.gradients_finite_at_zero():
             return variant
         return replace(variant, length_epsilon=replace(variant.length_epsilon, place="inside"))
@@ -153,7 +153,7 @@ class _Search:
         return self._smallest(start, options_of(_DECODER), distance)
 
     def _losses(self, field: str) -> list[str]:
-        """Probes at which that loss was found, and the capsules that it is of."""
+        """Probes with both this loss and the capsules it is computed from."""
         return [
             name
             for name in self.seen.known("digit", TRAINED)
@@ -185,7 +185,7 @@ class _Search:
         if not found and not self.seen.known("lengths", ("tiny",)):
             options["length_epsilon"] = LENGTH_EPSILONS
             found = [self._at_zero(each) for each in closest_epsilon(self._smallest(start, options, distance))]
-        if not self.seen.known("lengths", TRAINED):  # then they are what the loss sees
+        if not self.seen.known("lengths", TRAINED):  # then the loss sees these
             found = [replace(each, lengths=each.scores) for each in found]
         return found
 
@@ -211,7 +211,7 @@ class _Search:
         return self._smallest(start, options, distance)
 
     def _total(self, start: Variant) -> list[Variant]:
-        """The weight that the total gives the reconstruction, whatever it is."""
+        """The weight of the reconstruction in the total, whatever it is."""
         probes = [name for name in self._losses("total") if name in self._losses("margin")]
         if not probes:
             return [start]
@@ -228,7 +228,7 @@ class _Search:
         return []
 
     def _total_alone(self, start: Variant) -> list[Variant]:
-        """Where nothing else of the loss is known. What the loss sees as lengths may have another epsilon than those shown."""
+        """If only the total loss is known. The lengths in the loss may have another epsilon than the lengths returned."""
         probes = [] if self._losses("margin") else self._losses("total")
         if not probes:
             return [start]
@@ -266,13 +266,13 @@ class _Search:
         options = options_of(_GRADIENT)
         if found := self._smallest(start, options, distance):
             return found
-        # in float32 the epsilon of a length may show in its gradient alone
+        # in float32 the epsilon of a length may show only in its gradient
         found = self._smallest(start, {**options, "length_epsilon": LENGTH_EPSILONS}, distance)
         return [self._at_zero(each) for each in closest_epsilon(found)]
 
 
 def closest_epsilon(variants: list[Variant]) -> list[Variant]:
-    """Of those that differ in their epsilons alone one: without any, if that is as good, else the closest."""
+    """One of the variants that differ only in their epsilons: one without any if it fits as well, else the closest."""
     kept: dict[Variant, Variant] = {}
     for variant in sorted(variants, key=lambda each: each.length_epsilon.value > 0):
         kept.setdefault(replace(variant, length_epsilon=Variant().length_epsilon), variant)
@@ -280,6 +280,6 @@ def closest_epsilon(variants: list[Variant]) -> list[Variant]:
 
 
 def _certain(lengths: np.ndarray) -> np.ndarray:
-    """(B,) whether rounding does not decide which is the longest."""
+    """(B,) whether the longest capsule is clear, beyond rounding."""
     ordered = np.sort(lengths, axis=1)
     return ordered[:, -1] - ordered[:, -2] > 1e-5 * ordered[:, -1]

@@ -1,6 +1,6 @@
-"""Which losses a total is the sum of, where an implementation tells nothing else: both at once, the fewest changes first.
+"""Finds the losses in a total if an implementation gives nothing else: both at once, the fewest changes first.
 
-What the reconstruction is weighted with follows from the total, one number from several probes: the others are the test.
+The reconstruction's weight follows from the total: one number from several probes, so the other probes test it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from harness.parity.diagnosis import variant_net as net
 from harness.parity.diagnosis.observed import FITS, Observed, as_good
 from harness.parity.diagnosis.variant import Variant, subsets
 
-MOST = 6  # changes of both losses together
+MOST = 6  # changes in both losses together
 _MOST_OF_ONE = 3
-_FLOOR = 1e-4  # of a loss: what is less is held to this
+_FLOOR = 1e-4  # smallest scale of a loss
 _NO_WEIGHT = 1e-12
 Options = Mapping[str, Sequence[Any]]
 Computed = list[tuple[list[Variant], np.ndarray]]
-"""By number of changes: variants, and what each makes of the probes (variants, probes)."""
+"""By number of changes: variants, and each one's losses at the probes (variants, probes)."""
 
 
 def of_total(seen: Observed, start: Variant, probes: Sequence[str], margin: Options, made: Options) -> list[Variant]:
-    """All that fit with the fewest changes of `margin` and `made` (of the reconstruction) and another weight; or none."""
+    """All that fit with the fewest changes in `margin`, `made` (the reconstruction) and its weight; may be empty."""
     totals = np.array([seen.losses[name].total for name in probes])
     scale = np.array([seen.tolerance("loss", name, "loss.total") for name in probes])
     scale *= np.maximum(np.abs(totals), _FLOOR)

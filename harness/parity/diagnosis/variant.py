@@ -1,7 +1,6 @@
-"""A CapsNet with every choice that real code makes otherwise as a field; the defaults are the specification.
+"""A CapsNet with a field for every choice that real code makes differently; the defaults are the specification.
 
-What each deviation is called is in `harness.parity.diagnosis.words`, what it computes in
-`harness.parity.diagnosis.variant_net`.
+`harness.parity.diagnosis.words` names each deviation; `harness.parity.diagnosis.variant_net` computes it.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "detached": ("all", "votes", "capsules"),
     "reconstruction_detached": (True,),
 }  # fmt: skip
-"""Field -> what it may be instead of its default."""
+"""Field -> its possible values other than the default."""
 
 EPSILON_VALUES = tuple(float(f"1e-{exponent}") for exponent in range(3, 17))
 SQUASH_EPSILONS = (
@@ -74,28 +73,28 @@ _EPSILON = Epsilon()
 
 @dataclass(frozen=True)
 class Variant:
-    """One network. Fields, and what they may be, in the order of the forward pass; see `CHOICES`."""
+    """One network. Fields are in the order of the forward pass; `CHOICES` has their possible values."""
 
     pixels: str = "0-1"
     windows: str = "valid"  # of both convolutions; "same" is cropped to the size of VALID
     conv1_relu: bool = True
     primary_scale: str = "before"  # the bias is added; of profile official
     primary_relu: bool = False
-    split: str = "types first"  # how a channel's number is made of type and dimension; "spatial": of neither
+    split: str = "types first"  # how type and dimension make a channel's number; "spatial": neither does
     order: str = "places first"  # how capsules are counted: row, column, type
     primary_squash: str = "paper"
     primary_axis: str = "dimensions"
     squash_epsilon: Epsilon = _EPSILON
     softmax: str = "outputs"
-    shared: str = "no"  # logits by all images of a batch
+    shared: str = "no"  # logits, among all images of a batch
     agreement: str = "v"  # what u_hat is multiplied with
     logits: str = "added to"
     iterations: str = "as asked"
     digit_squash: str = "paper"
     digit_axis: str = "dimensions"
     digit_bias: str = "every"  # iteration; of profile official
-    lengths: str = "norm"  # as they are given out
-    scores: str = "norm"  # the lengths that the margin loss sees
+    lengths: str = "norm"  # as they are returned
+    scores: str = "norm"  # the lengths in the margin loss
     length_epsilon: Epsilon = _EPSILON
     mask: str = "longest"  # what the decoder sees without labels; "relative": to the batch's other images
     training_mask: str = "label"
@@ -103,7 +102,7 @@ class Variant:
     hidden: str = "relu"
     pixel_output: str = "sigmoid"
     pixel_order: str = "rows"
-    margin_lambda: float | str = 0.5  # "present": it is with the other term
+    margin_lambda: float | str = 0.5  # "present": it multiplies the other term
     margins: str = "as in Eq. 4"
     margin_power: int = 2
     margin_terms: str = "both"
@@ -113,7 +112,7 @@ class Variant:
     reconstruction_images: str = "mean"
     reconstruction_power: int = 2
     reconstruction_weight: float = 0.0005
-    detached: str = "no"  # iterations before the last: wholly, or only u_hat, or only v in the agreement
+    detached: str = "no"  # iterations before the last: all of it, or only u_hat, or only v in the agreement
     reconstruction_detached: bool = False
 
     def changed(self, base: Variant | None = None) -> tuple[str, ...]:
@@ -122,7 +121,7 @@ class Variant:
         return tuple(field.name for field in fields(self) if getattr(self, field.name) != getattr(base, field.name))
 
     def without(self, name: str, base: Variant | None = None) -> Variant:
-        """The same with one field as it should be."""
+        """The same variant with one field as in the base."""
         changes: dict[str, Any] = {name: getattr(base or SPECIFIED, name)}
         return replace(self, **changes)
 
@@ -146,7 +145,7 @@ def subsets(base: Variant, options: Mapping[str, Sequence[Any]], size: int) -> I
 
 
 def _cancels(variant: Variant) -> bool:
-    """Whether one choice leaves nothing for another to show, so that other pairs that nobody has made would look alike."""
+    """Whether one choice hides another, so that unlikely pairs of choices would look alike."""
     spatial = variant.split.startswith("spatial") and variant.order != Variant().order
     return spatial or (variant.softmax in ("images", "single") and variant.shared != "no")
 
@@ -154,6 +153,6 @@ def _cancels(variant: Variant) -> bool:
 def options_of(
     names: Iterable[str], dead: Iterable[str] = (), defaults: Sequence[Any] = ()
 ) -> dict[str, Sequence[Any]]:
-    """What may be changed, and to what; `defaults` are values that a base may have departed from already."""
+    """Field -> the values to try; `defaults` are values from which a base may already differ."""
     own = {name: (*CHOICES[name], *(each for each in defaults if each == getattr(Variant(), name))) for name in names}
     return {name: values for name, values in own.items() if name not in dead}

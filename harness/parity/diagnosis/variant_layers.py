@@ -65,12 +65,12 @@ def softmax(x: Array, axis: int) -> Array:
 
 
 def root(n: Array) -> Array:
-    """Its gradient is zero where n is."""
+    """The square root, with gradient zero where n is zero."""
     return np.where(n > 0, np.sqrt(np.where(n > 0, n, 1.0)), 0.0)
 
 
 def squash(s: Array, formula: str, axis: str, epsilon: Epsilon) -> Array:
-    """Eq. 1 or what is taken for it; `s` is (B, capsules, dimensions), and `axis` what the norm is over."""
+    """Eq. 1 or a variant of it; `s` is (B, capsules, dimensions), and the norm is over `axis`."""
     if formula == "none":
         return s
     over = {"dimensions": -1, "capsules": 1, "images": 0}
@@ -79,7 +79,7 @@ def squash(s: Array, formula: str, axis: str, epsilon: Epsilon) -> Array:
 
 
 def _scale(n: Array, formula: str, epsilon: Epsilon) -> Array:
-    """What s is multiplied by, from n = s.s."""
+    """The factor of s, from n = s.s."""
     e, place = epsilon.value, epsilon.place
     if place == "square":
         n = n + e

@@ -1,4 +1,4 @@
-"""What a `Variant` computes: the CapsNet of section 4 with its choices, and by differentiation the gradient of just that."""
+"""What a `Variant` computes: the CapsNet of section 4 with its choices, and the gradient by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MEAN, _DEVIATION = 0.1307, 0.3081  # of MNIST, as PyTorch's examples have them
 
 
 class Capsules(NamedTuple):
-    """Output capsules (B, J, e), and the coupling of the iteration that made them (B, J, I)."""
+    """Output capsules (B, J, e), and the coupling (B, J, I) of the iteration that made them."""
 
     v: Array
     coupling: Array
 
 
 def pixels_of(variant: Variant, images: Array) -> Array:
-    """uint8, or pixels in 0..1 times 255 -> what the network sees."""
+    """uint8, or pixels in 0..1 times 255, to the network's input."""
     x = images / 255.0
     match variant.pixels:
         case "0-255":
@@ -75,11 +75,11 @@ def primary_of(variant: Variant, model: ModelSpec, grid: Array) -> Array:
     """(B, I, d), before the squash."""
     grid = relu(grid) if variant.primary_relu else grid
     types, dims, (rows, columns) = model.primary_types, model.primary_dim, model.primary_grid
-    if variant.split.startswith("spatial"):  # a view of channels first: (c, y, x) cut in pieces of d
+    if variant.split.startswith("spatial"):  # a view of channels first: (c, y, x) cut into pieces of d
         flat = np.reshape(np.transpose(grid, (0, 3, 1, 2)), (-1, model.primary_capsules, dims))
         if variant.split == "spatial":
             return flat
-        # the weights, too, are in the order of channels first
+        # the weights are in channels-first order, too
         split = np.transpose(np.reshape(flat, (-1, types, rows, columns, dims)), (0, 2, 3, 1, 4))
     elif variant.split == "dimensions first":
         split = np.swapaxes(np.reshape(grid, (-1, rows, columns, dims, types)), 3, 4)
@@ -108,7 +108,7 @@ def votes_of(u: Array, w: Array) -> Array:
 
 
 def route(variant: Variant, model: ModelSpec, u_hat: Array, bias: Array | None) -> Capsules:
-    """Procedure 1, or what is taken for it."""
+    """Procedure 1, or a variant of it."""
     asked = model.routing
     count = {"fewer": max(1, asked - 1), "more": asked + 1, "first": 1}.get(variant.iterations, asked)
     logits: Array = np.zeros(u_hat.shape[:3])
@@ -154,7 +154,7 @@ def lengths_of(variant: Variant, v: Array, how: str) -> Array:
 
 
 def decoded(variant: Variant, w: Weights, v: Array, mask: str, labels: Array | None) -> Array:
-    """(B, pixels): what the decoder makes of the capsules that it sees."""
+    """(B, pixels): the decoder's output for the capsules that it sees."""
     if mask == "none":
         masked = v
     else:
@@ -189,7 +189,7 @@ def images_of(variant: Variant, model: ModelSpec, pixels: Array) -> Array:
 
 
 def margin_of(variant: Variant, model: ModelSpec, v: Array, labels: Array) -> Array:
-    """Eq. 4 or what is taken for it: one number, of all images."""
+    """Eq. 4 or a variant of it: one number for all images."""
     lengths, present = lengths_of(variant, v, variant.scores), np.eye(v.shape[1])[labels]
     plus, minus = (MARGIN_PLUS, MARGIN_MINUS) if variant.margins != "swapped" else (MARGIN_MINUS, MARGIN_PLUS)
     missed, imagined = plus - lengths, lengths - minus
@@ -213,7 +213,7 @@ def margin_of(variant: Variant, model: ModelSpec, v: Array, labels: Array) -> Ar
 
 
 def reconstruction_of(variant: Variant, model: ModelSpec, w: Weights, v: Array, pixels: Array, labels: Array) -> Array:
-    """Not yet weighted: one number, of all images."""
+    """The unweighted loss: one number for all images."""
     v = detached(v) if variant.reconstruction_detached else v
     made = images_of(variant, model, decoded(variant, w, v, variant.training_mask, labels))
     errors = np.abs(made - pixels) if variant.reconstruction_power == 1 else (made - pixels) ** 2
@@ -233,7 +233,7 @@ def losses_of(
 def loss_and_grads(
     variant: Variant, model: ModelSpec, w: Weights, images: Array, labels: Array
 ) -> tuple[Loss, Weights]:
-    """Of B images: the losses, and the total's gradient for every weight."""
+    """The losses of B images, and the total's gradient for every weight."""
     pixels = pixels_of(variant, images)
     kept: list[Loss] = []
 
@@ -255,7 +255,7 @@ class Activations(NamedTuple):
 
 
 class VariantNet:
-    """A variant in the place of the specification's network, to train and evaluate: see `impls.numpy.models.capsnet`."""
+    """A variant in place of the specification's network, to train and evaluate: see `impls.numpy.models.capsnet`."""
 
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
@@ -280,7 +280,7 @@ class VariantNet:
         return v, self.scores(model, acts), np.swapaxes(coupling, 1, 2), made
 
     def mean_losses(self, model: ModelSpec, w: Weights, acts: Activations, labels: Array, mask: Array) -> Array:
-        """Where the mask is not the labels', it is an evaluation's."""
+        """As the specification's; a mask that differs from the labels means evaluation."""
         own, pixels, classes = self.variant, pixels_of(self.variant, acts.images), labels[:, 0]
         evaluated = not np.array_equal(mask, labels)
         if evaluated:

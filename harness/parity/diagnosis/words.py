@@ -1,4 +1,4 @@
-"""What the deviations of a `Variant` are called: faults, in the catalogue's words where it knows them, and conventions."""
+"""Names for the deviations of a `Variant`: faults, in the catalogue's words if it knows them, and conventions."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ _AXES = {
 
 
 def faults_of(variant: Variant, model: ModelSpec) -> tuple[str, ...]:
-    """What a variant does wrongly, each completing "looks like ...", in the order of the forward pass."""
+    """A variant's faults, each completing "looks like ...", in the order of the forward pass."""
     plain = [_WORDS[name][getattr(variant, name)] for name in variant.changed() if name in _WORDS]
     before = {*_WORDS["pixels"].values(), *_WORDS["windows"].values(), *_WORDS["conv1_relu"].values()}
     before |= {
@@ -118,7 +118,7 @@ def faults_of(variant: Variant, model: ModelSpec) -> tuple[str, ...]:
 
 
 def _squashes(variant: Variant) -> list[str]:
-    """Of both squashes, or of one of the two."""
+    """Faults of both squashes, or of one of them."""
     says = list[str]()
     for words, primary, digit, default in (
         (_FORMULAS, variant.primary_squash, variant.digit_squash, "paper"),
@@ -139,7 +139,7 @@ def _squashes(variant: Variant) -> list[str]:
 
 
 def _several(variant: Variant, model: ModelSpec) -> list[str]:
-    """What concerns two fields at once: lengths and scores, both masks, both losses."""
+    """Faults that concern two fields at once: lengths and scores, both masks, both losses."""
     says = list[str]()
     if variant.length_epsilon == _DIVIDED:
         says.append(_CATALOGUE["length-without-epsilon"])
@@ -198,7 +198,7 @@ def _both(first: str, second: str, default: str, words: dict[str, str], alone: t
 
 
 def conventions_of(variant: Variant) -> Conventions:
-    """Its epsilons, where these are no fault."""
+    """Its epsilons, if they are no fault."""
     default = Conventions()
     squash, length = variant.squash_epsilon, variant.length_epsilon
     return replace(

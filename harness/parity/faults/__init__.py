@@ -1,4 +1,4 @@
-"""The faults that test the ladder, as edits of the sources of an implementation, and that the diagnosis knows by name.
+"""The faults that test the ladder and that the diagnosis knows by name, as edits of an implementation's sources.
 
 Imports `spec`.
 """

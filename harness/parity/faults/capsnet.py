@@ -1,6 +1,6 @@
-"""Faults that CapsNets train happily with, each as edits of the specification's source: what the ladder has to catch.
+"""Faults with which a CapsNet still trains well, as edits of the specification's source: the ladder must catch them.
 
-Some are known from public implementations, others are what their conventions and defaults make likely.
+Some are known from public implementations; others are likely mistakes, given their conventions and defaults.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _grouped(split: str, axes: str) -> tuple[Edit, ...]:
 
 
 def _padded(after: str) -> str:
-    """`x` with zeros around it: as many as SAME padding has before it, and `after` it."""
+    """`x` padded with zeros: as many before it as SAME padding has, and `after` after it."""
     return f"xp.pad(x, ((0, 0), (kernel // 2, {after}), (kernel // 2, {after}), (0, 0)))"
 
 

@@ -1,4 +1,4 @@
-"""All known faults together: those that a diagnosis compares with, and those beside them that the ladder has to catch."""
+"""All known faults: those that a diagnosis compares with, and further ones that the ladder must catch."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from harness.parity.faults.optimiser import OPTIMISER_FAULTS
 from harness.parity.faults.plan import PLAN_FAULTS
 
 MORE_FAULTS = (*DETAIL_FAULTS, *EVALUATION_FAULTS, *OPTIMISER_FAULTS, *PLAN_FAULTS)
-"""Beside `FAULTS`, `CNN_FAULTS` and `OVERLAY_FAULTS`. Without edits: one that the specification has no place for."""
+"""In addition to `FAULTS`, `CNN_FAULTS` and `OVERLAY_FAULTS`. A fault without edits has no place in the specification."""

@@ -1,4 +1,4 @@
-"""Faults of the baseline CNN, as edits of the specification's source, beside those that it shares with the CapsNet."""
+"""Faults of the baseline CNN, as edits of the specification's source, and those that it shares with the CapsNet."""
 
 from __future__ import annotations
 
@@ -142,12 +142,12 @@ _OWN = (
 
 
 def _shared() -> tuple[Fault, ...]:
-    """Those outside of the network itself."""
+    """The faults outside the network itself."""
     return _without_l2(fault for fault in FAULTS if all(edit.file == "impl.py" for edit in fault.edits))
 
 
 def _without_l2(faults: Iterable[Fault]) -> tuple[Fault, ...]:
-    """A CNN has no L2, so what a CapsNet fails there it fails at L3."""
+    """A CNN has no L2: faults that a CapsNet shows there show at L3."""
     return tuple(replace(fault, level="L3") if fault.level == "L2" else fault for fault in faults)
 
 

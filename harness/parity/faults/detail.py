@@ -1,4 +1,4 @@
-"""Faults that touch a part alone: one class, one capsule, one side of a ReLU, some pixels, half the precision."""
+"""Faults that affect only a part: one class, one capsule, one side of a ReLU, some pixels, half the precision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _pixels(divisor: str) -> tuple[Edit, ...]:
     return (in_impl(_PIXELS, _PIXELS.replace("255", divisor)),)
 
 
-# The specification's gradients are written out: each fault has the one that a framework would derive from it.
+# The specification's gradients are written by hand: each fault has the one that a framework would derive from it.
 _BACK_MARGIN = "2 * (MARGIN_LAMBDA * (1 - present) * imagined - present * missed)"
 _BACK_LENGTH = "grad_v = F.lengths_vjp(acts.v, grad_length, acts.conventions.length_epsilon)"
 _BACK_ABOVE, _BACK_BELOW = "F.relu(MARGIN_PLUS - length),", "F.relu(length - MARGIN_MINUS)\n"

@@ -1,6 +1,6 @@
-"""Faults in what is counted and predicted, and in what an evaluation leaves behind.
+"""Faults in counts and predictions, and in the state that an evaluation leaves behind.
 
-`PREDICTED` has those of the predictions: an expression over what was found, `{0}`, the same in every implementation.
+`PREDICTED` has those of the predictions: an expression over the result `{0}`, the same in every implementation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WINNERS = "return array_namespace(scores).argsort(scores, axis=1, descending=Tr
 
 
 def _at_the_end(statement: str) -> tuple[Edit, ...]:
-    """Done when an evaluation has its losses."""
+    """Runs `statement` once an evaluation has its losses."""
     return (in_impl("found = to_numpy(", f"{statement}\n        found = to_numpy("),)
 
 

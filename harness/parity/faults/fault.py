@@ -1,4 +1,4 @@
-"""What a known fault is: edits of the specification's source, and the models that it makes a difference to."""
+"""What a known fault is: edits of the specification's source, and the models that it affects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def has_dropout(model: ModelSpec) -> bool:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `says` completes "looks like ..."; `level` is the ladder's lowest level that it fails."""
+    """One fault. `says` completes "looks like ..."; `level` is the lowest level of the ladder that it fails."""
 
     name: str
     says: str
@@ -38,5 +38,5 @@ class Fault:
 
 
 def faults_of(model: ModelSpec) -> tuple[Fault, ...]:
-    """The known faults of the model's kind that make a difference to it."""
+    """The known faults of the model's kind that affect the model."""
     return tuple(fault for fault in models.of(model).faults() if fault.applies(model))

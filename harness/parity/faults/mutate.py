@@ -1,4 +1,4 @@
-"""Copies of an implementation with single faults in them: what the ladder must catch, and what a diagnosis compares with."""
+"""Copies of an implementation with single faults, which the ladder must catch and a diagnosis compares with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _serial = itertools.count(1)
 
 
 class Edit(NamedTuple):
-    """One textual change: in `file` of the package ("models/cnn.py"), `old`, which occurs there exactly once, becomes `new`."""
+    """One textual change in `file` of the package ("models/cnn.py"): `old`, which occurs exactly once, becomes `new`."""
 
     file: str
     old: str
@@ -47,10 +47,10 @@ def in_steps(old: str, new: str) -> Edit:
 
 
 def mutant(package: str, edits: Sequence[Edit]) -> ModuleType:
-    """A copy of `package` under a name of its own, with `edits` made one after the other; the original stays as it is.
+    """A copy of `package` under a new name, with `edits` made one after the other; the original is not changed.
 
-    The copy's imports of the package's own modules find the copy's. `discard` takes it out of `sys.modules` again.
-    Raises `ValueError` if a text to replace is not there exactly once.
+    In the copy, imports of the package's own modules find the copy's modules. `discard` removes it from `sys.modules`.
+    Raises `ValueError` unless each text to replace occurs exactly once.
     """
     name = f"{package.replace('.', '_')}_mutant_{next(_serial)}"
     sources = {
@@ -72,12 +72,12 @@ def mutant(package: str, edits: Sequence[Edit]) -> ModuleType:
 
 
 def discard(copy: ModuleType) -> None:
-    """Takes a mutant and its modules out of `sys.modules`; what was made from them lives on."""
+    """Removes a mutant and its modules from `sys.modules`; objects made from them stay usable."""
     _forget(copy.__name__)
 
 
 def edited(package: str, edits: Sequence[Edit]) -> dict[str, str]:
-    """The sources of the package's modules after the edits, by file, its folder first: "models/cnn.py"."""
+    """The sources of the package's modules after the edits, by file relative to the package: "models/cnn.py"."""
     folder = _folder(package)
     files = sorted(folder.rglob("*.py"))
     sources = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
@@ -95,7 +95,7 @@ def edited(package: str, edits: Sequence[Edit]) -> dict[str, str]:
 
 
 def _parts(file: str) -> tuple[str, ...]:
-    """Of a module's name, after its package's: ("models", "cnn") of "models/cnn.py", () of "__init__.py"."""
+    """A module's name relative to its package: ("models", "cnn") for "models/cnn.py", () for "__init__.py"."""
     path = Path(file)
     return path.parent.parts if path.name == "__init__.py" else path.with_suffix("").parts
 
@@ -122,7 +122,7 @@ class _Finder(MetaPathFinder):
     """Finds the modules of one mutant in memory."""
 
     def __init__(self, name: str, sources: dict[str, tuple[str, str]]) -> None:
-        """`sources` are a file and what it says, by the full name of the module."""
+        """`sources`: a module's full name -> its file and source text."""
         self.name, self.sources = name, sources
 
     def find_spec(self, fullname: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:

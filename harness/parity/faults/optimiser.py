@@ -1,6 +1,6 @@
-"""Faults of the optimiser: its settings, clipping, rare steps, precision, and what `load` and `compile` leave of its state.
+"""Faults of the optimiser: settings, clipping, rare steps, precision, and its state after `load` and `compile`.
 
-Level "audit": found by no ladder, since no step that it makes is one of theirs; a run's own audit has to find it.
+Level "audit": the ladder cannot find these, since its steps do not show them; the run's audit has to.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ADAM = "adam(w, grad, first[name], second[name], step, own_lr)"
 
 
 def _gradients(statement: str) -> tuple[Edit, ...]:
-    """`grads` changed ahead of the step."""
+    """`grads` changed before the step."""
     return (in_impl(_STEP, f"{statement}\n        {_STEP}"),)
 
 
@@ -29,7 +29,7 @@ def _clipped(norm: float) -> tuple[Edit, ...]:
 
 
 def _times(factor: str) -> tuple[Edit, ...]:
-    """The learning rate, `factor` being of the completed steps."""
+    """The learning rate times `factor`, an expression in the completed steps."""
     return (in_impl(_RATE, f"{_RATE} * ({factor.format('self.moments.step')})"),)
 
 

@@ -1,4 +1,4 @@
-"""Faults of networks whose images show several digits one over the other, as edits of the specification's source."""
+"""Faults of networks whose images show several overlaid digits, as edits of the specification's source."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Faults in what becomes of an epoch's plan: the order, the shifts, the masks of dropout, the steps and blocks it is cut into.
+"""Faults in carrying out an epoch's plan: order, shifts, dropout masks, and the division into steps and blocks.
 
-`PLANS` has those that are one expression over the plan, the same in every implementation.
+`PLANS` has those that are a single expression over the plan, the same in every implementation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def official(model: ModelSpec) -> bool:
 
 
 class Planned(NamedTuple):
-    """A fault that takes another plan for the one it got; fields left out stay as they are."""
+    """A fault that replaces the plan; fields left out stay as they are."""
 
     says: str
     level: str

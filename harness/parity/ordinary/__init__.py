@@ -1,1 +1,1 @@
-"""Ordinary models of PyTorch and Keras, compared as they are: what is what in them is found, nothing is written for them."""
+"""Ordinary PyTorch and Keras models, compared as they are: their parts are found automatically, without an adapter."""

@@ -1,4 +1,4 @@
-"""An ordinary model as the ladder wants it: the three functions of an adapter, with nothing written by its author."""
+"""An ordinary model with the interface of the ladder: the three methods of an adapter, which its author need not write."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Ordinary:
         return found if self.model.decoder else Outputs(found.digit, found.lengths, found.coupling, None)
 
     def loss_and_grads(self, images: np.ndarray, labels: np.ndarray) -> tuple[Loss, Weights]:
-        """Of the model's own loss its total alone; without one, of the specification's, on the model's outputs."""
+        """The model's own loss, its total only; if it has none, the specification's loss on the model's outputs."""
         examined = self.examined
         terms, whose = self.loss.terms(examined.pixels(images), np.asarray(labels))
         values, grads = examined.network.differentiate(terms)

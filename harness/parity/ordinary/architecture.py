@@ -1,4 +1,4 @@
-"""What CapsNet a model's parameters can be, by their shapes alone."""
+"""Which CapsNets a model's parameters can be, by their shapes alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MOST_CLASSES = 200
 
 @dataclass(frozen=True)
 class Candidate:
-    """One reading of the parameters: which are which, and the sizes that follow."""
+    """One interpretation of the parameters: their roles, and the sizes that follow."""
 
     conv1: Parameter
     primary: tuple[Parameter, ...]
     digit: Parameter
-    dense: tuple[Parameter, ...]  # the decoder's three layers, or none
+    dense: tuple[Parameter, ...]  # the decoder's three layers, or empty
     image: tuple[int, int, int]
     classes: int
     primary_dim: int
@@ -41,7 +41,7 @@ class Candidate:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """As keys of `ModelSpec`, without the number of routing iterations."""
+        """The sizes as keys of `ModelSpec`, without the number of routing iterations."""
         found: dict[str, Any] = {
             "image": self.image, "classes": self.classes, "conv_channels": self.conv_channels,
             "primary_types": self.primary_channels // self.primary_dim, "primary_dim": self.primary_dim,
@@ -53,14 +53,14 @@ class Candidate:
 
 
 def canonical_shape(parameter: Parameter) -> tuple[int, ...]:
-    """Of a convolution (y, x, in, out), of a dense layer (in, out)."""
+    """(y, x, in, out) for a convolution, (in, out) for a dense layer."""
     return tuple(parameter.shape[axis] for axis in parameter.order) if parameter.order else parameter.shape
 
 
 def candidates(parameters: Sequence[Parameter], named: Mapping[str, str], asked: Mapping[str, Any]) -> list[Candidate]:
-    """Every reading that agrees with `asked` (keys of `ModelSpec`) and `named` (canonical name -> parameter).
+    """Every interpretation that agrees with `asked` (keys of `ModelSpec`) and `named` (canonical name -> parameter).
 
-    The likeliest first. Raises `UserError` where there is none, with what was found.
+    The likeliest comes first. If there is none, raises `UserError` with the parameters found.
     """
     by_name = {each.name: each for each in parameters}
     for canonical, own in named.items():
@@ -86,7 +86,7 @@ def candidates(parameters: Sequence[Parameter], named: Mapping[str, str], asked:
 
 
 def told(parameters: Sequence[Parameter]) -> str:
-    """All parameters in a line."""
+    """All parameters in one line."""
     if not parameters:
         return "It has no weights."
     return "Its weights: " + ", ".join(f"{each.name} {each.shape}" for each in parameters[:40]) + "."
@@ -125,7 +125,7 @@ def _dims(parameter: Parameter) -> int:
 def _chains(
     parameters: Sequence[Parameter], by_name: Mapping[str, Parameter], named: Mapping[str, str]
 ) -> Iterator[tuple[Parameter, ...]]:
-    """Three dense layers, one on the other."""
+    """Chains of three dense layers."""
     if all(f"dec{layer}.w" in named for layer in (1, 2, 3)):
         yield tuple(by_name[named[f"dec{layer}.w"]] for layer in (1, 2, 3))
         return
@@ -163,7 +163,7 @@ def _readings(
 
 
 def _unmerged(dims: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
-    """Of three dimensions one is classes times dimension."""
+    """Shapes of three dimensions with one split in two: classes times dimension."""
     for inputs, dim, both in itertools.permutations(dims):
         for classes in range(2, min(both, _MOST_CLASSES) + 1):
             if both % classes == 0 and both // classes > 1:

@@ -1,4 +1,4 @@
-"""How a model is called: channels first or last, with or without labels, these as classes or one-hot."""
+"""How a model is called: channels first or last, with or without labels, labels as classes or one-hot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Labels = Literal["one-hot", "classes"]
 
 @dataclass(frozen=True)
 class Calling:
-    """`labels` is None where the model takes images alone."""
+    """A way to call a model; `labels` is None if it takes only images."""
 
     channels_first: bool
     labels: Labels | None = None
@@ -25,11 +25,11 @@ class Calling:
     as_list: bool = False
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W, C) in 0..1 as the model has them."""
+        """Pixels (B, H, W, C) in 0..1 in the model's layout."""
         return images.transpose(0, 3, 1, 2) if self.channels_first else images
 
     def arguments(self, images: np.ndarray, labels: np.ndarray | None, classes: int) -> list[np.ndarray]:
-        """Without labels, where it needs some: zeros."""
+        """The model's arguments; if it needs labels and there are none, zeros."""
         found = [self.pixels(images)]
         if labels is None and self.needs_labels:
             labels = np.zeros(len(images), np.int64)
@@ -45,7 +45,7 @@ class Calling:
 
 
 def find_calling(network: Network, image: tuple[int, int, int], classes: int, batch: int) -> tuple[Calling, Ran]:
-    """The first way of calling it that does not raise, and what that gave. Raises `UserError` with what all raised."""
+    """The first way of calling it that does not raise, and its result. Raises `UserError` with all errors if none works."""
     least, most = network.takes()
     if least > 2:
         raise UserError(
@@ -80,7 +80,7 @@ def find_calling(network: Network, image: tuple[int, int, int], classes: int, ba
 def _with_labels(
     network: Network, plain: Calling, most: int, images: np.ndarray, labels: np.ndarray, classes: int
 ) -> Calling:
-    """How labels are passed, where the model takes a second input."""
+    """How labels are passed if the model takes a second input."""
     if most < 2:
         return plain
     for kind in ("one-hot", "classes"):
@@ -94,7 +94,7 @@ def _with_labels(
 
 
 def fits(ran: Ran, batch: int, sizes: dict[str, Any]) -> bool:
-    """Whether an output has a number of values per image that the architecture gives a meaning to."""
+    """Whether some output's number of values per image fits the architecture."""
     wanted = {sizes["classes"], sizes["classes"] * sizes["digit_dim"]}
     shapes = [tuple(tensor.shape) for _, tensor in ran.outputs]
     return any(math.prod(shape) in {batch * each for each in wanted} for shape in shapes)

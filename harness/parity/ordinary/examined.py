@@ -1,4 +1,4 @@
-"""A model of a user's, built, matched and run: what its weights are, what its outputs mean."""
+"""A user's model, built, matched and run: what its weights are and what its outputs mean."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ DEFAULTS: dict[str, Any] = {
     "image": (28, 28, 1), "classes": 10, "routing": 3, "conv_channels": 256, "primary_types": 32, "primary_dim": 8,
     "digit_dim": 16, "kernel": 9, "decoder": True,
 }  # fmt: skip
-"""The paper's, for arguments that a model needs and nobody gave."""
+"""The paper's values, for required arguments that were not given."""
 _OF_NO_SHAPE = ("routing", "profile", "decoder")
 _DECODERS = ("reconstruct", "decode", "decoder", "reconstruction", "reconstruction_net", "reconstruction_layers")
 
 
 class Examined:
-    """A model built and matched. `notes` tells what a person should know of how that was done."""
+    """A model, built and matched. `notes` tells the user what to know about how that was done."""
 
     def __init__(self, source: Source, precision: str, threads: int, found: Mapping[str, Any] | None = None) -> None:
         """`found` has keys of `ModelSpec` that an earlier examination found. Raises `UserError`.
 
-        Raises `NotImplementedError` where it cannot make the number of routing iterations asked for.
+        Raises `NotImplementedError` if it cannot make the requested number of routing iterations.
         """
         asked = source.sizes | dict(found or {})
         self.source, self.precision = source, precision
@@ -63,7 +63,7 @@ class Examined:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether nothing sets, or tells, how many routing iterations it makes."""
+        """Whether the number of routing iterations can neither be set nor read."""
         return not takes_routing(self.built.made_by) and not routing_attributes(self.network.modules())
 
     def _set_routing(self, iterations: int) -> None:
@@ -73,7 +73,7 @@ class Examined:
             setattr(module, name, iterations)
 
     def declared_routing(self) -> int:
-        """What the model says of its number of iterations: an argument, an attribute; else what it was seen to make."""
+        """The number of iterations by an argument or attribute of the model; else the number observed."""
         for key, value in self.source.arguments.items():
             if meaning(key) == "routing" and isinstance(value, int):
                 return value
@@ -86,7 +86,7 @@ class Examined:
         return self.observed or DEFAULTS["routing"]
 
     def spec(self) -> ModelSpec:
-        """The architecture: as asked for, else as found."""
+        """The architecture: as requested, else as found."""
         sizes = self.match.reading.sizes | {"routing": self.declared_routing()} | self.source.sizes
         return ModelSpec.model_validate(sizes)
 
@@ -95,7 +95,7 @@ class Examined:
         return images.astype(np.float64 if self.precision == "fp64" else np.float32) / 255
 
     def run(self, pixels: np.ndarray, labels: np.ndarray | None = None, **options: Any) -> Ran:
-        """A pass on pixels (B, H, W, C), with labels where the model takes them and they are given."""
+        """A pass on pixels (B, H, W, C), with labels if they are given and the model takes them."""
         calling, reading = self.match.calling, self.match.reading
         arguments = calling.arguments(pixels, labels, reading.classes)
         then = None
@@ -104,13 +104,13 @@ class Examined:
         return self.network.run(arguments, as_list=calling.as_list, then=then, **options)
 
     def guessed(self, pixels: np.ndarray) -> np.ndarray | None:
-        """What to pass as labels where there are none: None, or its own longest capsules where the model needs some."""
+        """What to pass if there are no labels: None, or the classes of its own longest capsules if the model needs labels."""
         if not self.match.calling.needs_labels:
             return None
         return self.outputs(self.run(pixels, keep=self.watched(len(pixels))), len(pixels)).lengths.argmax(1)
 
     def layers(self, batch: int) -> Layers:
-        """Where the layers are in a pass on so many images."""
+        """Where the layers are in a pass on `batch` images."""
         if self.match.is_fixed:
             return self.match.layers
         if batch not in self._layers:
@@ -133,7 +133,7 @@ class Examined:
         return self.match.layers.sizes | {"B": batch}
 
     def outputs(self, ran: Ran, batch: int) -> Outputs:
-        """What the ladder compares, in its layouts. Raises `ValueError` where there are no digit capsules."""
+        """What the ladder compares, in its layouts. Raises `ValueError` if there are no digit capsules."""
         arrays = {name: self.network.numpy(tensor) for name, tensor in ran.outputs}
         found, _ = roles(list(arrays.items()), self.sizes(batch), self.match.reading.image)
         digit = self._digit(ran, arrays, found, batch)
@@ -174,7 +174,7 @@ class Examined:
         return roles(arrays, self.match.layers.sizes, reading.image)
 
     def _decoder(self) -> tuple[Callable[..., Any], str] | None:
-        """A function of the model that makes pixels of capsules, where its forward does not, and how that is called."""
+        """A function of the model that makes pixels from capsules, if its forward pass does not, and how to call it."""
         batch, reading = self.match.layers.sizes["B"], self.match.reading
         images = np.random.default_rng(2).uniform(0, 1, (batch, *reading.image))
         for name in _DECODERS:

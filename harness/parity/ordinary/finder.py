@@ -1,4 +1,4 @@
-"""Finds the layers of a CapsNet in a recorded forward pass, by what the results of its operations are."""
+"""Finds the layers of a CapsNet in a recorded forward pass by the results of its operations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from harness.spec.network import Step
 
 
 class Finder:
-    """Layers of a CapsNet among the results of operations, by their sizes, their values and their order."""
+    """Finds layers among the results of operations by their sizes, values and order."""
 
     def __init__(self, steps: Sequence[Step], sizes: dict[str, int]) -> None:
         self.steps, self.sizes = steps, sizes
         self.arrays = {step.index: step.array for step in steps}
-        self.order: list[str] = []  # of the axes of the votes: what follows keeps it, if it can be read in several ways
+        self.order: list[str] = []  # of the votes' axes: prefer it for later arrays that can be read in several ways
 
     def _size(self, axes: Sequence[str]) -> int:
         return math.prod(self.sizes[name] for name in axes)
@@ -36,7 +36,7 @@ class Finder:
         return sum(a > b for a, b in itertools.combinations(places, 2))
 
     def unevenness(self, layers: Layers) -> float:
-        """How far the first output capsules are from multiples of the votes' sum: nothing, if J and e are not confused."""
+        """How far the first output capsules are from multiples of the votes' sum: zero unless J and e are confused."""
         if layers.votes is None or not layers.outputs:
             return math.inf
         votes, first = layers.votes, layers.outputs[0]
@@ -46,7 +46,7 @@ class Finder:
         return relative(scale * s, v)
 
     def capsules(self, grids: Sequence[np.ndarray], channels_first: bool, steps: Sequence[Step]) -> Capsules | None:
-        """Follows the grid's values through reshapes and transpositions, and through what computes value by value."""
+        """Follows the grid's values through reshapes, transpositions and elementwise operations."""
         if not grids:
             return None
         batch, whole = self.sizes["B"], self._size(INPUTS)
@@ -92,9 +92,9 @@ class Finder:
         return one.arrange(own, self.sizes, ("I", "d"))
 
     def votes(self, start: float, capsules: Capsules | None, parameter: np.ndarray) -> list[tuple[Found, Layout, bool]]:
-        """The votes, and the parameter's layout with which they are what the capsules give: every way to read them.
+        """The votes, with each layout of the parameter for which they follow from the capsules: every way to read them.
 
-        Where none is that, the first result of their size.
+        If there is none, the first result of their size.
         """
         axes = {name: self.sizes[name] for name in ("I", "J", "d", "e")}
         among = self._of_size(self._size(VOTES), start)
@@ -113,7 +113,7 @@ class Finder:
         return [(Found(guess[0].index, guess[0].array.shape, guess[1]), readings[0], False)] if guess else []
 
     def _equal(self, among: Sequence[Step], expected: np.ndarray) -> Found | None:
-        """The first result that is the votes (B, I, J, e), and how."""
+        """The first result equal to the votes (B, I, J, e), with its layout."""
         total = float(np.square(expected).sum())
         for each in among:
             if abs(float(np.square(each.array).sum()) - total) > 1e-3 * total:
@@ -124,7 +124,7 @@ class Finder:
         return None
 
     def couplings(self, start: float) -> tuple[Found, ...]:
-        """Results that are a softmax's over some axis, one an iteration: the first of those with the same values."""
+        """Results of a softmax over some axis, one per iteration: the first of those with the same values."""
         found: list[tuple[Found, np.ndarray]] = []
         for step in self.steps:
             each = self._coupling(step) if step.index > start or step.op.lower().endswith("softmax") else None
@@ -160,7 +160,7 @@ class Finder:
         return None
 
     def outputs(self, start: float, couplings: Sequence[Found]) -> tuple[Found, ...]:
-        """v after each iteration: the last result before the next coupling that can be capsules; of signs of both kinds."""
+        """v after each iteration: the last result before the next coupling that can be capsules, with values of both signs."""
         ends = [each.index for each in couplings[1:]] + [math.inf] if couplings else [math.inf]
         starts = [max(start, each.index) for each in couplings] if couplings else [start]
         found: list[Found] = []
@@ -173,7 +173,7 @@ class Finder:
         return tuple(found)
 
     def _digit(self, step: Step) -> tuple[Found, bool] | None:
-        """As output capsules, if it can be; and whether none is longer than one."""
+        """The step read as output capsules, if possible, and whether none is longer than one."""
         if step.array.dtype.kind != "f" or step.array.min() >= 0:
             return None
         for layout in self._layouts(step.array, DIGIT):
@@ -186,7 +186,7 @@ class Finder:
 
 
 def _reordering(values: np.ndarray, here: np.ndarray) -> np.ndarray | None:
-    """For each column of `here` the equal one of `values`; None if they are not the same columns."""
+    """For each column of `here`, the equal column of `values`; None if the columns differ."""
     if values.dtype != here.dtype:
         return None
     if np.array_equal(values, here):

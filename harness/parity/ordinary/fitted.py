@@ -1,4 +1,4 @@
-"""The epsilons that a model's layers compute with, from layers that are fed with what the specification feeds them."""
+"""The epsilons of a model's layers, found by feeding the layers with the specification's inputs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.parity.ordinary.layers import Values, fed_with, iterations, replace
 from harness.parity.tolerances import bound
 from harness.spec.conventions import Conventions, Epsilon
 
-_CLOSER = 1e-2  # of its error: how near a layer has to come to the specification by its epsilon
+_CLOSER = 1e-2  # of a layer's error: how much closer to the specification a fitted epsilon must bring it
 
 
 def conventions(examined: Examined, expected: Values, images: np.ndarray) -> Conventions:
-    """Those that explain a layer which differs; the specification's where none does."""
+    """The conventions that explain a layer that differs; the specification's if none differs."""
     own, default = seen(examined, images), Conventions()
     squashes = ("capsules", *(f"capsules {number}" for number in range(1, iterations(expected) + 1)))
 
@@ -37,7 +37,7 @@ def conventions(examined: Examined, expected: Values, images: np.ndarray) -> Con
 def _fitted(
     examined: Examined, layer: str, expected: Values, images: np.ndarray, options: Sequence[Epsilon]
 ) -> Epsilon | None:
-    """What makes of the specification's input what the model makes of it, if the specification's epsilon does not."""
+    """The epsilon that reproduces the model's output on the specification's input, if the specification's does not."""
     values = fed_with(examined, layer, expected)
     made = replacement(examined, values, len(images))
     if not made:

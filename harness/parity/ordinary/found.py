@@ -1,4 +1,4 @@
-"""What can be found in a recorded forward pass, and how it is read in the bench's layouts."""
+"""What can be found in a recorded forward pass, and how to read it in the bench's layouts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.parity.ordinary.layout import Layout
 
-SAME = 1e-4  # relative: of one computation done twice in float32
+SAME = 1e-4  # relative difference between two float32 runs of one computation
 INPUTS = ("B", "I", "d")
 VOTES = ("B", "I", "J", "e")
 COUPLING = ("B", "I", "J")
@@ -19,7 +19,7 @@ DIGIT = ("B", "J", "e")
 
 @dataclass(frozen=True)
 class Found:
-    """One result: of which operation, of which shape, and what its axes are."""
+    """One result: its operation, its shape, and the meaning of its axes."""
 
     index: int
     shape: tuple[int, ...]
@@ -44,16 +44,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Capsules:
-    """The primary capsules as the transformation sees them: `source[i, d]` is the place in the grid, channels first."""
+    """The primary capsules before the votes: `source[i, d]` is the place in the grid, channels first."""
 
     found: Found
-    source: np.ndarray | None  # (I, d); None where it could not be followed
-    is_renamed: bool = False  # values of the grid in another order, nothing else: there is no squash
+    source: np.ndarray | None  # (I, d); None if it could not be followed
+    is_renamed: bool = False  # just the grid's values in another order: there is no squash
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What of the layers is where; None for what was not found."""
+    """Where the layers are; None for what was not found."""
 
     conv1: int | None
     grid: tuple[int, ...]  # of each primary convolution
@@ -63,12 +63,12 @@ class Layers:
     couplings: tuple[Found, ...]
     outputs: tuple[Found, ...]  # v after each iteration
     count: int  # of operations
-    is_verified: bool = False  # votes are what the parameter and the capsules give
+    is_verified: bool = False  # the votes follow from the parameter and the capsules
     sizes: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest distance, relative to the largest of b; infinite where shapes differ or something is not finite."""
+    """The largest distance relative to the largest of b; infinite if shapes differ or a value is not finite."""
     if a.shape != b.shape:
         return math.inf
     error = float(np.abs(a - b).max(initial=0)) / (float(np.abs(b).max(initial=0)) or 1.0)

@@ -1,4 +1,4 @@
-"""Which framework a model is of, and its module; nothing is imported before it is known to be needed."""
+"""Which framework a model uses, and its module; nothing is imported before it is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.parity.ordinary.source import Source, attribute, construct, load_fi
 
 
 def imports(path: Path) -> set[str]:
-    """Top-level packages that a file imports, those of its own folder's modules included. Empty for what cannot be parsed."""
+    """Top-level packages imported by a file, or by modules of its folder that it imports; empty if it cannot be parsed."""
     found: set[str] = set()
     seen: set[Path] = set()
     waiting = [path]
@@ -38,7 +38,7 @@ def imports(path: Path) -> set[str]:
 
 
 def framework_of(source: Source) -> str:
-    """By what its file imports: the name of an implementation. Raises `UserError` for none, or one not installed."""
+    """The implementation's name, by the file's imports. Raises `UserError` if there is none or it is not installed."""
     where, _ = split_target(source.target)
     path = (Path(source.cwd) / where).expanduser()
     if not path.is_file():
@@ -57,7 +57,7 @@ def framework_of(source: Source) -> str:
     if path.is_file():
         neither = " nor ".join(signs[0] for signs in all_signs.values())
         raise UserError(f'--model: "{where}" imports neither {neither}; found {", ".join(sorted(found)) or "nothing"}')
-    return next(iter(all_signs))  # whose loader then says that there is no such file
+    return next(iter(all_signs))  # its loader then reports the missing file
 
 
 def build(source: Source, sizes: Mapping[str, Any], precision: str, threads: int) -> Built:
@@ -80,7 +80,7 @@ def build(source: Source, sizes: Mapping[str, Any], precision: str, threads: int
 
 
 class Built:
-    """A model, with where it came from."""
+    """A model and where it came from."""
 
     def __init__(self, framework: str, module: Any, file: Any, made_by: Any, network: Any) -> None:
         self.framework, self.module, self.file, self.made_by, self.network = framework, module, file, made_by, network

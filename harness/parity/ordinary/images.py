@@ -1,4 +1,4 @@
-"""Images of whatever size a model takes, where no data set has them."""
+"""Images of the size that a model takes, if no data set has them."""
 
 from __future__ import annotations
 

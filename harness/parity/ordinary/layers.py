@@ -1,4 +1,4 @@
-"""Layer by layer beside the specification: each fed with what comes before it, and with what the specification feeds it."""
+"""Layers beside the specification's: each is fed with the model's own input, and with the specification's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EPSILON = Epsilon()
 
 @dataclass(frozen=True)
 class Row:
-    """One layer's errors, relative to its largest value; None where it was not seen, or cannot be fed."""
+    """One layer's errors, relative to its largest value; None if it was not seen, or cannot be fed."""
 
     layer: str
     own: float | None
@@ -37,17 +37,17 @@ class Row:
 
     @property
     def is_at_fault(self) -> bool:
-        """Whether it is wrong by itself: fed with what is right, or where that cannot be done, with its own input."""
+        """Whether the layer itself is wrong: with the right input or, if it cannot be fed, with its own."""
         error = self.own if self.fed is None else self.fed
         return error is not None and error > bound("forward", "fp64")
 
 
 Values = dict[str, np.ndarray]
-"""Layer -> its result in the bench's layouts."""
+"""Layer -> its result, in the bench's layouts."""
 
 
 def seen(examined: Examined, images: np.ndarray, replace: Mapping[int, np.ndarray] | None = None) -> Values:
-    """What the model's layers give for uint8 images; with results in `replace` (operation -> array) replaced on the way."""
+    """The results of the model's layers for uint8 images; `replace` (operation -> array) replaces results on the way."""
     layers, match, batch = examined.layers(len(images)), examined.match, len(images)
     sizes = examined.sizes(batch)
     pixels = examined.pixels(images)
@@ -88,7 +88,7 @@ def seen(examined: Examined, images: np.ndarray, replace: Mapping[int, np.ndarra
 
 
 def replacement(examined: Examined, values: Mapping[str, np.ndarray], batch: int) -> dict[int, np.ndarray]:
-    """Operation -> the array that feeds the model with the results of layers, given in the bench's layouts."""
+    """Operation -> the array that replaces its result; `values` are results of layers in the bench's layouts."""
     layers, match, sizes = examined.layers(batch), examined.match, examined.sizes(batch)
     rows = np.empty(sizes["I"], np.int64)
     rows[match.rows] = np.arange(sizes["I"])
@@ -117,7 +117,7 @@ def replacement(examined: Examined, values: Mapping[str, np.ndarray], batch: int
 
 
 def specified(model: ModelSpec, weights: Weights, images: np.ndarray, conventions: Conventions | None = None) -> Values:
-    """What the specification's layers give, in float64."""
+    """The results of the specification's layers, in float64."""
     maker: Any = registry.specification()
     impl = maker(model, OptimSpec(), Runtime(precision="fp64"), conventions=conventions)
     impl.load(weights)
@@ -149,7 +149,7 @@ def _inputs(layer: str, expected: Values) -> tuple[str, ...]:
 
 
 def fed_with(examined: Examined, layer: str, expected: Values) -> Values:
-    """What a layer is fed with; the last ones with the last capsules, however many iterations the model makes."""
+    """A layer's inputs; those after routing get the last capsules, however many iterations the model makes."""
     inputs = _inputs(layer, expected)
     if layer in _LAST:
         return {f"capsules {len(examined.match.layers.outputs)}": expected[inputs[-1]]}
@@ -157,7 +157,7 @@ def fed_with(examined: Examined, layer: str, expected: Values) -> Values:
 
 
 def iterations(expected: Values) -> int:
-    """How many iterations of routing there are among the layers."""
+    """The number of routing iterations among the layers."""
     return max((int(each.partition(" ")[2]) for each in expected if " " in each), default=0)
 
 
@@ -185,7 +185,7 @@ def report(examined: Examined, expected: Values, images: np.ndarray, epsilon: Ep
         elif has_all and replacement(examined, dict([*given.items()][-1:]), len(images)):
             fed = relative(seen(examined, images, made)[layer], value)
         elif kind == "capsules" and number and f"coupling {number}" in own and "votes" in own:
-            # a coupling shared by all images cannot be fed: what the specification makes of the model's own instead
+            # a coupling shared by all images cannot be fed: use the specification's result for the model's own coupling
             s = np.einsum("bij,bije->bje", own[f"coupling {number}"], own["votes"])
             fed = relative(own[layer], squash(s, "paper", "dimensions", epsilon))
         if layer == "capsules":

@@ -1,4 +1,4 @@
-"""In which of its axes an array has which meaning: a network's own layouts, merged or split, to the bench's and back.
+"""The meaning of an array's axes: converts a network's own layouts, merged or split, to the bench's and back.
 
 Axis letters as in `harness.weights`: B images, y x rows and columns, c channels, I J capsules, d e dimensions.
 """
@@ -15,9 +15,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layout:
-    """`groups` has, for each dimension of `coarse`, the axes that it is made of, the slowest first; none for a 1.
+    """`groups` has the axes that make up each dimension of `coarse`, the slowest first; none for a dimension of 1.
 
-    `coarse` is the array's shape, or what it is with neighbouring dimensions merged.
+    `coarse` is the array's shape, possibly with neighbouring dimensions merged.
     """
 
     coarse: tuple[int, ...]
@@ -28,14 +28,14 @@ class Layout:
         return [name for group in self.groups for name in group]
 
     def arrange(self, array: np.ndarray, sizes: Mapping[str, int], order: Sequence[str]) -> np.ndarray:
-        """The array with an axis for each of `order`; one that it does not have has the length 1."""
+        """The array with an axis for each of `order`; an axis that it lacks has length 1."""
         names = self.names
         full = array.reshape([sizes[name] for name in names])
         ordered = full.transpose([names.index(name) for name in order if name in names])
         return ordered.reshape([sizes[name] if name in names else 1 for name in order])
 
     def restore(self, array: np.ndarray, sizes: Mapping[str, int], order: Sequence[str]) -> np.ndarray:
-        """The other way round, each axis a dimension; what the layout has no axis for is taken from index 0."""
+        """The inverse of `arrange`; axes that the layout lacks are taken at index 0."""
         names, kept = self.names, [name for name in order if name in self.names]
         index = tuple(slice(None) if name in names else 0 for name in order)
         return np.ascontiguousarray(array[index].transpose([kept.index(name) for name in names]))
@@ -47,7 +47,7 @@ class Layout:
 
 
 def layouts(shape: Sequence[int], sizes: Mapping[str, int]) -> Iterator[Layout]:
-    """Every way to read an array of `shape` as one with the axes `sizes`, all of them.
+    """Every way to read an array of `shape` as one with all the axes in `sizes`.
 
     A dimension may be several axes, and one axis several neighbouring dimensions.
     """
@@ -61,7 +61,7 @@ def layouts(shape: Sequence[int], sizes: Mapping[str, int]) -> Iterator[Layout]:
 
 
 def _coarser(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int | None]]:
-    """The shape itself, then each with one run of neighbouring dimensions merged into one, and which that is."""
+    """The shape itself, then each shape with one run of neighbouring dimensions merged, and the index of that dimension."""
     yield shape, None
     for start, end in itertools.combinations(range(len(shape) + 1), 2):
         run = shape[start:end]

@@ -1,4 +1,4 @@
-"""Where in a recorded forward pass of a model the layers of a CapsNet are."""
+"""Locates the layers of a CapsNet in a model's recorded forward pass."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def _grids(
     conv1: Step | None, among: Sequence[Step], values: dict[str, np.ndarray], reading: Candidate,
     biases: dict[str, Parameter], channels_first: bool,
 ) -> list[Step]:  # fmt: skip
-    """Of each primary convolution its result: by value, else in the order of computation."""
+    """The result of each primary convolution: by value, else by the order of computation."""
     chosen: list[Step] = []
     if conv1 is not None:
-        first = conv1.array[:1]  # of the images: enough to tell, and the convolution of all would take longest
+        first = conv1.array[:1]  # one image suffices, and convolving all would take the longest
         x = first.transpose(0, 2, 3, 1) if channels_first else first
         for parameter in reading.primary:
             expected = convolve(x, values[parameter.name].transpose(parameter.order), 2)

@@ -1,4 +1,4 @@
-"""A model's own loss: where it is, and which of its arguments is what, by their names."""
+"""A model's own loss: where it is, and the meaning of its arguments by their names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _MOST_TRIES = 64
 
 @dataclass(frozen=True)
 class LossFunction:
-    """A function of tensors. `meanings` has for each of its arguments what it may be."""
+    """A function of tensors. `meanings` has the possible meanings of each argument."""
 
     name: str
     function: Callable[..., Any]
@@ -61,7 +61,7 @@ class LossFunction:
         return any("reconstruction" in each for each in self.meanings.values())
 
     def assignments(self, have: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-        """Every way to give its arguments the values that there are, no meaning twice; the likeliest first."""
+        """Every way to assign the available values to its arguments, no meaning twice; the likeliest first."""
         names = list(self.meanings)
         found: list[dict[str, Any]] = []
         for meanings in itertools.product(*(self.meanings[name] for name in names)):
@@ -78,7 +78,7 @@ def find_loss(
 ) -> tuple[LossFunction | None, str]:  # fmt: skip
     """The loss, or None and why there is none. `option` is `--loss`: a method, a name in the model's file, or file.py:name.
 
-    Raises `UserError` where the one asked for is not there.
+    Raises `UserError` if the requested one does not exist.
     """
     if option:
         return _asked(model, module, option, arguments, load), ""
@@ -129,7 +129,7 @@ def _asked(
 
 
 def _signature(name: str, function: Any, arguments: Mapping[str, Any]) -> LossFunction:
-    """Raises `UserError` for an argument that nothing is known of."""
+    """The loss function with its arguments' meanings. Raises `UserError` for an unknown argument."""
     constants = dict(arguments)
     if inspect.isclass(function):
         given = {key: value for key, value in constants.items() if key in inspect.signature(function).parameters}

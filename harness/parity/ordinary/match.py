@@ -1,4 +1,4 @@
-"""Which of a model's tensors is which weight, found by shape, permutation and effect; and weights there and back."""
+"""Which of a model's tensors is which weight, found by shape, permutation and effect; converts weights both ways."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BATCHES = (5, 7, 11, 13, 17)
 
 @dataclass(frozen=True)
 class Match:
-    """What was found of a model. `channels[k]` is its own number of canonical primary channel k, `rows[i]` of capsule i."""
+    """The result of matching. `channels[k]` is the model's number for canonical primary channel k, `rows[i]` for capsule i."""
 
     reading: Candidate
     calling: Calling
@@ -35,8 +35,8 @@ class Match:
     rows: np.ndarray
     grouping: str  # "right", "wrong" or "unknown"
     extra: tuple[Parameter, ...]
-    values: dict[str, np.ndarray]  # that everything was found with
-    is_fixed: bool  # whether layers are in the same operations for any number of images
+    values: dict[str, np.ndarray]  # the parameters used for matching
+    is_fixed: bool  # whether layers are at the same operations for any number of images
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -47,7 +47,7 @@ class Match:
         return [("conv1", self.reading.conv1), *dense]
 
     def spread(self, weights: Weights) -> dict[str, np.ndarray]:
-        """Canonical weights as the model's own tensors; those that it lacks are left out."""
+        """Converts canonical weights to the model's own tensors; leaves out those that it lacks."""
         found: dict[str, np.ndarray] = {}
         for layer, parameter in self._layers():
             found[parameter.name] = weights[f"{layer}.w"].transpose(np.argsort(parameter.order))
@@ -69,7 +69,7 @@ class Match:
         return found
 
     def gather(self, arrays: Mapping[str, np.ndarray]) -> Weights:
-        """The model's own tensors, or gradients of some, under the canonical names."""
+        """The model's own tensors, or some of their gradients, under the canonical names."""
         own, found = dict(arrays), Weights()
         if self.reading.dense and self.calling.channels_first:
             self._pixels(own, to_own=False)
@@ -98,7 +98,7 @@ class Match:
             found[f"{layer}.b"] = own[bias.name].reshape(-1)
 
     def _pixels(self, arrays: dict[str, np.ndarray], *, to_own: bool) -> None:
-        """The last dense layer's units between (y, x, channel) and the model's (channel, y, x)."""
+        """Reorders the last dense layer's units between (y, x, channel) and the model's (channel, y, x)."""
         height, width, channels = self.reading.image
         if channels == 1:
             return
@@ -112,7 +112,7 @@ class Match:
                 arrays[name] = np.take(arrays[name], order, axis=along)
 
     def table(self) -> list[tuple[str, str, str]]:
-        """(canonical name, the model's own, how) of each weight, then what is left of the model's."""
+        """(canonical name, the model's name, how) for each weight, then the model's remaining tensors."""
         rows: list[tuple[str, str, str]] = []
         spelled: dict[tuple[int, ...], str] = {
             (0, 1, 2, 3): "y x in out",
@@ -147,9 +147,9 @@ class Match:
 
 
 def match(network: Network, named: Mapping[str, str], asked: Mapping[str, Any], seed: int = 1) -> Match:
-    """Finds all of it, on drawn parameters and images; the model is left with these parameters.
+    """Matches the model, on drawn parameters and images; the model keeps these parameters.
 
-    Raises `UserError` where the model is not the paper's network, or cannot be called.
+    Raises `UserError` if the model is not the paper's network, or cannot be called.
     """
     parameters = network.parameters()
     original = network.values()
@@ -183,7 +183,7 @@ def located(
     network: Network, reading: Candidate, calling: Calling, biases: dict[str, Parameter], values: dict[str, np.ndarray],
     batch: int,
 ) -> Layers:  # fmt: skip
-    """Where the layers are in a pass on `batch` images; the model is left with the parameters `values`."""
+    """Where the layers are in a pass on `batch` images; the model keeps the parameters `values`."""
     network.assign(values)
     images = np.random.default_rng(batch).uniform(0, 1, (batch, *reading.image))
     ran = network.run(calling.arguments(images, None, reading.classes), as_list=calling.as_list, record=True)
@@ -191,13 +191,13 @@ def located(
 
 
 def _places(layers: Layers) -> tuple[Any, ...]:
-    """In which operations: others, where a model goes through its images one by one."""
+    """The operations of the layers: they change with the batch if a model processes its images one by one."""
     found = [layers.votes, *layers.couplings, *layers.outputs]
     return layers.count, layers.conv1, layers.grid, *(each.index if each else None for each in found)
 
 
 def _called(network: Network, found: Sequence[Candidate], batch: int) -> tuple[Calling, Candidate]:
-    """The first reading with which the model runs and whose outputs have a meaning; else the first with which it runs."""
+    """The first candidate with which the model runs and its outputs make sense; else the first with which it runs."""
     fallback: tuple[Calling, Candidate] | None = None
     failure: UserError | None = None
     runs: dict[tuple[tuple[int, int, int], int], Any] = {}
@@ -228,14 +228,14 @@ def _sizes_of(reading: Candidate) -> set[int]:
 
 
 def _drawn(generator: np.random.Generator, parameter: Parameter) -> np.ndarray:
-    """At which layers keep their size, and routing has something to decide."""
+    """Random values at which layers keep their scale, and routing has something to decide."""
     inputs = math.prod(canonical_shape(parameter)[:-1]) if parameter.kind in ("conv", "dense") else 1
     sigma = {"conv": 1.5 * inputs**-0.5, "dense": inputs**-0.5, "bias": 0.1}.get(parameter.kind, 0.3)
     return sigma * generator.standard_normal(parameter.shape)
 
 
 def _numbered(layers: Layers, reading: Candidate) -> tuple[np.ndarray, np.ndarray, str]:
-    """Canonical channels and capsules by the model's own; as they are where capsules are not grouped as in the paper."""
+    """Canonical channels and capsules by the model's own; unchanged if capsules are not grouped as in the paper."""
     inputs, dim = layers.sizes["I"], layers.sizes["d"]
     as_is = np.arange(reading.primary_channels), np.arange(inputs)
     if layers.capsules is None or layers.capsules.source is None:

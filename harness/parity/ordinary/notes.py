@@ -1,4 +1,4 @@
-"""What a person should know of how a model was examined."""
+"""What a user should know about how a model was examined."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from harness.parity.ordinary.own_loss import OwnLoss
 
 
 def notes(found: Examined, loss: OwnLoss) -> list[str]:
-    """Line by line: what was computed in its place, what was not seen, what was not checked."""
+    """The notes, one per line: what was substituted, what was not seen, what was not checked."""
     lines: list[str] = []
     if "lengths" not in found.roles:
         lines.append("it returns no lengths: they are computed from its digit capsules, as the specification does")

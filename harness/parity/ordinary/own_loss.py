@@ -1,4 +1,4 @@
-"""The loss of an examined model: its own, as it is called, or the specification's on the model's outputs."""
+"""The loss of an examined model: its own, or the specification's on the model's outputs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from harness.parity.ordinary.source import load_file, said
 from harness.spec.network import Ran
 
 Places = dict[str, tuple[str, int]]
-"""A loss function's argument -> the kind of value that it gets, and the which-th of that kind."""
+"""A loss function's argument -> the kind of value that it gets, and the index within that kind."""
 
 
 class Batch:
-    """Images and labels as the framework has them, and what a pass on them gives."""
+    """Images and labels as the framework's tensors, and the results of a pass on them."""
 
     def __init__(self, examined: Examined, pixels: np.ndarray, labels: np.ndarray) -> None:
         network, match = examined.network, examined.match
@@ -34,7 +34,7 @@ class Batch:
         self.classes = network.tensor(labels.astype(np.int64))
 
     def run(self) -> tuple[Ran, dict[str, list[Any]]]:
-        """A pass for training, and the values that a loss may want, by their kind."""
+        """A training pass, and the values that a loss may need, by kind."""
         examined = self.examined
         ran = examined.run(self.pixels, self.labels, training=True, keep=examined.watched(len(self.pixels)))
         tensors = dict(ran.outputs)
@@ -51,7 +51,7 @@ class Batch:
 
 
 class OwnLoss:
-    """What of a loss an examined model has. Raises `UserError` where the one asked for is not there."""
+    """The loss of an examined model, if it has one. Raises `UserError` if the requested one does not exist."""
 
     def __init__(self, examined: Examined) -> None:
         self.examined = examined
@@ -67,7 +67,7 @@ class OwnLoss:
         if self.own_loss is not None and not is_named:
             try:
                 self._own(trial)
-            except Exception as error:  # what was not asked for, and cannot be called, is none
+            except Exception as error:  # a loss that was not requested and cannot be called is ignored
                 self.why_no_loss, self.own_loss = str(error).removeprefix("--loss: "), None
 
     def _found(self) -> tuple[LossFunction | None, str]:
@@ -83,7 +83,7 @@ class OwnLoss:
         )
 
     def terms(self, pixels: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Sequence[Any]], str]:
-        """What gives the loss, as tensors, and whose it is: "own" (its total alone), or "specified"."""
+        """A function that returns the loss as tensors, and which loss it is: "own" (the total only) or "specified"."""
         batch = Batch(self.examined, pixels, labels)
         if self.is_compiled:
             return lambda: self._compiled(batch), "own"
@@ -131,7 +131,7 @@ class OwnLoss:
         return _scalar(self.examined.network.apply(self.own_loss.function, **self.own_loss.constants, **arguments))
 
     def _assigned(self, batch: Batch) -> Places:
-        """Which of what there is each argument gets: of the assignments that work, the nearest to the specification."""
+        """The value for each argument: of the assignments that work, the one closest to the specification."""
         assert self.own_loss is not None
         number, have = self.examined.network.numpy, batch.run()[1]
         expected = float(number(self._specified(batch)[0]))
@@ -151,7 +151,7 @@ class OwnLoss:
 
 
 def _scalar(value: Any) -> Any:
-    """The total of what a loss function returned: a number, or the first of several."""
+    """The total in what a loss function returned: a number, or the first of several."""
     if isinstance(value, Mapping):
         value = next(iter(cast("Mapping[str, Any]", value).values()))
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Two models of anybody's, or two sets of weights of one, side by side: layers, outputs, loss and gradients."""
+"""Two models, or two sets of weights of one model, side by side: layers, outputs, loss and gradients."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _NEUTRAL_FILES = (".safetensors", ".npz")
 
 
 def is_weights(name: str) -> bool:
-    """Whether it ends as a file of weights does, a framework's own or anybody's."""
+    """Whether the name ends like a file of weights, a framework's own or a common format."""
     return name.endswith(
         (*_NEUTRAL_FILES, *(end for each in registry.ordinary().values() for end in each.weight_files))
     )
 
 
 class Side:
-    """One of the two: a model that is examined, or an implementation, of which only outputs are seen."""
+    """One side: an examined model, or an implementation, of which only the outputs are visible."""
 
     def __init__(self, name: str, source: Source | None) -> None:
         self.name = name
@@ -66,7 +66,7 @@ class Side:
         return found | ({} if outputs.reconstruction is None else {"decoder": outputs.reconstruction})
 
     def loss_and_grads(self, images: np.ndarray, labels: np.ndarray) -> tuple[str, float, Weights]:
-        """Whose loss it is, its total, and the gradients."""
+        """Whose loss it is, the total, and the gradients."""
         if self.examined is None or self.loss is None:
             loss, grads = self.impl.loss_and_grads(images, labels)
             return "specified", loss.total, grads
@@ -76,9 +76,9 @@ class Side:
 
 
 def compared(names: list[str], source: str | None, model: dict[str, Any]) -> dict[str, Any]:
-    """A and B. `source` is that of `--model`, where they are files of weights; `model` the architecture of two implementations.
+    """Compares A and B. `source` is `--model` if both are files of weights; `model` is the architecture of implementations.
 
-    Raises `UserError` for what cannot be compared.
+    Raises `UserError` if they cannot be compared.
     """
     given = Source(**json.loads(source)) if source else None
     if any(map(is_weights, names)):
@@ -105,9 +105,9 @@ def compared(names: list[str], source: str | None, model: dict[str, Any]) -> dic
 
 
 def _is_implementation(name: str) -> bool:
-    """A registered name, or a class that has the methods of an adapter."""
+    """Whether it is a registered name, or a class with the methods of an adapter."""
     if not is_model_name(name):
-        registry.resolve(name)  # raises for a name that is none
+        registry.resolve(name)  # raises for an unknown name
         return True
     where, _, attribute = name.rpartition(":")
     if where.endswith(".py") or "/" in where:
@@ -144,7 +144,7 @@ def _compared(name: str, found: object, expected: object, kind: str) -> dict[str
 
 
 def _of_weights(names: list[str], source: Source | None) -> dict[str, Any]:
-    """Two files of weights of one model."""
+    """Compares two files of weights of one model."""
     if source is None or not all(map(is_weights, names)):
         raise UserError(
             "files of weights are compared in the model that they are of: --model FILE.py:NAME, and two files"
@@ -161,7 +161,7 @@ def _of_weights(names: list[str], source: Source | None) -> dict[str, Any]:
         own = examined.match.gather(examined.network.values())
         parts.append((own, seen(examined, images), side.loss_and_grads(images, labels)))
     (weights_a, values_a, first), (weights_b, _, second) = parts
-    rows = list(report(examined, values_a, images))  # the second's weights are in it
+    rows = list(report(examined, values_a, images))  # it holds the second's weights
     listed = [_compared(f"weight {name}", weights_b[name], weights_a[name], "exact") for name in weights_a]
     listed.append(_compared("loss", second[1], first[1], "loss"))
     listed += [_compared(f"gradient of {name}", second[2].get(name), grad, "grad") for name, grad in first[2].items()]

@@ -1,4 +1,4 @@
-"""What a model's outputs are, by their shapes and values."""
+"""The roles of a model's outputs, by their shapes and values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.parity.ordinary.layout import layouts
 def roles(
     outputs: Sequence[tuple[str, np.ndarray]], sizes: Mapping[str, int], image: tuple[int, int, int]
 ) -> tuple[dict[str, str], list[str]]:
-    """Role -> the output's name, and those without one, with their shapes.
+    """Role -> the output's name; and the outputs without a role, with their shapes.
 
     Roles: "digit" capsules, their "lengths" or probabilities, "coupling", "reconstruction", "loss"; "prediction" is a class,
     or a one-hot.
@@ -38,7 +38,7 @@ def _role(array: np.ndarray, sizes: Mapping[str, int], image: tuple[int, int, in
     if batch not in array.shape:
         return None
     if array.size == batch * classes:
-        # one class an image: lengths may be zero all of them
+        # one class per image: lengths may all be zero
         is_mask = bool(np.isin(array, (0, 1)).all() and (array.reshape(batch, classes).sum(1) == 1).all())
         return "prediction" if is_mask else "lengths"
     for role, axes in (("digit", "BJe"), ("coupling", "BIJ")):

@@ -1,4 +1,4 @@
-"""From what the command line names to a model: a file or a module, a class, a factory or an instance, and its arguments."""
+"""From the command line to a model: a file or module, a class, factory or instance, and its arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.errors import UserError, nearest
 from harness.registry import ORDINARY
 
 VARIABLE = "CAPSBENCH_MODEL"
-"""The environment variable by which a `Source` reaches the process that an implementation climbs in."""
+"""The environment variable that passes a `Source` to the process in which an implementation climbs."""
 
 _KNOWN: dict[str, tuple[str, ...]] = {
     "routing": (
@@ -48,13 +48,13 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "decoder_units": ("decoder_units", "decoder_sizes", "hidden_units"),
     "device": ("device",),
 }  # fmt: skip
-"""What an argument of a model's may be called, and what it then gets."""
+"""Possible names of a model's arguments, and the values that they get."""
 _ROUTING_ATTRIBUTES = _KNOWN["routing"][:-1]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the options `--model` and those beside it name; `found` is what an inspection made of it."""
+    """The values of `--model` and related options; `found` is the result of an inspection."""
 
     target: str  # path.py:name or package.module:name
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -65,7 +65,7 @@ class Source:
     cwd: str = "."
 
     def __post_init__(self) -> None:
-        """JSON has lists where sizes are tuples."""
+        """Turns JSON's lists into tuples."""
         for key, value in self.sizes.items():
             self.sizes[key] = tuple(cast("list[int]", value)) if isinstance(value, list) else value
 
@@ -81,13 +81,13 @@ class Source:
 
     @property
     def name(self) -> str:
-        """As reports have it: the file without its folder."""
+        """The name in reports: the file without its folder."""
         file, _, attribute = self.target.rpartition(":")
         return f"{ORDINARY}{Path(file).name}:{attribute}"
 
 
 def split_target(target: str, option: str = "--model") -> tuple[str, str]:
-    """ "net.py:CapsNet" -> ("net.py", "CapsNet"). Raises `UserError` where there is no such form."""
+    """ "net.py:CapsNet" -> ("net.py", "CapsNet"). Raises `UserError` for any other form."""
     where, colon, attribute = target.rpartition(":")
     if not colon or not where or not attribute.replace(".", "").isidentifier():
         raise UserError(
@@ -98,16 +98,16 @@ def split_target(target: str, option: str = "--model") -> tuple[str, str]:
 
 
 def is_model_name(text: str) -> bool:
-    """Whether `text` has the form of a model: something, a colon, a Python name."""
+    """Whether `text` has the form of a model: something, a colon and a Python name."""
     where, colon, attribute = text.rpartition(":")
     return bool(colon and where) and attribute.isidentifier()
 
 
 def load_file(where: str, cwd: Path, known: Callable[[], Mapping[str, Any]], option: str = "--model") -> ModuleType:
-    """The module of a file, or of a dotted name. `known` has names that scripts forget to import.
+    """The module of a file or a dotted name. `known` has names that scripts forget to import.
 
-    Packages that it imports and that are not there are stood in for: what it calls of them raises. Raises `UserError` for a
-    file that is not there, or that raises.
+    Imported packages that are not installed get stand-ins, whose functions raise when called. Raises `UserError` for a
+    file that does not exist, or that raises.
     """
     path = (cwd / where).expanduser()
     is_path = where.endswith(".py") or "/" in where or path.is_file()
@@ -149,7 +149,7 @@ def load_file(where: str, cwd: Path, known: Callable[[], Mapping[str, Any]], opt
 
 
 def said(error: BaseException) -> str:
-    """An exception in a line: its type, what it says, and where in the user's file it was raised."""
+    """An exception in one line: its type, its message, and where in the user's file it was raised."""
     text = " ".join(str(error).split())[:300]
     place, trace = "", error.__traceback__
     while trace is not None:
@@ -167,7 +167,7 @@ def _is_ours_or_installed(file: str) -> bool:
 
 
 def attribute(module: ModuleType, name: str, where: str, option: str = "--model") -> Any:
-    """What `name` is in the module. Raises `UserError` with the nearest names."""
+    """The module's attribute `name`. If there is none, raises `UserError` with the nearest names."""
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
@@ -179,10 +179,10 @@ def attribute(module: ModuleType, name: str, where: str, option: str = "--model"
 
 
 def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name: str, channels_first: bool) -> Any:
-    """An instance: of a class or from a factory, with the arguments `own` and what `sizes` knows of the others'.
+    """An instance of a class or from a factory, with the arguments `own` and values from `sizes` for the others.
 
-    What has a default keeps it, but for what is in `sizes["asked"]`. Raises `UserError` for an argument that
-    is needed and not known, or where it raises.
+    Defaults are kept, except for arguments in `sizes["asked"]`. Raises `UserError` if a required argument is unknown,
+    or if the constructor raises.
     """
     if not callable(found) or (not inspect.isclass(found) and not inspect.isroutine(found)):
         return found
@@ -222,7 +222,7 @@ def construct(found: Any, sizes: Mapping[str, Any], own: Mapping[str, Any], name
 
 
 def meaning(argument: str) -> str | None:
-    """What an argument of that name is for: a key of `_KNOWN`."""
+    """The meaning of an argument of that name: a key of `_KNOWN`."""
     return next((key for key, names in _KNOWN.items() if argument.lower() in names), None)
 
 
@@ -249,7 +249,7 @@ def _known(argument: str, sizes: Mapping[str, Any], channels_first: bool) -> Any
 
 
 def routing_attributes(modules: Mapping[str, Any]) -> list[tuple[Any, str]]:
-    """Objects with an attribute that is the number of routing iterations: what can be changed after construction."""
+    """Objects with an attribute for the number of routing iterations, which can be changed after construction."""
     return [
         (module, name)
         for module in modules.values()
@@ -259,14 +259,14 @@ def routing_attributes(modules: Mapping[str, Any]) -> list[tuple[Any, str]]:
 
 
 class _Absent(MetaPathFinder, Loader):
-    """Comes after all finders: packages that are not there, as modules of names that raise when they are called."""
+    """Placed after all finders: packages that are not installed become modules whose names raise when called."""
 
     def __init__(self) -> None:
         self.stood_in: list[str] = []
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ImportSpec | None:
         top = fullname.partition(".")[0]
-        # Only what the user's own file imports: libraries ask for what they can do without.
+        # Only imports of the user's own file: libraries also probe for optional packages.
         importers = (frame.f_code.co_filename for frame, _ in traceback.walk_stack(None))
         file = next((each for each in importers if each != __file__ and "importlib" not in each), "")
         if _is_ours_or_installed(file) or top in registry.ordinary_packages():

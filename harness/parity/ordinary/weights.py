@@ -1,4 +1,4 @@
-"""Files of weights, of whatever framework, as a model's own tensors."""
+"""Reads files of weights, of any framework, as a model's own tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.parity.ordinary.source import said
 
 
 def read(path: Path, examined: Examined) -> dict[str, np.ndarray]:
-    """By the model's own names, or by the bench's. Raises `UserError` for a file that cannot be read or is of another model."""
+    """Reads weights under the model's names or the bench's. Raises `UserError` if the file is unreadable or does not fit."""
     if not path.is_file():
         raise UserError(f'no file "{path}"')
     try:

@@ -1,4 +1,4 @@
-"""Trained weights as files for JAX: NumPy's, and a serialised program."""
+"""Trained weights as files for JAX: a NumPy archive and a serialised program."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from harness.spec import ModelSpec, Weights
 from impls.jax.export import capsnet, cnn
 
 STANDALONE = {"capsnet": capsnet, "cnn": cnn}
-"""Kind of model -> the module that is its model.py."""
+"""Kind of model -> the module exported as its model.py."""
 _FORWARD = {"capsnet": capsnet.capsnet, "cnn": cnn.cnn}
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
-    """Writes weights.npz, and program.bin, of any batch size, for CPUs and NVIDIA GPUs; returns their names.
+    """Writes weights.npz and program.bin (any batch size, for CPUs and NVIDIA GPUs); returns their names.
 
-    config.json lies in the folder already.
+    config.json is already in the folder.
     """
     np.savez(folder / "weights.npz", allow_pickle=False, **weights)
     shape = (*jax_export.symbolic_shape("batch"), *model.image)

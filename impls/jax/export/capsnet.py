@@ -4,7 +4,7 @@
 
     model, params = load()
     lengths, capsules = capsnet(model, params, pixels)  # pixels / 255, (B, H, W, C) -> (B, classes), (B, classes, dims)
-    predicted = lengths.argmax(1)  # or lax.top_k; of images of K digits ("overlaid") K, one column at a time
+    predicted = lengths.argmax(1)  # or lax.top_k; images with K digits ("overlaid") have K, one column at a time
     images = reconstruct(model, params, capsules, predicted)  # (B, H, W, C), of a model with a decoder
 
 They are ordinary functions of a dictionary of arrays: differentiate them, jit them, train on. program.bin needs no code at
@@ -54,7 +54,7 @@ def route(votes: Array, iterations: int, bias: Array | float) -> Array:
 
 
 def reconstruct(model: Model, params: Params, capsules: Array, classes: Array) -> Array:
-    """What the decoder makes of the capsule of each image's class: pixels in 0..1, (B, H, W, C)."""
+    """The decoder's output for the capsule of each image's class: pixels in 0..1, (B, H, W, C)."""
     mask = jax.nn.one_hot(classes, capsules.shape[1], dtype=capsules.dtype)
     hidden = (capsules * mask[..., None]).reshape(len(capsules), -1)
     for layer in ("dec1", "dec2"):

@@ -51,7 +51,7 @@ def cnn(model: Model, params: Params, pixels: Array, key: Array | None = None) -
     if key is not None:
         x = dropout(x, model["dropout"], key)
     logits = x @ params[f"fc{last}.w"] + params[f"fc{last}.b"]
-    # of several digits in an image, each has a probability of its own
+    # if an image shows several digits, each class has an independent probability
     return jax.nn.softmax(logits) if model["overlaid"] == 1 else jax.nn.sigmoid(logits), logits
 
 

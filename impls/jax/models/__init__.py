@@ -1,4 +1,4 @@
-"""The kinds of model in JAX, a module each: see `impls.architecture`."""
+"""The kinds of model in JAX, one module each: see `impls.architecture`."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ ARCHITECTURES: dict[str, Architecture] = {"capsnet": capsnet, "cnn": cnn}
 
 
 def architecture(kind: str) -> Architecture:
-    """A built-in kind's, or what a kind from elsewhere registers for JAX. Raises `UserError` where it has none."""
+    """A built-in kind's architecture, or the one that an external kind registers for JAX; `UserError` if it has none."""
     return ARCHITECTURES.get(kind) or cast(Architecture, part(kind, "jax", Architecture))

@@ -1,4 +1,4 @@
-"""The CapsNet of section 4 as a value made of its weights, and its losses."""
+"""The CapsNet of section 4 as a value made from its weights, and its losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from impls.jax.precision import Precision, linear
 
 @dataclass(frozen=True)
 class CapsNet:
-    """With weights `w`, under canonical names and in canonical layouts."""
+    """A network with weights `w`, under canonical names and in canonical layouts."""
 
     model: ModelSpec
     precision: Precision
@@ -36,12 +36,12 @@ class CapsNet:
     ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
         """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution.
 
-        `spectrum` is `primary.spectrum()`, for when the weights stay the same over many batches.
+        `spectrum` is `primary.spectrum()`, given if the weights stay the same over many batches.
         """
         return self.digit_capsules(self.primary_capsules(images, spectrum))
 
     def once(self) -> tuple[Float[Array, "R phases*c f"] | None]:
-        """What stays the same over the batches of an evaluation: what the network takes besides the images."""
+        """The network's inputs besides the images, which stay the same over the batches of an evaluation."""
         return (self.primary.spectrum(),)
 
     def primary_capsules(self, images: Float[Array, "B y x c"], spectrum: Array | None = None) -> Float[Array, "B I d"]:
@@ -58,7 +58,7 @@ class CapsNet:
     def decode(self, v: Float[Array, "B J e"], mask: Int[Array, "B K"]) -> Float[Array, "BK p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
 
-        K digits of an image one after the other, each from its own capsule alone (section 6.2).
+        The K digits of an image are decoded one after the other, each only from its own capsule (section 6.2).
         """
         masked = (v[:, None] * one_hot(mask, v)[..., None]).reshape(mask.size, -1)
         hidden1 = jax.nn.relu(self._dense("dec1", masked))
@@ -96,7 +96,7 @@ def margin_loss(length: Float[Array, "B J"], present: Float[Array, "B J"]) -> Fl
 
 
 def reconstruction_loss(reconstruction: Float[Array, "BK p"], digits: Float[Array, "B K y x c"]) -> Float[Array, " B"]:
-    """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
+    """Section 4.1: the sum of squared pixel differences over all digits of an image, before scaling by 0.0005."""
     return ((reconstruction.reshape(len(digits), -1) - digits.reshape(len(digits), -1)) ** 2).sum(1)
 
 

@@ -1,4 +1,4 @@
-"""The paper's baseline CNNs (sections 4.1 and 6.1) as a value made of its weights, and its loss."""
+"""The paper's baseline CNNs (sections 4.1 and 6.1) as a value made from its weights, and its loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from impls.jax.precision import Precision, linear
 
 @dataclass(frozen=True)
 class Cnn:
-    """With weights `w`, under canonical names and in canonical layouts."""
+    """A network with weights `w`, under canonical names and in canonical layouts."""
 
     model: ModelSpec
     precision: Precision
@@ -28,11 +28,11 @@ class Cnn:
     def __call__(
         self, images: Float[Array, "B y x c"], kept: UInt8[Array, "B U"] | None = None
     ) -> tuple[Float[Array, "B J"]]:
-        """Pixels in 0..1 to logits; in training `kept` is 1 where dropout keeps a unit, and 0 where not."""
+        """Pixels in 0..1 to logits; in training `kept` is 1 if dropout keeps a unit, else 0."""
         return (self.logits(self.features(images), kept),)
 
     def once(self) -> tuple[()]:
-        """Nothing that stays the same over the batches of an evaluation needs to be computed first."""
+        """Empty: nothing is shared by the batches of an evaluation."""
         return ()
 
     def features(self, images: Float[Array, "B y x c"]) -> Float[Array, "B yxf"]:
@@ -62,7 +62,7 @@ Network = Cnn
 
 
 def scores(model: ModelSpec, logits: Float[Array, "B J"]) -> Float[Array, "B J"]:
-    """The probabilities of the classes; of several digits, each by itself."""
+    """The probabilities of the classes; for several digits, independent ones."""
     return jax.nn.softmax(logits, axis=1) if model.overlaid == 1 else jax.nn.sigmoid(logits)
 
 
@@ -79,7 +79,7 @@ def losses(
     labels: Int[Array, "B K"],
     mask: Int[Array, "B K"],
 ) -> Float[Array, "1 B"]:
-    """Each image's cross-entropy; there is no decoder that `digits` and `mask` could mean anything to."""
+    """Each image's cross-entropy; `digits` and `mask`, meant for a decoder, are ignored."""
     if net.model.overlaid == 1:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[:, 0])[None]
     return optax.sigmoid_binary_cross_entropy(logits, present(labels, logits)).sum(1)[None]
@@ -111,7 +111,7 @@ def parts(
 
 
 def _max_pool(x: Float[Array, "B y x f"], side: int) -> Float[Array, "B h w f"]:
-    """The largest of each side x side pixels; incomplete ones at the end are left out."""
+    """The maximum of each side x side window; incomplete windows at the end are dropped."""
     count, height, width, filters = x.shape
     inside = x[:, : height // side * side, : width // side * side]
     return inside.reshape(count, height // side, side, width // side, side, filters).max((2, 4))

@@ -1,4 +1,4 @@
-"""The kinds of model in the specification, a module each: see `impls.architecture.Specification`."""
+"""The kinds of model in the specification, one module each: see `impls.architecture.Specification`."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ ARCHITECTURES: dict[str, Specification] = {"capsnet": capsnet, "cnn": cnn}
 
 
 def architecture(kind: str) -> Specification:
-    """A built-in kind's, or what a kind from elsewhere registers for NumPy. Raises `UserError` where it has none."""
+    """A built-in kind's specification, or one that an external kind registers for NumPy; `UserError` if it has none."""
     return ARCHITECTURES.get(kind) or cast(Specification, part(kind, "numpy", Specification))

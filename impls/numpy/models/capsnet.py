@@ -1,6 +1,6 @@
 """The CapsNet of section 4 as two functions: forward, keeping what the backward pass needs, and backward.
 
-Weights, images and labels are arrays of one library (see `layers`), and so is what comes out.
+Weights, images, labels and results are arrays of one library (see `layers`).
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def forward(
     operand: Callable[[Array], Array] = exact,
     conventions: Conventions = SPECIFIED,
 ) -> Activations:
-    """Pixels in 0..1, overlaid where there are several digits, to output capsules.
+    """Pixels in 0..1, overlaid if there are several digits, to output capsules.
 
     ReLU convolution, primary capsules (no ReLU), votes, routing.
-    `operand` is what the precision makes of an operand of the convolutions, the votes and the decoder, here and in the
-    backward pass; weights come as operands already.
+    `operand` rounds an operand of the convolutions, votes and decoder to the precision, here and in the
+    backward pass; weights are already rounded.
     """
     xp = array_namespace(digits)
     images = F.overlay(digits)
@@ -75,9 +75,9 @@ def forward(
 def decode(
     w: Weights, v: Float[Array, "B J e"], mask: Float[Array, "B K J"], operand: Callable[[Array], Array] = exact
 ) -> tuple[list[Float[Array, "BK n"]], Float[Array, "BK p"]]:
-    """Section 4.1: all but the masked-in capsule zeroed, two ReLU layers, a sigmoid layer; and each layer's input.
+    """Section 4.1: all but the selected capsule zeroed, two ReLU layers, a sigmoid layer; also each layer's input.
 
-    K digits of an image one after the other, each from its own capsule alone (section 6.2).
+    The K digits of an image are decoded one after the other, each only from its own capsule (section 6.2).
     """
     masked = v[:, None, :, :] * mask[..., None]
     inputs = [array_namespace(v).reshape(masked, (v.shape[0] * mask.shape[1], -1))]
@@ -109,7 +109,7 @@ def margin_loss(lengths: Float[Array, "B J"], present: Float[Array, "B J"]) -> F
 
 
 def reconstruction_loss(reconstruction: Float[Array, "BK p"], digits: Float[Array, "B K y x c"]) -> Float[Array, " B"]:
-    """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
+    """Section 4.1: the sum of squared pixel differences over all digits of an image, before scaling by 0.0005."""
     xp = array_namespace(digits)
     squares = (reconstruction - xp.reshape(digits, reconstruction.shape)) ** 2
     return xp.sum(xp.reshape(squares, (digits.shape[0], -1)), axis=1)
@@ -129,7 +129,7 @@ def mean_losses(
 
 
 def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"], mask: Int[Array, "B K"]) -> Loss:
-    """`mean_losses`, read back from where they were computed."""
+    """`mean_losses`, copied back from the device."""
     means = mean_losses(model, w, acts, labels, mask)
     return Loss(float(means[0]), float(means[1]), float(means[2]))
 

@@ -1,6 +1,6 @@
 """The paper's baseline CNNs (sections 4.1 and 6.1) as two functions: forward, keeping what backward needs, and backward.
 
-Weights, images and labels are arrays of one library (see `layers`), and so is what comes out.
+Weights, images, labels and results are arrays of one library (see `layers`).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Activations:
 
 
 def same_convolution(x: Float[Array, "B y x c"], w: Float[Array, "k k c f"]) -> Float[Array, "B y x f"]:
-    """Cross-correlation with stride 1 and SAME padding: zeros around, of an even kernel one more after than before."""
+    """Cross-correlation with stride 1 and SAME padding: zeros around; an even kernel has one more after than before."""
     return F.convolution(_padded(x, w.shape[0]), w, 1)
 
 
 def same_convolution_vjp(
     x: Float[Array, "B y x c"], w: Float[Array, "k k c f"], grad: Float[Array, "B y x f"]
 ) -> tuple[Float[Array, "B y x c"], Float[Array, "k k c f"]]:
-    """Gradients for the input and for the kernel; the padding's goes nowhere."""
+    """Gradients for the input and for the kernel; the padding's gradient is dropped."""
     grad_x, grad_w = F.convolution_vjp(_padded(x, w.shape[0]), w, 1, grad)
     return grad_x[_inside(x, w.shape[0])], grad_w
 
@@ -49,20 +49,20 @@ def _padded(x: Float[Array, "B y x c"], kernel: int) -> Float[Array, "B h w c"]:
 
 
 def _inside(x: Float[Array, "B y x c"], kernel: int) -> tuple[slice, ...]:
-    """Where the images lie in their padding."""
+    """The region of the images within their padding."""
     before = (kernel - 1) // 2
     return slice(None), slice(before, before + x.shape[1]), slice(before, before + x.shape[2]), slice(None)
 
 
 def max_pool(x: Float[Array, "B y x f"], side: int) -> Float[Array, "B h w f"]:
-    """The largest of each side x side pixels; incomplete ones at the end are left out."""
+    """The maximum of each side x side window; incomplete windows at the end are dropped."""
     if side == 1:
         return x
     return array_namespace(x).max(_windows(x, side), axis=-1)
 
 
 def max_pool_vjp(x: Float[Array, "B y x f"], side: int, grad: Float[Array, "B h w f"]) -> Float[Array, "B y x f"]:
-    """From max_pool's input: the gradient goes to the largest, of equal ones to the first, row by row."""
+    """From max_pool's input: the gradient goes to the maximum; ties go to the first, row by row."""
     if side == 1:
         return grad
     xp = array_namespace(x)
@@ -91,12 +91,12 @@ def forward(
     operand: Callable[[Array], Array] = exact,
     kept: Float[Array, "B U"] | None = None,
 ) -> Activations:
-    """Pixels in 0..1, overlaid where there are several digits, to logits.
+    """Pixels in 0..1, overlaid if there are several digits, to logits.
 
     ReLU convolutions, each with max pooling, ReLU layers, dropout, a linear layer.
 
-    In training `kept` is 1 where dropout keeps a unit and 0 where not; in evaluation there is none. `operand` is what the
-    precision makes of an operand of a layer's product, here and in the backward pass; weights come as operands already.
+    In training `kept` is 1 if dropout keeps a unit, else 0; in evaluation there is none. `operand` rounds an operand of
+    a layer's product to the precision, here and in the backward pass; weights are already rounded.
     """
     xp = array_namespace(digits)
     inputs: dict[str, Array] = {}
@@ -118,7 +118,7 @@ def forward(
 
 
 def scores(model: ModelSpec, acts: Activations) -> Float[Array, "B J"]:
-    """The probabilities of the classes; of several digits, each by itself."""
+    """The probabilities of the classes; for several digits, independent ones."""
     return F.softmax(acts.logits) if model.overlaid == 1 else F.sigmoid(acts.logits)
 
 
@@ -128,7 +128,7 @@ def outputs(model: ModelSpec, w: Weights, acts: Activations) -> tuple[Array | No
 
 
 def cross_entropy(model: ModelSpec, logits: Float[Array, "B J"], present: Float[Array, "B J"]) -> Float[Array, " B"]:
-    """-log of the softmax at the label, in nats; of several digits, of each class's sigmoid, summed over the classes."""
+    """-log of the softmax at the label, in nats; for several digits, that of each class's sigmoid, summed over classes."""
     xp = array_namespace(logits)
     if model.overlaid > 1:  # no exponential of a large number
         soft = F.relu(logits) + xp.log1p(xp.exp(-xp.abs(logits)))
@@ -140,13 +140,13 @@ def cross_entropy(model: ModelSpec, logits: Float[Array, "B J"], present: Float[
 def mean_losses(
     model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"], mask: Int[Array, "B K"]
 ) -> Float[Array, "1"]:
-    """The total alone, a mean over the images; there is no decoder that `mask` could mean anything to."""
+    """Only the total, a mean over the images; `mask`, meant for a decoder, is ignored."""
     xp = array_namespace(acts.logits)
     return xp.stack([xp.mean(cross_entropy(model, acts.logits, F.present(labels, acts.logits)))])
 
 
 def losses(model: ModelSpec, w: Weights, acts: Activations, labels: Int[Array, "B K"], mask: Int[Array, "B K"]) -> Loss:
-    """`mean_losses`, read back from where they were computed."""
+    """`mean_losses`, copied back from the device."""
     return Loss(float(mean_losses(model, w, acts, labels, mask)[0]))
 
 

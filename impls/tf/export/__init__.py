@@ -1,4 +1,4 @@
-"""Trained weights as files of Keras and TensorFlow."""
+"""Trained weights as Keras and TensorFlow files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from harness.spec import ModelSpec, Weights
 from impls.tf.export import capsnet, cnn
 
 STANDALONE = {"capsnet": capsnet, "cnn": cnn}
-"""Kind of model -> the module that is its model.py."""
+"""Kind of model -> the module exported as its model.py."""
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
-    """Writes model.weights.h5, Keras's own, and saved_model, TensorFlow's, of any batch size; returns their names.
+    """Writes model.weights.h5 (Keras) and saved_model (TensorFlow, any batch size); returns their names.
 
-    config.json lies in the folder already.
+    config.json is already in the folder.
     """
     config = json.loads((folder / "config.json").read_text())["model"]
     net, layers = _FILLED[model.kind](config, model, weights)
@@ -38,7 +38,7 @@ def _cnn(config: dict[str, Any], model: ModelSpec, _weights: Weights) -> tuple[A
 
 
 def _capsnet(config: dict[str, Any], model: ModelSpec, weights: Weights) -> tuple[Any, dict[str, Any]]:
-    """As `_cnn`; the output capsules, which are no layer of Keras's, have their weights."""
+    """As `_cnn`; the output capsules, which are not a Keras layer, already have their weights."""
     net = capsnet.CapsNet(config)
     net.digit.assign(weights["digit.w"])
     if model.digit_bias:

@@ -4,7 +4,7 @@
 
     net = load()
     lengths, capsules = net(pixels)  # pixels / 255 as float32 (B, H, W, C) -> (B, classes), (B, classes, dimensions)
-    predicted = tf.argmax(lengths, 1)  # or top_k; of images of K digits ("overlaid") K, one column at a time
+    predicted = tf.argmax(lengths, 1)  # or top_k; images with K digits ("overlaid") have K, one column at a time
     images = net.reconstruct(capsules, predicted)  # (B, H, W, C), of a model with a decoder
 
 It is an ordinary Keras model: train it on. The folder saved_model needs no code at all:
@@ -24,7 +24,7 @@ EPSILON = 1e-9  # under every root: gradients are finite at zero
 
 
 class CapsNet(keras.Model):
-    """`model` is that section of config.json."""
+    """`model` is the section "model" of config.json."""
 
     def __init__(self, model: dict[str, Any]) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class CapsNet(keras.Model):
         return v
 
     def reconstruct(self, capsules: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        """What the decoder makes of the capsule of each image's class: pixels in 0..1, (B, H, W, C)."""
+        """The decoder's output for the capsule of each image's class: pixels in 0..1, (B, H, W, C)."""
         mask = tf.one_hot(classes, capsules.shape[1], dtype=capsules.dtype)
         masked = tf.reshape(capsules * mask[..., None], (-1, capsules.shape[1] * capsules.shape[2]))
         return tf.reshape(self.dec3(self.dec2(self.dec1(masked))), (-1, *self.image))

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 
 class Cnn(keras.Model):
-    """`model` is that section of config.json."""
+    """`model` is the section "model" of config.json."""
 
     def __init__(self, model: dict[str, Any]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Cnn(keras.Model):
         for layer in hidden:
             x = tf.nn.relu(layer(x))
         logits = last(tf.nn.dropout(x, self.dropout) if training else x)
-        # of several digits in an image, each has a probability of its own
+        # if an image shows several digits, each class has an independent probability
         return tf.nn.softmax(logits) if self.overlaid == 1 else tf.sigmoid(logits), logits
 
 

@@ -59,12 +59,12 @@ class CapsNet(keras.Model):
     ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
         """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution.
 
-        `spectrum` is `primary.spectrum()`, for when the weights stay the same over many batches.
+        `spectrum` is `primary.spectrum()`, given if the weights stay the same over many batches.
         """
         return self.digit_capsules(self.primary_capsules(images, spectrum))
 
     def once(self) -> tuple[Tensor | None]:
-        """What stays the same over the batches of an evaluation: what `call` takes besides the images."""
+        """The arguments of `call` besides the images, which stay the same over the batches of an evaluation."""
         return (self.primary.spectrum(),)
 
     def primary_capsules(
@@ -86,7 +86,7 @@ class CapsNet(keras.Model):
     def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, "B K"]) -> Float[Tensor, "BK p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
 
-        K digits of an image one after the other, each from its own capsule alone (section 6.2).
+        The K digits of an image are decoded one after the other, each only from its own capsule (section 6.2).
         """
         masked = v[:, None] * one_hot(mask, v)[..., None]
         hidden1 = tf.nn.relu(self._dense(self.dec1, tf.reshape(masked, (-1, v.shape[1] * v.shape[2]))))
@@ -126,7 +126,7 @@ def margin_loss(length: Float[Tensor, "B J"], present: Float[Tensor, "B J"]) -> 
 def reconstruction_loss(
     reconstruction: Float[Tensor, "BK p"], digits: Float[Tensor, "B K y x c"]
 ) -> Float[Tensor, " B"]:
-    """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
+    """Section 4.1: the sum of squared pixel differences over all digits of an image, before scaling by 0.0005."""
     squares = (reconstruction - tf.reshape(digits, reconstruction.shape)) ** 2
     return tf.reduce_sum(tf.reshape(squares, (digits.shape[0], -1)), 1)
 

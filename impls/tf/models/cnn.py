@@ -47,11 +47,11 @@ class Cnn(keras.Model):
     def call(
         self, images: Float[Tensor, "B y x c"], kept: UInt8[Tensor, "B U"] | None = None
     ) -> tuple[Float[Tensor, "B J"]]:
-        """Pixels in 0..1 to logits; in training `kept` is 1 where dropout keeps a unit, and 0 where not."""
+        """Pixels in 0..1 to logits; in training `kept` is 1 if dropout keeps a unit, else 0."""
         return (self.logits(self.features(images), kept),)
 
     def once(self) -> tuple[()]:
-        """Nothing that stays the same over the batches of an evaluation needs to be computed first."""
+        """Empty: nothing is shared by the batches of an evaluation."""
         return ()
 
     def features(self, images: Float[Tensor, "B y x c"]) -> Float[Tensor, "B yxf"]:
@@ -88,7 +88,7 @@ Network = Cnn
 
 
 def scores(model: ModelSpec, logits: Float[Tensor, "B J"]) -> Float[Tensor, "B J"]:
-    """The probabilities of the classes; of several digits, each by itself."""
+    """The probabilities of the classes; for several digits, independent ones."""
     return tf.nn.softmax(logits, axis=1) if model.overlaid == 1 else tf.sigmoid(logits)
 
 
@@ -105,7 +105,7 @@ def losses(
     labels: Int[Tensor, "B K"],
     mask: Int[Tensor, "B K"],
 ) -> Float[Tensor, "1 B"]:
-    """Each image's cross-entropy; there is no decoder that `digits` and `mask` could mean anything to."""
+    """Each image's cross-entropy; `digits` and `mask`, meant for a decoder, are ignored."""
     if net.model.overlaid == 1:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels[:, 0], logits)[None]
     return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(present(labels, logits), logits), 1)[None]

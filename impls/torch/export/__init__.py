@@ -13,7 +13,7 @@ from impls.torch.export import capsnet, cnn
 from impls.torch.models import architecture
 
 STANDALONE = {"capsnet": capsnet, "cnn": cnn}
-"""Kind of model -> the module that is its model.py."""
+"""Kind of model -> the module exported as its model.py."""
 _LISTS: dict[str, Callable[[ModelSpec], dict[str, tuple[str, ...]]]] = {
     "capsnet": lambda model: {},
     "cnn": lambda model: {"conv": model.cnn_convolutions, "fc": model.cnn_dense},
@@ -22,9 +22,9 @@ _LISTS: dict[str, Callable[[ModelSpec], dict[str, tuple[str, ...]]]] = {
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
-    """Writes weights.pt, a `state_dict`, and program.pt2, of any batch size; returns their names.
+    """Writes weights.pt (a `state_dict`) and program.pt2 (any batch size); returns their names.
 
-    config.json lies in the folder already.
+    config.json is already in the folder.
     """
     state = {
         own: torch.tensor(weights[name]).permute(np.argsort(order).tolist()).contiguous()

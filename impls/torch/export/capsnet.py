@@ -4,7 +4,7 @@
 
     net = load()
     lengths, capsules = net(pixels)  # pixels / 255 as float32 (B, C, H, W) -> (B, classes), (B, classes, dimensions)
-    predicted = lengths.argmax(1)  # or topk(K); of images of K digits ("overlaid") K, one column at a time
+    predicted = lengths.argmax(1)  # or topk(K); images with K digits ("overlaid") have K, one column at a time
     images = net.reconstruct(capsules, predicted)  # (B, C, H, W), of a model with a decoder
 
 It is an ordinary module: train it on, or take `torch.load("weights.pt", weights_only=True)` for a model of your own.
@@ -25,7 +25,7 @@ EPSILON = 1e-9  # under every root: gradients are finite at zero
 
 
 class CapsNet(nn.Module):
-    """`model` is that section of config.json."""
+    """`model` is the section "model" of config.json."""
 
     def __init__(self, model: dict[str, Any]) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class CapsNet(nn.Module):
         return v
 
     def reconstruct(self, capsules: Tensor, classes: Tensor) -> Tensor:
-        """What the decoder makes of the capsule of each image's class: pixels in 0..1, (B, C, H, W)."""
+        """The decoder's output for the capsule of each image's class: pixels in 0..1, (B, C, H, W)."""
         mask = F.one_hot(classes, capsules.shape[1]).to(capsules.dtype)
         hidden = F.relu(self.dec2(F.relu(self.dec1((capsules * mask[..., None]).flatten(1)))))
         channels, height, width = self.image

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 
 class Cnn(nn.Module):
-    """`model` is that section of config.json."""
+    """`model` is the section "model" of config.json."""
 
     def __init__(self, model: dict[str, Any]) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Cnn(nn.Module):
         for layer in hidden:
             x = F.relu(layer(x))
         logits = last(F.dropout(x, self.dropout, self.training))
-        # of several digits in an image, each has a probability of its own
+        # if an image shows several digits, each class has an independent probability
         return logits.softmax(1) if self.overlaid == 1 else logits.sigmoid(), logits
 
 

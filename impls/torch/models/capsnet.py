@@ -53,7 +53,7 @@ class CapsNet(nn.Module):
     def canonical(model: ModelSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Canonical name -> parameter of the module, and the permutation that takes it to the canonical layout.
 
-        All that a CapsNet can have, whether the model has it or not.
+        It lists all weights that a CapsNet can have, even those that the model lacks.
         """
         return _CANONICAL
 
@@ -62,12 +62,12 @@ class CapsNet(nn.Module):
     ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
         """Pixels in 0..1 to output capsules and coupling coefficients: no ReLU after the primary convolution.
 
-        `spectrum` is `primary.spectrum()`, for when the weights stay the same over many batches.
+        `spectrum` is `primary.spectrum()`, given if the weights stay the same over many batches.
         """
         return self.digit_capsules(self.primary_capsules(images, spectrum))
 
     def once(self) -> tuple[Tensor | None]:
-        """What stays the same over the batches of an evaluation: what `forward` takes besides the images."""
+        """The arguments of `forward` besides the images, which stay the same over the batches of an evaluation."""
         return (self.primary.spectrum(),)
 
     def primary_capsules(
@@ -89,7 +89,7 @@ class CapsNet(nn.Module):
     def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, "B K"]) -> Float[Tensor, "BK p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
 
-        K digits of an image one after the other, each from its own capsule alone (section 6.2).
+        The K digits of an image are decoded one after the other, each only from its own capsule (section 6.2).
         """
         masked = v[:, None] * one_hot(mask, v)[..., None]
         hidden1 = F.relu(self._dense(self.dec1, masked.flatten(2).flatten(0, 1)))
@@ -128,7 +128,7 @@ def margin_loss(length: Float[Tensor, "B J"], present: Float[Tensor, "B J"]) -> 
 def reconstruction_loss(
     reconstruction: Float[Tensor, "BK p"], digits: Float[Tensor, "B K y x c"]
 ) -> Float[Tensor, " B"]:
-    """Section 4.1: the sum of squared differences of an image's pixels, of all its digits; not yet scaled down by 0.0005."""
+    """Section 4.1: the sum of squared pixel differences over all digits of an image, before scaling by 0.0005."""
     return ((reconstruction.view(len(digits), -1) - digits.flatten(1)) ** 2).sum(1)
 
 
@@ -165,7 +165,7 @@ def parts(
 
     @torch.no_grad()
     def predict() -> None:
-        """Votes twice: the backward pass makes them again."""
+        """Computes the votes twice, since the backward pass recomputes them."""
         for chunk, u_hat in zip(chunks, u_hats, strict=True):
             votes(chunk, w)
             votes(chunk, w)

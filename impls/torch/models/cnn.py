@@ -39,11 +39,11 @@ class Cnn(nn.Module):
     def forward(
         self, images: Float[Tensor, "B y x c"], kept: UInt8[Tensor, "B U"] | None = None
     ) -> tuple[Float[Tensor, "B J"]]:
-        """Pixels in 0..1 to logits; in training `kept` is 1 where dropout keeps a unit, and 0 where not."""
+        """Pixels in 0..1 to logits; in training `kept` is 1 if dropout keeps a unit, else 0."""
         return (self.logits(self.features(images), kept),)
 
     def once(self) -> tuple[()]:
-        """Nothing that stays the same over the batches of an evaluation needs to be computed first."""
+        """Empty: nothing is shared by the batches of an evaluation."""
         return ()
 
     def features(self, images: Float[Tensor, "B y x c"]) -> Float[Tensor, "B yxf"]:
@@ -80,7 +80,7 @@ Network = Cnn
 
 
 def scores(model: ModelSpec, logits: Float[Tensor, "B J"]) -> Float[Tensor, "B J"]:
-    """The probabilities of the classes; of several digits, each by itself."""
+    """The probabilities of the classes; for several digits, independent ones."""
     return torch.softmax(logits, dim=1) if model.overlaid == 1 else torch.sigmoid(logits)
 
 
@@ -97,7 +97,7 @@ def losses(
     labels: Int[Tensor, "B K"],
     mask: Int[Tensor, "B K"],
 ) -> Float[Tensor, "1 B"]:
-    """Each image's cross-entropy; there is no decoder that `digits` and `mask` could mean anything to."""
+    """Each image's cross-entropy; `digits` and `mask`, meant for a decoder, are ignored."""
     if net.model.overlaid == 1:
         return F.cross_entropy(logits, labels[:, 0], reduction="none")[None]
     return F.binary_cross_entropy_with_logits(logits, present(labels, logits), reduction="none").sum(1)[None]
