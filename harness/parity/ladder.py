@@ -207,7 +207,7 @@ class Ladder:
 
     def _names(self) -> Iterator[Check]:
         """L1: every weight exists under its name, in its shape, as it was loaded; outputs have their shapes and precision."""
-        model, probe, images = self.at.model, self.at.probe, self.at.shown
+        model, probe, images = self.at.model, self.at.probe, self.at.compared_images
         self.impl.load(probe)
         if callable(getattr(self.impl, "dump", None)):
             dumped = self.impl.dump()

@@ -84,14 +84,13 @@ def capsules(impl: Impl, at: Setting) -> Values:
     for label, factor in PRIMARY_SCALES.items():
         scale = np.float32(factor)
         impl.load({name: scale * w if name.startswith("primary") else w for name, w in at.probe.items()})
-        shown = at.shown[: 4 if at.brief else None]
-        yield from _named("L2", "forward", f"squash_{label}", impl.forward(shown), CAPSULES)
+        yield from _named("L2", "forward", f"squash_{label}", impl.forward(at.compared_images), CAPSULES)
 
 
 def routed(impl: Impl, at: Setting) -> Values:
     """L2: the state after the model's routing iterations."""
     impl.load(at.probe)
-    yield from _named("L2", "forward", f"r{at.model.routing}", impl.forward(at.shown), ("digit", "coupling"))
+    yield from _named("L2", "forward", f"r{at.model.routing}", impl.forward(at.compared_images), ("digit", "coupling"))
 
 
 def one_batch(impl: Impl, at: Setting) -> Values:

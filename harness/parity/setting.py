@@ -65,18 +65,26 @@ class Setting:
         return self.probes["initial"]
 
     def compared(self, probe: str) -> tuple[UInt8[np.ndarray, "B *K H W C"], Int[np.ndarray, " B *K"]]:
-        """The images shown at a probe, and their labels. In brief, half of them at all probes but the first.
+        """The images compared at a probe, and their labels.
 
         At the initial weights all images are dim: nothing may depend on a batch's brightest pixel. Black images are
         left out, since their ReLUs would see only rounding.
         """
-        some = np.arange(len(self._is_black))
-        if self.brief and self.probes[probe] is not self.probe:
-            some = some[::2]
         if probe != "initial":
-            return self.shown[some], self.classes[some]
-        some = np.where(self._is_black[some], np.argmin(self._is_black), some)
+            return self.compared_images, self.classes[self._some]
+        some = np.where(self._is_black[self._some], np.argmin(self._is_black), self._some)
         return self.shown[some] // 2, self.classes[some]
+
+    @property
+    def compared_images(self) -> UInt8[np.ndarray, "B *K H W C"]:
+        """What is compared up to L4: the images shown. In brief, of the trial's own only the first and the last."""
+        return self.shown[self._some]
+
+    @property
+    def _some(self) -> Int[np.ndarray, " b"]:
+        """Places of these among the images shown. Their number is the same at every probe: a new shape is compiled anew."""
+        count, own = len(self.shown_indices), len(self.shown_indices) - len(drawn(self.model)[1])
+        return np.array([0, *range(max(own - 1, 1), count)]) if self.brief else np.arange(count)
 
     @property
     def repeat(self) -> int:
