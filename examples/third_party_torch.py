@@ -51,9 +51,13 @@ class CapsNet(nn.Module):
         if decoder_units:
             first, second = decoder_units
             self.decoder = nn.Sequential(
-                nn.Linear(classes * digit_dim, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU(),
-                nn.Linear(second, image[0] * image[1] * image[2]), nn.Sigmoid(),
-            )  # fmt: skip
+                nn.Linear(classes * digit_dim, first),
+                nn.ReLU(),
+                nn.Linear(first, second),
+                nn.ReLU(),
+                nn.Linear(second, image[0] * image[1] * image[2]),
+                nn.Sigmoid(),
+            )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) -> digit capsules (B, classes, digit_dim), coupling coefficients (B, classes, capsules)."""

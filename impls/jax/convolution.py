@@ -103,9 +103,13 @@ def _direct_vjp(saved: tuple[Array, Array], grad: Float[Array, "B y x f"]) -> tu
     around = _around(kernel)
     turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
     grad_x = lax.conv_general_dilated(
-        grad, turned, (1, 1), (around[::-1], around[::-1]), dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        grad,
+        turned,
+        (1, 1),
+        (around[::-1], around[::-1]),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=lax.Precision.HIGHEST,
-    )  # fmt: skip
+    )
     padded = jnp.pad(x, ((0, 0), around, around, (0, 0)))
     flat = grad.reshape(-1, w.shape[3])
     taps = [padded[:, i : i + height, j : j + width] for i in range(kernel) for j in range(kernel)]

@@ -148,9 +148,10 @@ class KerasNetwork:
             count = len(self.model.inputs)
             return count, count
         places = [
-            each for each in inspect.signature(self.model.call).parameters.values()
+            each
+            for each in inspect.signature(self.model.call).parameters.values()
             if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) and each.name not in ("training", "mask")
-        ]  # fmt: skip
+        ]
         return max(1, sum(each.default is each.empty for each in places)), len(places)
 
     @property

@@ -140,9 +140,10 @@ class TorchNetwork:
 
     def takes(self) -> tuple[int, int]:
         places = [
-            each for each in inspect.signature(self.model.forward).parameters.values()
+            each
+            for each in inspect.signature(self.model.forward).parameters.values()
             if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-        ]  # fmt: skip
+        ]
         return max(1, sum(each.default is each.empty for each in places)), len(places)
 
     def parameters(self) -> list[Parameter]:

@@ -72,8 +72,10 @@ def test_a_cnn_is_compared_with_each_capsnet() -> None:
     capsnets = (("torch", {"kind": "capsnet", "routing": r}, [0.3, 0.4]) for r in (1, 3))
     found = changes(cells(*capsnets, ("torch", {"kind": "cnn"}, [0.5, 0.6])), "test_err_pct", impls=False)
     assert [(each.key, each.value(each.a), each.value(each.b), each.others.get("model.routing")) for each in found] == [
-        ("model.routing", 1, 3, None), ("model.kind", "capsnet", "cnn", 1), ("model.kind", "capsnet", "cnn", 3),
-    ]  # fmt: skip
+        ("model.routing", 1, 3, None),
+        ("model.kind", "capsnet", "cnn", 1),
+        ("model.kind", "capsnet", "cnn", 3),
+    ]
 
 
 def test_errors_are_paired_by_seed_and_times_are_not() -> None:
@@ -86,9 +88,10 @@ def test_errors_are_paired_by_seed_and_times_are_not() -> None:
     timed = [
         Cell(cell.trial, tuple(Result(r.id, r.impl, r.params, r.seed, "finished", epoch_s=s) for r, s in pairs))
         for cell, pairs in (
-            (slow, zip(slow.results, (3.0, 3.2, 3.1), strict=True)), (fast, zip(fast.results, (2.0, 2.4, 2.1), strict=True))
+            (slow, zip(slow.results, (3.0, 3.2, 3.1), strict=True)),
+            (fast, zip(fast.results, (2.0, 2.4, 2.1), strict=True)),
         )
-    ]  # fmt: skip
+    ]
     found = contrast(*timed, "epoch_s")
     assert not found.paired
     assert found.p == pytest.approx(stats.ttest_ind([2.0, 2.4, 2.1], [3.0, 3.2, 3.1], equal_var=False).pvalue)
@@ -102,8 +105,12 @@ def test_other_seeds_make_no_pairs() -> None:
 
 def test_all_rows_are_corrected_together() -> None:
     base = [0.50, 0.52, 0.51, 0.53]
-    three = cells(*(("torch", {"routing": r}, [each + shift for each in base[r:] + base[:r]])
-                    for r, shift in ((1, 0.0), (2, 0.04), (3, 0.05))))  # fmt: skip
+    three = cells(
+        *(
+            ("torch", {"routing": r}, [each + shift for each in base[r:] + base[:r]])
+            for r, shift in ((1, 0.0), (2, 0.04), (3, 0.05))
+        )
+    )
     found = changes(three, "test_err_pct", impls=False)
     ps = sorted(each.test.p for each in found if each.test.p is not None)
     adjusted = sorted(each.test.adjusted_p for each in found if each.test.adjusted_p is not None)

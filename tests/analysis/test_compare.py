@@ -20,9 +20,13 @@ ERRORS, SECONDS, BYTES = [0.30, 0.34, 0.32], [300.0, 303.0, 297.0], [10**9, 1_00
 
 
 def run_of(
-    run_dir: Path, errors: Sequence[float] = ERRORS, seconds: Sequence[float] = SECONDS, memory: Sequence[int] = BYTES,
-    cpu: str = "Some CPU", **settings: Any,
-) -> Path:  # fmt: skip
+    run_dir: Path,
+    errors: Sequence[float] = ERRORS,
+    seconds: Sequence[float] = SECONDS,
+    memory: Sequence[int] = BYTES,
+    cpu: str = "Some CPU",
+    **settings: Any,
+) -> Path:
     settings = {"routing": 3, **settings}
     figures = zip(errors, seconds, memory, strict=True)
     runs = [(make_trial(seed=seed, **settings), events_of(*each)) for seed, each in enumerate(figures)]

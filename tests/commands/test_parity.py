@@ -374,14 +374,18 @@ def test_a_user_s_folder_does_not_pass_for_a_package(tmp_path: Path) -> None:
 
 BROKEN_EXAMPLES = {
     # name: (in the example, what it becomes, what the message must say)
-    "softmaxed": ("softmax(dim=1)", "softmax(dim=2)", r"L2 coupling after 1 routing iteration: .*found 0\.0\d+, expected 0\.1"),
+    "softmaxed": (
+        "softmax(dim=1)",
+        "softmax(dim=2)",
+        r"L2 coupling after 1 routing iteration: .*found 0\.0\d+, expected 0\.1",
+    ),
     "reshaped": (
         ".view(len(x), self.types, self.dim, -1).transpose(2, 3).reshape(len(x), -1, self.dim)",
         ".reshape(len(x), -1, self.dim)",
         r"L2 digit after 1 routing iteration: relative error \d",
     ),
     "averaged": ("margin.sum(1).mean()", "margin.mean()", r"L3 margin loss: relative error 0\.9 "),
-}  # fmt: skip
+}
 
 
 def test_the_example(tmp_path: Path) -> None:
@@ -550,7 +554,9 @@ def test_two_commands_at_once_have_logs_of_their_own(tmp_path: Path) -> None:
 
 
 FAILED = Report(
-    "torch", "fp32", "paper",
+    "torch",
+    "fp32",
+    "paper",
     (
         Check("L1", "shape.digit", 0.0, 1e-12),
         Check("L4", "grad.digit.w", 0.31, 1e-4, (17, 3, 0, 5), 0.12, 0.09),
@@ -559,7 +565,7 @@ FAILED = Report(
     ),
     {"L5": "an adapter without train", "L6": "an adapter without train"},
     ("the softmax over the input capsules",),
-)  # fmt: skip
+)
 
 
 def test_sentence() -> None:

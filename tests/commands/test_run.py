@@ -76,8 +76,11 @@ def test_json_document(small: tuple[Any, dict[str, Any]]) -> None:
     assert {"suite", "run_dir", "mlflow_uri", "trials"} <= set(document)
     assert (document["suite"], document["run_dir"]) == ("small", "runs/small")
     assert [(trial["seed"], trial["impl"]) for trial in document["trials"]] == [
-        (0, "numpy"), (0, "torch"), (1, "numpy"), (1, "torch"),
-    ]  # fmt: skip
+        (0, "numpy"),
+        (0, "torch"),
+        (1, "numpy"),
+        (1, "torch"),
+    ]
     for trial in document["trials"]:
         assert set(trial) >= TRIAL_FIELDS
         assert (trial["status"], trial["parity_ok"], trial["params"]) == ("finished", True, {})
@@ -176,8 +179,11 @@ def test_the_others_go_on(mixed: tuple[Path, subprocess.CompletedProcess[str], d
     assert done.returncode == 1
     trials = by_impl(document)
     assert {impl: trial["status"] for impl, trial in trials.items()} == {
-        "RaisingNet": "failed", "WrongAxisNet": "finished", "tf": "failed", "numpy": "finished",
-    }  # fmt: skip
+        "RaisingNet": "failed",
+        "WrongAxisNet": "finished",
+        "tf": "failed",
+        "numpy": "finished",
+    }
     raising = trials["RaisingNet"]
     assert (raising["cause"], raising["error"]) == ("RuntimeError: no [such] kernel", "RuntimeError")
     log = folder / document["run_dir"] / raising["log"]

@@ -19,9 +19,13 @@ def test_the_paper_s_model() -> None:
     (summary,) = summaries(load_suite(ROOT / "suites" / "mnist.yaml").trials(0, lambda _: {}))
     found = {layer.name: (layer.output, layer.parameters) for layer in summary.layers}
     assert found == {
-        "conv1": ((20, 20, 256), 20_992), "primary": ((1152, 8), 5_308_672), "digit": ((10, 16), 1_474_560),
-        "dec1": ((512,), 82_432), "dec2": ((1024,), 525_312), "dec3": ((28, 28, 1), 803_600),
-    }  # fmt: skip
+        "conv1": ((20, 20, 256), 20_992),
+        "primary": ((1152, 8), 5_308_672),
+        "digit": ((10, 16), 1_474_560),
+        "dec1": ((512,), 82_432),
+        "dec2": ((1024,), 525_312),
+        "dec3": ((28, 28, 1), 803_600),
+    }
     assert summary.parameters == 8_215_568
 
 

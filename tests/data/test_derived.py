@@ -194,8 +194,9 @@ def test_generated_parts(tmp_path: Path) -> None:
     assert mapped(test.images)
     digits = Few().read(tmp_path)
     expected = [
-        affine.transformed(digits[0].take(np.arange(9)), 0), affine.transformed(digits[0].take(np.arange(9, 12)), 1),
-    ]  # fmt: skip
+        affine.transformed(digits[0].take(np.arange(9)), 0),
+        affine.transformed(digits[0].take(np.arange(9, 12)), 1),
+    ]
     together = np.concatenate([block.images for blocks in expected for block in blocks])
     assert np.array_equal(training.images, together)
     assert np.array_equal(test.labels, np.tile(digits[1].labels, 32))

@@ -372,9 +372,11 @@ def test_a_trial_from_its_gate_to_its_result(tmp_path: Path) -> None:
 def test_operations_and_bytes_by_hand() -> None:
     pixels = 28 * 28
     assert products(PAPER) == {
-        "conv1": pixels * 25 * 256, "conv2": pixels * 25 * 256 * 256, "conv3": pixels * 25 * 256 * 128,
+        "conv1": pixels * 25 * 256,
+        "conv2": pixels * 25 * 256 * 256,
+        "conv3": pixels * 25 * 256 * 128,
         "dense": pixels * 128 * 328 + 328 * 192 + 192 * 10,
-    }  # fmt: skip
+    }
     assert step_flops(PAPER, 2) == 2 * (3 * forward_flops(PAPER) - 2 * products(PAPER)["conv1"])
     assert least_bytes(PAPER, 3) == 4 * (4 * 35_445_522 + 2 * 3 * pixels * 640)
     assert step_bytes(PAPER, largest_batch(PAPER, 8e9)) <= 8e9 < step_bytes(PAPER, largest_batch(PAPER, 8e9) + 9)

@@ -51,10 +51,14 @@ def test_no_module_asks_which_kind_a_model_is() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        'if trial.model.kind == "cnn": pass', 'x = 1 if kind != "capsnet" else 2', 'kind in ("cnn", "other")',
-        "self.model.kind in known", 'match kind:\n    case "cnn": pass', "match model.kind:\n    case x: pass",
+        'if trial.model.kind == "cnn": pass',
+        'x = 1 if kind != "capsnet" else 2',
+        'kind in ("cnn", "other")',
+        "self.model.kind in known",
+        'match kind:\n    case "cnn": pass',
+        "match model.kind:\n    case x: pass",
     ],
-)  # fmt: skip
+)
 def test_asking_for_the_kind_would_be_seen(source: str) -> None:
     assert {*branches(source)} == {1}
 

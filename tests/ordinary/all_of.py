@@ -45,9 +45,12 @@ def climbed(source: Source, found: dict[str, Any]) -> dict[str, Any]:
     report = ladder.report(source.name)
     failed = [check.name for check in report.checks if not check.ok]
     return {
-        "failed": failed, "raised": raised, "checks": [check.name for check in report.checks], "skipped": report.skipped,
+        "failed": failed,
+        "raised": raised,
+        "checks": [check.name for check in report.checks],
+        "skipped": report.skipped,
         "suspects": list(suspects(ladder)) if failed else [],
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -87,8 +87,11 @@ def test_what_is_compared() -> None:
     assert names["L2"] == {f"squash_{s}.{o}" for s in scales for o in ("digit", "lengths", "coupling")} | {
         f"r{r}.{o}" for r in (1, 3, 5) for o in ("digit", "coupling")
     }
-    assert names["L3"] == {f"{k}{mark}" for k in (
-        *(f"forward.{o}" for o in outputs), *(f"loss.{term}" for term in losses)) for mark in marks}  # fmt: skip
+    assert names["L3"] == {
+        f"{k}{mark}"
+        for k in (*(f"forward.{o}" for o in outputs), *(f"loss.{term}" for term in losses))
+        for mark in marks
+    }
     assert names["L4"] == {f"grad.{w}{mark}" for w in weights for mark in marks}
     kinds = ("first", "second", "update")
     told = ("count", "correct", "step", *(f"loss.{term}" for term in losses))
@@ -113,8 +116,11 @@ def test_what_is_compared() -> None:
     whole = {f"whole.{what}" for what in (*counted, "dump", *weights)}
     order = {f"order.{what}" for what in evaluated}
     assert names["L6"] == epochs | evaluations | whole | order | {
-        "evaluation.weights", "evaluation.moments", "tie.predicted", "counted.correct"
-    }  # fmt: skip
+        "evaluation.weights",
+        "evaluation.moments",
+        "tie.predicted",
+        "counted.correct",
+    }
     assert len(report.checks) == sum(map(len, names.values()))  # each name once
 
 

@@ -139,9 +139,12 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
 
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=chromium, headless=True, args=FLAGS,
+            tmp_path_factory.mktemp("profile"),
+            executable_path=chromium,
+            headless=True,
+            args=FLAGS,
             viewport={"width": 1600, "height": 1000},
-        )  # fmt: skip
+        )
         context.set_default_timeout(60_000)
         yield context
         context.close()
@@ -214,10 +217,14 @@ def test_cells_of_several_seeds_have_a_page(
     table = cells(open_page(context, url, tmp_path / "cells.png", ".ag-row >> text=torch r3 mean"))
     assert list(table) == ["torch r3 mean", "torch r1 mean"]  # fewest errors first; no trial, no suite
     assert {
-        "params.`impl`": "torch", "params.`model.routing`": "3", "metrics.`seeds`": "3",
-        "metrics.`test_err_pct_mean`": "0.25", "metrics.`test_err_pct_sd`": "0.01",
-        "metrics.`test_err_pct_low`": "0.22516", "metrics.`test_err_pct_high`": "0.27484",
-    }.items() <= table["torch r3 mean"].items()  # 0.25 -+ 4.30265 * 0.01 / sqrt(3)  # fmt: skip
+        "params.`impl`": "torch",
+        "params.`model.routing`": "3",
+        "metrics.`seeds`": "3",
+        "metrics.`test_err_pct_mean`": "0.25",
+        "metrics.`test_err_pct_sd`": "0.01",
+        "metrics.`test_err_pct_low`": "0.22516",
+        "metrics.`test_err_pct_high`": "0.27484",
+    }.items() <= table["torch r3 mean"].items()  # 0.25 -+ 4.30265 * 0.01 / sqrt(3)
 
 
 def test_a_server_takes_a_run_with_its_files(

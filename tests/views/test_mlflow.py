@@ -242,8 +242,10 @@ def test_seeds_have_a_parent_with_their_mean_and_its_interval(journal: Journal) 
     assert "epoch_s_low" not in cell.data.metrics  # every seed took as long
     assert history(journal, cell, "seeds") == [(1, 1, 6.0), (2, 2, 6.0), (3, 3, 6.0)]
     assert [(step, value) for step, value, _ in history(journal, cell, "test_err_pct_mean")] == [
-        (1, 0.3), (2, 0.33), (3, 0.33),
-    ]  # fmt: skip
+        (1, 0.3),
+        (2, 0.33),
+        (3, 0.33),
+    ]
     assert [step for step, *_ in history(journal, cell, "test_err_pct_sd")] == [2, 3]
     tags = {"seeds": "0, 1, 2", "test_err_pct": "0.33, 0.25548 to 0.40452", "impl": "torch"}
     assert tags.items() <= cell.data.tags.items()

@@ -147,10 +147,13 @@ DAMAGE: Table = {
     "another trial's": (another, "it holds the weights of trial "),
 }  # fmt: skip
 OF_NUMBERS: Table = {
-    "int32": (lambda path: rewrite(path, with_first(lambda a: a.astype(np.int32))), "dec1.w is int32, expected float32"),
+    "int32": (
+        lambda path: rewrite(path, with_first(lambda a: a.astype(np.int32))),
+        "dec1.w is int32, expected float32",
+    ),
     "NaN": (lambda path: rewrite(path, first_set_to(np.nan)), "dec1.w has 1 of 320 values that are not finite numbers"),
     "infinite": (lambda path: rewrite(path, first_set_to(-np.inf)), "dec1.w has 1 of 320 values that are not finite"),
-}  # fmt: skip
+}
 WEIGHTS = DAMAGE | OF_NUMBERS
 PREDICTIONS: Table = {
     "flipped bit": DAMAGE["flipped bit"],
@@ -162,7 +165,7 @@ PREDICTIONS: Table = {
     "no class": (lambda path: rewrite(path, first_set_to(10)), "predicted has values outside the 10 classes, from "),
     "below": (lambda path: rewrite(path, first_set_to(-1)), "predicted has values outside the 10 classes, from -1 to "),
     "another trial's": (another, "its test error is "),
-}  # fmt: skip
+}
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -283,7 +286,10 @@ def test_what_no_event_names_is_not_believed(
 
 CHECKPOINT: Table = {
     **{name: each for name, each in WEIGHTS.items() if name != "another trial's"},
-    "missing": (lambda path: rewrite(path, lambda t: {k: a for k, a in t.items() if k != "conv1.b"}), "conv1.b is missing"),
+    "missing": (
+        lambda path: rewrite(path, lambda t: {k: a for k, a in t.items() if k != "conv1.b"}),
+        "conv1.b is missing",
+    ),
     "no moments": (
         lambda path: rewrite(path, lambda t: {k: a for k, a in t.items() if not k.startswith("adam.")}),
         "adam.first.conv1.b is missing; adam.first.conv1.w is missing; adam.first.dec1.b is missing; and ",
@@ -309,7 +315,7 @@ CHECKPOINT: Table = {
         "its header says best.epoch is -1: ",
     ),
     "no header": (lambda path: save_file({k: a.copy() for k, a in load_file(path).items()}, path), "its header says "),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("kind", "recorded"), cases(CHECKPOINT))
