@@ -169,7 +169,7 @@ def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:
         for a, b in itertools.combinations(cells, 2)
         for key in _differing(a, b)
         if (impls or key != "impl") and a.values(metric) and b.values(metric)
-    ]  # fmt: skip
+    ]
     tests = adjust([contrast(a, b, metric) for _, a, b in pairs], ALPHA)
     return [Change(metric, key, a, b, test) for (key, a, b), test in zip(pairs, tests, strict=True)]
 

@@ -112,9 +112,13 @@ def _broken(a: Cell, b: Cell) -> Iterator[str]:
 
 
 def _warnings(
-    run_a: Path, run_b: Path, of_a: dict[tuple[str, str], Cell], of_b: dict[tuple[str, str], Cell],
-    common: Sequence[tuple[Cell, Cell]], rows: Sequence[Row],
-) -> list[str]:  # fmt: skip
+    run_a: Path,
+    run_b: Path,
+    of_a: dict[tuple[str, str], Cell],
+    of_b: dict[tuple[str, str], Cell],
+    common: Sequence[tuple[Cell, Cell]],
+    rows: Sequence[Row],
+) -> list[str]:
     """What differs between the two runs, and what could not be tested."""
     said = [f"only in {run_a}: {of_a[key].name}" for key in of_a if key not in of_b]
     said += [f"only in {run_b}: {of_b[key].name}" for key in of_b if key not in of_a]

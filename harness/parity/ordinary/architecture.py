@@ -75,9 +75,11 @@ def candidates(parameters: Sequence[Parameter], named: Mapping[str, str], asked:
             found += _readings(conv1, primary, digit, dense)
     agreeing = [each for each in found if all(each.sizes.get(key, value) == value for key, value in asked.items())]
     if not agreeing:
-        why = "no tensor is [primary capsules, classes, dimension, dimension] in any order" if not found else (
-            "no reading of them has " + ", ".join(f"{key}={value}" for key, value in asked.items())
-        )  # fmt: skip
+        why = (
+            "no tensor is [primary capsules, classes, dimension, dimension] in any order"
+            if not found
+            else ("no reading of them has " + ", ".join(f"{key}={value}" for key, value in asked.items()))
+        )
         raise UserError(
             f"--model: {why}, where the primary convolution has {sum(canonical_shape(p)[3] for p in primary)} channels. "
             f"{told(parameters)} Name it: --weights digit.w=NAME; or the architecture is not the paper's: see docs/parity.md"

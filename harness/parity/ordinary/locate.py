@@ -21,17 +21,24 @@ def convolve(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
 
 
 def locate(
-    steps: Sequence[Step], values: dict[str, np.ndarray], reading: Candidate, biases: dict[str, Parameter], batch: int,
+    steps: Sequence[Step],
+    values: dict[str, np.ndarray],
+    reading: Candidate,
+    biases: dict[str, Parameter],
+    batch: int,
     channels_first: bool,
-) -> Layers:  # fmt: skip
+) -> Layers:
     """The layers in `steps`, a pass on `batch` images with the parameters `values`."""
     architecture = reading.sizes
     side = reading.image[0] - reading.kernel + 1
     grid = (side - reading.kernel) // 2 + 1
     sizes = {
-        "B": batch, "J": reading.classes, "d": reading.primary_dim, "e": reading.digit_dim,
+        "B": batch,
+        "J": reading.classes,
+        "d": reading.primary_dim,
+        "e": reading.digit_dim,
         "I": grid * grid * architecture["primary_types"],
-    }  # fmt: skip
+    }
     finder = Finder(steps, sizes)
     channels = reading.conv_channels
     shape = (batch, channels, side, side) if channels_first else (batch, side, side, channels)
@@ -60,9 +67,13 @@ def locate(
 
 
 def _grids(
-    conv1: Step | None, among: Sequence[Step], values: dict[str, np.ndarray], reading: Candidate,
-    biases: dict[str, Parameter], channels_first: bool,
-) -> list[Step]:  # fmt: skip
+    conv1: Step | None,
+    among: Sequence[Step],
+    values: dict[str, np.ndarray],
+    reading: Candidate,
+    biases: dict[str, Parameter],
+    channels_first: bool,
+) -> list[Step]:
     """The result of each primary convolution: by value, else by the order of computation."""
     chosen: list[Step] = []
     if conv1 is not None:

@@ -44,8 +44,10 @@ def draw_perturbations(material: Material, folder: Path) -> list[Path]:
     title = "each dimension of the output capsule of a test image of its class, moved by -0.25 ... 0.25, decoded"
     figure = new_figure(material, title, inches, dpi=125)
     axes = figure.subplots(down, across, squeeze=False)
-    columns = [f"{step:+.2f}" if index in (0, len(STEPS) - 1) else "0" if index == 5 else "" for index, step in
-               enumerate(STEPS)]  # fmt: skip
+    columns = [
+        f"{step:+.2f}" if index in (0, len(STEPS) - 1) else "0" if index == 5 else ""
+        for index, step in enumerate(STEPS)
+    ]
     for index, axis in enumerate(axes.flat):
         if index >= len(grids):
             axis.axis("off")

@@ -27,11 +27,15 @@ def table(report: Report) -> Table:
         trial, model = point.trial, report.models.get(point.line)
         interval = f"{number(point.low_s)} - {number(point.high_s)}" if point.epochs > 1 else UNKNOWN
         made.add_row(
-            str(point.line), setting(trial.params), number(point.step_s), interval,
-            number(1e3 * point.step_s / trial.train.batch), number(point.step_s * point.steps),
+            str(point.line),
+            setting(trial.params),
+            number(point.step_s),
+            interval,
+            number(1e3 * point.step_s / trial.train.batch),
+            number(point.step_s * point.steps),
             number(model.step_s(trial.model, trial.train.batch)) if model else UNKNOWN,
             UNKNOWN if error is None else f"{100 * error:+.1f}%",
-        )  # fmt: skip
+        )
     return made
 
 
@@ -75,10 +79,14 @@ def cells_table(report: OverSeeds) -> Table:
     for cell in report.cells:
         error = cell.summary("test_err_pct")
         table.add_row(
-            cell.impl, *([setting(cell.params)] if varied else []), cell.seeds, mean(error, fixed=2),
-            number(error and error.sd, 2), *(_theirs(report.beside, cell, _THEIRS[title]) for title in theirs),
+            cell.impl,
+            *([setting(cell.params)] if varied else []),
+            cell.seeds,
+            mean(error, fixed=2),
+            number(error and error.sd, 2),
+            *(_theirs(report.beside, cell, _THEIRS[title]) for title in theirs),
             *(mean(cell.summary(name), METRICS[name].scale, 2 if "err_pct" in name else None) for name in columns[1:]),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -144,9 +152,10 @@ def p_value(p: float | None) -> str:
 def _theirs(found: Sequence[Beside], cell: Cell, paper: bool) -> str:
     """Published test errors: the paper's with its spread, others in order."""
     own = [
-        each for each in found
+        each
+        for each in found
         if each.cell is cell and each.source.paper is paper and each.figure.metric == "test_err_pct"
-    ]  # fmt: skip
+    ]
     if paper:
         return (
             ", ".join(f"{e.figure.value:g}" + (f" sd {e.figure.sd:g}" if e.figure.sd else "") for e in own) or UNKNOWN
