@@ -89,9 +89,16 @@ class Adapter:
         self.dtype = torch.float64 if runtime.precision == "fp64" else torch.float32
         height, width, channels = model.image
         self.net = CapsNet(
-            (channels, height, width), model.classes, model.conv_channels, model.kernel, model.primary_types,
-            model.primary_dim, model.digit_dim, model.routing, model.decoder_units if model.decoder else None,
-        ).to(self.dtype)  # fmt: skip
+            (channels, height, width),
+            model.classes,
+            model.conv_channels,
+            model.kernel,
+            model.primary_types,
+            model.primary_dim,
+            model.digit_dim,
+            model.routing,
+            model.decoder_units if model.decoder else None,
+        ).to(self.dtype)
 
     def canonical(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network's tensors (weights, or their gradients) under the bench's names, as views in its layouts."""

@@ -151,9 +151,14 @@ class Change:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "metric": self.metric, "key": self.key, "from": self.value(self.a), "to": self.value(self.b),
-            "others": self.others, "significant": self.significant, **asdict(self.test),
-        }  # fmt: skip
+            "metric": self.metric,
+            "key": self.key,
+            "from": self.value(self.a),
+            "to": self.value(self.b),
+            "others": self.others,
+            "significant": self.significant,
+            **asdict(self.test),
+        }
 
 
 def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:

@@ -52,9 +52,15 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         a, b = (cell.summary(self.metric) for cell in (self.a, self.b))
         return {
-            "metric": self.metric, "impl": self.a.impl, "params": self.a.params, "a": a and a.mean, "b": b and b.mean,
-            "change_pct": self.change_pct, "verdict": self.verdict, **asdict(self.test),
-        }  # fmt: skip
+            "metric": self.metric,
+            "impl": self.a.impl,
+            "params": self.a.params,
+            "a": a and a.mean,
+            "b": b and b.mean,
+            "change_pct": self.change_pct,
+            "verdict": self.verdict,
+            **asdict(self.test),
+        }
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,14 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The output of `compare --json`."""
         return {
-            "ok": self.ok, "a": str(self.run_a), "b": str(self.run_b), "rows": [row.to_json() for row in self.rows],
-            "tested": sum(row.test.p is not None for row in self.rows), "broken": self.broken, "warnings": self.warnings,
-        }  # fmt: skip
+            "ok": self.ok,
+            "a": str(self.run_a),
+            "b": str(self.run_b),
+            "rows": [row.to_json() for row in self.rows],
+            "tested": sum(row.test.p is not None for row in self.rows),
+            "broken": self.broken,
+            "warnings": self.warnings,
+        }
 
 
 def compare(run_a: Path, run_b: Path, tolerance_pct: float = 1.0) -> Comparison:

@@ -189,10 +189,16 @@ class KerasNetwork:
         return np.array(tensor)
 
     def run(
-        self, arguments: Sequence[np.ndarray], *, as_list: bool = False, training: bool = False, record: bool = False,
-        keep: Sequence[int] = (), replace: Mapping[int, np.ndarray] | None = None,
+        self,
+        arguments: Sequence[np.ndarray],
+        *,
+        as_list: bool = False,
+        training: bool = False,
+        record: bool = False,
+        keep: Sequence[int] = (),
+        replace: Mapping[int, np.ndarray] | None = None,
         then: Callable[[list[tuple[str, Any]]], Any] | None = None,
-    ) -> Ran:  # fmt: skip
+    ) -> Ran:
         inputs = [self.tensor(array) for array in arguments]
         model = self.model
         if self.pair is not None:

@@ -188,10 +188,16 @@ class TorchNetwork:
         return tensor.detach().numpy()
 
     def run(
-        self, arguments: Sequence[np.ndarray], *, as_list: bool = False, training: bool = False, record: bool = False,
-        keep: Sequence[int] = (), replace: Mapping[int, np.ndarray] | None = None,
+        self,
+        arguments: Sequence[np.ndarray],
+        *,
+        as_list: bool = False,
+        training: bool = False,
+        record: bool = False,
+        keep: Sequence[int] = (),
+        replace: Mapping[int, np.ndarray] | None = None,
         then: Callable[[list[tuple[str, Any]]], Any] | None = None,
-    ) -> Ran:  # fmt: skip
+    ) -> Ran:
         self.model.train(training)
         inputs = [self.tensor(array) for array in arguments]
         watch = _Watch(record, keep, {index: self.tensor(array) for index, array in (replace or {}).items()})

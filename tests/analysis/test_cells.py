@@ -59,10 +59,15 @@ def test_only_cells_that_differ_in_one_setting_are_compared() -> None:
     )
     found = changes(grid, "test_err_pct", impls=False)
     assert [(each.a.impl, each.key, each.value(each.a), each.value(each.b)) for each in found] == [
-        (impl, *rest) for impl in ("torch", "tf") for rest in (
-            ("model.decoder", True, False), ("model.routing", 1, 3), ("model.routing", 1, 3), ("model.decoder", True, False),
+        (impl, *rest)
+        for impl in ("torch", "tf")
+        for rest in (
+            ("model.decoder", True, False),
+            ("model.routing", 1, 3),
+            ("model.routing", 1, 3),
+            ("model.decoder", True, False),
         )
-    ]  # fmt: skip
+    ]
     with_impls = changes(grid, "test_err_pct", impls=True)
     assert len(with_impls) == 8 + 4
     assert {each.others["model.routing"] for each in with_impls if each.key == "impl"} == {1, 3}

@@ -104,9 +104,15 @@ def with_several_digits(run_dir: Path, folder: Path) -> Path:
     shutil.copytree(run_dir, folder)
     capsnet = small_model((8, 9, 1), kernel=3, overlaid=2)
     cnn = ModelSpec(
-        kind="cnn", image=(9, 7, 2), classes=4, overlaid=2,
-        cnn_channels=(5, 4), cnn_kernel=(3, 2), cnn_pool=2, cnn_units=(9,),
-    )  # fmt: skip
+        kind="cnn",
+        image=(9, 7, 2),
+        classes=4,
+        overlaid=2,
+        cnn_channels=(5, 4),
+        cnn_kernel=(3, 2),
+        cnn_pool=2,
+        cnn_units=(9,),
+    )
     journal, trial = Journal(folder), find_trial(folder, trial_ids(folder)[0])
     for number, model in enumerate((capsnet, cnn)):
         other = trial.model_copy(update={"id": f"several{number}", "model": model})

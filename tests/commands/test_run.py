@@ -121,10 +121,15 @@ def test_journal(small: object, home: Path) -> None:
         folder = run_dir / "trials" / trial["id"]
         names = {path.name for path in folder.iterdir()}
         assert names == {
-            "trial.json", "events.jsonl", "result.json", "attempt-1.log", "epoch-0002.safetensors", "weights.safetensors",
+            "trial.json",
+            "events.jsonl",
+            "result.json",
+            "attempt-1.log",
+            "epoch-0002.safetensors",
+            "weights.safetensors",
             "best.safetensors",
             "predictions.safetensors",
-        }  # fmt: skip
+        }
         kinds = [json.loads(line)["kind"] for line in (folder / "events.jsonl").read_text().splitlines()]
         assert kinds == ["attempt", "parity", "ready", "epoch", "epoch", "result"]
 

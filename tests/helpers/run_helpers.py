@@ -123,9 +123,15 @@ def start(folder: Path, *arguments: object, hide: str = "", figures: bool = Fals
     if arguments[0] == "run" and not figures:
         arguments = (*arguments, "--no-figures")
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", *map(str, arguments)], cwd=folder, env=environment(folder, hide, **env),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "harness", *map(str, arguments)],
+        cwd=folder,
+        env=environment(folder, hide, **env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def capsbench(

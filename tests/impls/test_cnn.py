@@ -350,9 +350,16 @@ def test_parts_of_a_step(name: str) -> None:
 
 def test_a_trial_from_its_gate_to_its_result(tmp_path: Path) -> None:
     overrides = [
-        "impl=numpy", "model.kind=cnn", "model.cnn_channels=[4, 4, 4]", "model.cnn_units=[8, 8]", "train.epochs=2",
-        "data.train=64", "data.test=30", "data.validation=20", "train.batch=32",
-    ]  # fmt: skip
+        "impl=numpy",
+        "model.kind=cnn",
+        "model.cnn_channels=[4, 4, 4]",
+        "model.cnn_units=[8, 8]",
+        "train.epochs=2",
+        "data.train=64",
+        "data.test=30",
+        "data.validation=20",
+        "train.batch=32",
+    ]
     [trial] = load_suite(QUICKSTART, overrides).trials(0, lambda _: {})
     events: list[dict[str, Any]] = []
     run_trial(

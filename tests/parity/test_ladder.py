@@ -134,8 +134,14 @@ def test_blocks_of_steps_are_compared_as_they_are_timed() -> None:
 def test_no_steps_no_trajectory() -> None:
     names = {check.name for check in climbed(NumpyImpl, steps=0).checks if check.level == "L6"}
     assert {name.partition(".")[0] for name in names} == {
-        "whole", "evaluation", "close", "trained", "tie", "order", "counted"
-    }  # fmt: skip
+        "whole",
+        "evaluation",
+        "close",
+        "trained",
+        "tie",
+        "order",
+        "counted",
+    }
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -180,11 +180,16 @@ def test_the_table_shows_every_trial_with_its_figures(
     assert list(table) == ["jax r3 s0", "torch r3 s0", "tf r3 s0", "broken r3 s0"]  # fewest errors first, no parent
     for impl, (err_pct, epoch_s, img_per_s) in FIGURES.items():
         expected = {
-            "params.`impl`": impl, "params.`model.routing`": "3", "params.`seed`": "0",
-            "metrics.`test_err_pct`": f"{err_pct:g}", "metrics.`epoch_s`": f"{epoch_s:g}",
-            "metrics.`img_per_s`": f"{img_per_s:g}", "metrics.`compile_s`": "4.5", "metrics.`peak_mem_mb`": "970",
+            "params.`impl`": impl,
+            "params.`model.routing`": "3",
+            "params.`seed`": "0",
+            "metrics.`test_err_pct`": f"{err_pct:g}",
+            "metrics.`epoch_s`": f"{epoch_s:g}",
+            "metrics.`img_per_s`": f"{img_per_s:g}",
+            "metrics.`compile_s`": "4.5",
+            "metrics.`peak_mem_mb`": "970",
             "metrics.`parity_ok`": "1",
-        }  # fmt: skip
+        }
         assert expected.items() <= table[f"{impl} r3 s0"].items()
     broken = table["broken r3 s0"]
     assert (broken["metrics.`test_err_pct`"], broken["metrics.`parity_ok`"]) == ("9", "0")

@@ -203,12 +203,17 @@ class _Search:
         def distance(variant: Variant) -> float:
             pixels = net.pixels_of(variant, self.seen.images)
             return self._loss_apart(
-                "reconstruction", probes,
+                "reconstruction",
+                probes,
                 lambda name: net.reconstruction_of(
-                    variant, self.model, self.seen.weights[name], self.seen.output(name, "digit"), pixels,
+                    variant,
+                    self.model,
+                    self.seen.weights[name],
+                    self.seen.output(name, "digit"),
+                    pixels,
                     self.seen.labels,
                 ),
-            )  # fmt: skip
+            )
 
         start = replace(start, training_mask="none" if start.mask == "none" else start.training_mask)
         options = options_of(_RECONSTRUCTION, defaults=("label",))

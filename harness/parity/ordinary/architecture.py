@@ -43,10 +43,15 @@ class Candidate:
     def sizes(self) -> dict[str, Any]:
         """The sizes as keys of `ModelSpec`, without the number of routing iterations."""
         found: dict[str, Any] = {
-            "image": self.image, "classes": self.classes, "conv_channels": self.conv_channels,
-            "primary_types": self.primary_channels // self.primary_dim, "primary_dim": self.primary_dim,
-            "digit_dim": self.digit_dim, "kernel": self.kernel, "decoder": bool(self.dense),
-        }  # fmt: skip
+            "image": self.image,
+            "classes": self.classes,
+            "conv_channels": self.conv_channels,
+            "primary_types": self.primary_channels // self.primary_dim,
+            "primary_dim": self.primary_dim,
+            "digit_dim": self.digit_dim,
+            "kernel": self.kernel,
+            "decoder": bool(self.dense),
+        }
         if self.dense:
             found["decoder_units"] = tuple(canonical_shape(each)[1] for each in self.dense[:2])
         return found

@@ -57,10 +57,17 @@ def locate(
         finder.order = votes[0].layout.names if votes else []
         couplings = finder.couplings(after)
         return Layers(
-            conv1.index if conv1 else None, tuple(each.index for each in found_grid), capsules,
-            votes[0] if votes else None, votes[1] if votes else None, couplings, finder.outputs(after, couplings),
-            len(steps), bool(votes and votes[2]), sizes,
-        )  # fmt: skip
+            conv1.index if conv1 else None,
+            tuple(each.index for each in found_grid),
+            capsules,
+            votes[0] if votes else None,
+            votes[1] if votes else None,
+            couplings,
+            finder.outputs(after, couplings),
+            len(steps),
+            bool(votes and votes[2]),
+            sizes,
+        )
 
     possible = [with_votes(votes) for votes in readings] or [with_votes(None)]
     return min(possible, key=finder.unevenness) if len(possible) > 1 else possible[0]

@@ -112,8 +112,15 @@ def draw_lengths(material: Material, folder: Path) -> list[Path]:
         axis.hist(lengths, bins, weights=share, color=color, alpha=0.6, label=f"{label}: mean {lengths.mean():.3f}")
     for bound, name in ((MARGIN_MINUS, "m-"), (MARGIN_PLUS, "m+")):
         axis.axvline(bound, color=TEST, lw=1, ls="--")
-        axis.annotate(f"{name} = {bound}", (bound, 1), (3, -2), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", va="top", fontsize=9)  # fmt: skip
+        axis.annotate(
+            f"{name} = {bound}",
+            (bound, 1),
+            (3, -2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="top",
+            fontsize=9,
+        )
     axis.set_xlim(0, 1)
     axis.set_xlabel("length of a capsule: the probability of its class")
     axis.set_ylabel("share of these capsules (%)")

@@ -102,11 +102,17 @@ def changes_table(found: Sequence[Change]) -> Table:
         impl = change.others.get("impl")
         rest = setting({key: value for key, value in change.others.items() if key != "impl"})
         table.add_row(
-            ", ".join(filter(None, (impl, rest))) or "all", setting({change.key: change.value(change.a)}),
-            setting({change.key: change.value(change.b)}), _signed(test.difference), interval, p_value(test.p),
-            p_value(test.adjusted_p), _seeds(test), number(test.detectable, 2),
+            ", ".join(filter(None, (impl, rest))) or "all",
+            setting({change.key: change.value(change.a)}),
+            setting({change.key: change.value(change.b)}),
+            _signed(test.difference),
+            interval,
+            p_value(test.p),
+            p_value(test.adjusted_p),
+            _seeds(test),
+            number(test.detectable, 2),
             verdict(change),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -131,9 +137,14 @@ def published_table(report: OverSeeds) -> tuple[Table, list[str]]:
         numbers = [str(notes.setdefault(text, len(notes) + 1)) for text in each.unlike]
         title = METRICS[figure.metric].title if not figure.images else f"s per {figure.images:,} images"
         table.add_row(
-            each.cell.impl, setting(each.cell.params), title, mean(each.ours, fixed=None if figure.images else 2),
-            theirs(each), f"{each.source.title.partition(':')[0]}, {figure.where}", ", ".join(numbers),
-        )  # fmt: skip
+            each.cell.impl,
+            setting(each.cell.params),
+            title,
+            mean(each.ours, fixed=None if figure.images else 2),
+            theirs(each),
+            f"{each.source.title.partition(':')[0]}, {figure.where}",
+            ", ".join(numbers),
+        )
     return table, [f"{index}: {text}" for text, index in notes.items()]
 
 
