@@ -107,7 +107,7 @@ def test_what_is_known_of_the_fifth(fifth: Callable[..., Path]) -> None:
     assert entry.install == "pip install fifthcaps[fast]"
     assert (entry.library, entry.problem, registry.missing(entry)) == ("fifthlib", None, None)
     assert labels.color("fifth") == "#123ABC"
-    trial = tiny_trial(1).model_copy(update={"impl": "fifth"})
+    trial = tiny_trial().model_copy(update={"impl": "fifth"})
     assert labels.run_name(trial).startswith("5th ")
     assert registry.without_gpu(entry) == "fifth runs on the CPU only"
     assert "fifthlib" not in sys.modules

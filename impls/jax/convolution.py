@@ -101,12 +101,13 @@ def _direct_vjp(saved: tuple[Array, Array], grad: Float[Array, "B y x f"]) -> tu
     x, w = saved
     kernel, (height, width) = w.shape[0], x.shape[1:3]
     around = _around(kernel)
+    opposite = around[1], around[0]
     turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
     grad_x = lax.conv_general_dilated(
         grad,
         turned,
         (1, 1),
-        (around[::-1], around[::-1]),
+        (opposite, opposite),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=lax.Precision.HIGHEST,
     )

@@ -6,7 +6,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -235,7 +235,8 @@ class TorchNetwork:
                 raise ValueError(
                     "no gradient flows through its forward pass (torch.no_grad, .detach() or .data in it?)"
                 )
-            grads = torch.autograd.grad(values[0], list(own.values()), allow_unused=True)
+            found_grads = torch.autograd.grad(values[0], list(own.values()), allow_unused=True)
+            grads = cast("Sequence[Tensor | None]", found_grads)
         finally:
             self._differentiates = False
         found = {name: grad.numpy() for name, grad in zip(own, grads, strict=True) if grad is not None}

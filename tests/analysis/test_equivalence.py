@@ -123,7 +123,7 @@ def test_every_pair_of_every_setting_and_none_across() -> None:
         each
         for routing in (1, 3)
         for impl in ("torch", "tf", "jax")
-        for each in results(impl, [routing, routing + 0.01], **{"model.routing": routing})
+        for each in results(impl, [routing, routing + 0.01], True, **{"model.routing": routing})
     ]
     pairs = compare(everything, 0.1)
     assert [(pair.a, pair.b, pair.params["model.routing"]) for pair in pairs] == [

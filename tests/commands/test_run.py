@@ -21,7 +21,7 @@ TRIAL_FIELDS = {
 TIMINGS = {"epoch_s", "eval_s", "img_per_s", "compile_s"}
 
 
-def inline(folder: Path, *arguments: object, **env: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+def inline(folder: Path, *arguments: object, **env: Any) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """`capsbench run ARGUMENTS --executor inline --json`, and its document."""
     done = capsbench(folder, "run", *arguments, "--executor", "inline", "--json", **env)
     assert "Traceback" not in done.stderr

@@ -37,6 +37,8 @@ def test_layers_add_up_and_have_the_shapes_that_come_out() -> None:
         net = build("numpy", model)
         net.load({row.name: np.zeros(row.shape) for row in weight_table(model)})
         outputs = net.forward(batch_of(model, 1)[0])
+        assert outputs.digit is not None
+        assert outputs.coupling is not None
         assert outputs.digit.shape[1:] == found["digit"].output
         assert outputs.coupling.shape[1] == found["primary"].output[0]
         assert (outputs.reconstruction is None) == ("dec3" not in found)

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ def wait_for(condition: Callable[[], Any], what: str, process: subprocess.Popen[
 
 
 @contextmanager
-def started(folder: Path, *arguments: object, **env: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, *arguments: object, **env: Any) -> Generator[subprocess.Popen[str]]:
     """As `start`; whatever the test does, the process does not outlive it."""
     process = start(folder, *arguments, **env)
     try:

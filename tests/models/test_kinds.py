@@ -40,6 +40,7 @@ def branches(source: str) -> Iterator[int]:
         for each in (inner for part in parts for inner in ast.walk(part)):
             is_name = isinstance(each, ast.Constant) and each.value in NAMES
             if is_name or (isinstance(each, ast.Attribute) and ast.unparse(each).endswith("model.kind")):
+                assert isinstance(node, (ast.Compare, ast.Match))
                 yield node.lineno
 
 

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -225,12 +225,14 @@ def test_a_compiled_implementation_is_climbed_as_it_is() -> None:
 
 def test_without_a_batch_the_ladder_stages_and_compiles_once() -> None:
     ladder = ladder_on(Counted, count=5)
+    impl = cast(Counted, ladder.impl)
     ladder.climb("L4")
-    assert (ladder.impl.calls["stage"], ladder.impl.calls["compile"]) == (0, 0)  # needed for training alone
+    assert (impl.calls["stage"], impl.calls["compile"]) == (0, 0)  # needed for training alone
     ladder = ladder_on(Counted, count=5)
+    impl = cast(Counted, ladder.impl)
     ladder.climb()
-    assert (ladder.impl.calls["stage"], ladder.impl.calls["compile"]) == (1, 1)
-    assert {plan.batch for plan in ladder.impl.plans} == {5}
+    assert (impl.calls["stage"], impl.calls["compile"]) == (1, 1)
+    assert {plan.batch for plan in impl.plans} == {5}
 
 
 def test_other_numbers_of_iterations_are_of_fresh_implementations() -> None:
@@ -270,6 +272,7 @@ class InfiniteLoss(NumpyImpl):
 class TransposedCoupling(NumpyImpl):
     def forward(self, images: np.ndarray) -> Outputs:
         found = super().forward(images)
+        assert found.coupling is not None
         return replace(found, coupling=found.coupling.transpose(0, 2, 1))
 
 
@@ -448,6 +451,7 @@ def test_float32_outputs_are_no_float64() -> None:
     class Narrow(NumpyImpl):
         def forward(self, images: np.ndarray) -> Outputs:
             found = super().forward(images)
+            assert found.digit is not None
             return replace(found, digit=found.digit.astype(np.float32))
 
     (check,) = [check for check in climbed(Narrow, "fp64", level="L1").checks if not check.ok]

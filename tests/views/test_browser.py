@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +100,7 @@ def pages(out: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def served(out: Path) -> Iterator[dict[str, str]]:
+def served(out: Path) -> Generator[dict[str, str]]:
     """`serve` in a process of its own, as the command runs it: page -> url."""
     # as at a terminal: a job in the background starts with Ctrl-C ignored
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -180,7 +180,7 @@ def test_failures_are_named_with_cause_and_log() -> None:
 
 
 def test_one_warning_is_said_once() -> None:
-    same = {"warnings": ["clock is slow"]}
+    same: dict[str, Any] = {"warnings": ["clock is slow"]}
     assert remarks(result(**same), result(seed=1, **same), result("tf", **same)) == ["torch, tf: clock is slow"]
 
 

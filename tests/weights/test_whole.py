@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from harness.commands.cli import main
 from harness.errors import TrialFailed, UserError
-from harness.events import TrialEvent
+from harness.events import EpochEvent, ResultEvent, TrialEvent
 from harness.journal.journal import Journal
 from harness.journal.resume import resume_point
 from harness.spec import EvalTotals, Moments, Weights
@@ -393,6 +393,8 @@ def test_best_weights_are_as_the_best_epoch_s(tmp_path: Path) -> None:
 def test_events_say_what_was_written(finished: Path) -> None:
     for folder in finished.glob("trials/*"):
         *_, last, result = Journal(finished).events(folder.name)
+        assert isinstance(last, EpochEvent)
+        assert isinstance(result, ResultEvent)
         assert set(last.files) == {"epoch-0003.safetensors"}
         assert set(result.files) == {"weights.safetensors", "best.safetensors", "predictions.safetensors"}
         for name, said in {**last.files, **result.files}.items():
@@ -417,7 +419,7 @@ def test_a_write_that_breaks_off_leaves_the_file_before(tmp_path: Path, monkeypa
 
 def test_a_transposed_view_is_written_as_it_reads(tmp_path: Path) -> None:
     matrix = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    save_weights(tmp_path / "w", {"a": matrix, "number": np.float32(2).reshape(())})
+    save_weights(tmp_path / "w", {"a": matrix, "number": np.array(2, np.float32)})
     found = load_weights(tmp_path / "w")
     assert found["a"].tolist() == matrix.tolist()
     assert found["number"].shape == ()
