@@ -147,7 +147,7 @@ def test_digits_are_resampled_bilinearly_and_whole() -> None:
         inside = exact[10:50, 10:50]
         assert np.abs(out[index] - inside).max() <= 3  # levels of 255: 8-digit weights
         assert exact.sum() == pytest.approx(inside.sum(), abs=1e-9)  # all of the digit is on the canvas
-        ink: np.ndarray = exact > 0
+        ink: Any = exact > 0
         first, last = ink.any(axis=0).argmax(), 59 - ink.any(axis=0)[::-1].argmax()
         if index < 20:
             assert first <= 12  # and reaches its border

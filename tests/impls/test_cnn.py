@@ -259,7 +259,8 @@ def test_the_specification_needs_only_the_array_api(model: ModelSpec) -> None:
     )
     grads, strict_grads = cnn.backward(model, weights, acts, labels), cnn.backward(model, strict, found, there(labels))
     for name, grad in grads.items():
-        back = np.asarray(strict_grads[name].to_device(array_api_strict.Device("CPU_DEVICE")))
+        strict_grad: Any = strict_grads[name]
+        back = np.asarray(strict_grad.to_device(array_api_strict.Device("CPU_DEVICE")))
         assert back == pytest.approx(grad, rel=1e-12, abs=1e-16), name
 
 

@@ -31,8 +31,8 @@ def climbed(source: Source, found: dict[str, Any]) -> dict[str, Any]:
     os.environ[VARIABLE] = source.to_json()
     runtime = Runtime(precision="fp64", compile=False)
 
-    def make(other: ModelSpec) -> Any:
-        return Ordinary(other, OptimSpec(), runtime)
+    def make(model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> Any:
+        return Ordinary(model, optim or OptimSpec(), runtime)
 
     ladder = Ladder(
         make(model), model, OptimSpec(), runtime, images, np.arange(4) % model.classes, make=make, routing=(1, 2)

@@ -178,10 +178,10 @@ def test_float32_is_not_float64() -> None:
 class Counted(NumpyImpl):
     """Counts the calls, and keeps the plans it trained on."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
         self.calls: Counter[str] = Counter()
         self.plans: list[EpochPlan] = []
-        super().__init__(*arguments)
+        super().__init__(model, optim, runtime)
 
     def stage(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.calls["stage"] += 1

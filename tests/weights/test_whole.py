@@ -395,6 +395,8 @@ def test_events_say_what_was_written(finished: Path) -> None:
         *_, last, result = Journal(finished).events(folder.name)
         assert isinstance(last, EpochEvent)
         assert isinstance(result, ResultEvent)
+        assert last.files is not None
+        assert result.files is not None
         assert set(last.files) == {"epoch-0003.safetensors"}
         assert set(result.files) == {"weights.safetensors", "best.safetensors", "predictions.safetensors"}
         for name, said in {**last.files, **result.files}.items():
