@@ -37,9 +37,17 @@ class CapsNet(nn.Module):
     """Sabour, Frosst, Hinton 2017."""
 
     def __init__(
-        self, image=(1, 28, 28), classes=10, channels=256, kernel=9, types=32, dim=8, digit_dim=16, routing=3,
-        decoder_units=(512, 1024),
-    ) -> None:  # fmt: skip
+        self,
+        image: tuple[int, int, int] = (1, 28, 28),
+        classes: int = 10,
+        channels: int = 256,
+        kernel: int = 9,
+        types: int = 32,
+        dim: int = 8,
+        digit_dim: int = 16,
+        routing: int = 3,
+        decoder_units: tuple[int, int] | None = (512, 1024),
+    ) -> None:
         super().__init__()
         self.types, self.dim, self.routing = types, dim, routing
         grid = [(side - 2 * kernel + 1) // 2 + 1 for side in image[1:]]
@@ -47,13 +55,17 @@ class CapsNet(nn.Module):
         self.conv = nn.Conv2d(image[0], channels, kernel)
         self.primary_caps = nn.Conv2d(channels, types * dim, kernel, stride=2)
         self.W = nn.Parameter(0.1 * torch.randn(classes, capsules, digit_dim, dim))
-        self.decoder = None
+        self.decoder: nn.Sequential | None = None
         if decoder_units:
             first, second = decoder_units
             self.decoder = nn.Sequential(
-                nn.Linear(classes * digit_dim, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU(),
-                nn.Linear(second, image[0] * image[1] * image[2]), nn.Sigmoid(),
-            )  # fmt: skip
+                nn.Linear(classes * digit_dim, first),
+                nn.ReLU(),
+                nn.Linear(first, second),
+                nn.ReLU(),
+                nn.Linear(second, image[0] * image[1] * image[2]),
+                nn.Sigmoid(),
+            )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) -> digit capsules (B, classes, digit_dim), coupling coefficients (B, classes, capsules)."""
@@ -66,10 +78,11 @@ class CapsNet(nn.Module):
             v = squash((c[..., None] * u_hat).sum(2))
             if i < self.routing - 1:
                 logits = logits + (u_hat * v[:, :, None]).sum(-1)
-        return v, c
+        return v, c  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def reconstruct(self, v: Tensor, classes: Tensor) -> Tensor:
         """Digit capsules, all but each image's own class masked -> pixels (B, C * H * W)."""
+        assert self.decoder is not None
         mask = F.one_hot(classes, v.shape[1]).to(v.dtype)
         return self.decoder((v * mask[:, :, None]).flatten(1))
 
@@ -85,9 +98,16 @@ class Adapter:
         self.dtype = torch.float64 if runtime.precision == "fp64" else torch.float32
         height, width, channels = model.image
         self.net = CapsNet(
-            (channels, height, width), model.classes, model.conv_channels, model.kernel, model.primary_types,
-            model.primary_dim, model.digit_dim, model.routing, model.decoder_units if model.decoder else None,
-        ).to(self.dtype)  # fmt: skip
+            (channels, height, width),
+            model.classes,
+            model.conv_channels,
+            model.kernel,
+            model.primary_types,
+            model.primary_dim,
+            model.digit_dim,
+            model.routing,
+            model.decoder_units if model.decoder else None,
+        ).to(self.dtype)
 
     def canonical(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network's tensors (weights, or their gradients) under the bench's names, as views in its layouts."""
@@ -149,6 +169,6 @@ class Adapter:
         total = margin + 0.0005 * reconstruction
         self.net.zero_grad()
         total.backward()
-        grads = self.canonical({name: p.grad for name, p in self.net.named_parameters()})
+        grads = self.canonical({name: p.grad for name, p in self.net.named_parameters() if p.grad is not None})
         arrays = {name: grad.numpy().reshape(self.shapes[name]) for name, grad in grads.items()}
         return Loss(total.item(), margin.item(), reconstruction.item()), arrays

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,17 @@ def spectral(image: tuple[int, int], kernel: int, stride: int) -> Spectral:
     outputs = (image[0] - kernel) // stride + 1, (image[1] - kernel) // stride + 1
     grid = outputs[0] + taps - 1, outputs[1] + taps - 1
     rows, columns = _circle(grid[0]), _circle(grid[1])
-    analysis, kernel_analysis, synthesis = [], [], []
+    analysis: list[np.ndarray] = []
+    kernel_analysis: list[np.ndarray] = []
+    synthesis: list[np.ndarray] = []
     for p in range(grid[0]):
         for q in range(grid[1]):
             mirror = -p % grid[0], -q % grid[1]
             if mirror < (p, q):
                 continue  # the complex conjugate of one that is there
-            x = np.outer(rows[p], columns[q]).ravel()
-            w = np.outer(rows[p, :taps], columns[q, :taps]).ravel().conj()
+            x: NDArray[np.complex128] = np.outer(rows[p], columns[q]).ravel()
+            w: NDArray[np.complex128] = np.outer(rows[p, :taps], columns[q, :taps]).ravel().conj()
+            y: NDArray[np.complex128]
             y = np.outer(rows[p, : outputs[0]], columns[q, : outputs[1]]).ravel().conj() / (grid[0] * grid[1])
             if mirror == (p, q):
                 analysis += [x.real]
@@ -65,7 +69,7 @@ def spectral(image: tuple[int, int], kernel: int, stride: int) -> Spectral:
     )
 
 
-def _circle(size: int) -> np.ndarray:
+def _circle(size: int) -> NDArray[np.complex128]:
     """The matrix of the discrete Fourier transform."""
     index = np.arange(size)
     return np.exp(-2j * np.pi * (np.outer(index, index) % size) / size)

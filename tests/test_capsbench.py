@@ -66,11 +66,11 @@ def test_epochs(run: capsbench.Run) -> None:
 def test_parity(run: capsbench.Run) -> None:
     pytest.importorskip("pandas")
     parity = run.parity
-    assert parity["ok"].all()
+    assert np.all(parity["ok"])
     assert {"L1", "L2", "L3", "L4", "L5"} <= set(parity["level"])
     worst = parity.groupby("trial", sort=False)["rel_err"].max()
-    assert (worst >= run.trials.set_index("trial")["parity_max_rel_err"]).all()
-    assert (parity["rel_err"] <= parity["tolerance"]).all()
+    assert np.all(worst >= run.trials.set_index("trial")["parity_max_rel_err"])
+    assert np.all(parity["rel_err"] <= parity["tolerance"])
 
 
 def test_weights(run: capsbench.Run) -> None:

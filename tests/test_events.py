@@ -58,8 +58,12 @@ def test_what_is_not_given_is_not_written_and_what_is_given_as_none_is() -> None
 def test_an_event_is_marked_and_keeps_the_time_it_has() -> None:
     told = WarningEvent(message="hot", time=5.0)
     assert told.stamped(9.0).of("t1", 2).to_json() == {
-        "kind": "warning", "message": "hot", "time": 5.0, "trial": "t1", "attempt": 2
-    }  # fmt: skip
+        "kind": "warning",
+        "message": "hot",
+        "time": 5.0,
+        "trial": "t1",
+        "attempt": 2,
+    }
     assert WarningEvent(message="hot").stamped(9.0).time == 9.0
 
 

@@ -82,8 +82,9 @@ def test_a_device_module_is_as_the_protocol_says(name: str) -> None:
     if name in registry.FRAMEWORKS:
         assert tuple(own) == frameworks.FUNCTIONS
     assert set(frameworks.FUNCTIONS) == {key for key, value in vars(Device).items() if inspect.isfunction(value)} - {
-        "__init__", "__subclasshook__"
-    }  # fmt: skip
+        "__init__",
+        "__subclasshook__",
+    }
 
 
 def test_device_modules_import_no_framework() -> None:
@@ -106,7 +107,7 @@ def test_what_is_known_of_the_fifth(fifth: Callable[..., Path]) -> None:
     assert entry.install == "pip install fifthcaps[fast]"
     assert (entry.library, entry.problem, registry.missing(entry)) == ("fifthlib", None, None)
     assert labels.color("fifth") == "#123ABC"
-    trial = tiny_trial(1).model_copy(update={"impl": "fifth"})
+    trial = tiny_trial().model_copy(update={"impl": "fifth"})
     assert labels.run_name(trial).startswith("5th ")
     assert registry.without_gpu(entry) == "fifth runs on the CPU only"
     assert "fifthlib" not in sys.modules
@@ -147,10 +148,13 @@ BROKEN_DEVICE = {
     ('("cpu",)', '("cpu", "tpu")'): "DEVICES is ('cpu', 'tpu'); expected one or both of",
     ("from typing import Any", "import no_such"): "by itself raised ModuleNotFoundError: No module named 'no_such'",
     ("def gpus() -> list[str]:", "def gpus( -> list[str]:"): "by itself raised SyntaxError",
-    ('"FIFTH_STALE": None}', '"FIFTH_STALE": 0}'): "environment() returned {'FIFTH_THREADS': '1', 'FIFTH_STALE': 0}; expected",
+    (
+        '"FIFTH_STALE": None}',
+        '"FIFTH_STALE": 0}',
+    ): "environment() returned {'FIFTH_THREADS': '1', 'FIFTH_STALE': 0}; expected",
     ("    return {", "    raise ValueError('no\\nsuch')\n    return {"): "environment() raised ValueError: no such",
     ("def product(", "product = 3\ndef other("): "product is 3; expected a function",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("edit", BROKEN_DEVICE)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy.stats
 
 from harness.stats import adjust, difference, equivalence, holm, median_interval, summary
+
+stats: Any = scipy.stats  # which declares nothing of what a test returns
 
 A = [0.31, 0.28, 0.35, 0.30, 0.27]
 B = [0.29, 0.30, 0.31, 0.29, 0.29]
@@ -31,6 +34,7 @@ def test_paired_is_two_one_sided_t_tests_of_the_differences(
     assert found.p == pytest.approx(max(above.pvalue, below.pvalue), rel=1e-10)
     assert (found.low, found.high) == pytest.approx(tuple(interval), rel=1e-10)
     assert found.difference == pytest.approx(differences.mean(), rel=1e-10)
+    assert found.p is not None
     assert found.equivalent == (found.p < alpha)
 
 
@@ -44,6 +48,7 @@ def test_unpaired_is_welch_s_test(margin: float, b: list[float]) -> None:
     assert not found.paired
     assert found.p == pytest.approx(max(above.pvalue, below.pvalue), rel=1e-10)
     assert (found.low, found.high) == pytest.approx(tuple(interval), rel=1e-10)
+    assert found.p is not None
     assert found.equivalent == (found.p < 0.05)
     assert (found.n_a, found.n_b) == (5, len(b))
 
@@ -91,6 +96,8 @@ def test_variances_too_small_to_square_are_no_nan() -> None:
     assert found.p == 0
     assert found.equivalent is True
     assert found.low is not None
+    assert found.high is not None
+    assert found.difference is not None
     assert found.low < found.difference < found.high
 
 
@@ -225,6 +232,7 @@ def test_few_values_that_are_counted_are_no_certainty() -> None:
     found = difference(a, b, paired=True, resolution=step)
     t = step / math.sqrt(step**2 / 6 / 2)
     assert found.p == pytest.approx(2 * stats.t.sf(t, 1), rel=1e-9)
+    assert found.p is not None
     assert found.p > 0.1
     clear = difference([0.30, 0.34, 0.31], [0.60, 0.66, 0.64], paired=False, resolution=0.01)
     assert clear.p == difference([0.30, 0.34, 0.31], [0.60, 0.66, 0.64], paired=False).p  # seeds vary more than that

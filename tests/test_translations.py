@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from impls import architecture
+import impls.architecture
 
-IMPLS = Path(architecture.__file__).parent
+IMPLS = Path(impls.architecture.__file__).parent
 FRAMEWORKS = ("torch", "tf", "jax")
 SHARED = ("impls.architecture", "impls.spectral")
 """What an implementation may import of `impls` besides its own modules."""

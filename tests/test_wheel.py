@@ -35,9 +35,15 @@ def checked(arguments: list[object], folder: Path) -> str:
     (folder / "tmp").mkdir(exist_ok=True)
     told |= {"TMPDIR": str(folder / "tmp"), "COLUMNS": "120", "CAPSBENCH_GATE_CACHE": "off"}
     done = subprocess.run(
-        list(map(str, arguments)), cwd=folder, env=told, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
+        list(map(str, arguments)),
+        cwd=folder,
+        env=told,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

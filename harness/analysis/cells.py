@@ -151,9 +151,14 @@ class Change:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "metric": self.metric, "key": self.key, "from": self.value(self.a), "to": self.value(self.b),
-            "others": self.others, "significant": self.significant, **asdict(self.test),
-        }  # fmt: skip
+            "metric": self.metric,
+            "key": self.key,
+            "from": self.value(self.a),
+            "to": self.value(self.b),
+            "others": self.others,
+            "significant": self.significant,
+            **asdict(self.test),
+        }
 
 
 def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:
@@ -169,7 +174,7 @@ def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:
         for a, b in itertools.combinations(cells, 2)
         for key in _differing(a, b)
         if (impls or key != "impl") and a.values(metric) and b.values(metric)
-    ]  # fmt: skip
+    ]
     tests = adjust([contrast(a, b, metric) for _, a, b in pairs], ALPHA)
     return [Change(metric, key, a, b, test) for (key, a, b), test in zip(pairs, tests, strict=True)]
 

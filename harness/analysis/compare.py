@@ -52,9 +52,15 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         a, b = (cell.summary(self.metric) for cell in (self.a, self.b))
         return {
-            "metric": self.metric, "impl": self.a.impl, "params": self.a.params, "a": a and a.mean, "b": b and b.mean,
-            "change_pct": self.change_pct, "verdict": self.verdict, **asdict(self.test),
-        }  # fmt: skip
+            "metric": self.metric,
+            "impl": self.a.impl,
+            "params": self.a.params,
+            "a": a and a.mean,
+            "b": b and b.mean,
+            "change_pct": self.change_pct,
+            "verdict": self.verdict,
+            **asdict(self.test),
+        }
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,14 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The output of `compare --json`."""
         return {
-            "ok": self.ok, "a": str(self.run_a), "b": str(self.run_b), "rows": [row.to_json() for row in self.rows],
-            "tested": sum(row.test.p is not None for row in self.rows), "broken": self.broken, "warnings": self.warnings,
-        }  # fmt: skip
+            "ok": self.ok,
+            "a": str(self.run_a),
+            "b": str(self.run_b),
+            "rows": [row.to_json() for row in self.rows],
+            "tested": sum(row.test.p is not None for row in self.rows),
+            "broken": self.broken,
+            "warnings": self.warnings,
+        }
 
 
 def compare(run_a: Path, run_b: Path, tolerance_pct: float = 1.0) -> Comparison:
@@ -112,9 +123,13 @@ def _broken(a: Cell, b: Cell) -> Iterator[str]:
 
 
 def _warnings(
-    run_a: Path, run_b: Path, of_a: dict[tuple[str, str], Cell], of_b: dict[tuple[str, str], Cell],
-    common: Sequence[tuple[Cell, Cell]], rows: Sequence[Row],
-) -> list[str]:  # fmt: skip
+    run_a: Path,
+    run_b: Path,
+    of_a: dict[tuple[str, str], Cell],
+    of_b: dict[tuple[str, str], Cell],
+    common: Sequence[tuple[Cell, Cell]],
+    rows: Sequence[Row],
+) -> list[str]:
     """What differs between the two runs, and what could not be tested."""
     said = [f"only in {run_a}: {of_a[key].name}" for key in of_a if key not in of_b]
     said += [f"only in {run_b}: {of_b[key].name}" for key in of_b if key not in of_a]

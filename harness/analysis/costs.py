@@ -91,9 +91,14 @@ def make_report(run_dir: Path) -> Report:
             models[line] = model
             errors |= dict(zip(own, model.leave_one_out, strict=True))
     return Report(
-        run_dir, points, models, [errors.get(index) for index in range(len(points))], _keys(points), left_out,
+        run_dir,
+        points,
+        models,
+        [errors.get(index) for index in range(len(points))],
+        _keys(points),
+        left_out,
         str(journal.environment().get("cpu", "an unknown CPU")),
-    )  # fmt: skip
+    )
 
 
 def _point(cell: Sequence[Result], trials: dict[str, Trial]) -> Point | None:

@@ -42,8 +42,14 @@ def over_seeds(run_dir: Path) -> OverSeeds:
     pairs = compare([result for cell in cells for result in cell.results], margin)
     found = [*changes(cells, "test_err_pct", impls=False), *changes(cells, "epoch_s", impls=True)]
     return OverSeeds(
-        str(plan["suite"]), str(plan.get("question") or ""), _machine(journal.environment()), cells, found, pairs, beside(cells)
-    )  # fmt: skip
+        str(plan["suite"]),
+        str(plan.get("question") or ""),
+        _machine(journal.environment()),
+        cells,
+        found,
+        pairs,
+        beside(cells),
+    )
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -17,9 +17,12 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument("run_a", type=Path, metavar="A", help="a run's directory: what to compare with")
     command.add_argument("run_b", type=Path, metavar="B", help="a run's directory: what is perhaps worse")
     command.add_argument(
-        "--tolerance", type=float, default=1.0, metavar="PCT",
+        "--tolerance",
+        type=float,
+        default=1.0,
+        metavar="PCT",
         help="by how many percent time and memory may rise and still be no regression; default: 1",
-    )  # fmt: skip
+    )
 
 
 def main(args: argparse.Namespace) -> int:

@@ -19,9 +19,11 @@ def options(command: argparse.ArgumentParser) -> None:
     for each in (fetch, show):
         each.add_argument("name", help="a data set's name, such as mnist")
     show.add_argument(
-        "--out", type=Path, metavar="FILE",
+        "--out",
+        type=Path,
+        metavar="FILE",
         help="FILE.png: sheets are FILE-train.png, FILE-validation.png, FILE-test.png; default: NAME.png",
-    )  # fmt: skip
+    )
     for each in (listing, fetch, show):
         each.add_argument("--dir", help="where files are kept; default: CAPSBENCH_DATA, or the user's cache")
         each.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=parser.JSON_HELP)

@@ -200,9 +200,14 @@ def kind(name: str, python: str, timeout_s: float) -> Check:
     for implementation in here:
         try:
             done = subprocess.run(
-                [python, "-c", _PART, name, implementation], capture_output=True, text=True, errors="replace",
-                timeout=timeout_s, stdin=subprocess.DEVNULL, env={**os.environ, **_variables(registry.resolve(implementation))},
-            )  # fmt: skip
+                [python, "-c", _PART, name, implementation],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **_variables(registry.resolve(implementation))},
+            )
         except subprocess.TimeoutExpired:
             return broken(f"importing its part for {implementation} took more than {timeout_s:g} s")
         if done.returncode:

@@ -93,9 +93,11 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument("trial", metavar="TRIAL", help="the trial's id, or its beginning; `capsbench plan` shows them")
     command.add_argument("--to", required=True, choices=registry.exporters(), help="the framework")
     command.add_argument(
-        "--weights", default="last", metavar="best|last|EPOCH",
+        "--weights",
+        default="last",
+        metavar="best|last|EPOCH",
         help="of the lowest validation error, of the last epoch (default), or of an epoch kept by train.keep_every",
-    )  # fmt: skip
+    )
     command.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/exports/TRIAL-FRAMEWORK-WEIGHTS")
 
 

@@ -147,9 +147,14 @@ def source_of(request: ModelRequest, sizes: dict[str, Any]) -> Source:
             )
         names[canonical] = own
     return Source(
-        request.target, _object("--model-args", request.arguments), request.loss,
-        _object("--loss-args", request.loss_arguments), names, sizes, str(Path.cwd()),
-    )  # fmt: skip
+        request.target,
+        _object("--model-args", request.arguments),
+        request.loss,
+        _object("--loss-args", request.loss_arguments),
+        names,
+        sizes,
+        str(Path.cwd()),
+    )
 
 
 def _object(option: str, text: str | None) -> dict[str, Any]:
@@ -222,9 +227,16 @@ def check_model(args: argparse.Namespace) -> int:
 def check_pair(args: argparse.Namespace) -> int:
     """Runs `capsbench parity A B`; returns the exit code."""
     request = ModelRequest(
-        args.model or "", None, args.overrides, args.model_args, args.loss, args.loss_args, args.weights,
-        time_limit_s=args.time_limit, out=args.out,
-    )  # fmt: skip
+        args.model or "",
+        None,
+        args.overrides,
+        args.model_args,
+        args.loss,
+        args.loss_args,
+        args.weights,
+        time_limit_s=args.time_limit,
+        out=args.out,
+    )
     found = parity_of_two(str(args.suite), args.other, request, tell)
     show_pair(Console(stderr=args.json), found)
     if args.json:

@@ -152,43 +152,59 @@ def _log_name(trial: Trial) -> str:
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench parity`."""
     command.add_argument(
-        "suite", type=Path, nargs="?", metavar="SUITE|RUN",
+        "suite",
+        type=Path,
+        nargs="?",
+        metavar="SUITE|RUN",
         help="take model, data and optimiser from a suite; default: a compact model on embedded digits; "
         "a run's directory: compare its test errors over seeds (L7); or the first of two models, as for --model, "
         "implementations, or files of weights",
-    )  # fmt: skip
+    )
     command.add_argument("other", nargs="?", metavar="B", help="the second: compare the two, layer by layer")
     command.add_argument(
-        "--model", metavar="FILE.py:NAME",
+        "--model",
+        metavar="FILE.py:NAME",
         help=f"a model of {' or '.join(each.signs[0] for each in registry.ordinary().values())}, or a class or function that "
         "makes one: compare it without an adapter",
-    )  # fmt: skip
+    )
     command.add_argument("--model-args", metavar="JSON", help="arguments of that class or function")
     command.add_argument("--loss", metavar="NAME", help="its loss: a method, a name in its file, or FILE.py:NAME")
     command.add_argument("--loss-args", metavar="JSON", help="arguments of the loss that are no tensors")
     command.add_argument(
-        "--weights", action="append", default=[], metavar="W=OWN",
+        "--weights",
+        action="append",
+        default=[],
+        metavar="W=OWN",
         help="which of the model's tensors a weight is: --weights digit.w=caps.route_weights; may be given several times",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--impl", dest="impls", action="append", default=[], metavar="NAME",
+        "--impl",
+        dest="impls",
+        action="append",
+        default=[],
+        metavar="NAME",
         help=f"{', '.join(registry.names())}, or a class of yours as package.module:Class; may be given several times",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--level", type=str.upper, choices=("L1", "L2", "L3", "L4", "L5", "L6"),
-        help="how far to climb; default: L6",
-    )  # fmt: skip
+        "--level", type=str.upper, choices=("L1", "L2", "L3", "L4", "L5", "L6"), help="how far to climb; default: L6"
+    )
     command.add_argument("--precision", choices=("fp32", "fp64", "tf32", "bf16"), help="default: fp64, then fp32")
     parser.overrides(command)
     command.add_argument(
-        "--time-limit", type=float, default=300.0, metavar="S",
+        "--time-limit",
+        type=float,
+        default=300.0,
+        metavar="S",
         help="seconds for one implementation in one precision; default: 300",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--accept", action="append", default=[], metavar="KEY=VALUE",
+        "--accept",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
         help="a convention that is no fault: squash_epsilon=1e-7, squash_epsilon=1e-7@outside, length_epsilon=0; may be "
         "given several times",
-    )  # fmt: skip
+    )
     parser.out(command)
     parser.mlflow(command)
     command.add_argument("--no-mlflow", action="store_true", help="record nothing")

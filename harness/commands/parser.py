@@ -53,9 +53,11 @@ def scheduled(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="apply the suite's `quick` settings: minutes, not hours")
     out(parser)
     parser.add_argument(
-        "--executor", choices=("auto", "ray", "inline"), default="auto",
+        "--executor",
+        choices=("auto", "ray", "inline"),
+        default="auto",
         help="ray: schedule on this machine or a cluster; inline: one trial after another, without Ray",
-    )  # fmt: skip
+    )
     parser.add_argument("--ray-address", metavar="A", help="a running Ray cluster, such as auto or ray-head:6379")
 
 
@@ -67,9 +69,13 @@ def run_dir(parser: argparse.ArgumentParser, example: str = "runs/quickstart") -
 def overrides(parser: argparse.ArgumentParser) -> None:
     """Adds -s KEY=VALUE."""
     parser.add_argument(
-        "-s", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        "-s",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
         help="override a setting: -s model.routing=1,3 -s train.epochs=2",
-    )  # fmt: skip
+    )
 
 
 def out(parser: argparse.ArgumentParser) -> None:

@@ -65,8 +65,12 @@ class Plan:
 
     def row(self, trial: Trial) -> dict[str, Any]:
         named = {key: getattr(trial, key) for key in ("id", "impl", "params", "seed", "cpus", "gpus")}
-        return {**named, "state": self.states[trial.id], "estimate_s": self.estimates[trial.id],
-                "at_most": trial.train.stop.images is not None}  # fmt: skip
+        return {
+            **named,
+            "state": self.states[trial.id],
+            "estimate_s": self.estimates[trial.id],
+            "at_most": trial.train.stop.images is not None,
+        }
 
 
 def make_executor(request: RunRequest) -> tuple[Executor, str | None]:

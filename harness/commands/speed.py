@@ -149,9 +149,12 @@ def options(command: argparse.ArgumentParser) -> None:
     command.description = _DESCRIPTION
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument(
-        "suite", type=Path, nargs="?", metavar="SUITE",
+        "suite",
+        type=Path,
+        nargs="?",
+        metavar="SUITE",
         help="take model, data, batch and resources from a suite; default: the paper's full-size model on embedded digits",
-    )  # fmt: skip
+    )
     for option, metavar, help in (
         (
             "--impl",
@@ -174,9 +177,12 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-gate", action="store_true", help="time what was not compared with the specification")
     command.add_argument("--trace", type=Path, metavar="DIR", help="write a profile of each cell for ui.perfetto.dev")
     command.add_argument(
-        "--time-limit", type=float, default=900.0, metavar="S",
+        "--time-limit",
+        type=float,
+        default=900.0,
+        metavar="S",
         help="seconds for one cell, not counting the others' turns; default: 900",
-    )  # fmt: skip
+    )
     parser.overrides(command)
     parser.out(command)
 

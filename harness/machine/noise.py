@@ -65,9 +65,7 @@ def machine(cores: Collection[int], proc: Path = Path("/proc"), sys: Path = Path
             hertz = os.sysconf("SC_CLK_TCK")
             stolen_s = sum(row[_STEAL] for row in ticks) / hertz
             busy_s = sum(sum(row) - sum(row[i] for i in _IDLE) for row in ticks) / hertz - stolen_s
-    return Machine(
-        time.monotonic(), time.process_time(), busy_s, stolen_s, _throttled(cores, sys), _mhz(cores, sys)
-    )  # fmt: skip
+    return Machine(time.monotonic(), time.process_time(), busy_s, stolen_s, _throttled(cores, sys), _mhz(cores, sys))
 
 
 def between(before: Machine, after: Machine, cores: int) -> Observation:

@@ -150,14 +150,18 @@ class CapsNetKind(ModelKind):
         found = [
             Layer("conv1", f"{k}x{k}, ReLU", (*model.conv_grid, model.conv_channels), multiplied["conv1"]),
             Layer(
-                "primary", f"{k}x{k} stride 2, {model.primary_types} types of {model.primary_dim}D, squash",
-                (capsules, model.primary_dim), multiplied["primary"],
+                "primary",
+                f"{k}x{k} stride 2, {model.primary_types} types of {model.primary_dim}D, squash",
+                (capsules, model.primary_dim),
+                multiplied["primary"],
             ),
             Layer(
-                "digit", f"votes, routing x{model.routing}", (model.classes, model.digit_dim),
+                "digit",
+                f"votes, routing x{model.routing}",
+                (model.classes, model.digit_dim),
                 multiplied["votes"] + multiplied["routing"],
             ),
-        ]  # fmt: skip
+        ]
         if model.decoder:
             widths = _decoder_widths(model)
             for number, what in enumerate(("one capsule, dense, ReLU", "dense, ReLU", "dense, sigmoid"), start=1):

@@ -45,7 +45,9 @@ TRAINING = ("train", "evaluate", "stage", "compile", "dump", "dump_moments")
 """Methods that L5 and L6 need; an implementation that lacks one is an adapter, which can climb up to L4."""
 OPTIMISERS = {
     "staircase": OptimSpec(
-        lr=3e-3, lr_decay=LrDecay(kind="staircase", rate=0.5, steps=300, floor=1e-6), weight_decay=0.01,
+        lr=3e-3,
+        lr_decay=LrDecay(kind="staircase", rate=0.5, steps=300, floor=1e-6),
+        weight_decay=0.01,
         decoder=DecoderOptim(lr=1e-3, weight_decay=0.1),
     ),
     "epoch": OptimSpec(
@@ -53,7 +55,7 @@ OPTIMISERS = {
     ),
     "constant": OptimSpec(lr=2e-3, lr_decay=LrDecay(kind="constant"), weight_decay=0.02, decoder=DecoderOptim(lr=4e-3)),
     "exponential": OptimSpec(lr=5e-3, lr_decay=LrDecay(rate=0.7, steps=400, floor=1e-5)),
-}  # fmt: skip
+}
 """Every optimiser setting that a suite has, with values that make a difference in single steps."""
 
 
@@ -115,9 +117,12 @@ class Ladder:
         """Climbs up to `level`. Raises whatever the implementation raises; `checks` then has the comparisons made before."""
         lacking = [method for method in TRAINING if not callable(getattr(self.impl, method, None))]
         stages = {
-            "L1": self._names, "L2": self._capsules, "L3": self._one_batch, "L5": self._single_steps,
+            "L1": self._names,
+            "L2": self._capsules,
+            "L3": self._one_batch,
+            "L5": self._single_steps,
             "L6": self._trajectory,
-        }  # fmt: skip
+        }
         for first, checks in stages.items():
             if first > level:
                 return
@@ -139,9 +144,7 @@ class Ladder:
 
     def report(self, name: str) -> Report:
         count = len(self.at.shown_indices)
-        return Report(
-            name, self.precision, self.at.model.variant, tuple(self.checks), self.skipped, images=count
-        )  # fmt: skip
+        return Report(name, self.precision, self.at.model.variant, tuple(self.checks), self.skipped, images=count)
 
     @cached_property
     def _specifications(self) -> list[Impl]:
@@ -162,9 +165,13 @@ class Ladder:
         ]
 
     def _compared(
-        self, measure: Measure, impl: Impl | None = None, specifications: Sequence[Impl] = (), at: Setting | None = None,
+        self,
+        measure: Measure,
+        impl: Impl | None = None,
+        specifications: Sequence[Impl] = (),
+        at: Setting | None = None,
         prefix: str = "",
-    ) -> Iterator[Check]:  # fmt: skip
+    ) -> Iterator[Check]:
         """A check for each value of `measure`; implementation and specification compute in turns."""
         at = at or self.at
         exact, *twins = specifications or self._specifications

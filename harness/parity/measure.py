@@ -225,9 +225,14 @@ def _trained(level: str, kind: str, impl: Impl, at: Setting, mark: str, plan: Ep
 
 
 def _evaluated(
-    impl: Impl, at: Setting, name: str, kind: str = "loss", level: str = "L6", of_several: bool = False,
+    impl: Impl,
+    at: Setting,
+    name: str,
+    kind: str = "loss",
+    level: str = "L6",
+    of_several: bool = False,
     is_dim: bool = False,
-) -> Values:  # fmt: skip
+) -> Values:
     images, labels = at.evaluated(of_several)
     totals: EvalTotals = impl.evaluate(images // 2 if is_dim else images, labels)
     yield from _named(level, kind, name, totals.loss, at.model.loss_terms)

@@ -51,7 +51,14 @@ def gate_ladder(trial: Trial, impl: Impl, train: Split) -> Ladder:
     unit = next(unit for unit in (1_000, 100, 10, 1) if steps >= unit)
     amid = max(1, round(steps / 2 / unit)) * unit
     return Ladder(
-        impl, trial.model, trial.train.optim, trial.runtime_spec(), np.asarray(train.images), train.labels,
-        steps=trial.parity.steps, batch=trial.train.batch, is_staged=True,
+        impl,
+        trial.model,
+        trial.train.optim,
+        trial.runtime_spec(),
+        np.asarray(train.images),
+        train.labels,
+        steps=trial.parity.steps,
+        batch=trial.train.batch,
+        is_staged=True,
         first_step=amid - 1,
-    )  # fmt: skip
+    )

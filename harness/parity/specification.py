@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from harness import registry
-from harness.spec import OptimSpec, Runtime, Weights
+from harness.spec import Impl, OptimSpec, Runtime, Weights
 from harness.spec.model import ModelSpec
 
 CHUNK = 8  # images at a time: little memory compared with a training step
@@ -17,7 +17,7 @@ RoutingStep = tuple[Float[np.ndarray, "B I J"], Float[np.ndarray, "B J D"], Floa
 """One iteration of Procedure 1: coupling c, output capsules v, agreement u_hat . v (what the logits b change by)."""
 
 
-class Inspectable(Protocol):
+class Inspectable(Impl, Protocol):
     """The specification's methods beyond `harness.spec.Impl`."""
 
     def routing_steps(self, images: UInt8[np.ndarray, "B *K H W C"]) -> list[RoutingStep]: ...

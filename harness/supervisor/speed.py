@@ -176,12 +176,15 @@ class _Bench:
         measured = {trial.impl for trial in on_cpu}
         started = {
             entry.library: self._start(
-                on_cpu[0], {"trial": None, "impl": entry.name}, self._setting.logs / f"matmul-{entry.library}.log", held,
+                on_cpu[0],
+                {"trial": None, "impl": entry.name},
+                self._setting.logs / f"matmul-{entry.library}.log",
+                held,
                 self._session.warnings,
             )
             for entry in installed_libraries()
             if entry.name not in measured
-        }  # fmt: skip
+        }
         for library, worker in started.items():
             if worker.hear(GaugeReadyEvent) is None and worker.failure:
                 self._session.warnings.append(

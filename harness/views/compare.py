@@ -30,12 +30,17 @@ def table(comparison: Comparison) -> Table:
             UNKNOWN if end is None else number(end * metric.scale) for end in (test.low, test.high, test.detectable)
         )
         made.add_row(
-            metric.title, row.a.impl, setting(row.a.params), mean(row.a.summary(row.metric), metric.scale),
+            metric.title,
+            row.a.impl,
+            setting(row.a.params),
+            mean(row.a.summary(row.metric), metric.scale),
             mean(row.b.summary(row.metric), metric.scale),
             UNKNOWN if row.change_pct is None else f"{row.change_pct:+.1f}%",
-            UNKNOWN if test.low is None or test.low == test.high else f"{low} to {high}", p_value(test.adjusted_p),
-            detectable, Text(row.verdict, _COLORS.get(row.verdict, "")),
-        )  # fmt: skip
+            UNKNOWN if test.low is None or test.low == test.high else f"{low} to {high}",
+            p_value(test.adjusted_p),
+            detectable,
+            Text(row.verdict, _COLORS.get(row.verdict, "")),
+        )
     return made
 
 

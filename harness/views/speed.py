@@ -35,11 +35,18 @@ def table(cells: Sequence[Mapping[str, Any]], errors: Mapping[str, float]) -> Ta
             continue
         peak = cell.get("device_peak_bytes") or cell["peak_bytes"]
         made.add_row(
-            *head, number(cell["step_s"]), _range(cell["step_s_ci"]), number(cell["epoch_s"]), number(cell["img_per_s"]),
-            number(cell["step_over_floor"]), number(cell["eval_over_train"], 2), number(cell["compile_s"], 2),
-            number(peak / 1e6), f"{cell['img_per_s'] / measured[0]['img_per_s']:.2f}x",
+            *head,
+            number(cell["step_s"]),
+            _range(cell["step_s_ci"]),
+            number(cell["epoch_s"]),
+            number(cell["img_per_s"]),
+            number(cell["step_over_floor"]),
+            number(cell["eval_over_train"], 2),
+            number(cell["compile_s"], 2),
+            number(peak / 1e6),
+            f"{cell['img_per_s'] / measured[0]['img_per_s']:.2f}x",
             *([f"{100 * errors[cell['name']]:+.1f}%" if cell["name"] in errors else UNKNOWN] if errors else []),
-        )  # fmt: skip
+        )
     return made
 
 

@@ -124,9 +124,15 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("estimate", justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            row["id"], row["impl"], setting(row["params"]), str(row["seed"]), str(row["cpus"]), str(row["gpus"]),
-            row["state"], _estimate(row),
-        )  # fmt: skip
+            row["id"],
+            row["impl"],
+            setting(row["params"]),
+            str(row["seed"]),
+            str(row["cpus"]),
+            str(row["gpus"]),
+            row["state"],
+            _estimate(row),
+        )
     return table
 
 

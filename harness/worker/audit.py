@@ -132,9 +132,13 @@ class Audit:
         chosen = self._generator(0).permutation(total)[:SAMPLE]
         with self._timed() as spent_s:
             images, near_ties, fault = classified(
-                self._trial, weights, self._dataset.test, test.predicted, chosen,
+                self._trial,
+                weights,
+                self._dataset.test,
+                test.predicted,
+                chosen,
                 lambda rise: self.ledger.audit_s + rise * spent_s() <= self._allowance_s(),
-            )  # fmt: skip
+            )
         data.release(self._dataset.test.images)
         if fault:
             self._fail(fault)

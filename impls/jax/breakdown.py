@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,8 @@ def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
         return _blocking(steps.compiled(there_and_back), *inputs, weights)
 
     params, state = dict(steps.state[0]), jax.tree.map(jnp.copy, steps.state)
-    layers = steps.kind.parts(steps.net(params), *steps.compiled(steps.batch_of)(staged, order, shifts), both)
+    digits, classes = steps.compiled(steps.batch_of)(staged, order, shifts)
+    layers = cast("dict[str, Callable[[], None]]", steps.kind.parts(steps.net(params), digits, classes, both))
     update = steps.compiled(steps.update, donate_argnums=0)
 
     def optimiser() -> None:

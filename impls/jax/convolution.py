@@ -101,11 +101,16 @@ def _direct_vjp(saved: tuple[Array, Array], grad: Float[Array, "B y x f"]) -> tu
     x, w = saved
     kernel, (height, width) = w.shape[0], x.shape[1:3]
     around = _around(kernel)
+    opposite = around[1], around[0]
     turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
     grad_x = lax.conv_general_dilated(
-        grad, turned, (1, 1), (around[::-1], around[::-1]), dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        grad,
+        turned,
+        (1, 1),
+        (opposite, opposite),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=lax.Precision.HIGHEST,
-    )  # fmt: skip
+    )
     padded = jnp.pad(x, ((0, 0), around, around, (0, 0)))
     flat = grad.reshape(-1, w.shape[3])
     taps = [padded[:, i : i + height, j : j + width] for i in range(kernel) for j in range(kernel)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,8 @@ class JaxImpl(Steps):
 
     def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs:
         found = self._outputs(self.state[0], self._put(images))
-        return Outputs(*(None if array is None else np.array(array) for array in found))
+        fields: list[Any] = [None if array is None else np.array(array) for array in found]
+        return Outputs(*fields)
 
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B *K H W C"], labels: Int[np.ndarray, " B *K"]
@@ -80,7 +82,8 @@ class JaxImpl(Steps):
 
     def evaluate(self, images: UInt8[np.ndarray, "N *K H W C"], labels: Int[np.ndarray, " N *K"]) -> EvalTotals:
         parts = (images, labels.astype(np.int32), np.ones(len(labels), self.dtype))
-        total, predicted = np.zeros(len(self.model.loss_terms)), []
+        total = np.zeros(len(self.model.loss_terms))
+        predicted: list[np.ndarray] = []
         for steps, count in _blocks(tuple(batched(part, self.batch) for part in parts)):
             sums, found = self._eval_steps(self.state[0], steps, count)
             total += np.array(sums, np.float64).sum(0)

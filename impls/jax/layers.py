@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,9 @@ def route_vjp(
             grad = grad_logits @ u_hat
     # XLA fuses the products and their sum; in the votes' own order, input capsules first
     products = zip(numbers, vectors, strict=True)
-    grad_u_hat = sum(number[:, :, 0].transpose(2, 0, 1)[..., None] * vector[:, :, 0] for number, vector in products)
+    grad_u_hat = cast(
+        Array, sum(number[:, :, 0].transpose(2, 0, 1)[..., None] * vector[:, :, 0] for number, vector in products)
+    )
     return grad_u_hat.transpose(1, 2, 0, 3), grad_bias
 
 

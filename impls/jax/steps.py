@@ -59,7 +59,7 @@ class Steps:
         # code that is compared but never timed is compiled for fast compilation
         haste = {"xla_backend_optimization_level": 0} if self.on_cpu else None
         self.is_compiled, self._options = runtime.compile, haste if runtime.precision == "fp64" else None
-        self._loop = partial(lax.fori_loop, 0) if runtime.compile else _eager_loop
+        self._loop: Callable[..., Any] = partial(lax.fori_loop, 0) if runtime.compile else _eager_loop
         # the new state reuses the old one's memory
         self._train_steps = self.compiled(self.train_steps, donate_argnums=0)
         self._eval_steps = self.compiled(self.eval_steps)
@@ -68,7 +68,8 @@ class Steps:
 
     def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         """The function, compiled like training unless `options` differ; unchanged in eager mode."""
-        return jax.jit(function, **{"compiler_options": self._options} | options) if self.is_compiled else function
+        settings: dict[str, Any] = {"compiler_options": self._options} | options
+        return jax.jit(function, **settings) if self.is_compiled else function
 
     def net(self, params: _Params) -> Network:
         """The network with these weights."""

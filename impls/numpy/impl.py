@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import array_api_compat.numpy
 import numpy as np
@@ -40,7 +41,7 @@ def namespace(device: str) -> Any:
     if device == "cpu":
         return array_api_compat.numpy
     try:
-        import array_api_compat.cupy as xp
+        xp: Any = importlib.import_module("array_api_compat.cupy")
     except ImportError as error:
         raise ImportError(
             f"numpy on a GPU computes with CuPy, which cannot be imported ({error}); install cupy-cuda13x or "
@@ -60,8 +61,8 @@ def to_numpy(array: Array) -> np.ndarray:
 def shift_images(images: UInt8[np.ndarray, "B H W C"], shifts: Int8[np.ndarray, "B 2"]) -> UInt8[np.ndarray, "B H W C"]:
     """Each image shifted (down, right) by its own number of whole pixels, filled with zeros."""
     height, width = images.shape[1:3]
-    rows = np.arange(height) - shifts[:, :1].astype(int)
-    columns = np.arange(width) - shifts[:, 1:].astype(int)
+    rows = cast(np.ndarray, np.arange(height) - shifts[:, :1].astype(int))
+    columns = cast(np.ndarray, np.arange(width) - shifts[:, 1:].astype(int))
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     each = np.arange(len(images))[:, None, None]
     moved = images[each, rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None, :]]
@@ -106,7 +107,9 @@ class NumpyImpl:
     ) -> None:
         self.model, self.optim, self.device = model, optim, runtime.device
         self.net: Any = architecture(model.kind)
-        self._conventions = {"conventions": conventions or Conventions()} if _has_conventions(self.net) else {}
+        self._conventions: dict[str, Conventions] = (
+            {"conventions": conventions or Conventions()} if _has_conventions(self.net) else {}
+        )
         self._digits = DIGITS.get(operands or runtime.precision)
         self.xp = namespace(runtime.device)
         self.dtype = self.xp.float64 if runtime.precision == "fp64" else self.xp.float32
@@ -157,7 +160,8 @@ class NumpyImpl:
 
     def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs:
         found = self.net.outputs(self.model, self._operands(), self._forward(images))
-        return Outputs(*(None if array is None else to_numpy(array) for array in found))
+        fields: list[Any] = [None if array is None else to_numpy(array) for array in found]
+        return Outputs(*fields)
 
     def routing_steps(
         self, images: UInt8[np.ndarray, "B *K H W C"]
@@ -196,7 +200,8 @@ class NumpyImpl:
         return self.xp.zeros(len(self.model.loss_terms), dtype=self.xp.float64)
 
     def train(self, plan: EpochPlan) -> TrainTotals:
-        total, correct, scores = self._no_losses(), self.xp.zeros((), dtype=self.xp.int64), []
+        total, correct = self._no_losses(), self.xp.zeros((), dtype=self.xp.int64)
+        scores: list[np.ndarray] = []
         masks = plan.masks(self.model)
         for step, start in enumerate(range(0, len(plan.order), plan.batch)):
             chosen = plan.order[start : start + plan.batch]
@@ -221,7 +226,9 @@ class NumpyImpl:
         self.moments = Moments(step, first, second)
 
     def evaluate(self, images: UInt8[np.ndarray, "N *K H W C"], labels: Int[np.ndarray, " N *K"]) -> EvalTotals:
-        total, predicted, scores = self._no_losses(), [], []
+        total = self._no_losses()
+        predicted: list[Array] = []
+        scores: list[np.ndarray] = []
         for start in range(0, len(labels), self.batch):
             acts = self._forward(images[start : start + self.batch])
             classes = self._classes(labels[start : start + self.batch])

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device  # pyright: ignore[reportUnknownVariableType]
 from jaxtyping import Bool, Float, Int
 
 from harness.spec import SQUASH_EPSILON, Epsilon

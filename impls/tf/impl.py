@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,8 +30,8 @@ class TfImpl(Steps):
         self.adam.iterations.assign(moments.step if moments else 0)
         zeros = {name: np.zeros_like(array) for name, array in weights.items()}
         self._assign(self.net.canonical(), weights)
-        self._assign(self._moments(self.adam._momentums), moments.first if moments else zeros)
-        self._assign(self._moments(self.adam._velocities), moments.second if moments else zeros)
+        self._assign(self._moments(self.adam.first), moments.first if moments else zeros)
+        self._assign(self._moments(self.adam.second), moments.second if moments else zeros)
 
     def _assign(self, variables: _Variables, arrays: Weights) -> None:
         for name, variable in variables.items():
@@ -43,7 +44,7 @@ class TfImpl(Steps):
         return self._numpy(self.net.canonical())
 
     def dump_moments(self) -> Moments:
-        first, second = self._moments(self.adam._momentums), self._moments(self.adam._velocities)
+        first, second = self._moments(self.adam.first), self._moments(self.adam.second)
         return Moments(int(self.adam.iterations.numpy()), self._numpy(first), self._numpy(second))
 
     def stage(self, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]) -> None:
@@ -52,7 +53,8 @@ class TfImpl(Steps):
 
     def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs:
         found = self.outputs(tf.constant(images))
-        return Outputs(*(None if tensor is None else tensor.numpy() for tensor in found))
+        fields: list[Any] = [None if tensor is None else tensor.numpy() for tensor in found]
+        return Outputs(*fields)
 
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B *K H W C"], labels: Int[np.ndarray, " B *K"]

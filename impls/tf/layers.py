@@ -116,7 +116,7 @@ def routed(
     @tf.custom_gradient
     def capsules(
         u_hat: Float[Tensor, "B J I e"], *bias: Float[Tensor, "J e"]
-    ) -> tuple[tuple[Tensor, Tensor], Callable[..., tuple[Tensor, ...]]]:
+    ) -> tuple[tuple[Tensor, Tensor], Callable[[Tensor, Tensor], tuple[Tensor, ...]]]:
         history = route(u_hat, iterations, *bias)
         coupling, _, v = history[-1]
         return (v, coupling), lambda grad, _: route_vjp(u_hat, history, grad)[: 1 + len(bias)]

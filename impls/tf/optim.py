@@ -49,6 +49,16 @@ class _Adam(keras.optimizers.Adam):
         super().__init__(_Decay(optim, dtype), ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, name="adam")
         self.optim, self.names = optim, names
 
+    @property
+    def first(self) -> list[keras.Variable]:
+        """The first moments, in the order of the variables."""
+        return self._momentums
+
+    @property
+    def second(self) -> list[keras.Variable]:
+        """The second moments, likewise."""
+        return self._velocities
+
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         index = self._get_variable_index(variable)
         first, second = self._momentums[index], self._velocities[index]

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
@@ -83,7 +83,7 @@ def _in_double() -> None:
 
 def _is_called_by_user() -> bool:
     """Whether user code is the caller, ignoring AutoGraph in between."""
-    frame = sys._getframe(2)
+    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("tensorflow.python.autograph"):
         frame = frame.f_back
     return frame.f_globals.get("__name__", "").partition(".")[0] not in ("keras", "tensorflow", "tf_keras")
@@ -101,12 +101,13 @@ def chosen(made: object) -> object:
     """Of a factory's several models, the one for evaluation and, if there is one that takes labels, the one for training."""
     if not isinstance(made, (tuple, list)):
         return made
-    models = [each for each in made if isinstance(each, keras.Model)]
+    several = cast("Sequence[object]", made)
+    models = [each for each in several if isinstance(each, keras.Model)]
     plain = [each for each in models if len(getattr(each, "inputs", None) or ()) == 1]
     with_labels = [each for each in models if len(getattr(each, "inputs", None) or ()) == 2]
     if plain and with_labels:
         return Pair(plain[0], with_labels[0])
-    return (models or [made])[0]
+    return models[0] if models else several[0]
 
 
 class Pair:
@@ -148,9 +149,10 @@ class KerasNetwork:
             count = len(self.model.inputs)
             return count, count
         places = [
-            each for each in inspect.signature(self.model.call).parameters.values()
+            each
+            for each in inspect.signature(self.model.call).parameters.values()
             if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) and each.name not in ("training", "mask")
-        ]  # fmt: skip
+        ]
         return max(1, sum(each.default is each.empty for each in places)), len(places)
 
     @property
@@ -188,10 +190,16 @@ class KerasNetwork:
         return np.array(tensor)
 
     def run(
-        self, arguments: Sequence[np.ndarray], *, as_list: bool = False, training: bool = False, record: bool = False,
-        keep: Sequence[int] = (), replace: Mapping[int, np.ndarray] | None = None,
+        self,
+        arguments: Sequence[np.ndarray],
+        *,
+        as_list: bool = False,
+        training: bool = False,
+        record: bool = False,
+        keep: Sequence[int] = (),
+        replace: Mapping[int, np.ndarray] | None = None,
         then: Callable[[list[tuple[str, Any]]], Any] | None = None,
-    ) -> Ran:  # fmt: skip
+    ) -> Ran:
         inputs = [self.tensor(array) for array in arguments]
         model = self.model
         if self.pair is not None:
@@ -278,10 +286,11 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, tf.Tensor):
         yield name or "0", value
     elif isinstance(value, Mapping):
-        for key, part in value.items():
+        for key, part in cast("Mapping[Any, Any]", value).items():
             yield from _flat(part, f"{name}.{key}" if name else str(key))
     elif isinstance(value, (list, tuple)):
-        for key, part in zip(getattr(value, "_fields", itertools.count()), value, strict=False):
+        several = cast("Sequence[Any]", value)
+        for key, part in zip(getattr(several, "_fields", itertools.count()), several, strict=False):
             yield from _flat(part, f"{name}.{key}" if name else str(key))
     elif hasattr(value, "__dataclass_fields__"):
         yield from _flat(vars(value), name)

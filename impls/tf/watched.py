@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -48,12 +48,12 @@ def watched(record: bool, keep: set[int], replace: Mapping[int, Any]) -> Generat
 
     def quick(context: Any, op: str, *rest: Any) -> Any:
         result = fast(context, op, *rest)
-        return watch.seen(op, result) if not isinstance(result, (list, tuple)) else result
+        return watch.seen(op, result) if not isinstance(result, (list, tuple)) else cast(Any, result)
 
     def thorough(op: Any, *rest: Any, **more: Any) -> Any:
         name = op.decode() if isinstance(op, bytes) else op
         results = slow(op, *rest, **more)
-        return [watch.seen(name, each) for each in results] if isinstance(results, list) else results
+        return [watch.seen(name, each) for each in cast("list[Any]", results)] if isinstance(results, list) else results
 
     pywrap_tfe.TFE_Py_FastPathExecute, execute.execute = quick, thorough
     try:

@@ -16,6 +16,10 @@ from impls.torch.precision import operand, result
 class PrimaryConvolution(nn.Conv2d):
     """`nn.Conv2d`, VALID, (B, y, x, c) to (B, h, w, f), in a third of the time on a CPU: see `impls.spectral`."""
 
+    analysis: Float[Tensor, "R grid"]
+    kernel_analysis: Float[Tensor, "R taps"]
+    synthesis: Float[Tensor, "outputs R"]
+
     def __init__(
         self, image: tuple[int, int], channels: int, filters: int, kernel: int, stride: int, precision: str
     ) -> None:
@@ -48,12 +52,12 @@ class PrimaryConvolution(nn.Conv2d):
         else:
             transforms = self.analysis, self.kernel_analysis, self.synthesis
             y = _Convolution.apply(x, weight, spectrum, self.plan, *transforms)
-        return result(y, self.precision) + self.bias
+        return result(y, self.precision) + self.bias  # pyright: ignore[reportOperatorIssue]  # it has one
 
 
 def _has_bf16_units(device: torch.device) -> bool:
     """Whether bfloat16 products are faster on the device than float32 ones."""
-    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
 
 
 def _image_phases(x: Float[Tensor, "B y x c"], plan: Spectral) -> Float[Tensor, "grid B*phases*c"]:

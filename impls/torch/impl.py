@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,8 @@ class TorchImpl(Steps):
     @torch.no_grad()
     def forward(self, images: UInt8[np.ndarray, "B *K H W C"]) -> Outputs:
         found = self.outputs(torch.tensor(images, device=self.device))
-        return Outputs(*(None if tensor is None else tensor.cpu().numpy() for tensor in found))
+        fields: list[Any] = [None if tensor is None else tensor.cpu().numpy() for tensor in found]
+        return Outputs(*fields)
 
     def loss_and_grads(
         self, images: UInt8[np.ndarray, "B *K H W C"], labels: Int[np.ndarray, " B *K"]

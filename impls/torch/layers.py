@@ -186,7 +186,8 @@ class _DigitCaps(torch.autograd.Function):
     def backward(ctx: Any, grad: Float[Tensor, "B J e"], _: Tensor) -> tuple[Tensor | None, ...]:
         u, w, *saved = ctx.saved_tensors
         states = list(zip(saved[::3], saved[1::3], saved[2::3], strict=True))
-        grad_u, grad_w, grad_bias = [], torch.zeros_like(w), torch.zeros_like(grad[0])
+        grad_u: list[Tensor] = []
+        grad_w, grad_bias = torch.zeros_like(w), torch.zeros_like(grad[0])
         for some_u, some_grad in zip(u.split(CHUNK), grad.split(CHUNK), strict=True):
             history, states = states[: ctx.routing], states[ctx.routing :]
             grad_u_hat, more_bias = route_vjp(votes(some_u, w), history, some_grad)

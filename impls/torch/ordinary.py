@@ -6,7 +6,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -140,9 +140,10 @@ class TorchNetwork:
 
     def takes(self) -> tuple[int, int]:
         places = [
-            each for each in inspect.signature(self.model.forward).parameters.values()
+            each
+            for each in inspect.signature(self.model.forward).parameters.values()
             if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-        ]  # fmt: skip
+        ]
         return max(1, sum(each.default is each.empty for each in places)), len(places)
 
     def parameters(self) -> list[Parameter]:
@@ -187,10 +188,16 @@ class TorchNetwork:
         return tensor.detach().numpy()
 
     def run(
-        self, arguments: Sequence[np.ndarray], *, as_list: bool = False, training: bool = False, record: bool = False,
-        keep: Sequence[int] = (), replace: Mapping[int, np.ndarray] | None = None,
+        self,
+        arguments: Sequence[np.ndarray],
+        *,
+        as_list: bool = False,
+        training: bool = False,
+        record: bool = False,
+        keep: Sequence[int] = (),
+        replace: Mapping[int, np.ndarray] | None = None,
         then: Callable[[list[tuple[str, Any]]], Any] | None = None,
-    ) -> Ran:  # fmt: skip
+    ) -> Ran:
         self.model.train(training)
         inputs = [self.tensor(array) for array in arguments]
         watch = _Watch(record, keep, {index: self.tensor(array) for index, array in (replace or {}).items()})
@@ -228,7 +235,8 @@ class TorchNetwork:
                 raise ValueError(
                     "no gradient flows through its forward pass (torch.no_grad, .detach() or .data in it?)"
                 )
-            grads = torch.autograd.grad(values[0], list(own.values()), allow_unused=True)
+            found_grads = torch.autograd.grad(values[0], list(own.values()), allow_unused=True)
+            grads = cast("Sequence[Tensor | None]", found_grads)
         finally:
             self._differentiates = False
         found = {name: grad.numpy() for name, grad in zip(own, grads, strict=True) if grad is not None}

@@ -64,4 +64,6 @@ def configure(precision: str) -> None:
     # convolutions; must be set under this name, or `torch.export` cannot read it
     torch.backends.cudnn.allow_tf32 = reduced == "tf32"
     # only for convolutions: on a CPU, routing uses matrix products
-    torch.backends.mkldnn.conv.fp32_precision = "bf16" if precision == "bf16" else "ieee"
+    torch.backends.mkldnn.conv.fp32_precision = (  # pyright: ignore[reportAttributeAccessIssue]
+        "bf16" if precision == "bf16" else "ieee"
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scipy import stats
+import scipy.stats
 
 from harness.analysis.cells import Cell, changes, contrast, of_results, of_run
 from harness.analysis.seeds import over_seeds
@@ -18,6 +18,8 @@ from harness.spec.trial import Trial
 from harness.stats import summary
 from harness.views.report.tables import changes_table, mean
 from tests.helpers.seeds_helpers import events_of, make_trial, write_run
+
+stats: Any = scipy.stats  # which declares nothing of what a test returns
 
 
 def cells(*given: tuple[str, dict[str, Any], Sequence[float | None]], **figures: Any) -> list[Cell]:
@@ -59,10 +61,15 @@ def test_only_cells_that_differ_in_one_setting_are_compared() -> None:
     )
     found = changes(grid, "test_err_pct", impls=False)
     assert [(each.a.impl, each.key, each.value(each.a), each.value(each.b)) for each in found] == [
-        (impl, *rest) for impl in ("torch", "tf") for rest in (
-            ("model.decoder", True, False), ("model.routing", 1, 3), ("model.routing", 1, 3), ("model.decoder", True, False),
+        (impl, *rest)
+        for impl in ("torch", "tf")
+        for rest in (
+            ("model.decoder", True, False),
+            ("model.routing", 1, 3),
+            ("model.routing", 1, 3),
+            ("model.decoder", True, False),
         )
-    ]  # fmt: skip
+    ]
     with_impls = changes(grid, "test_err_pct", impls=True)
     assert len(with_impls) == 8 + 4
     assert {each.others["model.routing"] for each in with_impls if each.key == "impl"} == {1, 3}
@@ -72,8 +79,10 @@ def test_a_cnn_is_compared_with_each_capsnet() -> None:
     capsnets = (("torch", {"kind": "capsnet", "routing": r}, [0.3, 0.4]) for r in (1, 3))
     found = changes(cells(*capsnets, ("torch", {"kind": "cnn"}, [0.5, 0.6])), "test_err_pct", impls=False)
     assert [(each.key, each.value(each.a), each.value(each.b), each.others.get("model.routing")) for each in found] == [
-        ("model.routing", 1, 3, None), ("model.kind", "capsnet", "cnn", 1), ("model.kind", "capsnet", "cnn", 3),
-    ]  # fmt: skip
+        ("model.routing", 1, 3, None),
+        ("model.kind", "capsnet", "cnn", 1),
+        ("model.kind", "capsnet", "cnn", 3),
+    ]
 
 
 def test_errors_are_paired_by_seed_and_times_are_not() -> None:
@@ -86,10 +95,11 @@ def test_errors_are_paired_by_seed_and_times_are_not() -> None:
     timed = [
         Cell(cell.trial, tuple(Result(r.id, r.impl, r.params, r.seed, "finished", epoch_s=s) for r, s in pairs))
         for cell, pairs in (
-            (slow, zip(slow.results, (3.0, 3.2, 3.1), strict=True)), (fast, zip(fast.results, (2.0, 2.4, 2.1), strict=True))
+            (slow, zip(slow.results, (3.0, 3.2, 3.1), strict=True)),
+            (fast, zip(fast.results, (2.0, 2.4, 2.1), strict=True)),
         )
-    ]  # fmt: skip
-    found = contrast(*timed, "epoch_s")
+    ]
+    found = contrast(timed[0], timed[1], "epoch_s")
     assert not found.paired
     assert found.p == pytest.approx(stats.ttest_ind([2.0, 2.4, 2.1], [3.0, 3.2, 3.1], equal_var=False).pvalue)
 
@@ -102,8 +112,12 @@ def test_other_seeds_make_no_pairs() -> None:
 
 def test_all_rows_are_corrected_together() -> None:
     base = [0.50, 0.52, 0.51, 0.53]
-    three = cells(*(("torch", {"routing": r}, [each + shift for each in base[r:] + base[:r]])
-                    for r, shift in ((1, 0.0), (2, 0.04), (3, 0.05))))  # fmt: skip
+    three = cells(
+        *(
+            ("torch", {"routing": r}, [each + shift for each in base[r:] + base[:r]])
+            for r, shift in ((1, 0.0), (2, 0.04), (3, 0.05))
+        )
+    )
     found = changes(three, "test_err_pct", impls=False)
     ps = sorted(each.test.p for each in found if each.test.p is not None)
     adjusted = sorted(each.test.adjusted_p for each in found if each.test.adjusted_p is not None)

@@ -120,9 +120,11 @@ def test_without_good_parity_nothing_counts(ok: bool | None) -> None:
 
 def test_every_pair_of_every_setting_and_none_across() -> None:
     everything = [
-        each for routing in (1, 3) for impl in ("torch", "tf", "jax")
-        for each in results(impl, [routing, routing + 0.01], **{"model.routing": routing})
-    ]  # fmt: skip
+        each
+        for routing in (1, 3)
+        for impl in ("torch", "tf", "jax")
+        for each in results(impl, [routing, routing + 0.01], True, **{"model.routing": routing})
+    ]
     pairs = compare(everything, 0.1)
     assert [(pair.a, pair.b, pair.params["model.routing"]) for pair in pairs] == [
         (a, b, routing) for routing in (1, 3) for a, b in (("torch", "tf"), ("torch", "jax"), ("tf", "jax"))
@@ -183,8 +185,10 @@ def test_exit_code_1_only_where_a_pair_is_different(tmp_path: Path, capsys: pyte
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is False
     assert [(pair["a"], pair["b"], pair["verdict"]) for pair in document["equivalence"]] == [
-        ("torch", "tf", "not shown"), ("torch", "jax", "different"), ("tf", "jax", "different"),
-    ]  # fmt: skip
+        ("torch", "tf", "not shown"),
+        ("torch", "jax", "different"),
+        ("tf", "jax", "different"),
+    ]
 
 
 def test_the_margin_is_the_suite_s(tmp_path: Path) -> None:
@@ -251,9 +255,12 @@ def test_a_test_set_that_resolves_the_margin_needs_no_caveat() -> None:
 
 def test_a_run_of_several_seeds_ends_with_its_pairs_and_a_margin_changes_no_trial(tmp_path: Path) -> None:
     suite = write_suite(
-        tmp_path, data={"train": 16, "validation": 0}, train={"epochs": 1}, parity={"level": "L1"},
+        tmp_path,
+        data={"train": 16, "validation": 0},
+        train={"epochs": 1},
+        parity={"level": "L1"},
         grid={"impl": ["numpy", TWIN], "seed": [0, 1]},
-    )  # fmt: skip
+    )
     done = capsbench(tmp_path, "run", suite, "--executor", "inline", "--json", "--no-mlflow")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

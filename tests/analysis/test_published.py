@@ -33,9 +33,11 @@ def test_table_1_stands_beside_its_own_settings(routing: int, decoder: bool, tmp
     assert paper.ours is not None
     assert paper.ours.mean == 0.31
     assert paper.unlike == [
-        "training images: 60,000 there, 55,000 here", "epochs: not stated there, 30 here", "batch: not stated there, 128 here",
+        "training images: 60,000 there, 55,000 here",
+        "epochs: not stated there, 30 here",
+        "batch: not stated there, 128 here",
         "profile: not stated there, paper here",
-    ]  # fmt: skip
+    ]
 
 
 def test_epochs_that_differ_are_said(tmp_path: Path) -> None:
@@ -53,8 +55,12 @@ def test_times_are_of_as_many_images_and_of_another_machine(tmp_path: Path) -> N
     found = of(make_trial(routing=3), tmp_path, epoch_s=275.0)  # 200 images a second
     times = {each.figure.machine: each for each in found if each.figure.metric == "epoch_s"}
     assert {machine: each.figure.value for machine, each in times.items()} == {
-        "GTX 1070": 100, "GTX 1080 Ti": 80, "GTX 1050": 180, "Titan XP": 120, "a GPU of Google Colab": 448,
-    }  # fmt: skip
+        "GTX 1070": 100,
+        "GTX 1080 Ti": 80,
+        "GTX 1050": 180,
+        "Titan XP": 120,
+        "a GPU of Google Colab": 448,
+    }
     for machine, each in times.items():
         assert each.ours is not None
         assert each.ours.mean == pytest.approx(300)

@@ -22,7 +22,10 @@ BAD_SUITES = {
     "unknown section": ({"trian": {"epochs": 3}}, ["trian", r'did you mean "train"']),
     "misspelt implementation": ({"grid": {"impl": ["torhc"]}}, ["impl", '"torhc"', r'did you mean "torch"']),
     "framework's own name": ({"grid": {"impl": ["tensorflow"]}}, ['"tensorflow"', r'did you mean "tf"']),
-    "class without package": ({"grid": {"impl": ["absent_package:Net"]}}, ['no package "absent_package"', "PYTHONPATH"]),
+    "class without package": (
+        {"grid": {"impl": ["absent_package:Net"]}},
+        ['no package "absent_package"', "PYTHONPATH"],
+    ),
     "wrong type": ({"train": {"epochs": "many"}}, [r"train\.epochs", '"many"', "whole number of at least 1"]),
     "not a whole number": ({"train": {"batch": 1.5}}, [r"train\.batch", r"1\.5", "whole number"]),
     "empty grid": ({"grid": {"impl": []}}, ["impl: found an empty list", "at least one value"]),
@@ -33,17 +36,20 @@ BAD_SUITES = {
     "more GPUs than there are": ({"resources": {"gpus": 3}, "grid": {"impl": ["torch"]}}, ["gpus", "found 3", "auto"]),
     "more CPUs than there are": ({"resources": {"cpus": 4096}}, ["4096 CPUs", r"-s resources\.cpus=\d+"]),
     "image too small": ({"model": {"kernel": 15}}, [r"model\.kernel", "28x28", "29x29"]),
-}  # fmt: skip
+}
 BAD_FILES = {
     # name: (content of the file, what the message must say)
     "empty": (b"", ["empty", r"grid\.impl"]),
     "not UTF-8": (b"name: x\nquestion: \xff\n", [r":2", "not UTF-8", "0xff"]),
     "not a mapping": (b"- torch\n- tf\n", ["a list", "expected a mapping"]),
-    "Python tag": (b"name: !!python/object/apply:os.system ['touch pwned']\n", ["!!python/object/apply:os.system", "refused"]),
+    "Python tag": (
+        b"name: !!python/object/apply:os.system ['touch pwned']\n",
+        ["!!python/object/apply:os.system", "refused"],
+    ),
     "not YAML": (b"name: [x\ndata: {\n", ["not valid YAML"]),
     "tab": (b"name: x\ndata:\n\tname: digits\n", [r":3", "tab; indent with spaces"]),
     "key twice": (b"name: x\nname: y\n", [r":2", "twice"]),
-}  # fmt: skip
+}
 BAD_ARGUMENTS = {
     # arguments after a good suite: what the message must say
     "-s trian.epochs=3": [r"trian\.epochs", r'did you mean "train\.epochs"'],
@@ -130,8 +136,10 @@ def test_bad_arguments(arguments: str, refused: Callable[..., str], tmp_path: Pa
 def test_several_mistakes_are_told_at_once(refused: Callable[..., str], tmp_path: Path) -> None:
     message = refused("run", write_suite(tmp_path, train={"epoch": 1, "batch": 0}, model={"routing": 11}))
     assert [line.partition(": ")[2].partition(":")[0] for line in message.splitlines()] == [
-        "model.routing", "train.batch", "train.epoch",
-    ]  # fmt: skip
+        "model.routing",
+        "train.batch",
+        "train.epoch",
+    ]
 
 
 def test_missing_suite(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -84,10 +84,12 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of three small trials, a CapsNet of each profile and a CNN, with the weights of both their epochs."""
     folder = tmp_path_factory.mktemp("run")
     suite = write_suite(
-        folder, train={"epochs": 2, "keep_every": 1}, parity={"gate": False},
+        folder,
+        train={"epochs": 2, "keep_every": 1},
+        parity={"gate": False},
         model=SMALL["model"] | {"cnn_channels": [3], "cnn_units": [5, 4]},
         grid={"impl": ["numpy"], "model.kind": ["capsnet", "cnn"], "model.profile": ["paper", "official"]},
-    )  # fmt: skip
+    )
     done = capsbench(folder, "run", suite, "--executor", "inline", "--no-mlflow")
     assert done.returncode == 0, done.stderr
     return folder / "runs" / "small"
@@ -102,9 +104,15 @@ def with_several_digits(run_dir: Path, folder: Path) -> Path:
     shutil.copytree(run_dir, folder)
     capsnet = small_model((8, 9, 1), kernel=3, overlaid=2)
     cnn = ModelSpec(
-        kind="cnn", image=(9, 7, 2), classes=4, overlaid=2,
-        cnn_channels=(5, 4), cnn_kernel=(3, 2), cnn_pool=2, cnn_units=(9,),
-    )  # fmt: skip
+        kind="cnn",
+        image=(9, 7, 2),
+        classes=4,
+        overlaid=2,
+        cnn_channels=(5, 4),
+        cnn_kernel=(3, 2),
+        cnn_pool=2,
+        cnn_units=(9,),
+    )
     journal, trial = Journal(folder), find_trial(folder, trial_ids(folder)[0])
     for number, model in enumerate((capsnet, cnn)):
         other = trial.model_copy(update={"id": f"several{number}", "model": model})
@@ -121,8 +129,12 @@ def test_an_export_loads_without_this_project(run_dir: Path, tmp_path: Path, fra
     made = with_several_digits(run_dir, tmp_path / "run")
     trials = {id: find_trial(made, id) for id in trial_ids(made)}
     assert [(trial.model.kind, trial.model.overlaid) for trial in trials.values()] == [
-        ("capsnet", 1), ("capsnet", 1), ("cnn", 1), ("capsnet", 2), ("cnn", 2)
-    ]  # fmt: skip
+        ("capsnet", 1),
+        ("capsnet", 1),
+        ("cnn", 1),
+        ("capsnet", 2),
+        ("cnn", 2),
+    ]
     if framework == "tf":
         start_tensorflow()
     images: dict[str, np.ndarray] = {}
@@ -134,9 +146,12 @@ def test_an_export_loads_without_this_project(run_dir: Path, tmp_path: Path, fra
         assert sorted(exported.files) == sorted(path.name for path in (tmp_path / id).iterdir())
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, SCRIPTS[framework], *(tmp_path / id for id in trials)], cwd=tmp_path,
-        env=outside | {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", LOAD, SCRIPTS[framework], *(tmp_path / id for id in trials)],
+        cwd=tmp_path,
+        env=outside | {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
 
     for id, trial in trials.items():

@@ -144,8 +144,14 @@ BAD = {
         r"L2 with 10 routing iterations it raised ValueError: at most 9 iterations",
     ),
     "Exits": ("    def load(self, weights):\n        sys.exit(3)\n", r"L1 its load raised SystemExit: 3"),
-    "CannotBeBuilt": ("    def __init__(self):\n        pass\n", r"L1 its __init__ raised TypeError: .*positional argument"),
-    "ReturnsNothing": ("    def forward(self, images):\n        pass\n", r"L1 output \w+: missing, expected shape \(19, "),
+    "CannotBeBuilt": (
+        "    def __init__(self):\n        pass\n",
+        r"L1 its __init__ raised TypeError: .*positional argument",
+    ),
+    "ReturnsNothing": (
+        "    def forward(self, images):\n        pass\n",
+        r"L1 output \w+: missing, expected shape \(19, ",
+    ),
     "LossAlone": (
         "    def loss_and_grads(self, images, labels):\n        return super().loss_and_grads(images, labels)[0]\n",
         r"L3 what its loss_and_grads returned cannot be compared: TypeError",
@@ -190,7 +196,7 @@ BAD = {
 """,
         r"L2 .*relative error 0\.5 .*; then L3 its loss_and_grads raised RuntimeError: no gradients here$",
     ),
-}  # fmt: skip
+}
 OUTPUTS = {f"forward.{output}" for output in ("digit", "lengths", "coupling", "reconstruction")}
 """The checks of L3 before the first call of `loss_and_grads`."""
 REFUSED = {
@@ -366,22 +372,31 @@ def test_a_user_s_folder_does_not_pass_for_a_package(tmp_path: Path) -> None:
     # -P: like the installed command, and unlike -m alone, this has no current directory first in its path
     command = [sys.executable, "-P", "-m", "harness", "parity", write_suite(tmp_path), "--level", "L1"]
     done = subprocess.run(
-        [*command, "--precision", "fp64", "--no-mlflow"], cwd=tmp_path, env=environment(tmp_path), capture_output=True,
-        text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [*command, "--precision", "fp64", "--no-mlflow"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
 BROKEN_EXAMPLES = {
     # name: (in the example, what it becomes, what the message must say)
-    "softmaxed": ("softmax(dim=1)", "softmax(dim=2)", r"L2 coupling after 1 routing iteration: .*found 0\.0\d+, expected 0\.1"),
+    "softmaxed": (
+        "softmax(dim=1)",
+        "softmax(dim=2)",
+        r"L2 coupling after 1 routing iteration: .*found 0\.0\d+, expected 0\.1",
+    ),
     "reshaped": (
         ".view(len(x), self.types, self.dim, -1).transpose(2, 3).reshape(len(x), -1, self.dim)",
         ".reshape(len(x), -1, self.dim)",
         r"L2 digit after 1 routing iteration: relative error \d",
     ),
     "averaged": ("margin.sum(1).mean()", "margin.mean()", r"L3 margin loss: relative error 0\.9 "),
-}  # fmt: skip
+}
 
 
 def test_the_example(tmp_path: Path) -> None:
@@ -550,7 +565,9 @@ def test_two_commands_at_once_have_logs_of_their_own(tmp_path: Path) -> None:
 
 
 FAILED = Report(
-    "torch", "fp32", "paper",
+    "torch",
+    "fp32",
+    "paper",
     (
         Check("L1", "shape.digit", 0.0, 1e-12),
         Check("L4", "grad.digit.w", 0.31, 1e-4, (17, 3, 0, 5), 0.12, 0.09),
@@ -559,7 +576,7 @@ FAILED = Report(
     ),
     {"L5": "an adapter without train", "L6": "an adapter without train"},
     ("the softmax over the input capsules",),
-)  # fmt: skip
+)
 
 
 def test_sentence() -> None:
@@ -642,8 +659,13 @@ def test_table_says_what_was_skipped_and_what_was_not_reached(capsys: pytest.Cap
 
 def test_metrics_and_names() -> None:
     assert metrics(FAILED) == {
-        "parity_ok": 0, "L1.ok": 1, "L1.checks": 1, "L1.max_rel_err": 0, "L4.ok": 0, "L4.checks": 3,
-    }  # fmt: skip
+        "parity_ok": 0,
+        "L1.ok": 1,
+        "L1.checks": 1,
+        "L1.max_rel_err": 0,
+        "L4.ok": 0,
+        "L4.checks": 3,
+    }
     long = Report("package.module:AVeryLongClassName", "fp64", "paper", ())
     assert len(run_name(long)) == 20
     assert run_name(long).endswith(" fp64 parity")

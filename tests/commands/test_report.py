@@ -27,9 +27,10 @@ from tests.helpers.run_helpers import capsbench
 PAPER = ModelSpec(image=(28, 28, 1), classes=10)
 CONSTANTS = np.array([4e-10, 3e-12, 1e-10, 2e-10])
 SETTINGS = [
-    *((batch, 3, 28) for batch in (16, 32, 64, 128, 256)), *((128, routing, 28) for routing in (1, 2, 5, 7, 10)),
+    *((batch, 3, 28) for batch in (16, 32, 64, 128, 256)),
+    *((128, routing, 28) for routing in (1, 2, 5, 7, 10)),
     *((128, 3, side) for side in (36, 40)),
-]  # fmt: skip
+]
 
 
 def model(routing: int, side: int) -> ModelSpec:
@@ -104,12 +105,14 @@ def write_run(run_dir: Path) -> None:
                 tiny = tiny_trial(impl)
                 trial = tiny.model_copy(
                     update={
-                        "id": f"{impl}-{index}", "model": model(routing, side), "suite": "cost",
+                        "id": f"{impl}-{index}",
+                        "model": model(routing, side),
+                        "suite": "cost",
                         "train": tiny.train.model_copy(update={"batch": batch, "epochs": 7}),
                         "data": tiny.data.model_copy(update={"train": 512}),
                         "params": {"train.batch": batch, "model.routing": routing, "data.canvas": side},
                     }
-                )  # fmt: skip
+                )
                 trials.append(trial)
                 step_s = factor * law(trial.model, batch)
                 events: list[dict[str, Any]] = [{"kind": "attempt"}, {"kind": "ready"}]
@@ -191,9 +194,11 @@ def test_no_matplotlib_no_run_no_timing(run_dir: Path, tmp_path: Path) -> None:
 def seeds_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two implementations, with and without a decoder, three seeds each; one trial failed its parity."""
     errors = {
-        ("torch", True): [0.30, 0.33, 0.36], ("torch", False): [0.40, 0.44, 0.45], ("tf", True): [0.31, 0.33, 0.37],
+        ("torch", True): [0.30, 0.33, 0.36],
+        ("torch", False): [0.40, 0.44, 0.45],
+        ("tf", True): [0.31, 0.33, 0.37],
         ("tf", False): [0.41, 0.43, 0.47],
-    }  # fmt: skip
+    }
     runs: list[tuple[Any, Any]] = []
     for (impl, decoder), each in errors.items():
         for seed in range(3):
@@ -212,9 +217,13 @@ def written(seeds_dir: Path) -> Written:
 def test_a_report_over_seeds(written: Written) -> None:
     tables = {section.title: section.table for section in written.sections}
     assert list(tables) == [
-        "Cells", "Differences between settings: test error", "Differences between settings: seconds per epoch",
-        "Equivalence of implementations", "Published figures", "Cost of a training step",
-    ]  # fmt: skip
+        "Cells",
+        "Differences between settings: test error",
+        "Differences between settings: seconds per epoch",
+        "Equivalence of implementations",
+        "Published figures",
+        "Cost of a training step",
+    ]
     cells = tables["Cells"]
     assert cells is not None
     rows = [list(row) for row in zip(*(column.cells for column in cells.columns), strict=True)]
@@ -235,8 +244,9 @@ def test_a_report_over_seeds(written: Written) -> None:
     json.dumps(document, allow_nan=False)
     changes = [each for each in document["changes"] if each["metric"] == "test_err_pct"]
     assert [(each["others"]["impl"], each["from"], each["to"], each["n_a"]) for each in changes] == [
-        ("torch", True, False, 3), ("tf", True, False, 2),
-    ]  # fmt: skip
+        ("torch", True, False, 3),
+        ("tf", True, False, 2),
+    ]
     # differences 0.10, 0.11, 0.09: mean 0.1, standard error 0.01 / sqrt(3), t = 17.32; p of 2 degrees of freedom, twice
     t = 0.1 / (0.01 / 3**0.5)
     p = 1 - t / (2 + t * t) ** 0.5

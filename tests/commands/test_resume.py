@@ -169,9 +169,12 @@ def trial_id(run_dir: Path, impl: str) -> str:
 def test_a_framework_goes_on_exactly(tmp_path: Path) -> None:
     """Adam's moments, the learning rate and the order of the images: nothing of torch's is lost with its process."""
     suite = write_suite(
-        tmp_path, data={"train": 320}, train={"epochs": 5, "lr_decay": {"steps": 20}}, parity={"gate": False},
+        tmp_path,
+        data={"train": 320},
+        train={"epochs": 5, "lr_decay": {"steps": 20}},
+        parity={"gate": False},
         grid={"impl": ["torch"]},
-    )  # fmt: skip
+    )
     reference = tmp_path / "reference"
     done = capsbench(tmp_path, *command(suite, "inline"), "--out", reference)
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ TRIAL_FIELDS = {
 TIMINGS = {"epoch_s", "eval_s", "img_per_s", "compile_s"}
 
 
-def inline(folder: Path, *arguments: object, **env: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+def inline(folder: Path, *arguments: object, **env: Any) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """`capsbench run ARGUMENTS --executor inline --json`, and its document."""
     done = capsbench(folder, "run", *arguments, "--executor", "inline", "--json", **env)
     assert "Traceback" not in done.stderr
@@ -76,8 +76,11 @@ def test_json_document(small: tuple[Any, dict[str, Any]]) -> None:
     assert {"suite", "run_dir", "mlflow_uri", "trials"} <= set(document)
     assert (document["suite"], document["run_dir"]) == ("small", "runs/small")
     assert [(trial["seed"], trial["impl"]) for trial in document["trials"]] == [
-        (0, "numpy"), (0, "torch"), (1, "numpy"), (1, "torch"),
-    ]  # fmt: skip
+        (0, "numpy"),
+        (0, "torch"),
+        (1, "numpy"),
+        (1, "torch"),
+    ]
     for trial in document["trials"]:
         assert set(trial) >= TRIAL_FIELDS
         assert (trial["status"], trial["parity_ok"], trial["params"]) == ("finished", True, {})
@@ -118,10 +121,15 @@ def test_journal(small: object, home: Path) -> None:
         folder = run_dir / "trials" / trial["id"]
         names = {path.name for path in folder.iterdir()}
         assert names == {
-            "trial.json", "events.jsonl", "result.json", "attempt-1.log", "epoch-0002.safetensors", "weights.safetensors",
+            "trial.json",
+            "events.jsonl",
+            "result.json",
+            "attempt-1.log",
+            "epoch-0002.safetensors",
+            "weights.safetensors",
             "best.safetensors",
             "predictions.safetensors",
-        }  # fmt: skip
+        }
         kinds = [json.loads(line)["kind"] for line in (folder / "events.jsonl").read_text().splitlines()]
         assert kinds == ["attempt", "parity", "ready", "epoch", "epoch", "result"]
 
@@ -176,8 +184,11 @@ def test_the_others_go_on(mixed: tuple[Path, subprocess.CompletedProcess[str], d
     assert done.returncode == 1
     trials = by_impl(document)
     assert {impl: trial["status"] for impl, trial in trials.items()} == {
-        "RaisingNet": "failed", "WrongAxisNet": "finished", "tf": "failed", "numpy": "finished",
-    }  # fmt: skip
+        "RaisingNet": "failed",
+        "WrongAxisNet": "finished",
+        "tf": "failed",
+        "numpy": "finished",
+    }
     raising = trials["RaisingNet"]
     assert (raising["cause"], raising["error"]) == ("RuntimeError: no [such] kernel", "RuntimeError")
     log = folder / document["run_dir"] / raising["log"]

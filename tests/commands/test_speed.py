@@ -57,7 +57,7 @@ REFUSED = {
     "--prescision fp32": ['unknown option "--prescision"', 'did you mean "--precision"'],
     "-s resources.cpus=4096": ["asked for 4096 x core"],
     "--impl torch -s resources.gpus=1": ["resources.gpus", "there are 0"],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +186,10 @@ def test_options_and_the_suite_s_grid_make_the_cells(tmp_path: Path, monkeypatch
     seen = asked_for(asked, monkeypatch, tmp_path)
     assert sorted(record.name for record in seen) == sorted(
         f"numpy-{precision}-b{batch}-r2-decoder{decoder}"
-        for precision in ("fp64", "fp32") for batch in (8, 16) for decoder in (True, False)
-    )  # fmt: skip
+        for precision in ("fp64", "fp32")
+        for batch in (8, 16)
+        for decoder in (True, False)
+    )
     assert {(record.trial.seed, record.trial.model.digit_dim) for record in seen} == {(3, 5)}
 
 

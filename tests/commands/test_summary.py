@@ -19,9 +19,13 @@ def test_the_paper_s_model() -> None:
     (summary,) = summaries(load_suite(ROOT / "suites" / "mnist.yaml").trials(0, lambda _: {}))
     found = {layer.name: (layer.output, layer.parameters) for layer in summary.layers}
     assert found == {
-        "conv1": ((20, 20, 256), 20_992), "primary": ((1152, 8), 5_308_672), "digit": ((10, 16), 1_474_560),
-        "dec1": ((512,), 82_432), "dec2": ((1024,), 525_312), "dec3": ((28, 28, 1), 803_600),
-    }  # fmt: skip
+        "conv1": ((20, 20, 256), 20_992),
+        "primary": ((1152, 8), 5_308_672),
+        "digit": ((10, 16), 1_474_560),
+        "dec1": ((512,), 82_432),
+        "dec2": ((1024,), 525_312),
+        "dec3": ((28, 28, 1), 803_600),
+    }
     assert summary.parameters == 8_215_568
 
 
@@ -33,6 +37,8 @@ def test_layers_add_up_and_have_the_shapes_that_come_out() -> None:
         net = build("numpy", model)
         net.load({row.name: np.zeros(row.shape) for row in weight_table(model)})
         outputs = net.forward(batch_of(model, 1)[0])
+        assert outputs.digit is not None
+        assert outputs.coupling is not None
         assert outputs.digit.shape[1:] == found["digit"].output
         assert outputs.coupling.shape[1] == found["primary"].output[0]
         assert (outputs.reconstruction is None) == ("dec3" not in found)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,7 +224,7 @@ def test_default_directory_respects_xdg(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ({"train": 58_000, "validation": 2_000, "test": 1}, (58_000, 2_000, 1)),
     ],
 )
-def test_sizes(asked: dict[str, int], expected: tuple[int, int, int]) -> None:
+def test_sizes(asked: dict[str, Any], expected: tuple[int, int, int]) -> None:
     assert data.sizes(DataConfig(name="mnist", **asked)) == expected
 
 
@@ -237,7 +238,7 @@ def test_sizes(asked: dict[str, int], expected: tuple[int, int, int]) -> None:
         ({"train": 59_999, "validation": 2}, ["data.train", "59,999", "data.validation=2 ", "59,998"]),
     ],
 )
-def test_more_than_there_is(asked: dict[str, int], words: list[str]) -> None:
+def test_more_than_there_is(asked: dict[str, Any], words: list[str]) -> None:
     for refuses in (data.sizes, data.load, lambda config: data.ensure(config, progress=False)):
         with pytest.raises(UserError) as error:
             refuses(DataConfig(name="mnist", dir="/nowhere", **asked))
@@ -248,7 +249,7 @@ def test_more_than_there_is(asked: dict[str, int], words: list[str]) -> None:
 # --- Splits ---
 
 
-def tiny(**asked: int) -> Dataset:
+def tiny(**asked: Any) -> Dataset:
     return select(INFO, DataConfig(name="tiny", **asked), numbered(12), numbered(4, 100))
 
 

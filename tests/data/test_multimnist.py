@@ -92,9 +92,7 @@ def test_a_plan_of_single_digits_is_what_it_was() -> None:
 
 # --- the data set
 
-PAIRS = replace(
-    FEW, name="pairs", train=9, validation=3, overlaid=2, shift=2, apart="pairs of their own"
-)  # fmt: skip
+PAIRS = replace(FEW, name="pairs", train=9, validation=3, overlaid=2, shift=2, apart="pairs of their own")
 
 
 def test_validation_and_test_pairs_are_drawn_once_from_digits_of_their_own() -> None:

@@ -6,7 +6,7 @@ import io
 import re
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,7 +65,7 @@ class Files:
 
 
 @contextmanager
-def serving(files: dict[str, bytes]) -> Iterator[Files]:
+def serving(files: dict[str, bytes]) -> Generator[Files]:
     """A real HTTP server of `files` on this machine."""
     served = Files(files)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class Driver:
 
 
 @contextmanager
-def driver(executor: str, run_dir: Path, *impls: str) -> Iterator[Driver]:
+def driver(executor: str, run_dir: Path, *impls: str) -> Generator[Driver]:
     """A running driver; whatever the test does, none of its processes outlives it."""
     started = Driver(executor, run_dir, *impls)
     try:

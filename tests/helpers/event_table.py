@@ -59,8 +59,8 @@ def _word(part: str) -> str:
 
 def tables() -> str:
     """All of it, as Markdown."""
-    trial = [name for name, node in _models("trial")]
-    processes = [name for name, node in _models("processes")]
+    trial = [name for name, _ in _models("trial")]
+    processes = [name for name, _ in _models("processes")]
     common = [("Event", "Every event"), ("TrialEvent", "Every event of a trial")]
     lines = ["### In every event", "", *_head(), "| `kind` | text | Which of the kinds below it is. |"]
     for name, _ in common:

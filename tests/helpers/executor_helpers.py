@@ -200,9 +200,15 @@ class TellingNet(TinyNet):
 
 
 def tiny_trial(
-    impl: str = "TinyNet", *, epochs: int = 2, cpus: int = 1, gpus: int = 0, seed: int = 0, validation: int = 0,
+    impl: str = "TinyNet",
+    *,
+    epochs: int = 2,
+    cpus: int = 1,
+    gpus: int = 0,
+    seed: int = 0,
+    validation: int = 0,
     keep_every: int | None = None,
-) -> Trial:  # fmt: skip
+) -> Trial:
     """A trial of one of the classes above, which takes a second or so, nearly all of it imports."""
     return Trial(
         id=f"{impl}-{seed}",

@@ -121,7 +121,7 @@ class Network(nn.Module):
     def decode(self, v: Tensor, shown: str, y: Tensor | None) -> Tensor:
         if shown != "all":
             lengths = self.lengths(v).softmax(0) if shown == "relative" else self.lengths(v)
-            classes = y if shown == "label" else lengths.argmax(1)
+            classes = y if shown == "label" and y is not None else lengths.argmax(1)
             v = v * F.one_hot(classes, v.shape[1]).to(v.dtype)[..., None]
         v = v.transpose(1, 2) if self.habits.transposed else v
         x = self.fc3(F.relu(self.fc2(F.relu(self.fc1(v.flatten(1))))))
@@ -190,7 +190,7 @@ def adapter(habits: Habits) -> type:
             self.net.zero_grad()
             total, margin, reconstruction = self.net.losses(self.pixels(images), torch.tensor(labels).long())
             total.backward()
-            grads = self.canonical({name: p.grad for name, p in self.net.named_parameters()})
+            grads = self.canonical({name: p.grad for name, p in self.net.named_parameters() if p.grad is not None})
             arrays = {name: grad.numpy().reshape(self.shapes[name]) for name, grad in grads.items()}
             return Loss(total.item(), margin.item(), reconstruction.item()), arrays
 

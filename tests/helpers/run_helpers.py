@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,15 @@ def start(folder: Path, *arguments: object, hide: str = "", figures: bool = Fals
     if arguments[0] == "run" and not figures:
         arguments = (*arguments, "--no-figures")
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", *map(str, arguments)], cwd=folder, env=environment(folder, hide, **env),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "harness", *map(str, arguments)],
+        cwd=folder,
+        env=environment(folder, hide, **env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def capsbench(
@@ -170,7 +176,7 @@ def wait_for(condition: Callable[[], Any], what: str, process: subprocess.Popen[
 
 
 @contextmanager
-def started(folder: Path, *arguments: object, **env: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, *arguments: object, **env: Any) -> Generator[subprocess.Popen[str]]:
     """As `start`; whatever the test does, the process does not outlive it."""
     process = start(folder, *arguments, **env)
     try:

@@ -259,7 +259,8 @@ def test_the_specification_needs_only_the_array_api(model: ModelSpec) -> None:
     )
     grads, strict_grads = cnn.backward(model, weights, acts, labels), cnn.backward(model, strict, found, there(labels))
     for name, grad in grads.items():
-        back = np.asarray(strict_grads[name].to_device(array_api_strict.Device("CPU_DEVICE")))
+        strict_grad: Any = strict_grads[name]
+        back = np.asarray(strict_grad.to_device(array_api_strict.Device("CPU_DEVICE")))
         assert back == pytest.approx(grad, rel=1e-12, abs=1e-16), name
 
 
@@ -350,9 +351,16 @@ def test_parts_of_a_step(name: str) -> None:
 
 def test_a_trial_from_its_gate_to_its_result(tmp_path: Path) -> None:
     overrides = [
-        "impl=numpy", "model.kind=cnn", "model.cnn_channels=[4, 4, 4]", "model.cnn_units=[8, 8]", "train.epochs=2",
-        "data.train=64", "data.test=30", "data.validation=20", "train.batch=32",
-    ]  # fmt: skip
+        "impl=numpy",
+        "model.kind=cnn",
+        "model.cnn_channels=[4, 4, 4]",
+        "model.cnn_units=[8, 8]",
+        "train.epochs=2",
+        "data.train=64",
+        "data.test=30",
+        "data.validation=20",
+        "train.batch=32",
+    ]
     [trial] = load_suite(QUICKSTART, overrides).trials(0, lambda _: {})
     events: list[dict[str, Any]] = []
     run_trial(
@@ -372,9 +380,11 @@ def test_a_trial_from_its_gate_to_its_result(tmp_path: Path) -> None:
 def test_operations_and_bytes_by_hand() -> None:
     pixels = 28 * 28
     assert products(PAPER) == {
-        "conv1": pixels * 25 * 256, "conv2": pixels * 25 * 256 * 256, "conv3": pixels * 25 * 256 * 128,
+        "conv1": pixels * 25 * 256,
+        "conv2": pixels * 25 * 256 * 256,
+        "conv3": pixels * 25 * 256 * 128,
         "dense": pixels * 128 * 328 + 328 * 192 + 192 * 10,
-    }  # fmt: skip
+    }
     assert step_flops(PAPER, 2) == 2 * (3 * forward_flops(PAPER) - 2 * products(PAPER)["conv1"])
     assert least_bytes(PAPER, 3) == 4 * (4 * 35_445_522 + 2 * 3 * pixels * 640)
     assert step_bytes(PAPER, largest_batch(PAPER, 8e9)) <= 8e9 < step_bytes(PAPER, largest_batch(PAPER, 8e9) + 9)

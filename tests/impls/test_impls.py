@@ -25,6 +25,7 @@ def assert_agrees(name: str, model: ModelSpec, count: int) -> None:
     found, expected = impl.forward(images), spec.forward(images)
     for field in ("digit", "lengths", "coupling", "reconstruction"):
         assert relative_error(getattr(found, field), getattr(expected, field)) < FORWARD, field
+    assert found.coupling is not None
     assert found.coupling.sum(2) == pytest.approx(1)
     (loss, grads), (expected_loss, expected_grads) = (i.loss_and_grads(images, labels) for i in (impl, spec))
     for field in ("total", "margin", "reconstruction"):

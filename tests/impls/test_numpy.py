@@ -135,6 +135,9 @@ def test_profile_official_by_hand() -> None:
     expected = loaded("numpy", paper, scaled)
     assert found.forward(images).digit == pytest.approx(expected.forward(images).digit, rel=1e-12)
     (loss, grads), (paper_loss, paper_grads) = (each.loss_and_grads(images, labels) for each in (found, expected))
+    assert loss.margin is not None
+    assert loss.reconstruction is not None
+    assert paper_loss.margin is not None
     assert loss.margin == pytest.approx(paper_loss.margin / (2 * official.classes))
     assert loss.reconstruction == pytest.approx(paper_loss.reconstruction)
     assert loss.total == pytest.approx(loss.margin + 0.0005 * loss.reconstruction)

@@ -13,12 +13,14 @@ from tests.worker.test_training import events_of, make_trial
 
 SCHEDULES = {
     "staircase": OptimSpec(
-        lr=0.002, lr_decay=LrDecay(kind="staircase", rate=0.5, steps=2, floor=1e-4), weight_decay=0.02,
+        lr=0.002,
+        lr_decay=LrDecay(kind="staircase", rate=0.5, steps=2, floor=1e-4),
+        weight_decay=0.02,
         decoder=DecoderOptim(lr=0.01, weight_decay=0.0),
     ),
     "epoch": OptimSpec(lr=0.002, lr_decay=LrDecay(kind="epoch", rate=0.9, steps=3)),
     "constant": OptimSpec(lr_decay=LrDecay(kind="constant"), decoder=DecoderOptim(weight_decay=0.02)),
-}  # fmt: skip
+}
 
 
 def climbed(name: str, built_with: OptimSpec, held_to: OptimSpec, level: str) -> Report:

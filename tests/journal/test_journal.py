@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness.errors import UserError
+from harness.events import EpochEvent
 from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
@@ -151,14 +152,18 @@ def test_a_killed_driver_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
         "    print(number, flush=True)\n",
         tmp_path / "run",
     )
+    assert process.stdout
     acknowledged = [int(process.stdout.readline()) for _ in range(30)][-1]
     process.kill()
     acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
     process.wait()
     journal = Journal(tmp_path / "run")
-    assert [each.epoch for each in journal.events("t1")][: acknowledged + 1] == list(range(acknowledged + 1))
-    assert len(set(journal.result("t1")["epochs"])) == 1
-    assert len(journal.result("t1")["epochs"]) == 1000
+    epochs = [each.epoch for each in journal.events("t1") if isinstance(each, EpochEvent)]
+    assert epochs[: acknowledged + 1] == list(range(acknowledged + 1))
+    result = journal.result("t1")
+    assert result is not None
+    assert len(set(result["epochs"])) == 1
+    assert len(result["epochs"]) == 1000
     journal.open().close()  # the lock went with its owner
 
 
@@ -170,6 +175,7 @@ def test_a_second_driver_is_refused_and_may_still_read(tmp_path: Path) -> None:
         "sys.stdin.read()\n",
         tmp_path / "run",
     )
+    assert process.stdout
     assert process.stdout.readline() == "open\n"
     journal = Journal(tmp_path / "run")
     try:

@@ -93,6 +93,7 @@ def test_intervals_operations_and_energy_of_the_steady_epochs() -> None:
     assert result.warnings == []
     assert result.epoch_s == pytest.approx(2.045)
     assert result.epoch_s_ci == (2.0, 2.1)
+    assert result.img_per_s is not None
     assert result.flops_per_s == pytest.approx(result.img_per_s * step_flops(trial().model, 1))
     assert result.joules_per_epoch == pytest.approx(204.5)
     assert result.to_json()["epoch_s_ci"] == [2.0, 2.1]

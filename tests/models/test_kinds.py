@@ -40,6 +40,7 @@ def branches(source: str) -> Iterator[int]:
         for each in (inner for part in parts for inner in ast.walk(part)):
             is_name = isinstance(each, ast.Constant) and each.value in NAMES
             if is_name or (isinstance(each, ast.Attribute) and ast.unparse(each).endswith("model.kind")):
+                assert isinstance(node, (ast.Compare, ast.Match))
                 yield node.lineno
 
 
@@ -51,10 +52,14 @@ def test_no_module_asks_which_kind_a_model_is() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        'if trial.model.kind == "cnn": pass', 'x = 1 if kind != "capsnet" else 2', 'kind in ("cnn", "other")',
-        "self.model.kind in known", 'match kind:\n    case "cnn": pass', "match model.kind:\n    case x: pass",
+        'if trial.model.kind == "cnn": pass',
+        'x = 1 if kind != "capsnet" else 2',
+        'kind in ("cnn", "other")',
+        "self.model.kind in known",
+        'match kind:\n    case "cnn": pass',
+        "match model.kind:\n    case x: pass",
     ],
-)  # fmt: skip
+)
 def test_asking_for_the_kind_would_be_seen(source: str) -> None:
     assert {*branches(source)} == {1}
 

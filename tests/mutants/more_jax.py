@@ -124,8 +124,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "evaluations-add-up": (
         in_impl(
-            "total, predicted = np.zeros(len(self.model.loss_terms)), []",
-            'total, predicted = self.__dict__.setdefault("sums", np.zeros(len(self.model.loss_terms))), []',
+            "total = np.zeros(len(self.model.loss_terms))",
+            'total = self.__dict__.setdefault("sums", np.zeros(len(self.model.loss_terms)))',
         ),
     ),
     "evaluation-trains": _at_the_end(

@@ -170,12 +170,12 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     ),
     "load-keeps-moments": (
         in_impl(
-            "self._assign(self._moments(self.adam._momentums)",
-            "moments and self._assign(self._moments(self.adam._momentums)",
+            "self._assign(self._moments(self.adam.first)",
+            "moments and self._assign(self._moments(self.adam.first)",
         ),
         in_impl(
-            "self._assign(self._moments(self.adam._velocities)",
-            "moments and self._assign(self._moments(self.adam._velocities)",
+            "self._assign(self._moments(self.adam.second)",
+            "moments and self._assign(self._moments(self.adam.second)",
         ),
     ),
     "load-ignores-step": (

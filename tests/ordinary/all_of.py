@@ -31,8 +31,8 @@ def climbed(source: Source, found: dict[str, Any]) -> dict[str, Any]:
     os.environ[VARIABLE] = source.to_json()
     runtime = Runtime(precision="fp64", compile=False)
 
-    def make(other: ModelSpec) -> Any:
-        return Ordinary(other, OptimSpec(), runtime)
+    def make(model: ModelSpec, optim: OptimSpec | None = None, compile: bool = False) -> Any:
+        return Ordinary(model, optim or OptimSpec(), runtime)
 
     ladder = Ladder(
         make(model), model, OptimSpec(), runtime, images, np.arange(4) % model.classes, make=make, routing=(1, 2)
@@ -45,9 +45,12 @@ def climbed(source: Source, found: dict[str, Any]) -> dict[str, Any]:
     report = ladder.report(source.name)
     failed = [check.name for check in report.checks if not check.ok]
     return {
-        "failed": failed, "raised": raised, "checks": [check.name for check in report.checks], "skipped": report.skipped,
+        "failed": failed,
+        "raised": raised,
+        "checks": [check.name for check in report.checks],
+        "skipped": report.skipped,
         "suspects": list(suspects(ladder)) if failed else [],
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

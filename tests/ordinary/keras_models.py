@@ -62,10 +62,12 @@ def margin(y, length):
 def decoder():
     return keras.Sequential(
         [
-            layers.Dense(7, activation="relu"), layers.Dense(9, activation="relu"),
-            layers.Dense(SIDE * SIDE, activation="sigmoid"), layers.Reshape((SIDE, SIDE, 1)),
+            layers.Dense(7, activation="relu"),
+            layers.Dense(9, activation="relu"),
+            layers.Dense(SIDE * SIDE, activation="sigmoid"),
+            layers.Reshape((SIDE, SIDE, 1)),
         ]
-    )  # fmt: skip
+    )
 
 
 def pair(routings=3, capsules=Capsules):

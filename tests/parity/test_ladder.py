@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -87,8 +87,11 @@ def test_what_is_compared() -> None:
     assert names["L2"] == {f"squash_{s}.{o}" for s in scales for o in ("digit", "lengths", "coupling")} | {
         f"r{r}.{o}" for r in (1, 3, 5) for o in ("digit", "coupling")
     }
-    assert names["L3"] == {f"{k}{mark}" for k in (
-        *(f"forward.{o}" for o in outputs), *(f"loss.{term}" for term in losses)) for mark in marks}  # fmt: skip
+    assert names["L3"] == {
+        f"{k}{mark}"
+        for k in (*(f"forward.{o}" for o in outputs), *(f"loss.{term}" for term in losses))
+        for mark in marks
+    }
     assert names["L4"] == {f"grad.{w}{mark}" for w in weights for mark in marks}
     kinds = ("first", "second", "update")
     told = ("count", "correct", "step", *(f"loss.{term}" for term in losses))
@@ -113,8 +116,11 @@ def test_what_is_compared() -> None:
     whole = {f"whole.{what}" for what in (*counted, "dump", *weights)}
     order = {f"order.{what}" for what in evaluated}
     assert names["L6"] == epochs | evaluations | whole | order | {
-        "evaluation.weights", "evaluation.moments", "tie.predicted", "counted.correct"
-    }  # fmt: skip
+        "evaluation.weights",
+        "evaluation.moments",
+        "tie.predicted",
+        "counted.correct",
+    }
     assert len(report.checks) == sum(map(len, names.values()))  # each name once
 
 
@@ -128,8 +134,14 @@ def test_blocks_of_steps_are_compared_as_they_are_timed() -> None:
 def test_no_steps_no_trajectory() -> None:
     names = {check.name for check in climbed(NumpyImpl, steps=0).checks if check.level == "L6"}
     assert {name.partition(".")[0] for name in names} == {
-        "whole", "evaluation", "close", "trained", "tie", "order", "counted"
-    }  # fmt: skip
+        "whole",
+        "evaluation",
+        "close",
+        "trained",
+        "tie",
+        "order",
+        "counted",
+    }
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -166,10 +178,10 @@ def test_float32_is_not_float64() -> None:
 class Counted(NumpyImpl):
     """Counts the calls, and keeps the plans it trained on."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None:
         self.calls: Counter[str] = Counter()
         self.plans: list[EpochPlan] = []
-        super().__init__(*arguments)
+        super().__init__(model, optim, runtime)
 
     def stage(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.calls["stage"] += 1
@@ -213,12 +225,14 @@ def test_a_compiled_implementation_is_climbed_as_it_is() -> None:
 
 def test_without_a_batch_the_ladder_stages_and_compiles_once() -> None:
     ladder = ladder_on(Counted, count=5)
+    impl = cast(Counted, ladder.impl)
     ladder.climb("L4")
-    assert (ladder.impl.calls["stage"], ladder.impl.calls["compile"]) == (0, 0)  # needed for training alone
+    assert (impl.calls["stage"], impl.calls["compile"]) == (0, 0)  # needed for training alone
     ladder = ladder_on(Counted, count=5)
+    impl = cast(Counted, ladder.impl)
     ladder.climb()
-    assert (ladder.impl.calls["stage"], ladder.impl.calls["compile"]) == (1, 1)
-    assert {plan.batch for plan in ladder.impl.plans} == {5}
+    assert (impl.calls["stage"], impl.calls["compile"]) == (1, 1)
+    assert {plan.batch for plan in impl.plans} == {5}
 
 
 def test_other_numbers_of_iterations_are_of_fresh_implementations() -> None:
@@ -258,6 +272,7 @@ class InfiniteLoss(NumpyImpl):
 class TransposedCoupling(NumpyImpl):
     def forward(self, images: np.ndarray) -> Outputs:
         found = super().forward(images)
+        assert found.coupling is not None
         return replace(found, coupling=found.coupling.transpose(0, 2, 1))
 
 
@@ -436,6 +451,7 @@ def test_float32_outputs_are_no_float64() -> None:
     class Narrow(NumpyImpl):
         def forward(self, images: np.ndarray) -> Outputs:
             found = super().forward(images)
+            assert found.digit is not None
             return replace(found, digit=found.digit.astype(np.float32))
 
     (check,) = [check for check in climbed(Narrow, "fp64", level="L1").checks if not check.ok]

@@ -99,7 +99,9 @@ def test_every_mutant_is_of_a_model_that_it_makes_a_difference_to() -> None:
 
 def test_at_the_gate_a_setting_is_there_that_a_fault_ignores() -> None:
     found = {variant: gate_trial(variant, "torch").train for variant in VARIANTS}
-    assert found["weight decay"].weight_decay > found["weight decay"].decoder.weight_decay > 0
+    of_decoder = found["weight decay"].decoder.weight_decay
+    assert of_decoder is not None
+    assert found["weight decay"].weight_decay > of_decoder > 0
     assert found["weight decay"].decoder.lr not in (None, found["weight decay"].lr)
     kinds = [found[variant].lr_decay.kind for variant in ("paper", "staircase", "epochs", "constant")]
     assert kinds == ["exponential", "staircase", "epoch", "constant"]

@@ -25,8 +25,9 @@ def test_axes_of_different_sizes_are_told_by_shape(shape: tuple[int, ...], group
 
 def test_merged_axes_have_two_orders() -> None:
     assert {each.groups for each in layouts((12, 2, 15), SIZES)} == {
-        (("I",), ("d",), ("J", "e")), (("I",), ("d",), ("e", "J")),
-    }  # fmt: skip
+        (("I",), ("d",), ("J", "e")),
+        (("I",), ("d",), ("e", "J")),
+    }
 
 
 def test_one_axis_in_several_dimensions() -> None:

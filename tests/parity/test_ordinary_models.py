@@ -27,9 +27,14 @@ KERAS = ("pair", "Subclass", "wrong", "unbuilt")
 
 def examined(file: str, names: tuple[str, ...]) -> dict[str, Any]:
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.ordinary.all_of", f"tests/ordinary/{file}", *names], capture_output=True, text=True,
-        cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}, timeout=280, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.ordinary.all_of", f"tests/ordinary/{file}", *names],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        timeout=280,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return json.loads(ran.stdout.splitlines()[-1])
 

@@ -688,8 +688,14 @@ def test_all_problems_at_once_in_order_of_lines(folder: Path) -> None:
     )
     lines = refusal(text, ["train.epoch=3", "seed=-1"])
     assert [line.split(": ")[0] for line in lines] == [
-        "x.yaml:2", "x.yaml:3", "x.yaml:4", "x.yaml:5", "x.yaml:6", "-s train.epoch=3", "-s seed=-1",
-    ]  # fmt: skip
+        "x.yaml:2",
+        "x.yaml:3",
+        "x.yaml:4",
+        "x.yaml:5",
+        "x.yaml:6",
+        "-s train.epoch=3",
+        "-s seed=-1",
+    ]
 
 
 @pytest.mark.parametrize(

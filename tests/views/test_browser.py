@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +100,7 @@ def pages(out: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def served(out: Path) -> Iterator[dict[str, str]]:
+def served(out: Path) -> Generator[dict[str, str]]:
     """`serve` in a process of its own, as the command runs it: page -> url."""
     # as at a terminal: a job in the background starts with Ctrl-C ignored
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -139,9 +139,12 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
 
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=chromium, headless=True, args=FLAGS,
+            tmp_path_factory.mktemp("profile"),
+            executable_path=chromium,
+            headless=True,
+            args=FLAGS,
             viewport={"width": 1600, "height": 1000},
-        )  # fmt: skip
+        )
         context.set_default_timeout(60_000)
         yield context
         context.close()
@@ -177,11 +180,16 @@ def test_the_table_shows_every_trial_with_its_figures(
     assert list(table) == ["jax r3 s0", "torch r3 s0", "tf r3 s0", "broken r3 s0"]  # fewest errors first, no parent
     for impl, (err_pct, epoch_s, img_per_s) in FIGURES.items():
         expected = {
-            "params.`impl`": impl, "params.`model.routing`": "3", "params.`seed`": "0",
-            "metrics.`test_err_pct`": f"{err_pct:g}", "metrics.`epoch_s`": f"{epoch_s:g}",
-            "metrics.`img_per_s`": f"{img_per_s:g}", "metrics.`compile_s`": "4.5", "metrics.`peak_mem_mb`": "970",
+            "params.`impl`": impl,
+            "params.`model.routing`": "3",
+            "params.`seed`": "0",
+            "metrics.`test_err_pct`": f"{err_pct:g}",
+            "metrics.`epoch_s`": f"{epoch_s:g}",
+            "metrics.`img_per_s`": f"{img_per_s:g}",
+            "metrics.`compile_s`": "4.5",
+            "metrics.`peak_mem_mb`": "970",
             "metrics.`parity_ok`": "1",
-        }  # fmt: skip
+        }
         assert expected.items() <= table[f"{impl} r3 s0"].items()
     broken = table["broken r3 s0"]
     assert (broken["metrics.`test_err_pct`"], broken["metrics.`parity_ok`"]) == ("9", "0")
@@ -214,10 +222,14 @@ def test_cells_of_several_seeds_have_a_page(
     table = cells(open_page(context, url, tmp_path / "cells.png", ".ag-row >> text=torch r3 mean"))
     assert list(table) == ["torch r3 mean", "torch r1 mean"]  # fewest errors first; no trial, no suite
     assert {
-        "params.`impl`": "torch", "params.`model.routing`": "3", "metrics.`seeds`": "3",
-        "metrics.`test_err_pct_mean`": "0.25", "metrics.`test_err_pct_sd`": "0.01",
-        "metrics.`test_err_pct_low`": "0.22516", "metrics.`test_err_pct_high`": "0.27484",
-    }.items() <= table["torch r3 mean"].items()  # 0.25 -+ 4.30265 * 0.01 / sqrt(3)  # fmt: skip
+        "params.`impl`": "torch",
+        "params.`model.routing`": "3",
+        "metrics.`seeds`": "3",
+        "metrics.`test_err_pct_mean`": "0.25",
+        "metrics.`test_err_pct_sd`": "0.01",
+        "metrics.`test_err_pct_low`": "0.22516",
+        "metrics.`test_err_pct_high`": "0.27484",
+    }.items() <= table["torch r3 mean"].items()  # 0.25 -+ 4.30265 * 0.01 / sqrt(3)
 
 
 def test_a_server_takes_a_run_with_its_files(

@@ -118,9 +118,9 @@ def test_the_confusion_is_of_the_whole_test_set(run_dir: Path, material: Materia
     with (folder_of(run_dir) / "classes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["support"]) for row in rows] == [row["support"] for row in document["classes"]]
-    expected = precision_recall_fscore_support(labels, predicted, labels=range(10), zero_division=0)
+    expected = precision_recall_fscore_support(labels, predicted, labels=range(10), zero_division=0)  # pyright: ignore[reportArgumentType]
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
-        assert [float(row[name] or 0) for row in rows] == pytest.approx(values.tolist())
+        assert [float(row[name] or 0) for row in rows] == pytest.approx(np.asarray(values).tolist())
 
 
 def test_class_rows_by_hand() -> None:
@@ -168,10 +168,12 @@ def test_entropies_are_those_of_nets_with_fewer_iterations(material: Material) -
     assert entropies.shape == (3, 60, model.primary_capsules)
     assert entropies[0] == pytest.approx(math.log(10), abs=1e-6)
     images = data.load(material.trial.data).test.images
-    weights = material.net.dump()  # type: ignore[attr-defined]
+    weights = material.net.dump()
     for iterations in (1, 2, 3):
         shorter = specification(model.model_copy(update={"routing": iterations}), weights)
-        coupling = shorter.forward(images).coupling.astype(float)
+        found = shorter.forward(images).coupling
+        assert found is not None
+        coupling = found.astype(float)
         expected = -(coupling * np.log(coupling)).sum(-1)
         assert entropies[iterations - 1] == pytest.approx(expected, abs=1e-5)
     assert entropies[2].mean() < entropies[1].mean() < math.log(10)
@@ -187,14 +189,13 @@ def test_the_change_of_the_logits_is_the_couplings_own(material: Material) -> No
     """b = log c + a constant of each input capsule, so differences of b between classes follow from nets of k iterations."""
     model = material.trial.model
     images = data.load(material.trial.data).validation.images[:5]
-    weights = material.net.dump()  # type: ignore[attr-defined]
+    weights = material.net.dump()
     changes = routing_logit_change(model, weights, images, "fp64")
     steps = specification(model, weights, "fp64").routing_steps(images)
     assert changes == pytest.approx([np.abs(agreement).mean() for _, _, agreement in steps], rel=1e-9)
-    logs = [
-        np.log(specification(model.model_copy(update={"routing": k}), weights, "fp64").forward(images).coupling)
-        for k in (1, 2, 3)
-    ]
+    nets = [specification(model.model_copy(update={"routing": k}), weights, "fp64") for k in (1, 2, 3)]
+    couplings = [net.forward(images).coupling for net in nets]
+    logs = [np.log(coupling) for coupling in couplings if coupling is not None]
     for k in (0, 1):
         change, agreement = logs[k + 1] - logs[k], steps[k][2]
         assert change - change[..., :1] == pytest.approx(agreement - agreement[..., :1], abs=1e-10)

@@ -235,15 +235,23 @@ def test_seeds_have_a_parent_with_their_mean_and_its_interval(journal: Journal) 
     assert parents == {f"torch r3 s{seed}": cell.info.run_id for seed in range(3)}
     half = 4.302653 * 0.03 / 3**0.5
     expected = {
-        "seeds": 3, "test_err_pct_mean": 0.33, "test_err_pct_sd": 0.03, "test_err_pct_low": 0.33 - half,
-        "test_err_pct_high": 0.33 + half, "epoch_s_mean": 2.1235, "epoch_s_sd": 0, "peak_mem_mb_mean": 970,
-    }  # fmt: skip
+        "seeds": 3,
+        "test_err_pct_mean": 0.33,
+        "test_err_pct_sd": 0.03,
+        "test_err_pct_low": 0.33 - half,
+        "test_err_pct_high": 0.33 + half,
+        "epoch_s_mean": 2.1235,
+        "epoch_s_sd": 0,
+        "peak_mem_mb_mean": 970,
+    }
     assert {key: cell.data.metrics[key] for key in expected} == pytest.approx(expected, rel=1e-4, abs=1e-9)
     assert "epoch_s_low" not in cell.data.metrics  # every seed took as long
     assert history(journal, cell, "seeds") == [(1, 1, 6.0), (2, 2, 6.0), (3, 3, 6.0)]
     assert [(step, value) for step, value, _ in history(journal, cell, "test_err_pct_mean")] == [
-        (1, 0.3), (2, 0.33), (3, 0.33),
-    ]  # fmt: skip
+        (1, 0.3),
+        (2, 0.33),
+        (3, 0.33),
+    ]
     assert [step for step, *_ in history(journal, cell, "test_err_pct_sd")] == [2, 3]
     tags = {"seeds": "0, 1, 2", "test_err_pct": "0.33, 0.25548 to 0.40452", "impl": "torch"}
     assert tags.items() <= cell.data.tags.items()

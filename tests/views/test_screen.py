@@ -74,9 +74,14 @@ FAILED = {"kind": "failed", "cause": "RuntimeError: no [such] kernel", "error": 
 
 def epoch(number: int, epoch_s: float = 8.0, val_err_pct: float | None = 3.25) -> dict[str, Any]:
     return {
-        "kind": "epoch", "epoch": number, "epochs": 4, "epoch_s": epoch_s, "eval_s": 2.0, "train_loss": 0.5 / number,
+        "kind": "epoch",
+        "epoch": number,
+        "epochs": 4,
+        "epoch_s": epoch_s,
+        "eval_s": 2.0,
+        "train_loss": 0.5 / number,
         "val_err_pct": val_err_pct,
-    }  # fmt: skip
+    }
 
 
 def test_a_trial_from_start_to_end(clock: Clock) -> None:

@@ -24,9 +24,16 @@ RUN_DIR = Path("runs/routing")
 
 def result(impl: str = "torch", seed: int = 0, **more: Any) -> Result:
     figures: dict[str, Any] = {
-        "status": "finished", "test_err_pct": 1.0, "epoch_s": 2.0, "compile_s": 3.0, "img_per_s": 500.0,
-        "peak_bytes": 970_000_000, "parity_ok": True, "parity_max_rel_err": 2e-6, "params": {},
-    }  # fmt: skip
+        "status": "finished",
+        "test_err_pct": 1.0,
+        "epoch_s": 2.0,
+        "compile_s": 3.0,
+        "img_per_s": 500.0,
+        "peak_bytes": 970_000_000,
+        "parity_ok": True,
+        "parity_max_rel_err": 2e-6,
+        "params": {},
+    }
     return Result(id=f"{impl}-{seed}", impl=impl, seed=seed, **(figures | more))
 
 
@@ -153,9 +160,14 @@ def test_gate_off() -> None:
 
 def test_failures_are_named_with_cause_and_log() -> None:
     failed = result(
-        "tf", seed=3, status="failed", params={"model.routing": 3}, cause="RuntimeError: no [such] kernel",
-        hint="lower train.batch", log="trials/tf-3/attempt-2.log",
-    )  # fmt: skip
+        "tf",
+        seed=3,
+        status="failed",
+        params={"model.routing": 3},
+        cause="RuntimeError: no [such] kernel",
+        hint="lower train.batch",
+        log="trials/tf-3/attempt-2.log",
+    )
     assert remarks(result(), failed) == [
         "tf routing 3 seed 3 failed: RuntimeError: no [such] kernel",
         "  lower train.batch",
@@ -168,7 +180,7 @@ def test_failures_are_named_with_cause_and_log() -> None:
 
 
 def test_one_warning_is_said_once() -> None:
-    same = {"warnings": ["clock is slow"]}
+    same: dict[str, Any] = {"warnings": ["clock is slow"]}
     assert remarks(result(**same), result(seed=1, **same), result("tf", **same)) == ["torch, tf: clock is slow"]
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from harness.commands.cli import main
 from harness.errors import TrialFailed, UserError
-from harness.events import TrialEvent
+from harness.events import EpochEvent, ResultEvent, TrialEvent
 from harness.journal.journal import Journal
 from harness.journal.resume import resume_point
 from harness.spec import EvalTotals, Moments, Weights
@@ -147,10 +147,13 @@ DAMAGE: Table = {
     "another trial's": (another, "it holds the weights of trial "),
 }  # fmt: skip
 OF_NUMBERS: Table = {
-    "int32": (lambda path: rewrite(path, with_first(lambda a: a.astype(np.int32))), "dec1.w is int32, expected float32"),
+    "int32": (
+        lambda path: rewrite(path, with_first(lambda a: a.astype(np.int32))),
+        "dec1.w is int32, expected float32",
+    ),
     "NaN": (lambda path: rewrite(path, first_set_to(np.nan)), "dec1.w has 1 of 320 values that are not finite numbers"),
     "infinite": (lambda path: rewrite(path, first_set_to(-np.inf)), "dec1.w has 1 of 320 values that are not finite"),
-}  # fmt: skip
+}
 WEIGHTS = DAMAGE | OF_NUMBERS
 PREDICTIONS: Table = {
     "flipped bit": DAMAGE["flipped bit"],
@@ -162,7 +165,7 @@ PREDICTIONS: Table = {
     "no class": (lambda path: rewrite(path, first_set_to(10)), "predicted has values outside the 10 classes, from "),
     "below": (lambda path: rewrite(path, first_set_to(-1)), "predicted has values outside the 10 classes, from -1 to "),
     "another trial's": (another, "its test error is "),
-}  # fmt: skip
+}
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -283,7 +286,10 @@ def test_what_no_event_names_is_not_believed(
 
 CHECKPOINT: Table = {
     **{name: each for name, each in WEIGHTS.items() if name != "another trial's"},
-    "missing": (lambda path: rewrite(path, lambda t: {k: a for k, a in t.items() if k != "conv1.b"}), "conv1.b is missing"),
+    "missing": (
+        lambda path: rewrite(path, lambda t: {k: a for k, a in t.items() if k != "conv1.b"}),
+        "conv1.b is missing",
+    ),
     "no moments": (
         lambda path: rewrite(path, lambda t: {k: a for k, a in t.items() if not k.startswith("adam.")}),
         "adam.first.conv1.b is missing; adam.first.conv1.w is missing; adam.first.dec1.b is missing; and ",
@@ -309,7 +315,7 @@ CHECKPOINT: Table = {
         "its header says best.epoch is -1: ",
     ),
     "no header": (lambda path: save_file({k: a.copy() for k, a in load_file(path).items()}, path), "its header says "),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("kind", "recorded"), cases(CHECKPOINT))
@@ -387,6 +393,10 @@ def test_best_weights_are_as_the_best_epoch_s(tmp_path: Path) -> None:
 def test_events_say_what_was_written(finished: Path) -> None:
     for folder in finished.glob("trials/*"):
         *_, last, result = Journal(finished).events(folder.name)
+        assert isinstance(last, EpochEvent)
+        assert isinstance(result, ResultEvent)
+        assert last.files is not None
+        assert result.files is not None
         assert set(last.files) == {"epoch-0003.safetensors"}
         assert set(result.files) == {"weights.safetensors", "best.safetensors", "predictions.safetensors"}
         for name, said in {**last.files, **result.files}.items():
@@ -411,7 +421,7 @@ def test_a_write_that_breaks_off_leaves_the_file_before(tmp_path: Path, monkeypa
 
 def test_a_transposed_view_is_written_as_it_reads(tmp_path: Path) -> None:
     matrix = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    save_weights(tmp_path / "w", {"a": matrix, "number": np.float32(2).reshape(())})
+    save_weights(tmp_path / "w", {"a": matrix, "number": np.array(2, np.float32)})
     found = load_weights(tmp_path / "w")
     assert found["a"].tolist() == matrix.tolist()
     assert found["number"].shape == ()

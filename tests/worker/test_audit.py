@@ -28,8 +28,12 @@ SIZES = (
     "parity.gate=false",
 )  # fmt: skip
 CAPSNET = (
-    "model.conv_channels=4", "model.primary_types=2", "model.primary_dim=4", "model.digit_dim=4", "model.decoder_units=[8, 8]",
-)  # fmt: skip
+    "model.conv_channels=4",
+    "model.primary_types=2",
+    "model.primary_dim=4",
+    "model.digit_dim=4",
+    "model.decoder_units=[8, 8]",
+)
 CNN = ("model.kind=cnn", "model.cnn_channels=[6, 5, 4]", "model.cnn_units=[9, 8]", "model.dropout=0.5")
 
 
@@ -221,12 +225,15 @@ def test_a_fault_is_not_forgotten_by_the_next_attempt(tmp_path: Path) -> None:
 
 SETTINGS: dict[str, tuple[str, ...]] = {
     "official": (
-        *CAPSNET[:-1], "model.profile=official", "model.decoder=false", "train.lr_decay.kind=epoch",
+        *CAPSNET[:-1],
+        "model.profile=official",
+        "model.decoder=false",
+        "train.lr_decay.kind=epoch",
         "train.weight_decay=0.01",
     ),
     "paper": (*CAPSNET, "train.weight_decay=0.01", "train.decoder.weight_decay=0.001", "train.decoder.lr=0.0005"),
     "cnn": CNN,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

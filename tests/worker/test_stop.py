@@ -83,9 +83,10 @@ def test_the_paper_s_rule_looks_at_the_test_images_of_the_set_trained_on(
     digits = data.source("digits")
     training, test = digits.read(tmp_path)
     wrong = SimpleNamespace(
-        info=replace(digits.info, name="wrong"), ensure=digits.ensure,
+        info=replace(digits.info, name="wrong"),
+        ensure=digits.ensure,
         read=lambda _: (training, replace(test, labels=(test.labels + 1) % 10)),
-    )  # fmt: skip
+    )
     monkeypatch.setitem(sys.modules, "wrong_digits", SimpleNamespace(SOURCE=wrong))
     monkeypatch.setitem(data._MODULES, "wrong", "wrong_digits")
     trial = make_trial(

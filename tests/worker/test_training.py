@@ -141,9 +141,14 @@ def test_the_header_says_whose_weights_they_are(tmp_path: Path) -> None:
     *_, last, result = events_of(trial, tmp_path)
     facts = read_facts(tmp_path / "weights.safetensors")
     assert {key: facts[key] for key in ("suite", "trial", "impl", "seed", "profile", "data", "epoch")} == {
-        "suite": "quickstart", "trial": trial.id, "impl": "numpy", "seed": 0, "profile": "paper", "data": "digits",
+        "suite": "quickstart",
+        "trial": trial.id,
+        "impl": "numpy",
+        "seed": 0,
+        "profile": "paper",
+        "data": "digits",
         "epoch": 3,
-    }  # fmt: skip
+    }
     assert (facts["val_err_pct"], facts["test_err_pct"]) == (last["val_err_pct"], result["test_err_pct"])
     assert ModelSpec.model_validate_json(json.dumps(facts["model"])) == trial.model
     assert sorted(path.name for path in tmp_path.glob("weights-*")) == ["weights-0002.safetensors"]

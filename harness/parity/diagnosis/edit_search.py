@@ -57,9 +57,7 @@ class Candidate:
     faults: tuple[Fault, ...] = ()
 
 
-_MEASURES: dict[str, Measure] = {
-    "L2": capsules, "L3": one_batch, "L4": one_batch, "L5": single_steps, "L6": trajectory,
-}  # fmt: skip
+_MEASURES: dict[str, Measure] = {"L2": capsules, "L3": one_batch, "L4": one_batch, "L5": single_steps, "L6": trajectory}
 
 
 def named(ladder: Ladder, levels: Sequence[str], starts: Sequence[Candidate] = ()) -> tuple[list[Candidate], list[str]]:

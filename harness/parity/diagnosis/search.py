@@ -103,10 +103,12 @@ class _Search:
                 self.seen.distance(
                     self.seen.output(name, "lengths"),
                     net.lengths_of(variant, self.seen.output(name, "digit"), variant.lengths),
-                    "forward", name, "lengths",
+                    "forward",
+                    name,
+                    "lengths",
                 )
                 for name in probes
-            )  # fmt: skip
+            )
 
         if not probes:
             return [start]
@@ -129,13 +131,16 @@ class _Search:
                 self.seen.distance(
                     made[name][certain[name, variant.mask]],
                     net.images_of(
-                        variant, self.model,
+                        variant,
+                        self.model,
                         net.decoded(variant, self.seen.weights[name], digits[name], variant.mask, None),
                     )[certain[name, variant.mask]],
-                    "forward", name, "reconstruction",
+                    "forward",
+                    name,
+                    "reconstruction",
                 )
                 for name in probes
-            )  # fmt: skip
+            )
 
         digits, made, certain = dict[str, np.ndarray](), dict[str, np.ndarray](), dict[tuple[str, str], np.ndarray]()
         for name in list(probes):
@@ -175,9 +180,10 @@ class _Search:
 
         def distance(variant: Variant) -> float:
             return self._loss_apart(
-                "margin", probes,
+                "margin",
+                probes,
                 lambda name: net.margin_of(variant, self.model, self.seen.output(name, "digit"), self.seen.labels),
-            )  # fmt: skip
+            )
 
         start = replace(start, scores=start.lengths)
         options = options_of(_MARGIN, defaults=("norm",))
@@ -197,12 +203,17 @@ class _Search:
         def distance(variant: Variant) -> float:
             pixels = net.pixels_of(variant, self.seen.images)
             return self._loss_apart(
-                "reconstruction", probes,
+                "reconstruction",
+                probes,
                 lambda name: net.reconstruction_of(
-                    variant, self.model, self.seen.weights[name], self.seen.output(name, "digit"), pixels,
+                    variant,
+                    self.model,
+                    self.seen.weights[name],
+                    self.seen.output(name, "digit"),
+                    pixels,
                     self.seen.labels,
                 ),
-            )  # fmt: skip
+            )
 
         start = replace(start, training_mask="none" if start.mask == "none" else start.training_mask)
         options = options_of(_RECONSTRUCTION, defaults=("label",))

@@ -54,7 +54,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     # gradients
     "detached": ("all", "votes", "capsules"),
     "reconstruction_detached": (True,),
-}  # fmt: skip
+}
 """Field -> its possible values other than the default."""
 
 EPSILON_VALUES = tuple(float(f"1e-{exponent}") for exponent in range(3, 17))

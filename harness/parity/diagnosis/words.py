@@ -89,7 +89,7 @@ _WORDS: dict[str, dict[object, str]] = {
         "capsules": "an agreement whose output capsules are detached",
     },
     "reconstruction_detached": {True: _CATALOGUE["reconstruction-detached"]},
-}  # fmt: skip
+}
 _FORMULAS = {
     "none": "no squash",
     "unit": _CATALOGUE["squash-to-unit-length"],
@@ -144,9 +144,12 @@ def _several(variant: Variant, model: ModelSpec) -> list[str]:
     if variant.length_epsilon == _DIVIDED:
         says.append(_CATALOGUE["length-without-epsilon"])
     says += _both(
-        variant.lengths, variant.scores, "norm", {"softmax": "a softmax over the lengths", "square": "squared lengths"},
+        variant.lengths,
+        variant.scores,
+        "norm",
+        {"softmax": "a softmax over the lengths", "square": "squared lengths"},
         ("among the outputs alone", "in the margin loss alone"),
-    )  # fmt: skip
+    )
     every = _CATALOGUE["mask-missing"]
     if variant.mask == variant.training_mask == "none":
         says.append(every)

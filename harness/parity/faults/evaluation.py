@@ -41,7 +41,7 @@ PREDICTED = {
 RETURNED = "(to_numpy(total) / len(labels)).tolist()), found)"
 _SUMS = "total += self._sums(acts, classes, classes if by_label else predicted[-1])"
 _RIGHT = "self.xp.sum(self.xp.astype(F.is_right(self._predicted(acts), labels), self.xp.int64))"
-_EVALUATION = " = self._no_losses(), []"
+_EVALUATION = "total = self._no_losses()"
 _WINNERS = "return array_namespace(scores).argsort(scores, axis=1, descending=True, stable=True)[:, :count]"
 
 
@@ -141,7 +141,7 @@ EVALUATION_FAULTS = (
         "evaluations-add-up",
         "evaluation losses to which those of the evaluations before are added",
         "L6",
-        (in_impl(_EVALUATION, ' = self.__dict__.setdefault("sums", self._no_losses()), []'),),
+        (in_impl(_EVALUATION, 'total = self.__dict__.setdefault("sums", self._no_losses())'),),
     ),
     Fault(
         "evaluation-trains",

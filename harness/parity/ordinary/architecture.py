@@ -43,10 +43,15 @@ class Candidate:
     def sizes(self) -> dict[str, Any]:
         """The sizes as keys of `ModelSpec`, without the number of routing iterations."""
         found: dict[str, Any] = {
-            "image": self.image, "classes": self.classes, "conv_channels": self.conv_channels,
-            "primary_types": self.primary_channels // self.primary_dim, "primary_dim": self.primary_dim,
-            "digit_dim": self.digit_dim, "kernel": self.kernel, "decoder": bool(self.dense),
-        }  # fmt: skip
+            "image": self.image,
+            "classes": self.classes,
+            "conv_channels": self.conv_channels,
+            "primary_types": self.primary_channels // self.primary_dim,
+            "primary_dim": self.primary_dim,
+            "digit_dim": self.digit_dim,
+            "kernel": self.kernel,
+            "decoder": bool(self.dense),
+        }
         if self.dense:
             found["decoder_units"] = tuple(canonical_shape(each)[1] for each in self.dense[:2])
         return found
@@ -75,9 +80,11 @@ def candidates(parameters: Sequence[Parameter], named: Mapping[str, str], asked:
             found += _readings(conv1, primary, digit, dense)
     agreeing = [each for each in found if all(each.sizes.get(key, value) == value for key, value in asked.items())]
     if not agreeing:
-        why = "no tensor is [primary capsules, classes, dimension, dimension] in any order" if not found else (
-            "no reading of them has " + ", ".join(f"{key}={value}" for key, value in asked.items())
-        )  # fmt: skip
+        why = (
+            "no tensor is [primary capsules, classes, dimension, dimension] in any order"
+            if not found
+            else ("no reading of them has " + ", ".join(f"{key}={value}" for key, value in asked.items()))
+        )
         raise UserError(
             f"--model: {why}, where the primary convolution has {sum(canonical_shape(p)[3] for p in primary)} channels. "
             f"{told(parameters)} Name it: --weights digit.w=NAME; or the architecture is not the paper's: see docs/parity.md"

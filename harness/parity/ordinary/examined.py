@@ -139,9 +139,11 @@ class Examined:
         digit = self._digit(ran, arrays, found, batch)
         if digit is None:
             raise ValueError("its digit capsules are neither among its outputs nor seen on the way")
-        lengths = arrays[found["lengths"]].reshape(batch, -1) if "lengths" in found else np.sqrt(
-            np.square(digit).sum(2) + SQUASH_EPSILON
-        )  # fmt: skip
+        lengths = (
+            arrays[found["lengths"]].reshape(batch, -1)
+            if "lengths" in found
+            else np.sqrt(np.square(digit).sum(2) + SQUASH_EPSILON)
+        )
         coupling = None
         seen = self.coupling(batch)
         if seen is not None and seen.index in ran.kept:

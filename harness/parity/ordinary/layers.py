@@ -123,8 +123,11 @@ def specified(model: ModelSpec, weights: Weights, images: np.ndarray, convention
     impl.load(weights)
     acts, outputs = impl._forward(images), impl.forward(images)
     found: Values = {
-        "conv1": acts.conv1, "primary": acts.primary, "capsules": acts.u, "votes": acts.u_hat.transpose(0, 2, 1, 3),
-    }  # fmt: skip
+        "conv1": acts.conv1,
+        "primary": acts.primary,
+        "capsules": acts.u,
+        "votes": acts.u_hat.transpose(0, 2, 1, 3),
+    }
     for number, (coupling, _, v) in enumerate(acts.routing, start=1):
         found[f"coupling {number}"], found[f"capsules {number}"] = coupling.transpose(0, 2, 1), v
     found["lengths"] = outputs.lengths

@@ -21,17 +21,24 @@ def convolve(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
 
 
 def locate(
-    steps: Sequence[Step], values: dict[str, np.ndarray], reading: Candidate, biases: dict[str, Parameter], batch: int,
+    steps: Sequence[Step],
+    values: dict[str, np.ndarray],
+    reading: Candidate,
+    biases: dict[str, Parameter],
+    batch: int,
     channels_first: bool,
-) -> Layers:  # fmt: skip
+) -> Layers:
     """The layers in `steps`, a pass on `batch` images with the parameters `values`."""
     architecture = reading.sizes
     side = reading.image[0] - reading.kernel + 1
     grid = (side - reading.kernel) // 2 + 1
     sizes = {
-        "B": batch, "J": reading.classes, "d": reading.primary_dim, "e": reading.digit_dim,
+        "B": batch,
+        "J": reading.classes,
+        "d": reading.primary_dim,
+        "e": reading.digit_dim,
         "I": grid * grid * architecture["primary_types"],
-    }  # fmt: skip
+    }
     finder = Finder(steps, sizes)
     channels = reading.conv_channels
     shape = (batch, channels, side, side) if channels_first else (batch, side, side, channels)
@@ -50,19 +57,30 @@ def locate(
         finder.order = votes[0].layout.names if votes else []
         couplings = finder.couplings(after)
         return Layers(
-            conv1.index if conv1 else None, tuple(each.index for each in found_grid), capsules,
-            votes[0] if votes else None, votes[1] if votes else None, couplings, finder.outputs(after, couplings),
-            len(steps), bool(votes and votes[2]), sizes,
-        )  # fmt: skip
+            conv1.index if conv1 else None,
+            tuple(each.index for each in found_grid),
+            capsules,
+            votes[0] if votes else None,
+            votes[1] if votes else None,
+            couplings,
+            finder.outputs(after, couplings),
+            len(steps),
+            bool(votes and votes[2]),
+            sizes,
+        )
 
     possible = [with_votes(votes) for votes in readings] or [with_votes(None)]
     return min(possible, key=finder.unevenness) if len(possible) > 1 else possible[0]
 
 
 def _grids(
-    conv1: Step | None, among: Sequence[Step], values: dict[str, np.ndarray], reading: Candidate,
-    biases: dict[str, Parameter], channels_first: bool,
-) -> list[Step]:  # fmt: skip
+    conv1: Step | None,
+    among: Sequence[Step],
+    values: dict[str, np.ndarray],
+    reading: Candidate,
+    biases: dict[str, Parameter],
+    channels_first: bool,
+) -> list[Step]:
     """The result of each primary convolution: by value, else by the order of computation."""
     chosen: list[Step] = []
     if conv1 is not None:

@@ -73,9 +73,14 @@ class LossFunction:
 
 
 def find_loss(
-    model: Any, module: ModuleType, option: str | None, arguments: Mapping[str, Any], needs_whole: bool,
-    load: Callable[[str], tuple[ModuleType, str]], is_network: Callable[[object], bool],
-) -> tuple[LossFunction | None, str]:  # fmt: skip
+    model: Any,
+    module: ModuleType,
+    option: str | None,
+    arguments: Mapping[str, Any],
+    needs_whole: bool,
+    load: Callable[[str], tuple[ModuleType, str]],
+    is_network: Callable[[object], bool],
+) -> tuple[LossFunction | None, str]:
     """The loss, or None and why there is none. `option` is `--loss`: a method, a name in the model's file, or file.py:name.
 
     Raises `UserError` if the requested one does not exist.

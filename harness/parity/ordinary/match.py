@@ -121,9 +121,11 @@ class Match:
             (1, 0): "out in",
         }
         for layer, parameters in (
-            ("conv1", (self.reading.conv1,)), ("primary", self.reading.primary), ("digit", (self.reading.digit,)),
+            ("conv1", (self.reading.conv1,)),
+            ("primary", self.reading.primary),
+            ("digit", (self.reading.digit,)),
             *((f"dec{number}", (each,)) for number, each in enumerate(self.reading.dense, start=1)),
-        ):  # fmt: skip
+        ):
             first = parameters[0]
             own = first.name if len(parameters) == 1 else f"{first.name} ... {parameters[-1].name} ({len(parameters)})"
             how = f"{first.shape} = ({spelled.get(first.order, '')})"
@@ -132,9 +134,10 @@ class Match:
                 how += ", by effect" if self.layers.is_verified else ", by shape alone"
             if layer == "primary":
                 how += {
-                    "right": ", order of capsules by effect", "unknown": ", order of capsules not found",
+                    "right": ", order of capsules by effect",
+                    "unknown": ", order of capsules not found",
                     "wrong": ", capsules of neighbouring places or of other channels: numbered as they are",
-                }[self.grouping]  # fmt: skip
+                }[self.grouping]
             rows.append((f"{layer}.w", own, how))
             if layer == "digit":
                 continue
@@ -180,9 +183,13 @@ def match(network: Network, named: Mapping[str, str], asked: Mapping[str, Any], 
 
 
 def located(
-    network: Network, reading: Candidate, calling: Calling, biases: dict[str, Parameter], values: dict[str, np.ndarray],
+    network: Network,
+    reading: Candidate,
+    calling: Calling,
+    biases: dict[str, Parameter],
+    values: dict[str, np.ndarray],
     batch: int,
-) -> Layers:  # fmt: skip
+) -> Layers:
     """Where the layers are in a pass on `batch` images; the model keeps the parameters `values`."""
     network.assign(values)
     images = np.random.default_rng(batch).uniform(0, 1, (batch, *reading.image))

@@ -45,9 +45,14 @@ class Batch:
             return [tensors[found[kind]] for kind in kinds if kind in found]
 
         return ran, {
-            "images": [self.images], "labels": [self.present, self.classes], "output": of("digit", "lengths"),
-            "digit": of("digit"), "lengths": of("lengths"), "reconstruction": of("reconstruction"), "loss": of("loss"),
-        }  # fmt: skip
+            "images": [self.images],
+            "labels": [self.present, self.classes],
+            "output": of("digit", "lengths"),
+            "digit": of("digit"),
+            "lengths": of("lengths"),
+            "reconstruction": of("reconstruction"),
+            "loss": of("loss"),
+        }
 
 
 class OwnLoss:

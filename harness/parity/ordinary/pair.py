@@ -181,6 +181,10 @@ def _document(
     names: list[str], model: ModelSpec, rows: list[Row], others: list[dict[str, Any]], notes: list[str]
 ) -> dict[str, Any]:
     return {
-        "a": names[0], "b": names[1], "model": model.model_dump(mode="json"), "notes": notes, "values": others,
+        "a": names[0],
+        "b": names[1],
+        "model": model.model_dump(mode="json"),
+        "notes": notes,
+        "values": others,
         "layers": [asdict(row) | {"ok": row.ok, "at_fault": row.is_at_fault} for row in rows],
-    }  # fmt: skip
+    }

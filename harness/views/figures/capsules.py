@@ -44,8 +44,10 @@ def draw_perturbations(material: Material, folder: Path) -> list[Path]:
     title = "each dimension of the output capsule of a test image of its class, moved by -0.25 ... 0.25, decoded"
     figure = new_figure(material, title, inches, dpi=125)
     axes = figure.subplots(down, across, squeeze=False)
-    columns = [f"{step:+.2f}" if index in (0, len(STEPS) - 1) else "0" if index == 5 else "" for index, step in
-               enumerate(STEPS)]  # fmt: skip
+    columns = [
+        f"{step:+.2f}" if index in (0, len(STEPS) - 1) else "0" if index == 5 else ""
+        for index, step in enumerate(STEPS)
+    ]
     for index, axis in enumerate(axes.flat):
         if index >= len(grids):
             axis.axis("off")
@@ -110,8 +112,15 @@ def draw_lengths(material: Material, folder: Path) -> list[Path]:
         axis.hist(lengths, bins, weights=share, color=color, alpha=0.6, label=f"{label}: mean {lengths.mean():.3f}")
     for bound, name in ((MARGIN_MINUS, "m-"), (MARGIN_PLUS, "m+")):
         axis.axvline(bound, color=TEST, lw=1, ls="--")
-        axis.annotate(f"{name} = {bound}", (bound, 1), (3, -2), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", va="top", fontsize=9)  # fmt: skip
+        axis.annotate(
+            f"{name} = {bound}",
+            (bound, 1),
+            (3, -2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="top",
+            fontsize=9,
+        )
     axis.set_xlim(0, 1)
     axis.set_xlabel("length of a capsule: the probability of its class")
     axis.set_ylabel("share of these capsules (%)")

@@ -72,9 +72,14 @@ def draw_routing_logits(material: Material, folder: Path) -> list[Path]:
     shades = colormap("viridis")(np.linspace(0, 0.85, iterations))
     for index in range(iterations):
         over.plot(
-            [epoch["epoch"] for epoch in epochs], changes[:, index], marker="o", ms=3.5, lw=1.4, color=shades[index],
+            [epoch["epoch"] for epoch in epochs],
+            changes[:, index],
+            marker="o",
+            ms=3.5,
+            lw=1.4,
+            color=shades[index],
             label=f"k = {index + 1}",
-        )  # fmt: skip
+        )
     over.set_ylabel("mean change of a logit")
     _by_epoch(over)
     over.legend(frameon=False, loc="lower left", ncols=math.ceil(iterations / 3))  # usually below the curves

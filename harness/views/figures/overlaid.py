@@ -38,10 +38,15 @@ def draw_overlaid(material: Material, folder: Path) -> list[Path]:
     for axis, (shown, heading) in zip(axes, blocks, strict=True):
         blank = [(0, 0), (0, across - len(shown)), *[(0, 0)] * 3]  # so that all images have the same size
         predicted = aligned(shown.labels, shown.predicted)
-        show_mosaic(axis, np.pad(_tiles(net, shown, predicted), blank, constant_values=1.0), rows, [
-            f"{_names(label)}" if set(label) == set(said) else f"true {_names(label)}\npredicted {_names(said)}"
-            for label, said in zip(shown.labels.tolist(), predicted.tolist(), strict=True)
-        ])  # fmt: skip
+        show_mosaic(
+            axis,
+            np.pad(_tiles(net, shown, predicted), blank, constant_values=1.0),
+            rows,
+            [
+                f"{_names(label)}" if set(label) == set(said) else f"true {_names(label)}\npredicted {_names(said)}"
+                for label, said in zip(shown.labels.tolist(), predicted.tolist(), strict=True)
+            ],
+        )
         axis.set_title(heading, fontsize=10, loc="left")
     return [save(figure, folder / "reconstructions.png")]
 

@@ -85,9 +85,12 @@ class Runs:
             sent["status"] = status
 
     def log(
-        self, run_id: str, tags: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None,
+        self,
+        run_id: str,
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
         rows: Sequence[view.Row] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         """As few calls as possible: MLflow takes 100 tags, 100 params and 1000 metrics per call, 1000 in total."""
         from mlflow.entities import Metric, Param, RunTag
 

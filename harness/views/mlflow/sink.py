@@ -128,8 +128,11 @@ class Sink:
             found = runs.find("suite")
             suite["run_id"] = found.info.run_id if found else runs.create("suite", journal.run_dir.name)
         tags = view.suite_tags(journal.plan(), journal.environment())
-        files = {path: _digest(path) for name in ("suite.yaml", "environment.json", "plan.json")
-                 if (path := journal.run_dir / name).exists()}  # fmt: skip
+        files = {
+            path: _digest(path)
+            for name in ("suite.yaml", "environment.json", "plan.json")
+            if (path := journal.run_dir / name).exists()
+        }
         for path, digest in files.items():
             if suite["files"].get(path.name) != digest:
                 runs.log(suite["run_id"], tags=tags)

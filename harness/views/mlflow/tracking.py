@@ -56,9 +56,13 @@ def sync(run_dir: str | os.PathLike[str], uri: str | None = None) -> SyncReport:
         raise UserError(f"MLflow at {redact(uri)} did not take the run: {_reason(error)}") from error
     cursor = sink.load()
     return SyncReport(
-        redact(uri), view.experiment_name(journal.plan()), cursor["experiment_id"], cursor["suite"]["run_id"],
-        len(cursor["trials"]), events,
-    )  # fmt: skip
+        redact(uri),
+        view.experiment_name(journal.plan()),
+        cursor["experiment_id"],
+        cursor["suite"]["run_id"],
+        len(cursor["trials"]),
+        events,
+    )
 
 
 class Tracker:

@@ -38,9 +38,12 @@ _CHARTS = {
 }  # fmt: skip
 _LEVELS = [f"L{level}" for level in range(1, 7)]
 _PARITY_COLUMNS = {
-    "params.`impl`": 110, "params.`runtime.precision`": 130, "params.`model.profile`": 110, "metrics.`parity_ok`": 80,
+    "params.`impl`": 110,
+    "params.`runtime.precision`": 130,
+    "params.`model.profile`": 110,
+    "metrics.`parity_ok`": 80,
     **{f"metrics.`{level}.max_rel_err`": 125 for level in _LEVELS},
-}  # fmt: skip
+}
 _PARITY_CHARTS = {"Largest errors": [("BAR", f"{level}.max_rel_err") for level in _LEVELS]}
 _LINE = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0,
          "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}  # fmt: skip

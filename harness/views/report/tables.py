@@ -27,11 +27,15 @@ def table(report: Report) -> Table:
         trial, model = point.trial, report.models.get(point.line)
         interval = f"{number(point.low_s)} - {number(point.high_s)}" if point.epochs > 1 else UNKNOWN
         made.add_row(
-            str(point.line), setting(trial.params), number(point.step_s), interval,
-            number(1e3 * point.step_s / trial.train.batch), number(point.step_s * point.steps),
+            str(point.line),
+            setting(trial.params),
+            number(point.step_s),
+            interval,
+            number(1e3 * point.step_s / trial.train.batch),
+            number(point.step_s * point.steps),
             number(model.step_s(trial.model, trial.train.batch)) if model else UNKNOWN,
             UNKNOWN if error is None else f"{100 * error:+.1f}%",
-        )  # fmt: skip
+        )
     return made
 
 
@@ -75,10 +79,14 @@ def cells_table(report: OverSeeds) -> Table:
     for cell in report.cells:
         error = cell.summary("test_err_pct")
         table.add_row(
-            cell.impl, *([setting(cell.params)] if varied else []), cell.seeds, mean(error, fixed=2),
-            number(error and error.sd, 2), *(_theirs(report.beside, cell, _THEIRS[title]) for title in theirs),
+            cell.impl,
+            *([setting(cell.params)] if varied else []),
+            cell.seeds,
+            mean(error, fixed=2),
+            number(error and error.sd, 2),
+            *(_theirs(report.beside, cell, _THEIRS[title]) for title in theirs),
             *(mean(cell.summary(name), METRICS[name].scale, 2 if "err_pct" in name else None) for name in columns[1:]),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -94,11 +102,17 @@ def changes_table(found: Sequence[Change]) -> Table:
         impl = change.others.get("impl")
         rest = setting({key: value for key, value in change.others.items() if key != "impl"})
         table.add_row(
-            ", ".join(filter(None, (impl, rest))) or "all", setting({change.key: change.value(change.a)}),
-            setting({change.key: change.value(change.b)}), _signed(test.difference), interval, p_value(test.p),
-            p_value(test.adjusted_p), _seeds(test), number(test.detectable, 2),
+            ", ".join(filter(None, (impl, rest))) or "all",
+            setting({change.key: change.value(change.a)}),
+            setting({change.key: change.value(change.b)}),
+            _signed(test.difference),
+            interval,
+            p_value(test.p),
+            p_value(test.adjusted_p),
+            _seeds(test),
+            number(test.detectable, 2),
             verdict(change),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -123,9 +137,14 @@ def published_table(report: OverSeeds) -> tuple[Table, list[str]]:
         numbers = [str(notes.setdefault(text, len(notes) + 1)) for text in each.unlike]
         title = METRICS[figure.metric].title if not figure.images else f"s per {figure.images:,} images"
         table.add_row(
-            each.cell.impl, setting(each.cell.params), title, mean(each.ours, fixed=None if figure.images else 2),
-            theirs(each), f"{each.source.title.partition(':')[0]}, {figure.where}", ", ".join(numbers),
-        )  # fmt: skip
+            each.cell.impl,
+            setting(each.cell.params),
+            title,
+            mean(each.ours, fixed=None if figure.images else 2),
+            theirs(each),
+            f"{each.source.title.partition(':')[0]}, {figure.where}",
+            ", ".join(numbers),
+        )
     return table, [f"{index}: {text}" for text, index in notes.items()]
 
 
@@ -144,9 +163,10 @@ def p_value(p: float | None) -> str:
 def _theirs(found: Sequence[Beside], cell: Cell, paper: bool) -> str:
     """Published test errors: the paper's with its spread, others in order."""
     own = [
-        each for each in found
+        each
+        for each in found
         if each.cell is cell and each.source.paper is paper and each.figure.metric == "test_err_pct"
-    ]  # fmt: skip
+    ]
     if paper:
         return (
             ", ".join(f"{e.figure.value:g}" + (f" sd {e.figure.sd:g}" if e.figure.sd else "") for e in own) or UNKNOWN

@@ -50,7 +50,7 @@ def route(votes: Array, iterations: int, bias: Array | float) -> Array:
         v = squash(jnp.einsum("bij,bije->bje", jax.nn.softmax(logits, 2), votes) + bias)
         if iteration + 1 < iterations:
             logits = logits + jnp.einsum("bije,bje->bij", votes, v)
-    return v
+    return v  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def reconstruct(model: Model, params: Params, capsules: Array, classes: Array) -> Array:

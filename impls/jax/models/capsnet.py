@@ -131,7 +131,7 @@ def parts(
         return votes(u, w, net.precision)
 
     def routing(u_hat: Array, bias: Array | None) -> Array:
-        return routed(u_hat, net.model.routing, bias)[0]
+        return routed(u_hat, net.model.routing, bias)[0]  # pyright: ignore[reportIndexIssue]
 
     def decoder(v: Array, w: dict[str, Array]) -> Array:
         return losses(replace(net, w=w), v, digits, labels, labels).mean(1)[0]

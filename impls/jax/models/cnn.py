@@ -93,7 +93,7 @@ def parts(
 ) -> dict[str, Callable[[], object]]:
     """See `impls.architecture`."""
     pixels = overlay(digits)
-    kept = [jnp.ones((len(pixels), net.model.dropped_units), jnp.uint8)] if net.model.dropped_units else []
+    kept: list[Array] = [jnp.ones((len(pixels), net.model.dropped_units), jnp.uint8)] if net.model.dropped_units else []
 
     def conv(w: dict[str, Array]) -> Array:
         return replace(net, w=w).features(pixels)

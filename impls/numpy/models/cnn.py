@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device  # pyright: ignore[reportUnknownVariableType]
 from jaxtyping import Float, Int
 
 from harness.spec import Loss, ModelSpec, Weights

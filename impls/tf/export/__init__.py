@@ -41,7 +41,7 @@ def _capsnet(config: dict[str, Any], model: ModelSpec, weights: Weights) -> tupl
     """As `_cnn`; the output capsules, which are not a Keras layer, already have their weights."""
     net = capsnet.CapsNet(config)
     net.digit.assign(weights["digit.w"])
-    if model.digit_bias:
+    if net.digit_bias is not None:
         net.digit_bias.assign(weights["digit.b"])
     names = ("conv1", "primary") + (("dec1", "dec2", "dec3") if model.decoder else ())
     return net, {name: getattr(net, name) for name in names}

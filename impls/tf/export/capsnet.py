@@ -68,7 +68,7 @@ class CapsNet(keras.Model):
             v = squash(s if self.digit_bias is None else s + self.digit_bias)
             if iteration + 1 < self.routing:
                 logits = logits + tf.einsum("bije,bje->bij", votes, v)
-        return v
+        return v  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def reconstruct(self, capsules: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         """The decoder's output for the capsule of each image's class: pixels in 0..1, (B, H, W, C)."""

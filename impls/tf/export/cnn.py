@@ -28,10 +28,11 @@ class Cnn(keras.Model):
         super().__init__()
         height, width, channels = model["image"]
         filters, kernel, self.pool = model["cnn_channels"], model["cnn_kernel"], model["cnn_pool"]
-        kernels = kernel if isinstance(kernel, list) else [kernel] * len(filters)
+        kernels = [kernel] * len(filters) if isinstance(kernel, int) else kernel
         rows, columns = (side // self.pool ** len(filters) for side in (height, width))
         self.flat = rows * columns * filters[-1]
-        self.conv, self.fc = [], []
+        self.conv: list[keras.layers.Conv2D] = []
+        self.fc: list[keras.layers.Dense] = []
         for (fan_in, fan_out), kernel in zip(pairwise([channels, *filters]), kernels, strict=True):
             self.conv.append(keras.layers.Conv2D(fan_out, kernel, padding="same"))
             self.conv[-1].build((None, None, None, fan_in))

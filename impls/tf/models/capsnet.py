@@ -47,7 +47,7 @@ class CapsNet(keras.Model):
     def canonical(self) -> dict[str, keras.Variable]:
         """The variables under canonical names: Keras's layouts are the canonical ones."""
         named = {"digit.w": self.digit}
-        if self.model.digit_bias:
+        if self.digit_bias is not None:
             named["digit.b"] = self.digit_bias
         for name in ("conv1", "primary") + (("dec1", "dec2", "dec3") if self.model.decoder else ()):
             layer = getattr(self, name)
@@ -164,7 +164,8 @@ def parts(
     def decoder(v: Tensor) -> Tensor:
         return losses(net, v, digits, labels, labels)[0]
 
-    pixels, bias = overlay(digits), [] if net.digit_bias is None else [net.digit_bias]
+    pixels = overlay(digits)
+    bias: list[keras.Variable] = [] if net.digit_bias is None else [net.digit_bias]
     u = net.primary_capsules(pixels)
     u_hat = predict(u)
     v = routing(u_hat)

@@ -120,7 +120,7 @@ def parts(
     """See `impls.architecture`."""
     pixels = overlay(digits)
     features = net.features(pixels)
-    kept = [tf.ones((len(pixels), net.model.dropped_units), tf.uint8)] if net.model.dropped_units else []
+    kept: list[Tensor] = [tf.ones((len(pixels), net.model.dropped_units), tf.uint8)] if net.model.dropped_units else []
     convolutions = [weight for name, weight in net.canonical().items() if name.startswith("conv")]
     dense = [weight for name, weight in net.canonical().items() if name.startswith("fc")]
 

@@ -62,7 +62,7 @@ class CapsNet(nn.Module):
             v = squash(s if self.digit_bias is None else s + self.digit_bias)
             if iteration + 1 < self.routing:
                 logits = logits + torch.einsum("bije,bje->bij", votes, v)
-        return v
+        return v  # pyright: ignore[reportPossiblyUnboundVariable]
 
     def reconstruct(self, capsules: Tensor, classes: Tensor) -> Tensor:
         """The decoder's output for the capsule of each image's class: pixels in 0..1, (B, C, H, W)."""

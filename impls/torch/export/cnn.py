@@ -29,7 +29,7 @@ class Cnn(nn.Module):
         super().__init__()
         height, width, channels = model["image"]
         filters, kernel, self.pool = model["cnn_channels"], model["cnn_kernel"], model["cnn_pool"]
-        kernels = kernel if isinstance(kernel, list) else [kernel] * len(filters)
+        kernels = [kernel] * len(filters) if isinstance(kernel, int) else kernel
         rows, columns = (side // self.pool ** len(filters) for side in (height, width))
         widths = [rows * columns * filters[-1], *model["cnn_units"], model["classes"]]
         convolutions = zip(pairwise([channels, *filters]), kernels, strict=True)

@@ -76,7 +76,7 @@ class CapsNet(nn.Module):
         # few input channels: as one product of all windows with all filters, faster than `Conv2d`
         windows = images.unfold(1, self.model.kernel, 1).unfold(2, self.model.kernel, 1)
         flat = windows.reshape(-1, self.conv1.weight[0].numel())
-        conv1 = F.relu(linear(flat, self.conv1.weight.flatten(1), self.conv1.bias, self.precision), inplace=True)
+        conv1 = F.relu(linear(flat, self.conv1.weight.flatten(1), self.conv1.bias, self.precision), inplace=True)  # pyright: ignore[reportArgumentType]
         conv1 = conv1.view(*windows.shape[:3], -1)
         # scaling its input scales the convolution, but not its bias
         grid = self.primary(scaled(conv1, self.model.primary_scale), spectrum)

@@ -13,5 +13,5 @@ STANDALONE = {"capsnet": standalone}
 
 
 def export(model: ModelSpec, weights: Weights, folder: Path) -> list[str]:
-    np.savez(folder / "weights.fifth.npz", **weights)
+    np.savez(folder / "weights.fifth.npz", allow_pickle=False, **weights)
     return ["weights.fifth.npz"]
