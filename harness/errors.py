@@ -11,7 +11,11 @@ class UserError(Exception):
     """The request was wrong: what was wrong, what was found, the nearest valid choice, what to do. Exit code 2."""
 
 
-class Unread(UserWarning):
+class Noted(UserWarning):
+    """Something that a user should know, though all is well: what, and where. Shown once, in one line."""
+
+
+class Unread(Noted):
     """Something from a newer capsbench was ignored: what it is, where, and what to do. Shown once, in one line."""
 
 

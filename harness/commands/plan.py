@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import registry
+from harness.analysis.labels import run_name
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.cost.estimate import estimate_s
@@ -24,6 +25,8 @@ from harness.journal.journal import Journal
 from harness.journal.results import Result, finished_trials, summarise
 from harness.machine.environment import environment, fingerprint, gpus
 from harness.spec.trial import Trial
+from harness.suite import longer
+from harness.suite.longer import Shorter
 from harness.suite.suite import Suite, load_suite
 from harness.text import duration
 from harness.views.tables import plan_table, print_table
@@ -44,6 +47,7 @@ class RunRequest:
     mlflow_uri: str | None = None
     track: bool = True
     figures: bool = True
+    fresh: bool = False  # train from the first epoch, even where a shorter trial could be gone on from
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Plan:
     states: dict[str, str]  # finished, failed, interrupted, running, pending or unavailable
     unavailable: dict[str, Verdict]  # trial -> why it cannot run here
     estimates: dict[str, float | None]  # trial -> seconds; 0 for a finished one
+    goes_on: dict[str, Shorter]  # trial -> the shorter one that it goes on from
+    why_not: dict[str, str]  # trial -> why it does not go on from one that looks as if it could
 
     def to_json(self) -> dict[str, Any]:
         """The output of `plan --json`."""
@@ -65,8 +71,10 @@ class Plan:
 
     def row(self, trial: Trial) -> dict[str, Any]:
         named = {key: getattr(trial, key) for key in ("id", "impl", "params", "seed", "cpus", "gpus")}
+        shorter = self.goes_on.get(trial.id)
         return {**named, "state": self.states[trial.id], "estimate_s": self.estimates[trial.id],
-                "at_most": trial.train.stop.images is not None}  # fmt: skip
+                "at_most": trial.train.stop.images is not None,
+                "goes_on_from": shorter and {"trial": shorter.trial.id, "epoch": shorter.epoch}}  # fmt: skip
 
 
 def make_executor(request: RunRequest) -> tuple[Executor, str | None]:
@@ -104,8 +112,25 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
     states |= dict.fromkeys(unavailable, "unavailable")
     known = list(finished_trials(request.out))
     ended = ("finished", "unavailable")
-    estimates = {trial.id: 0.0 if states[trial.id] in ended else estimate_s(trial, known) for trial in trials}
-    return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates)
+    untrained = [
+        trial
+        for trial in trials
+        if states[trial.id] not in (*ended, "running") and not results[trial.id].epochs_trained
+    ]
+    goes_on, why_not = longer.find([] if request.fresh else untrained, journal, lambda impl: fingerprint(facts, impl))
+    estimates = {
+        trial.id: 0.0 if states[trial.id] in ended else estimate_s(_rest(trial, goes_on.get(trial.id)), known)
+        for trial in trials
+    }
+    return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates, goes_on, why_not)
+
+
+def _rest(trial: Trial, shorter: Shorter | None) -> Trial:
+    """The trial with no more than the epochs that are left, as far as time is concerned."""
+    if shorter is None:
+        return trial
+    left = max(1, trial.train.epochs - shorter.epoch)
+    return trial.model_copy(update={"train": trial.train.model_copy(update={"epochs": left})})
 
 
 def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Verdict]:
@@ -137,6 +162,12 @@ def reasons(plan: Plan) -> list[str]:
     ]
 
 
+def anew(plan: Plan) -> list[str]:
+    """A line for each trial that is trained anew although a shorter one is there."""
+    names = {trial.id: run_name(trial) for trial in plan.trials}
+    return [f"{names[id]} {reason}" for id, reason in plan.why_not.items()]
+
+
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench plan`."""
     parser.scheduled(command)
@@ -159,7 +190,7 @@ def main(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
-    for line in [note, *reasons(plan)]:
+    for line in [note, *reasons(plan), *anew(plan)]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0
@@ -168,6 +199,7 @@ def main(args: argparse.Namespace) -> int:
 def requested(args: argparse.Namespace) -> RunRequest:
     """What the command line of `run` or `plan` asks for."""
     request = RunRequest(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address)
+    request = replace(request, fresh=args.fresh)
     if args.command == "plan":
         return request
     return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)

@@ -125,9 +125,14 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             row["id"], row["impl"], setting(row["params"]), str(row["seed"]), str(row["cpus"]), str(row["gpus"]),
-            row["state"], _estimate(row),
+            _state(row), _estimate(row),
         )  # fmt: skip
     return table
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    shorter = row.get("goes_on_from")
+    return f"goes on from epoch {shorter['epoch']} of {shorter['trial']}" if shorter else row["state"]
 
 
 def _estimate(row: Mapping[str, Any]) -> str:

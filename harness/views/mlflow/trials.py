@@ -132,6 +132,7 @@ def trial_tags(
         "profile": trial.model.variant,
         "status": summary.status,
         "stopped_on": summary.stopped_on,
+        "continued_from": summary.continued_from and "{trial}, epoch {epoch}".format(**summary.continued_from),
         "parity": parity,
         "parity_worst": summary.parity_worst,
         "audit": summary.audit and {None: "off", True: "good", False: summary.flaw}[summary.audit["ok"]],
