@@ -139,7 +139,7 @@ def _safetensors(head: bytes, size: int) -> str | None:
     length = int.from_bytes(head[:8], "little")
     if size < 10 or head[8:9] != b"{" or not 2 <= length <= size - 8:
         return None
-    with suppress(ValueError, UnicodeDecodeError):
+    with suppress(ValueError, RecursionError):
         header: Any = json.loads(head[8 : 8 + length]) if length <= len(head) - 8 else {}
         return "a safetensors file" if isinstance(header, dict) else None
     return None
@@ -194,10 +194,10 @@ def _is_utf16(plain: bytes) -> bool:
 def _structured(text: str, is_whole: bool) -> str:
     stripped = text.strip()
     first, _, more = stripped.partition("\n")
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         if isinstance(json.loads(stripped), dict | list):
             return "a JSON document"
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         if isinstance(json.loads(first), dict) and more:
             return "lines of JSON"
     if re.match(r'[\[{]\s*["{\[]', stripped):

@@ -69,7 +69,8 @@ def _instead(path: Path) -> str:
             return f"it has no plan.json, but holds {held}{', '.join(map(str, inner[:_SHOWN]))}{more}."
         found = "it has no plan.json"
     else:
-        found = "it has no plan.json, as there is no such folder" if not path.exists() else f"it is {what_is(path)}"
+        is_there = path.exists() or path.is_symlink()
+        found = f"it is {what_is(path)}" if is_there else "it has no plan.json, as there is no such folder"
     return f"{found}{_similar(path)}"
 
 

@@ -44,7 +44,8 @@ def _in_folder(folder: Path) -> str:
         return (
             f"it is a run: give RUN/TRIAL, such as {inner.parent / trials[0]}. Its finished trials: {', '.join(trials)}"
         )
-    if others := sorted(folder.glob("*.safetensors")):
+    others = sorted(folder.glob("*.safetensors"))
+    if others and not (folder / "trial.json").exists():
         return f"give a file of it: {', '.join(map(str, others[:5]))}"
     return "a trial has it once it has finished"
 

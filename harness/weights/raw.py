@@ -26,9 +26,7 @@ def flaw(path: Path) -> str | None:
             (each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"), default=0
         )
         if size != end:
-            return (
-                f"it is {_bytes(size - end)} too long" if size > end else f"its last {_bytes(end - size)} are missing"
-            )
+            return f"it is {_bytes(size - end)} too long" if size > end else f"it is {_bytes(end - size)} too short"
     return None if found in ("a safetensors file", "binary data of an unknown kind") else f"it is {found}"
 
 
