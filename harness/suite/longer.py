@@ -50,7 +50,10 @@ class Longer:
         found: list[Shorter] = []
         reasons: list[str] = []
         for other in alike:
-            epochs = kept_epochs(self._journal.events(other.id))
+            try:
+                epochs = kept_epochs(self._journal.events(other.id))
+            except UserError:  # a damaged journal
+                continue
             if not epochs:
                 continue
             last = epochs[-1]
