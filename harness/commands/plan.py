@@ -63,7 +63,7 @@ class Plan:
     unavailable: dict[str, Verdict]  # trial -> why it cannot run here
     estimates: dict[str, float | None]  # trial -> seconds; 0 for a finished one
     goes_on: dict[str, Shorter]  # trial -> the shorter one that it goes on from
-    why_not: dict[str, str]  # trial -> why it does not go on from one that looks as if it could
+    why_not: dict[str, tuple[Shorter, str]]  # trial -> one that it looks as if it could go on from, and why it cannot
 
     def to_json(self) -> dict[str, Any]:
         """The output of `plan --json`."""
@@ -163,9 +163,14 @@ def reasons(plan: Plan) -> list[str]:
 
 
 def anew(plan: Plan) -> list[str]:
-    """A line for each trial that is trained anew although a shorter one is there."""
-    names = {trial.id: run_name(trial) for trial in plan.trials}
-    return [f"{names[id]} {reason}" for id, reason in plan.why_not.items()]
+    """A line for each reason why trials are trained anew although shorter ones are there."""
+    lines: dict[str, list[str]] = {}
+    for trial in plan.trials:
+        if found := plan.why_not.get(trial.id):
+            shorter, reason = found
+            line = f"{run_name(trial)} trains anew, not on from epoch {shorter.epoch} of {shorter.trial.id}: {reason}"
+            lines.setdefault(reason, []).append(line)
+    return [f"{first}{f'; likewise {len(more)} more' if more else ''}" for first, *more in lines.values()]
 
 
 def options(command: argparse.ArgumentParser) -> None:

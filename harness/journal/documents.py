@@ -27,10 +27,11 @@ def read_trial(path: Path, is_newer: Callable[[], bool]) -> Trial:
     """
     try:
         content = path.read_bytes()
-        return Trial.model_validate_json(content)
     except OSError as error:
         found = f"it is {what_is(path)}" if path.exists() or path.is_symlink() else "there is no such file"
         raise _unusable(path, found) from error
+    try:
+        return Trial.model_validate_json(content)
     except ValidationError as error:
         if is_newer() and (trial := _without_unknown(content, error, path)):
             return trial

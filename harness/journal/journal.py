@@ -179,8 +179,8 @@ class Journal:
         """
         self._require_lock()
         path = self.trial_dir(trial_id) / "events.jsonl"
-        own = [event.to_json() for event in self.events(trial_id)]
-        lines = [json.dumps(finite(each), allow_nan=False) for each in [*own, *(event.to_json() for event in events)]]
+        own = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+        lines = [*own, *(json.dumps(finite(event.to_json()), allow_nan=False) for event in events)]
         for name in {name for event in events for name in event.names().values()}:
             if (file := path.parent / name).exists():
                 flush(file)

@@ -18,9 +18,9 @@ from typing import Any
 from harness import __version__
 from harness.errors import UserError
 
-SCHEMA = (2, 0)
+SCHEMA: tuple[int, int] = (2, 0)
 """What is written, and the newest that can be read but for its minor version."""
-OLDEST = (1, 0)
+OLDEST: tuple[int, int] = (1, 0)
 """Of directories that tell no version: those of capsbench 0.1 and 0.2."""
 
 Document = dict[str, Any]

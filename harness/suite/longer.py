@@ -7,6 +7,7 @@ last epoch, the longer one is where it would be had it trained them itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,21 +36,20 @@ class Longer:
 
     def __init__(self, journal: Journal, fingerprint: Callable[[str], Mapping[str, Any]]) -> None:
         self._journal, self._fingerprint = journal, fingerprint
-        self._known: list[tuple[Trial, dict[str, Any]]] = []
+        self._known: dict[str, list[Trial]] = {}
         for each in journal.trial_ids():
             try:
                 trial = journal.trial(each)
             except UserError:  # no longer readable, so nothing can go on from it
                 continue
-            self._known.append((trial, _but_for_epochs(trial)))
+            self._known.setdefault(_but_for_epochs(trial), []).append(trial)
 
-    def shorter(self, trial: Trial) -> tuple[Shorter | None, str | None]:
-        """The trial with most epochs that `trial` can go on from; or None and why not, if one looks as if it could."""
-        content = _but_for_epochs(trial)
-        alike = [other for other, its in self._known if its == content and other.train.epochs < trial.train.epochs]
+    def shorter(self, trial: Trial) -> tuple[Shorter | None, tuple[Shorter, str] | None]:
+        """The trial with most epochs that `trial` can go on from; or None and, if one looks as if it could, why it cannot."""
+        alike = self._known.get(_but_for_epochs(trial), ())
         found: list[Shorter] = []
-        reasons: list[str] = []
-        for other in alike:
+        unfit: list[tuple[Shorter, str]] = []
+        for other in (each for each in alike if each.train.epochs < trial.train.epochs):
             try:
                 epochs = kept_epochs(self._journal.events(other.id))
             except UserError:  # a damaged journal
@@ -57,16 +57,15 @@ class Longer:
             if not epochs:
                 continue
             last = epochs[-1]
-            path = self._journal.trial_dir(other.id) / last.checkpoint
-            begins = f"trains anew, not on from epoch {last.epoch} of {other.id}: "
+            shorter = Shorter(other, last.epoch)
             if self._id_with(trial, other.train.epochs) != other.id:
-                reasons.append(f"{begins}other code or another environment trained that")
-            elif not path.is_file():
-                reasons.append(f"{begins}its checkpoint {path} is gone")
+                unfit.append((shorter, "other code or another environment trained that"))
+            elif not (self._journal.trial_dir(other.id) / last.checkpoint).is_file():
+                unfit.append((shorter, f"its checkpoint {last.checkpoint} is gone"))
             else:
-                found.append(Shorter(other, last.epoch))
+                found.append(shorter)
         best = max(found, key=lambda each: each.epoch, default=None)
-        return best, None if best or not reasons else reasons[-1]
+        return best, None if best else max(unfit, key=lambda each: each[0].epoch, default=None)
 
     def _id_with(self, trial: Trial, epochs: int) -> str:
         document = trial.model_dump(mode="json")
@@ -76,10 +75,10 @@ class Longer:
 
 def find(
     trials: Iterable[Trial], journal: Journal, fingerprint: Callable[[str], Mapping[str, Any]]
-) -> tuple[dict[str, Shorter], dict[str, str]]:
+) -> tuple[dict[str, Shorter], dict[str, tuple[Shorter, str]]]:
     """For trials that have trained nothing yet: which shorter ones they go on from, and for others why they do not, by id."""
     goes_on: dict[str, Shorter] = {}
-    anew: dict[str, str] = {}
+    anew: dict[str, tuple[Shorter, str]] = {}
     longer: Longer | None = None
     for trial in trials:
         longer = longer or Longer(journal, fingerprint)
@@ -91,7 +90,8 @@ def find(
     return goes_on, anew
 
 
-def _but_for_epochs(trial: Trial) -> dict[str, Any]:
+def _but_for_epochs(trial: Trial) -> str:
+    """All that counts of a trial but the number of epochs, as text."""
     content = relevant(trial.model_dump(mode="json"))
     content["train"] = {key: value for key, value in content["train"].items() if key != "epochs"}
-    return content
+    return json.dumps(content, sort_keys=True)

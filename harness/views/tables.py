@@ -100,6 +100,8 @@ def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
             error = number(result.parity_max_rel_err, 2)
             found = f" (relative error {error})" if result.parity_ok is False else ""
             lines.append(Text(f"{who}: {result.flaw}{found}", "red"))
+        if origin := result.continued_from:
+            lines.append(Text(f"{who} went on from epoch {origin['epoch']} of trial {origin['trial']}", "dim"))
     return [*lines, *(Text(line, "yellow") for line in doubts(results))]
 
 

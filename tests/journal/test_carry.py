@@ -212,8 +212,8 @@ def test_why_a_trial_is_trained_anew(tmp_path: Path) -> None:
         train(journal, short)
         [checkpoint] = journal.trial_dir(short.id).glob("epoch-*.safetensors")
         none, reasons = longer.find([long], journal, lambda _: {"cpu": "another"})
-        why = f"trains anew, not on from epoch 2 of {short.id}: "
-        assert (none, reasons) == ({}, {long.id: f"{why}other code or another environment trained that"})
+        assert not none
+        assert reasons == {long.id: (longer.Shorter(short, 2), "other code or another environment trained that")}
 
         checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
         with pytest.raises(UserError, match=rf"{checkpoint} is damaged: .*there is no whole checkpoint"):
@@ -222,7 +222,8 @@ def test_why_a_trial_is_trained_anew(tmp_path: Path) -> None:
 
         checkpoint.unlink()
         none, reasons = longer.find([long], journal, fingerprint)
-        assert (none, reasons) == ({}, {long.id: f"{why}its checkpoint {checkpoint} is gone"})
+        assert not none
+        assert reasons == {long.id: (longer.Shorter(short, 2), f"its checkpoint {checkpoint.name} is gone")}
 
 
 def test_an_attempt_that_failed_before_is_not_lost(tmp_path: Path) -> None:
