@@ -55,6 +55,10 @@ def scheduled(parser: argparse.ArgumentParser) -> None:
         "--fresh", action="store_true",
         help="train from the first epoch, even where a trial that only has fewer epochs could be gone on from",
     )  # fmt: skip
+    parser.add_argument(
+        "--go-on-from", type=Path, metavar="RUN",
+        help="look for such trials in another run's directory, too",
+    )  # fmt: skip
     out(parser)
     parser.add_argument(
         "--executor", choices=("auto", "ray", "inline"), default="auto",

@@ -21,6 +21,7 @@ from harness.cost.limits import Verdict, refusal
 from harness.errors import UserError
 from harness.executors.base import Executor
 from harness.executors.inline import InlineExecutor
+from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, finished_trials, summarise
 from harness.machine.environment import environment, fingerprint, gpus
@@ -48,6 +49,7 @@ class RunRequest:
     track: bool = True
     figures: bool = True
     fresh: bool = False  # train from the first epoch, even where a shorter trial could be gone on from
+    go_on_from: Path | None = None  # another run directory with such trials
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,12 @@ class Plan:
     def row(self, trial: Trial) -> dict[str, Any]:
         named = {key: getattr(trial, key) for key in ("id", "impl", "params", "seed", "cpus", "gpus")}
         shorter = self.goes_on.get(trial.id)
+        origin = shorter and {"trial": shorter.trial.id, "epoch": shorter.epoch}
+        if shorter and origin and shorter.journal:
+            origin["run"] = str(shorter.journal.run_dir)
         return {**named, "state": self.states[trial.id], "estimate_s": self.estimates[trial.id],
                 "at_most": trial.train.stop.images is not None,
-                "goes_on_from": shorter and {"trial": shorter.trial.id, "epoch": shorter.epoch}}  # fmt: skip
+                "goes_on_from": origin}  # fmt: skip
 
 
 def make_executor(request: RunRequest) -> tuple[Executor, str | None]:
@@ -117,12 +122,30 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
         for trial in trials
         if states[trial.id] not in (*ended, "running") and not results[trial.id].epochs_trained
     ]
-    goes_on, why_not = longer.find([] if request.fresh else untrained, journal, lambda impl: fingerprint(facts, impl))
+    other = _other_run(request)
+    goes_on, why_not = longer.find(
+        [] if request.fresh else untrained, journal, lambda impl: fingerprint(facts, impl), other
+    )
+    if other and untrained and not any(shorter.journal for shorter in goes_on.values()) and not why_not:
+        raise UserError(
+            f"--go-on-from {request.go_on_from}: it has no trial that is the same as one of these but for fewer epochs. "
+            "All other settings must be equal; drop the option to train from the first epoch."
+        )
     estimates = {
         trial.id: 0.0 if states[trial.id] in ended else estimate_s(_rest(trial, goes_on.get(trial.id)), known)
         for trial in trials
     }
     return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates, goes_on, why_not)
+
+
+def _other_run(request: RunRequest) -> Journal | None:
+    """The run of --go-on-from. Raises `UserError` if it is none."""
+    if request.go_on_from is None:
+        return None
+    if request.fresh:
+        raise UserError("--fresh and --go-on-from exclude each other: drop one.")
+    require_run(request.go_on_from)
+    return Journal(request.go_on_from)
 
 
 def _rest(trial: Trial, shorter: Shorter | None) -> Trial:
@@ -168,7 +191,7 @@ def anew(plan: Plan) -> list[str]:
     for trial in plan.trials:
         if found := plan.why_not.get(trial.id):
             shorter, reason = found
-            line = f"{run_name(trial)} trains anew, not on from epoch {shorter.epoch} of {shorter.trial.id}: {reason}"
+            line = f"{run_name(trial)} trains anew, not on from {shorter}: {reason}"
             lines.setdefault(reason, []).append(line)
     return [f"{first}{f'; likewise {len(more)} more' if more else ''}" for first, *more in lines.values()]
 
@@ -204,7 +227,7 @@ def main(args: argparse.Namespace) -> int:
 def requested(args: argparse.Namespace) -> RunRequest:
     """What the command line of `run` or `plan` asks for."""
     request = RunRequest(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address)
-    request = replace(request, fresh=args.fresh)
+    request = replace(request, fresh=args.fresh, go_on_from=args.go_on_from)
     if args.command == "plan":
         return request
     return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)

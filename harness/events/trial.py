@@ -63,7 +63,9 @@ class ContinuedEvent(TrialEvent):
 
     kind: Literal["continued"] = "continued"
     from_trial: str
-    """The shorter trial's id, in the same run directory."""
+    """The shorter trial's id."""
+    from_run: str | None = None
+    """The run directory of it, as it was given; absent: the same."""
     from_epoch: int
     """The epoch of it that this trial goes on after."""
     from_epochs: int

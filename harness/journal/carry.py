@@ -17,20 +17,23 @@ from harness.weights.files import read_facts, save_weights
 from harness.weights.whole import fingerprint, read_weights, recorded
 
 
-def carry_over(journal: Journal, shorter: Trial, trial: Trial) -> ContinuedEvent:
-    """Makes `trial`, which has trained nothing yet, one that was interrupted where `shorter` ended. Both are in `journal`.
+def carry_over(journal: Journal, trial: Trial, shorter: Trial, its: Journal | None = None) -> ContinuedEvent:
+    """Makes `trial`, which has trained nothing yet, one that was interrupted where `shorter` ended.
+
+    Both are in `journal`, unless `its` is that of the shorter one.
 
     Its journal gets the events of the shorter one's epochs, all at once, and last the event that is returned. What stays
     of the shorter trial is all of it. Files take no space twice where the file system has links.
 
     Raises `UserError` if there is no intact checkpoint to go on from; then nothing was written.
     """
-    point = resume_point(journal, shorter)
+    its = its or journal
+    point = resume_point(its, shorter)
     if not point.epoch:
         raise UserError(point.warning or f"trial {shorter.id} has no checkpoint")
-    source, target = journal.trial_dir(shorter.id), journal.trial_dir(trial.id)
+    source, target = its.trial_dir(shorter.id), journal.trial_dir(trial.id)
     target.mkdir(parents=True, exist_ok=True)
-    events = _until(journal.events(shorter.id), point.epoch)
+    events = _until(its.events(shorter.id), point.epoch)
     offset = journal.next_attempt(trial.id) - 1
     copied: list[TrialEvent] = []
     for event in events:
@@ -40,8 +43,9 @@ def carry_over(journal: Journal, shorter: Trial, trial: Trial) -> ContinuedEvent
                 _link(source / event.checkpoint, target / event.checkpoint)
         copied.append(event.of(trial.id, event.attempt + offset))
     attempt = max(event.attempt for event in copied)
+    elsewhere = {} if its is journal else {"from_run": str(its.run_dir)}
     told = ContinuedEvent(
-        from_trial=shorter.id, from_epoch=point.epoch, from_epochs=shorter.train.epochs, time=time.time()
+        from_trial=shorter.id, **elsewhere, from_epoch=point.epoch, from_epochs=shorter.train.epochs, time=time.time()
     ).of(trial.id, attempt)
     journal.adopt(trial.id, [*copied, told])
     return told

@@ -87,7 +87,9 @@ class Result:
     data_sha256: str | None = None
     data_provenance: str | None = None  # which images of which data set
     attempts: int = 0  # those of the trial that this one goes on from included
-    continued_from: dict[str, Any] | None = None  # that trial's id, and after which epoch; None: trained from the start
+    continued_from: dict[str, Any] | None = (
+        None  # that trial, the epoch, and its run if another; None: trained from the start
+    )
     log: str | None = None  # from the last attempt, relative to the run directory
 
     @property
@@ -221,7 +223,7 @@ def _status(final: FinalEvent | None, attempts: Sequence[AttemptEvent]) -> Statu
 
 
 def _origin(events: Sequence[TrialEvent]) -> dict[str, Any] | None:
-    """Which trial this one goes on from, and after which epoch; None if its kept epochs are all its own.
+    """Which trial this one goes on from, after which epoch, and in which other run; None if its kept epochs are its own.
 
     An attempt that starts afresh, such as after a damaged checkpoint, undoes it.
     """
@@ -229,6 +231,7 @@ def _origin(events: Sequence[TrialEvent]) -> dict[str, Any] | None:
     for event in events:
         if isinstance(event, ContinuedEvent):
             origin = {"trial": event.from_trial, "epoch": event.from_epoch}
+            origin |= {"run": event.from_run} if event.from_run else {}
         elif isinstance(event, AttemptEvent) and not event.resumed_epoch:
             origin = None
     return origin

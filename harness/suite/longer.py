@@ -26,41 +26,49 @@ class Shorter:
 
     trial: Trial
     epoch: int
+    journal: Journal | None = None  # where it is, if not in the run that goes on
 
     def __str__(self) -> str:
-        return f"goes on from epoch {self.epoch} of {self.trial.id}"
+        where = f" in {self.journal.run_dir}" if self.journal else ""
+        return f"epoch {self.epoch} of {self.trial.id}{where}"
 
 
 class Longer:
-    """Looks for shorter trials in one run directory."""
+    """Looks for shorter trials in a run directory and, if given, in another one."""
 
-    def __init__(self, journal: Journal, fingerprint: Callable[[str], Mapping[str, Any]]) -> None:
-        self._journal, self._fingerprint = journal, fingerprint
-        self._known: dict[str, list[Trial]] = {}
-        for each in journal.trial_ids():
-            try:
-                trial = journal.trial(each)
-            except UserError:  # no longer readable, so nothing can go on from it
-                continue
-            self._known.setdefault(_but_for_epochs(trial), []).append(trial)
+    def __init__(
+        self, journal: Journal, fingerprint: Callable[[str], Mapping[str, Any]], other: Journal | None = None
+    ) -> None:
+        self._fingerprint = fingerprint
+        self._known: dict[str, list[tuple[Trial, Journal]]] = {}
+        self._own = journal
+        for its in (journal, *([other] if other else [])):
+            for each in its.trial_ids():
+                try:
+                    trial = its.trial(each)
+                except UserError:  # no longer readable, so nothing can go on from it
+                    continue
+                self._known.setdefault(_but_for_epochs(trial), []).append((trial, its))
 
     def shorter(self, trial: Trial) -> tuple[Shorter | None, tuple[Shorter, str] | None]:
         """The trial with most epochs that `trial` can go on from; or None and, if one looks as if it could, why it cannot."""
         alike = self._known.get(_but_for_epochs(trial), ())
         found: list[Shorter] = []
         unfit: list[tuple[Shorter, str]] = []
-        for other in (each for each in alike if each.train.epochs < trial.train.epochs):
+        for other, its in alike:
+            if other.train.epochs >= trial.train.epochs:
+                continue
             try:
-                epochs = kept_epochs(self._journal.events(other.id))
+                epochs = kept_epochs(its.events(other.id))
             except UserError:  # a damaged journal
                 continue
             if not epochs:
                 continue
             last = epochs[-1]
-            shorter = Shorter(other, last.epoch)
+            shorter = Shorter(other, last.epoch, None if its is self._own else its)
             if self._id_with(trial, other.train.epochs) != other.id:
                 unfit.append((shorter, "other code or another environment trained that"))
-            elif not (self._journal.trial_dir(other.id) / last.checkpoint).is_file():
+            elif not (its.trial_dir(other.id) / last.checkpoint).is_file():
                 unfit.append((shorter, f"its checkpoint {last.checkpoint} is gone"))
             else:
                 found.append(shorter)
@@ -74,14 +82,17 @@ class Longer:
 
 
 def find(
-    trials: Iterable[Trial], journal: Journal, fingerprint: Callable[[str], Mapping[str, Any]]
+    trials: Iterable[Trial],
+    journal: Journal,
+    fingerprint: Callable[[str], Mapping[str, Any]],
+    other: Journal | None = None,
 ) -> tuple[dict[str, Shorter], dict[str, tuple[Shorter, str]]]:
     """For trials that have trained nothing yet: which shorter ones they go on from, and for others why they do not, by id."""
     goes_on: dict[str, Shorter] = {}
     anew: dict[str, tuple[Shorter, str]] = {}
     longer: Longer | None = None
     for trial in trials:
-        longer = longer or Longer(journal, fingerprint)
+        longer = longer or Longer(journal, fingerprint, other)
         shorter, reason = longer.shorter(trial)
         if shorter:
             goes_on[trial.id] = shorter

@@ -183,7 +183,8 @@ def _line(event: TrialEvent, timed: bool) -> str | None:
         case AttemptEvent():
             return f"started, resuming after epoch {event.resumed_epoch}" if event.resumed_epoch else "started"
         case ContinuedEvent():
-            return f"goes on from epoch {event.from_epoch} of trial {event.from_trial}"
+            where = f" in {event.from_run}" if event.from_run else ""
+            return f"goes on from epoch {event.from_epoch} of trial {event.from_trial}{where}"
         case ParityEvent():
             verdict = "ok" if event.ok else "FAILED"
             return f"parity {verdict}: worst {event.worst}, relative error {_shown(event.max_rel_err, '.1e')}"

@@ -101,7 +101,8 @@ def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
             found = f" (relative error {error})" if result.parity_ok is False else ""
             lines.append(Text(f"{who}: {result.flaw}{found}", "red"))
         if origin := result.continued_from:
-            lines.append(Text(f"{who} went on from epoch {origin['epoch']} of trial {origin['trial']}", "dim"))
+            where = f" in {origin['run']}" if "run" in origin else ""
+            lines.append(Text(f"{who} went on from epoch {origin['epoch']} of trial {origin['trial']}{where}", "dim"))
     return [*lines, *(Text(line, "yellow") for line in doubts(results))]
 
 
@@ -134,7 +135,10 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _state(row: Mapping[str, Any]) -> str:
     shorter = row.get("goes_on_from")
-    return f"goes on from epoch {shorter['epoch']} of {shorter['trial']}" if shorter else row["state"]
+    if not shorter:
+        return row["state"]
+    where = f" in {shorter['run']}" if "run" in shorter else ""
+    return f"goes on from epoch {shorter['epoch']} of {shorter['trial']}{where}"
 
 
 def _estimate(row: Mapping[str, Any]) -> str:

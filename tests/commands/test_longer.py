@@ -48,6 +48,13 @@ def test_more_epochs_go_on_where_the_trial_ended(tmp_path: Path) -> None:
     for name in names - {"epoch-0004.safetensors"}:  # a checkpoint tells how long the audit took
         assert (folder / after["id"] / name).read_bytes() == (other / name).read_bytes()
 
+    other = ("--out", tmp_path / "other", "--go-on-from", "runs/small")
+    [planned] = json.loads(capsbench(tmp_path, "plan", *four, *other, "--json").stdout)["trials"]
+    assert planned["goes_on_from"] == {"trial": before["id"], "epoch": 2, "run": "runs/small"}
+    refused = capsbench(tmp_path, "plan", suite, "-s", "train.epochs=1", *INLINE, *other)
+    assert refused.returncode == 2
+    assert "--go-on-from runs/small: it has no trial that is the same as one of these but for fewer" in refused.stderr
+
     done = capsbench(tmp_path, "run", *four, "--no-mlflow")
     assert done.returncode == 0, done.stderr
     assert "started" not in done.stdout

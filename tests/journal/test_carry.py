@@ -91,7 +91,7 @@ def found(journal: Journal, trial: Trial) -> longer.Shorter | None:
 def go_on(journal: Journal, trial: Trial) -> ContinuedEvent:
     shorter = found(journal, trial)
     assert shorter
-    return carry_over(journal, shorter.trial, trial)
+    return carry_over(journal, trial, shorter.trial, shorter.journal)
 
 
 def same(journal: Journal, trial: Trial) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def test_a_chain_and_an_unfinished_trial(tmp_path: Path) -> None:
         go_on(journal, four)
         train(journal, four)
         assert found(journal, two) is None  # nothing with fewer epochs than the least
-        assert str(found(journal, six)) == f"goes on from epoch 4 of {four.id}"
+        assert str(found(journal, six)) == f"epoch 4 of {four.id}"
         go_on(journal, six)
         train(journal, six, until=5)  # and was ended there
         shorter = found(journal, eight)
@@ -193,6 +193,20 @@ def test_a_chain_and_an_unfinished_trial(tmp_path: Path) -> None:
         assert same(journal, eight) == same(straight, eight)
         assert result.continued_from == {"trial": six.id, "epoch": 5}
         assert len({event.attempt for event in journal.events(eight.id) if isinstance(event, AttemptEvent)}) == 4
+
+
+def test_from_another_run(tmp_path: Path) -> None:
+    short, long = trial_of(tmp_path, 2), trial_of(tmp_path, 3)
+    with open_journal(tmp_path / "first", [short]) as first, open_journal(tmp_path / "second", [long]) as second:
+        train(first, short)
+        assert found(second, long) is None
+        shorter, _ = longer.find([long], second, fingerprint, first)
+        assert str(shorter[long.id]) == f"epoch 2 of {short.id} in {tmp_path}/first"
+        carry_over(second, long, short, first)
+        assert train(second, long).continued_from == {"trial": short.id, "epoch": 2, "run": f"{tmp_path}/first"}
+        with open_journal(tmp_path / "straight", [long]) as straight:
+            train(straight, long)
+        assert same(second, long) == same(straight, long)
 
 
 def test_only_the_epochs_may_differ(tmp_path: Path) -> None:
@@ -250,7 +264,7 @@ def test_mlflow_gets_the_epochs_of_both_and_where_they_came_from(tmp_path: Path)
         events = journal.events(long.id)
     rows = [row for row in metric_rows(long, events) if row.key == "epoch/train_loss"]
     assert [row.step for row in rows] == [1, 2, 3]
-    assert trial_tags(long, result, events, {})["continued_from"] == f"{short.id}, epoch 2"
+    assert trial_tags(long, result, events, {})["continued_from"] == f"trial {short.id}, epoch 2"
 
 
 def test_no_learning_rate_depends_on_the_number_of_epochs(tmp_path: Path) -> None:
