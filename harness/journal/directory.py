@@ -27,8 +27,7 @@ def read_plan(run_dir: Path) -> dict[str, Any]:
     except NotADirectoryError:
         return {}
     except OSError as error:
-        found = what_is(path)
-        why = f"is {found}" if path.exists() and not path.is_file() else f"cannot be read: {error.strerror or error}"
+        why = "is a folder" if isinstance(error, IsADirectoryError) else f"cannot be read: {error.strerror or error}"
         raise UserError(f"{path} {why}. Choose another folder with --out DIR.") from error
     except (ValueError, RecursionError):
         found = what_is(path)
@@ -53,7 +52,11 @@ def require_run(run_dir: Path) -> dict[str, Any]:
     """The plan of a run's directory. Raises `UserError` for anything else, naming the folder that was meant if it can tell."""
     if plan := read_plan(run_dir):
         return plan
-    raise UserError(f"{run_dir} is not a run directory: {_instead(run_dir)}")
+    try:
+        instead = _instead(run_dir)
+    except OSError as error:
+        instead = f"it cannot be read: {error.strerror or error}."
+    raise UserError(f"{run_dir} is not a run directory: {instead}")
 
 
 def _instead(path: Path) -> str:

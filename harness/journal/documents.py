@@ -28,7 +28,8 @@ def read_trial(path: Path, is_newer: Callable[[], bool]) -> Trial:
     try:
         content = path.read_bytes()
     except OSError as error:
-        found = f"it is {what_is(path)}" if path.exists() or path.is_symlink() else "there is no such file"
+        found = what_is(path)
+        found = "there is no such file" if found.startswith("nothing") else f"it is {found}"
         raise _unusable(path, found) from error
     try:
         return Trial.model_validate_json(content)

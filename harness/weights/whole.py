@@ -178,9 +178,8 @@ def require_recorded(path: Path, record: Record | None) -> None:
         raise Damaged(path, f"it cannot be read: {error.strerror or error}") from error
     if record and found["bytes"] != record["bytes"]:
         what = what_is(path)
-        instead = "" if what == "a safetensors file" or what.startswith("binary") else f"; it is {what}"
-        advice = f" ({told})" if (told := remedy(what)) else ""
-        raise Damaged(path, f"it has {found['bytes']:,} bytes, {record['bytes']:,} were written{instead}{advice}")
+        instead = "" if what == "a safetensors file" or what.startswith("binary") else f"; it is {what}{_advice(what)}"
+        raise Damaged(path, f"it has {found['bytes']:,} bytes, {record['bytes']:,} were written{instead}")
     if record and found["sha256"] != record["sha256"]:
         began, begins = record["sha256"][:12], found["sha256"][:12]
         raise Damaged(path, f"its SHA-256 begins with {begins}, that of what was written with {began}")
@@ -209,7 +208,12 @@ def _header(path: Path, record: Record | None) -> tuple[dict[str, Any], dict[str
     try:
         return read_header(path)
     except ValueError as error:
-        raise Damaged(path, str(error)) from error
+        raise Damaged(path, f"{error}{_advice(what_is(path))}") from error
+
+
+def _advice(what: str) -> str:
+    told = remedy(what)
+    return f" ({told})" if told else ""
 
 
 def _require(path: Path, wrong: list[str]) -> None:
