@@ -43,10 +43,11 @@ def carry_over(journal: Journal, trial: Trial, shorter: Trial, its: Journal | No
                 _link(source / event.checkpoint, target / event.checkpoint)
         copied.append(event.of(trial.id, event.attempt + offset))
     attempt = max(event.attempt for event in copied)
-    elsewhere = {} if its is journal else {"from_run": str(its.run_dir)}
     told = ContinuedEvent(
-        from_trial=shorter.id, **elsewhere, from_epoch=point.epoch, from_epochs=shorter.train.epochs, time=time.time()
+        from_trial=shorter.id, from_epoch=point.epoch, from_epochs=shorter.train.epochs, time=time.time()
     ).of(trial.id, attempt)
+    if its is not journal:
+        told = told.model_copy(update={"from_run": str(its.run_dir)})
     journal.adopt(trial.id, [*copied, told])
     return told
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from harness.errors import Unread, UserError
+from harness.errors import Unread, UserError, note
 from harness.events import TRIAL, Malformed, TrialEvent
 from harness.sniff import remedy, what_are, what_is
 from harness.spec.trial import Trial
@@ -110,9 +109,7 @@ def _without_unknown(content: bytes, error: ValidationError, path: Path) -> Tria
             inner = inner[section]
         del inner[key]
     names = ", ".join(".".join(map(str, loc)) for loc in unknown)
-    warnings.warn(
-        f"{path}: {names}: only a newer capsbench knows what that means. It is left out", Unread, stacklevel=3
-    )
+    note(f"{path}: {names}: only a newer capsbench knows what that means. It is left out", Unread)
     return Trial.model_validate_json(json.dumps(document))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from harness.errors import Noted, UserError
+from harness.errors import UserError, note
 from harness.sniff import remedy, what_is
 from harness.spec import Weights
 from harness.spec.trial import Trial
@@ -63,10 +62,7 @@ def read_start(path: Path) -> Weights:
             "that trial for longer, raise train.epochs instead"
         )
     if half := sorted({dtype for dtype, _ in tensors.values()} & {"bfloat16", "float16"}):
-        warnings.warn(
-            f"{KEY}: {path} holds {' and '.join(half)} numbers. Training starts from exactly these, in float32",
-            Noted, stacklevel=2,
-        )  # fmt: skip
+        note(f"{KEY}: {path} holds {' and '.join(half)} numbers. Training starts from exactly these, in float32")
     return {name: array.astype(np.float32) for name, array in load_widened(path).items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,9 @@ def test_half_precision_is_taken_exactly_and_told(
         }
     with pytest.warns(Noted, match="exactly these, in float32"):
         taken = read_start(path)
+    with pytest.warns(Noted, match="exactly these, in float32"):
+        warnings.simplefilter("error")  # as with PYTHONWARNINGS=error
+        assert digest(read_start(path)) == digest(taken)
     assert digest(taken) == digest(exact) != digest(weights)
     assert {array.dtype.name for array in taken.values()} == {"float32"}
     arguments = ["plan", str(suite), "-s", f"train.start_from={path}", "--executor", "inline", "--out", str(tmp_path)]
