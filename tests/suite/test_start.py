@@ -125,6 +125,12 @@ def write_raw(path: Path, dtype: str, tensors: dict[str, tuple[tuple[int, ...], 
     path.write_bytes(len(text).to_bytes(8, "little") + text + content)
 
 
+def read_where_warnings_are_errors(path: Path) -> dict[str, np.ndarray]:
+    """As with PYTHONWARNINGS=error."""
+    warnings.simplefilter("error")
+    return read_start(path)
+
+
 def bfloat16(array: np.ndarray) -> bytes:
     """The upper halves of float32 values."""
     return (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
@@ -147,8 +153,7 @@ def test_half_precision_is_taken_exactly_and_told(
     with pytest.warns(Noted, match="exactly these, in float32"):
         taken = read_start(path)
     with pytest.warns(Noted, match="exactly these, in float32"):
-        warnings.simplefilter("error")  # as with PYTHONWARNINGS=error
-        assert digest(read_start(path)) == digest(taken)
+        assert digest(read_where_warnings_are_errors(path)) == digest(taken)
     assert digest(taken) == digest(exact) != digest(weights)
     assert {array.dtype.name for array in taken.values()} == {"float32"}
     arguments = ["plan", str(suite), "-s", f"train.start_from={path}", "--executor", "inline", "--out", str(tmp_path)]
