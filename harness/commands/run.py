@@ -173,12 +173,17 @@ def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Trac
 
 
 def _go_on(journal: Journal, shorter: Shorter, trial: Trial, tell: Emit, emit: Emit) -> None:
-    """Takes over the shorter trial's epochs and tells so; if that fails, emits a warning, and the trial is trained anew."""
+    """Takes over the shorter trial's epochs and tells so.
+
+    If that fails, emits a warning, and the next best one is taken; if there is none, the trial is trained anew.
+    """
     try:
         tell(trial.id, carry_over(journal, trial, shorter.trial, shorter.journal))
     except (UserError, OSError) as error:
         message = f"does not go on from {shorter}: {error}"
         emit(trial.id, WarningEvent(message=message, time=time.time()).of(trial.id, journal.next_attempt(trial.id)))
+        if shorter.next_best:
+            _go_on(journal, shorter.next_best, trial, tell, emit)
 
 
 def _job(plan: Plan, journal: Journal, trial: Trial, emit: Emit) -> Job:

@@ -30,7 +30,8 @@ def carry_over(journal: Journal, trial: Trial, shorter: Trial, its: Journal | No
     its = its or journal
     point = resume_point(its, shorter)
     if not point.epoch:
-        raise UserError(point.warning or f"trial {shorter.id} has no checkpoint")
+        found = point.warning or f"trial {shorter.id} has no checkpoint"
+        raise UserError(found.partition("; there is no whole checkpoint")[0])
     source, target = its.trial_dir(shorter.id), journal.trial_dir(trial.id)
     target.mkdir(parents=True, exist_ok=True)
     events = _until(its.events(shorter.id), point.epoch)

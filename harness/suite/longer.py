@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness import registry
@@ -27,6 +27,7 @@ class Shorter:
     trial: Trial
     epoch: int
     journal: Journal | None = None  # where it is, if not in the run that goes on
+    next_best: Shorter | None = None  # another one, should this one's checkpoint be damaged
 
     def __str__(self) -> str:
         where = f" in {self.journal.run_dir}" if self.journal else ""
@@ -72,7 +73,9 @@ class Longer:
                 unfit.append((shorter, f"its checkpoint {last.checkpoint} is gone"))
             else:
                 found.append(shorter)
-        best = max(found, key=lambda each: each.epoch, default=None)
+        best: Shorter | None = None
+        for each in sorted(found, key=lambda each: each.epoch):
+            best = replace(each, next_best=best)
         return best, None if best else max(unfit, key=lambda each: each[0].epoch, default=None)
 
     def _id_with(self, trial: Trial, epochs: int) -> str:
