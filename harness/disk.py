@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file; None if the file is absent or not one."""
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return cast(dict[str, Any], document) if isinstance(document, dict) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Collection, Iterable
 
 
@@ -11,8 +12,20 @@ class UserError(Exception):
     """The request was wrong: what was wrong, what was found, the nearest valid choice, what to do. Exit code 2."""
 
 
-class Unread(UserWarning):
+class Noted(UserWarning):
+    """Something that a user should know, though all is well: what, and where. Shown once, in one line."""
+
+
+class Unread(Noted):
     """Something from a newer capsbench was ignored: what it is, where, and what to do. Shown once, in one line."""
+
+
+def note(message: str, category: type[Noted] = Noted) -> None:
+    """Warns; where Python was told to make errors of warnings (PYTHONWARNINGS=error), this one is shown all the same."""
+    try:
+        warnings.warn(message, category, stacklevel=3)
+    except Noted as told:
+        warnings.showwarning(told, category, __file__, 0)
 
 
 class BrokenPlugin(UserError):

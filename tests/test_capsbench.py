@@ -108,7 +108,7 @@ def test_without_pandas(run: capsbench.Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_run(tmp_path: Path) -> None:
-    with pytest.raises(capsbench.UserError, match="is no run's directory"):
+    with pytest.raises(capsbench.UserError, match=r"is not a run directory: .* there is no such folder"):
         capsbench.open_run(tmp_path / "absent")
     with pytest.raises(capsbench.UserError, match=r'did you mean ".*mnist-1-epoch"'):
         capsbench.open_run(OLD.with_name("mnist-1-epochs"))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from harness import data
 from harness.analysis.labels import setting
-from harness.errors import UserError
+from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.spec.trial import Trial
@@ -110,12 +110,7 @@ class Cell:
 
 def of_run(journal: Journal) -> list[Cell]:
     """The cells of the latest plan, in its order. Raises `UserError` without a run, or for a damaged journal."""
-    planned = [str(each["id"]) for each in journal.plan().get("trials", ())]
-    if not planned:
-        raise UserError(
-            f"{journal.run_dir} is not a run directory: it has no plan.json. "
-            "Give the folder that `run` named, such as runs/mnist."
-        )
+    planned = [str(each["id"]) for each in require_run(journal.run_dir)["trials"]]
     trials = {id: journal.trial(id) for id in planned}
     return of_results(trials, [summarise(trial, journal.events(trial.id)) for trial in trials.values()])
 

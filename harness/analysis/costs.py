@@ -13,7 +13,7 @@ from harness import data
 from harness.analysis.cells import grouped
 from harness.analysis.labels import setting
 from harness.cost.fit import CostModel, TimedTrial, fit
-from harness.errors import UserError
+from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.spec import kinds
@@ -67,9 +67,7 @@ class Report:
 def make_report(run_dir: Path) -> Report:
     """The costs of the latest plan; no points if nothing was timed. Raises `UserError` for a folder without a run."""
     journal = Journal(run_dir)
-    planned = [str(each["id"]) for each in journal.plan().get("trials", ())]
-    if not planned:
-        raise UserError(f"{run_dir} is not a run directory: it has no plan.json. Give the folder that `run` named.")
+    planned = [str(each["id"]) for each in require_run(run_dir)["trials"]]
     trials = {id: journal.trial(id) for id in planned}
     results = [summarise(trial, journal.events(trial.id)) for trial in trials.values()]
     points: list[Point] = []

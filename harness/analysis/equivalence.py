@@ -17,6 +17,7 @@ from typing import Any, Literal
 from harness import data
 from harness.analysis.labels import setting
 from harness.errors import UserError
+from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.spec.trial import Trial
@@ -194,11 +195,7 @@ def judge(run_dir: Path, options: Sequence[str] = ()) -> Judgement:
             "Drop the option, or give a suite's YAML file to check levels L1 to L6."
         )
     journal = Journal(run_dir)
-    if not journal.plan():
-        raise UserError(
-            f"{run_dir} is not a run directory: it has no plan.json. "
-            "Give the folder that `run` named, such as runs/mnist, or a suite's YAML file."
-        )
+    require_run(journal.run_dir)
     trials, pairs = of_journal(journal)
     if all(pair.verdict is None for pair in pairs):
         raise UserError(f"{run_dir}: nothing to compare: {_missing(trials, pairs)}")

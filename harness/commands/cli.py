@@ -19,7 +19,7 @@ from rich.text import Text
 from harness import __version__
 from harness.commands.output import print_json
 from harness.commands.parser import JSON_HELP, Parser
-from harness.errors import Unread, UserError
+from harness.errors import Noted, UserError
 
 COMMANDS = {
     "run": "run a suite: finished trials are kept, half-done ones go on",
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The `capsbench` command."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
-    _show_unread()
+    _show_notes()
     try:
         args = parser(arguments).parse_args(arguments)
         code = _module(args.command).main(args)
@@ -76,13 +76,13 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return top
 
 
-def _show_unread() -> None:
-    """Shows each `Unread` warning once, as a readable line; other warnings stay as Python shows them."""
+def _show_notes() -> None:
+    """Shows each `Noted` warning once, as a readable line; other warnings stay as Python shows them."""
     plain = warnings.showwarning
     seen: set[str] = set()  # Python forgets what it has shown whenever a library changes a filter
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if not issubclass(category, Unread):
+        if not issubclass(category, Noted):
             plain(message, category, *rest, **more)
         elif str(message) not in seen:
             seen.add(str(message))

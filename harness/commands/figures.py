@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.commands.output import print_json, tell
 from harness.errors import UserError, nearest
+from harness.journal.directory import require_run
 from harness.journal.journal import FOLDER, Journal
 from harness.journal.results import summarise
 from harness.views.figures.draw import Drawn, datasets, draw_trial, require_matplotlib
@@ -27,8 +28,7 @@ def draw_run(
     missing, and, once the others are drawn, for trials with a damaged file.
     """
     journal = Journal(run_dir)
-    if not journal.plan():
-        raise UserError(f"{run_dir} is not a run directory: it has no plan.json{_nearest_run(run_dir)}")
+    require_run(run_dir)
     known = journal.trial_ids()
     for trial_id in trial_ids:
         if trial_id not in known:
@@ -65,12 +65,6 @@ def show(console: Console, drawn: Sequence[Drawn]) -> None:
         for style, reasons in (("dim", each.left_out), ("yellow", each.lacking)):
             for name, reason in reasons.items():
                 console.print(Text(f"  no {name}: {reason}", style), soft_wrap=True)
-
-
-def _nearest_run(run_dir: Path) -> str:
-    folders = {run_dir, run_dir.parent, Path("runs")}
-    runs = {str(path.parent) for folder in folders if folder.is_dir() for path in folder.glob("*/plan.json")}
-    return nearest(str(run_dir), runs) if runs else ". Give the folder that `run` named."
 
 
 def options(command: argparse.ArgumentParser) -> None:

@@ -51,6 +51,14 @@ def scheduled(parser: argparse.ArgumentParser) -> None:
     """For `run` and `plan`: adds a suite, and where its trials run."""
     suite(parser)
     parser.add_argument("--quick", action="store_true", help="apply the suite's `quick` settings: minutes, not hours")
+    parser.add_argument(
+        "--fresh", action="store_true",
+        help="train from the first epoch, even where a trial that only has fewer epochs could be gone on from",
+    )  # fmt: skip
+    parser.add_argument(
+        "--go-on-from", type=Path, metavar="RUN",
+        help="look for such trials in another run's directory, too",
+    )  # fmt: skip
     out(parser)
     parser.add_argument(
         "--executor",

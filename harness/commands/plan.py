@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import registry
+from harness.analysis.labels import run_name
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.cost.estimate import estimate_s
@@ -20,10 +21,13 @@ from harness.cost.limits import Verdict, refusal
 from harness.errors import UserError
 from harness.executors.base import Executor
 from harness.executors.inline import InlineExecutor
+from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, finished_trials, summarise
 from harness.machine.environment import environment, fingerprint, gpus
 from harness.spec.trial import Trial
+from harness.suite import longer
+from harness.suite.longer import Shorter
 from harness.suite.suite import Suite, load_suite
 from harness.text import duration
 from harness.views.tables import plan_table, print_table
@@ -44,6 +48,8 @@ class RunRequest:
     mlflow_uri: str | None = None
     track: bool = True
     figures: bool = True
+    fresh: bool = False  # train from the first epoch, even where a shorter trial could be gone on from
+    go_on_from: Path | None = None  # another run directory with such trials
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Plan:
     states: dict[str, str]  # finished, failed, interrupted, running, pending or unavailable
     unavailable: dict[str, Verdict]  # trial -> why it cannot run here
     estimates: dict[str, float | None]  # trial -> seconds; 0 for a finished one
+    goes_on: dict[str, Shorter]  # trial -> the shorter one that it goes on from
+    why_not: dict[str, tuple[Shorter, str]]  # trial -> one that it looks as if it could go on from, and why it cannot
 
     def to_json(self) -> dict[str, Any]:
         """The output of `plan --json`."""
@@ -65,11 +73,16 @@ class Plan:
 
     def row(self, trial: Trial) -> dict[str, Any]:
         named = {key: getattr(trial, key) for key in ("id", "impl", "params", "seed", "cpus", "gpus")}
+        shorter = self.goes_on.get(trial.id)
+        origin = shorter and {"trial": shorter.trial.id, "epoch": shorter.epoch}
+        if shorter and origin and shorter.journal:
+            origin["run"] = str(shorter.journal.run_dir)
         return {
             **named,
             "state": self.states[trial.id],
             "estimate_s": self.estimates[trial.id],
             "at_most": trial.train.stop.images is not None,
+            "goes_on_from": origin,
         }
 
 
@@ -108,8 +121,43 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
     states |= dict.fromkeys(unavailable, "unavailable")
     known = list(finished_trials(request.out))
     ended = ("finished", "unavailable")
-    estimates = {trial.id: 0.0 if states[trial.id] in ended else estimate_s(trial, known) for trial in trials}
-    return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates)
+    untrained = [
+        trial
+        for trial in trials
+        if states[trial.id] not in (*ended, "running") and not results[trial.id].epochs_trained
+    ]
+    other = _other_run(request)
+    goes_on, why_not = longer.find(
+        [] if request.fresh else untrained, journal, lambda impl: fingerprint(facts, impl), other
+    )
+    if other and untrained and not any(shorter.journal for shorter in goes_on.values()) and not why_not:
+        raise UserError(
+            f"--go-on-from {request.go_on_from}: it has no trial that is the same as one of these but for fewer epochs. "
+            "All other settings must be equal; drop the option to train from the first epoch."
+        )
+    estimates = {
+        trial.id: 0.0 if states[trial.id] in ended else estimate_s(_rest(trial, goes_on.get(trial.id)), known)
+        for trial in trials
+    }
+    return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates, goes_on, why_not)
+
+
+def _other_run(request: RunRequest) -> Journal | None:
+    """The run of --go-on-from. Raises `UserError` if it is none."""
+    if request.go_on_from is None:
+        return None
+    if request.fresh:
+        raise UserError("--fresh and --go-on-from exclude each other: drop one.")
+    require_run(request.go_on_from)
+    return Journal(request.go_on_from)
+
+
+def _rest(trial: Trial, shorter: Shorter | None) -> Trial:
+    """The trial with no more than the epochs that are left, as far as time is concerned."""
+    if shorter is None:
+        return trial
+    left = max(1, trial.train.epochs - shorter.epoch)
+    return trial.model_copy(update={"train": trial.train.model_copy(update={"epochs": left})})
 
 
 def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Verdict]:
@@ -141,6 +189,17 @@ def reasons(plan: Plan) -> list[str]:
     ]
 
 
+def anew(plan: Plan) -> list[str]:
+    """A line for each reason why trials are trained anew although shorter ones are there."""
+    lines: dict[str, list[str]] = {}
+    for trial in plan.trials:
+        if found := plan.why_not.get(trial.id):
+            shorter, reason = found
+            line = f"{run_name(trial)} trains anew, not on from {shorter}: {reason}"
+            lines.setdefault(reason, []).append(line)
+    return [f"{first}{f'; likewise {len(more)} more' if more else ''}" for first, *more in lines.values()]
+
+
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench plan`."""
     parser.scheduled(command)
@@ -163,7 +222,7 @@ def main(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
-    for line in [note, *reasons(plan)]:
+    for line in [note, *reasons(plan), *anew(plan)]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0
@@ -172,6 +231,7 @@ def main(args: argparse.Namespace) -> int:
 def requested(args: argparse.Namespace) -> RunRequest:
     """What the command line of `run` or `plan` asks for."""
     request = RunRequest(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address)
+    request = replace(request, fresh=args.fresh, go_on_from=args.go_on_from)
     if args.command == "plan":
         return request
     return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)

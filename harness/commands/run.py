@@ -18,14 +18,16 @@ from harness import data
 from harness.analysis.equivalence import Pair, caveat, compare, sentence
 from harness.commands import parser
 from harness.commands.output import print_json
-from harness.commands.plan import Plan, RunRequest, make_executor, make_plan, reasons, requested
+from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_plan, reasons, requested
 from harness.errors import UserError
 from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job
+from harness.journal.carry import carry_over
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.journal.resume import resume_point
 from harness.spec.trial import Trial
+from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
 from harness.views.figures.draw import draw_missing
 from harness.views.mlflow.client import redact
@@ -95,9 +97,14 @@ def _execute(
 ) -> Outcome:
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
-    warnings = [note] if note else []
+    warnings = [*([note] if note else []), *anew(plan)]
     _write_plan(request, plan, journal)
     tracker = _tracker(request, journal, warnings)
+
+    def tell(trial_id: str, event: TrialEvent) -> None:
+        if tracker:
+            tracker.notify(trial_id)
+        screen.update(trial_id, event)
 
     def on_event(trial_id: str, event: TrialEvent) -> None:
         if isinstance(event, WaitingEvent):  # for a core or GPU: matters only now
@@ -108,9 +115,7 @@ def _execute(
             results[trial_id] = summarise(by_id[trial_id], journal.events(trial_id))
             if not isinstance(event, InterruptedEvent):
                 journal.write_result(trial_id, results[trial_id].to_json())
-        if tracker:
-            tracker.notify(trial_id)
-        screen.update(trial_id, event)
+        tell(trial_id, event)
 
     interrupted = False
     screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
@@ -118,6 +123,9 @@ def _execute(
         if todo:
             if executor.name == "ray":
                 screen.note("starting Ray")
+            for trial in todo:
+                if shorter := plan.goes_on.get(trial.id):
+                    _go_on(journal, shorter, trial, tell, on_event)
             executor.run([_job(plan, journal, trial, on_event) for trial in todo], on_event)
         if request.figures:  # all cores are free again, so this disturbs no timed trial
             finished = [id for id, result in results.items() if result.status == "finished"]
@@ -162,6 +170,20 @@ def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Trac
     tracker = Tracker(journal, request.mlflow_uri)
     tracker.start()
     return tracker
+
+
+def _go_on(journal: Journal, shorter: Shorter, trial: Trial, tell: Emit, emit: Emit) -> None:
+    """Takes over the shorter trial's epochs and tells so.
+
+    If that fails, emits a warning, and the next best one is taken; if there is none, the trial is trained anew.
+    """
+    try:
+        tell(trial.id, carry_over(journal, trial, shorter.trial, shorter.journal))
+    except (UserError, OSError) as error:
+        message = f"does not go on from {shorter}: {error}"
+        emit(trial.id, WarningEvent(message=message, time=time.time()).of(trial.id, journal.next_attempt(trial.id)))
+        if shorter.next_best:
+            _go_on(journal, shorter.next_best, trial, tell, emit)
 
 
 def _job(plan: Plan, journal: Journal, trial: Trial, emit: Emit) -> Job:

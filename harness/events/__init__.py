@@ -10,6 +10,7 @@ from harness.events.trial import (
     FINAL,
     TRIAL,
     AttemptEvent,
+    ContinuedEvent,
     EpochEvent,
     FailedEvent,
     FinalEvent,
@@ -24,7 +25,7 @@ from harness.events.trial import (
 )
 
 __all__ = [
-    "FINAL", "TRIAL", "AttemptEvent", "EpochEvent", "Event", "FailedEvent", "FinalEvent", "InterruptedEvent", "Kinds",
-    "Malformed", "ParityEvent", "ReadyEvent", "Record", "ResultEvent", "TrialEvent", "UnknownEvent", "WaitingEvent",
-    "WarningEvent",
+    "FINAL", "TRIAL", "AttemptEvent", "ContinuedEvent", "EpochEvent", "Event", "FailedEvent", "FinalEvent",
+    "InterruptedEvent", "Kinds", "Malformed", "ParityEvent", "ReadyEvent", "Record", "ResultEvent", "TrialEvent",
+    "UnknownEvent", "WaitingEvent", "WarningEvent",
 ]  # fmt: skip

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, Union, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.errors import Unread
+from harness.errors import Unread, note
 
 
 class Malformed(ValueError):
@@ -76,7 +75,7 @@ class Kinds:
         try:
             return self.read(line)
         except UnknownEvent as unknown:
-            warnings.warn(f"{where}: {unknown}", Unread, stacklevel=2)
+            note(f"{where}: {unknown}", Unread)
             return None
 
     def read(self, line: str | bytes) -> Event:

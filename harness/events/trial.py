@@ -55,6 +55,23 @@ class AttemptEvent(TrialEvent):
     """Library -> version, of those that matter to a result."""
 
 
+class ContinuedEvent(TrialEvent):
+    """The trial goes on from a shorter one, alike in all but the number of epochs. The epochs before this event are copied.
+
+    Their times, and those of the attempts, are of when they were trained.
+    """
+
+    kind: Literal["continued"] = "continued"
+    from_trial: str
+    """The shorter trial's id."""
+    from_run: str | None = None
+    """The run directory of it, as it was given; absent: the same."""
+    from_epoch: int
+    """The epoch of it that this trial goes on after."""
+    from_epochs: int
+    """How many epochs it was to have at most."""
+
+
 class ParityEvent(TrialEvent):
     """The gate has compared the implementation with the specification."""
 
@@ -214,7 +231,7 @@ FINAL = (ResultEvent, FailedEvent, InterruptedEvent)
 """Every attempt that began ends with one of these."""
 
 TRIAL = Kinds(
-    AttemptEvent, WarningEvent, ParityEvent, ReadyEvent, EpochEvent, ResultEvent, FailedEvent, InterruptedEvent,
-    WaitingEvent,
+    AttemptEvent, ContinuedEvent, WarningEvent, ParityEvent, ReadyEvent, EpochEvent, ResultEvent, FailedEvent,
+    InterruptedEvent, WaitingEvent,
 )  # fmt: skip
 """What a trial's worker, its supervisor and the journal say."""

@@ -7,20 +7,21 @@ crash of the worker, the driver or the machine loses at most the epoch in progre
 from __future__ import annotations
 
 import fcntl
-import gc
 import json
 import os
 import re
 import socket
 import uuid
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from harness.disk import acquire, finite, flush, read_json, write_atomic
 from harness.errors import UserError
-from harness.events import TRIAL, EpochEvent, Malformed, ResultEvent, TrialEvent
+from harness.events import EpochEvent, ResultEvent, TrialEvent
+from harness.journal import schema
+from harness.journal.directory import read_plan
+from harness.journal.documents import read_events, read_trial, with_unknown
 from harness.spec.trial import Trial
 
 
@@ -34,6 +35,7 @@ class Journal:
     def __init__(self, run_dir: str | os.PathLike[str]) -> None:
         self.run_dir = Path(run_dir)
         self._lock: int | None = None
+        self._is_readable = False
 
     def open(self) -> Journal:
         """Creates the directory if needed and takes its lock.
@@ -90,21 +92,32 @@ class Journal:
         """Writes plan.json, the suite as given, and a trial.json for every planned trial.
 
         `plan["trials"]` holds trial documents (`Trial.model_dump(mode="json")`). The run keeps its `run_id`, a random
-        name that identifies it wherever the directory is moved.
+        name that identifies it wherever the directory is moved. Keys that a newer capsbench has added to the documents stay.
         """
-        run_id = self.plan().get("run_id") or uuid.uuid4().hex
+        before = self.plan()
+        run_id = before.get("run_id") or uuid.uuid4().hex
         for trial in plan["trials"]:
-            self._write_json(self.trial_dir(trial["id"]) / "trial.json", trial)
+            path = self.trial_dir(trial["id"]) / "trial.json"
+            newer = (read_json(path) or {}) if schema.is_newer(before) else {}
+            self._write_json(path, with_unknown(trial, newer))
         self._write_text(self.run_dir / "suite.yaml", source)
-        self._write_json(self.run_dir / "plan.json", {"run_id": run_id, **plan})
+        document = {"run_id": run_id, **schema.stamp(before), **plan}
+        self._write_json(
+            self.run_dir / "plan.json", {**document, **{k: v for k, v in before.items() if k not in document}}
+        )
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Writes environment.json."""
         self._write_json(self.run_dir / "environment.json", environment)
 
     def plan(self) -> dict[str, Any]:
-        """plan.json; empty if there is no plan yet."""
-        return read_json(self.run_dir / "plan.json") or {}
+        """plan.json, in the form of today; empty if there is no plan yet.
+
+        Raises `UserError` if it is no plan, or of a newer capsbench whose runs this one cannot read.
+        """
+        plan = read_plan(self.run_dir)
+        self._is_readable = True
+        return plan
 
     def environment(self) -> dict[str, Any]:
         """environment.json; empty if it was not written."""
@@ -123,12 +136,12 @@ class Journal:
         return self.run_dir / "trials" / trial_id
 
     def trial(self, trial_id: str) -> Trial:
-        """The trial's configuration, from trial.json. Raises `UserError` if there is none."""
-        path = self.trial_dir(trial_id) / "trial.json"
-        try:
-            return Trial.model_validate_json(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise UserError(f"no usable trial in {path}: {error}. Run the suite again to restore it.") from error
+        """The trial's configuration, from trial.json. Raises `UserError` if there is none.
+
+        Keys that only a newer capsbench knows are left out, with an `Unread` warning that names them.
+        """
+        self._require_readable()
+        return read_trial(self.trial_dir(trial_id) / "trial.json", lambda: schema.is_newer(self.plan()))
 
     def append(self, trial_id: str, event: TrialEvent) -> None:
         """Adds one event; it is on the disk when this returns.
@@ -156,33 +169,28 @@ class Journal:
         `UserError` if the file cannot be read, or if a line before the last is not an event: then something other than
         this bench wrote there.
         """
+        self._require_readable()
+        return read_events(self.trial_dir(trial_id) / "events.jsonl", str(self.run_dir))
+
+    def adopt(self, trial_id: str, events: Sequence[TrialEvent]) -> None:
+        """Adds `events`, all or none, to those of a trial that has trained nothing yet; their files are in its folder.
+
+        The folder is durable before them.
+        """
+        self._require_lock()
         path = self.trial_dir(trial_id) / "events.jsonl"
-        try:
-            *lines, _torn = path.read_bytes().split(b"\n")
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read: {error.strerror}. Choose another folder with --out DIR."
-            ) from error
-        events: list[TrialEvent] = []
-        where = str(self.run_dir)
-        with _uncollected():
-            for number, line in enumerate(lines, start=1):
-                try:
-                    if (event := TRIAL.known(line, where)) is not None:
-                        events.append(cast(TrialEvent, event))
-                except ValueError as error:
-                    found = f"{error}; found {line[:60]!r}" if isinstance(error, Malformed) else repr(line[:60])
-                    raise UserError(
-                        f"{path}, line {number} is damaged: {found}. "
-                        f"Move {path.parent} elsewhere and run the suite again to repeat this trial."
-                    ) from error
-        return events
+        own = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+        lines = [*own, *(json.dumps(finite(event.to_json()), allow_nan=False) for event in events)]
+        for name in {name for event in events for name in event.names().values()}:
+            if (file := path.parent / name).exists():
+                flush(file)
+        self._write_text(path, "\n".join(lines) + "\n")
 
     def result(self, trial_id: str) -> dict[str, Any] | None:
-        """result.json; None until the trial has ended."""
-        return read_json(self.trial_dir(trial_id) / "result.json")
+        """result.json, in the form of today; None until the trial has ended."""
+        self._require_readable()
+        result = read_json(self.trial_dir(trial_id) / "result.json")
+        return result and schema.upgraded("result", result)
 
     def write_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Replaces result.json atomically; a crash leaves the old one or the new one."""
@@ -195,6 +203,10 @@ class Journal:
         return 1 + max([*logged, *(event.attempt for event in self.events(trial_id))], default=0)
 
     # Plumbing
+
+    def _require_readable(self) -> None:
+        if not self._is_readable:
+            self.plan()
 
     def _require_lock(self) -> None:
         if self._lock is None:
@@ -235,21 +247,6 @@ class Journal:
         self._require_lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
-
-
-@contextmanager
-def _uncollected() -> Generator[None]:
-    """Pauses the garbage collector while thousands of events are read. All are kept, so it would find nothing.
-
-    It would scan all of them again and again, which takes longer than reading them.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _keep_checkpoints(folder: Path, count: int, last: str | None = None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.errors import UserError, nearest
 from harness.events import EpochEvent, ResultEvent
+from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
 from harness.spec import Weights
@@ -18,9 +19,8 @@ def find_trial(run_dir: Path, trial_id: str) -> Trial:
     journal = Journal(run_dir)
     known = {id: journal.trial(id) for id in journal.trial_ids()}
     if not known:
-        runs = [str(plan.parent) for plan in sorted(run_dir.absolute().parent.glob("*/plan.json"))]
-        hint = nearest(str(run_dir.absolute()), runs) if runs else "; `capsbench run SUITE` makes one in runs/"
-        raise UserError(f"{run_dir} is no run's directory{hint}")
+        require_run(run_dir)
+        raise UserError(f"{run_dir} is a run without trials: run its suite again")
     found = [trial for id, trial in known.items() if id.startswith(trial_id)]
     if len(found) == 1:
         return found[0]

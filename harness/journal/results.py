@@ -13,6 +13,7 @@ from harness.disk import finite, read_json
 from harness.events import (
     FINAL,
     AttemptEvent,
+    ContinuedEvent,
     EpochEvent,
     FailedEvent,
     FinalEvent,
@@ -23,6 +24,7 @@ from harness.events import (
     TrialEvent,
     WarningEvent,
 )
+from harness.journal import schema
 from harness.machine.noise import drift, wide
 from harness.spec.trial import Trial
 from harness.stats import FEWEST, median_interval
@@ -84,7 +86,10 @@ class Result:
     weights_sha256: str | None = None  # of the initial weights
     data_sha256: str | None = None
     data_provenance: str | None = None  # which images of which data set
-    attempts: int = 0
+    attempts: int = 0  # those of the trial that this one goes on from included
+    continued_from: dict[str, Any] | None = (
+        None  # that trial, the epoch, and its run if another; None: trained from the start
+    )
     log: str | None = None  # from the last attempt, relative to the run directory
 
     @property
@@ -160,6 +165,7 @@ def summarise(trial: Trial, events: Sequence[TrialEvent]) -> Result:
         data_sha256=ready and ready.data_sha256,
         data_provenance=ready and ready.data_provenance,
         attempts=len(attempts),
+        continued_from=_origin(events),
         log=f"trials/{trial.id}/attempt-{attempts[-1].attempt}.log" if attempts else None,
     )
     return replace(summary, cause="interrupted before it ended") if summary.status == "interrupted" else summary
@@ -214,6 +220,21 @@ def _status(final: FinalEvent | None, attempts: Sequence[AttemptEvent]) -> Statu
             return "interrupted"
         case None:
             return "interrupted" if attempts else "pending"
+
+
+def _origin(events: Sequence[TrialEvent]) -> dict[str, Any] | None:
+    """Which trial this one goes on from, after which epoch, and in which other run; None if its kept epochs are its own.
+
+    An attempt that starts afresh, such as after a damaged checkpoint, undoes it.
+    """
+    origin: dict[str, Any] | None = None
+    for event in events:
+        if isinstance(event, ContinuedEvent):
+            origin = {"trial": event.from_trial, "epoch": event.from_epoch}
+            origin |= {"run": event.from_run} if event.from_run else {}
+        elif isinstance(event, AttemptEvent) and not event.resumed_epoch:
+            origin = None
+    return origin
 
 
 def _withheld(trial: Trial, parity: Parity | None) -> str | None:
@@ -290,6 +311,7 @@ def finished_trials(out: Path) -> Iterator[tuple[Trial, dict[str, Any]]]:
         result = read_json(path)
         if result and result.get("status") == "finished":
             try:
-                yield Trial.model_validate_json((path.parent / "trial.json").read_bytes()), result
+                trial = Trial.model_validate_json((path.parent / "trial.json").read_bytes())
             except (OSError, ValueError):
                 continue
+            yield trial, schema.upgraded("result", result)

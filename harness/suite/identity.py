@@ -24,10 +24,15 @@ def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mappin
         impl_entry: the entry of the trial's implementation, whose sources are hashed.
         fingerprint: JSON-serialisable facts of the environment that can change a result.
     """
+    kind = document.get("model", {}).get("kind")
+    identity = {"trial": relevant(document), "code": code_version(impl_entry, kind), "environment": fingerprint}
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def relevant(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What counts of a trial's document: all but what is said above to be ignored."""
     content = {key: value for key, value in document.items() if key not in _IRRELEVANT}
     for section, names in _IRRELEVANT_INSIDE.items():
         content[section] = {key: value for key, value in content.get(section, {}).items() if key not in names}
-    kind = content.get("model", {}).get("kind")
-    identity = {"trial": content, "code": code_version(impl_entry, kind), "environment": fingerprint}
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    return content

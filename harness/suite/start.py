@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.errors import UserError, nearest
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
+from harness.sniff import what_is
 from harness.spec import ModelSpec
 from harness.weights import digest, weight_table
 from harness.weights.start import DTYPES, KEY, read_start
@@ -26,12 +27,27 @@ def weights_file(start_from: str) -> Path:
         if (found := folder / "weights.safetensors").is_file():
             return found.absolute()
         if folder.is_dir():
-            raise UserError(f'{KEY}: "{folder}" has no weights.safetensors; a trial has it once it has finished')
+            raise UserError(f'{KEY}: "{folder}" has no weights.safetensors; {_in_folder(folder)}')
     if path.is_file():
         return path.absolute()
+    if path.exists() or path.is_symlink():
+        raise UserError(f'{KEY}: "{start_from}" is {what_is(path)}; expected a safetensors file, or RUN/TRIAL')
     there = [each.parent.name for each in sorted(trials.glob("*/weights.safetensors"))]
     hint = nearest(path.name, there) if there else "; expected a safetensors file, or RUN/TRIAL of a finished trial"
     raise UserError(f'{KEY}: there is no "{start_from}"{hint}')
+
+
+def _in_folder(folder: Path) -> str:
+    """What is there instead of weights."""
+    inner = folder if folder.name == "trials" else folder / "trials"
+    if trials := [each.parent.name for each in sorted(inner.glob("*/weights.safetensors"))]:
+        return (
+            f"it is a run: give RUN/TRIAL, such as {inner.parent / trials[0]}. Its finished trials: {', '.join(trials)}"
+        )
+    others = sorted(folder.glob("*.safetensors"))
+    if others and not (folder / "trial.json").exists():
+        return f"give a file of it: {', '.join(map(str, others[:5]))}"
+    return "a trial has it once it has finished"
 
 
 def start_sha256(start_from: str | None, model: ModelSpec) -> str | None:

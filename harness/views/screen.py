@@ -16,6 +16,7 @@ from rich.text import Text
 from harness.analysis.labels import run_name
 from harness.events import (
     AttemptEvent,
+    ContinuedEvent,
     EpochEvent,
     FailedEvent,
     InterruptedEvent,
@@ -181,6 +182,9 @@ def _line(event: TrialEvent, timed: bool) -> str | None:
     match event:
         case AttemptEvent():
             return f"started, resuming after epoch {event.resumed_epoch}" if event.resumed_epoch else "started"
+        case ContinuedEvent():
+            where = f" in {event.from_run}" if event.from_run else ""
+            return f"goes on from epoch {event.from_epoch} of trial {event.from_trial}{where}"
         case ParityEvent():
             verdict = "ok" if event.ok else "FAILED"
             return f"parity {verdict}: worst {event.worst}, relative error {_shown(event.max_rel_err, '.1e')}"

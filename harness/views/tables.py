@@ -100,6 +100,9 @@ def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
             error = number(result.parity_max_rel_err, 2)
             found = f" (relative error {error})" if result.parity_ok is False else ""
             lines.append(Text(f"{who}: {result.flaw}{found}", "red"))
+        if origin := result.continued_from:
+            where = f" in {origin['run']}" if "run" in origin else ""
+            lines.append(Text(f"{who} went on from epoch {origin['epoch']} of trial {origin['trial']}{where}", "dim"))
     return [*lines, *(Text(line, "yellow") for line in doubts(results))]
 
 
@@ -130,10 +133,18 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             str(row["seed"]),
             str(row["cpus"]),
             str(row["gpus"]),
-            row["state"],
+            _state(row),
             _estimate(row),
         )
     return table
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    shorter = row.get("goes_on_from")
+    if not shorter:
+        return row["state"]
+    where = f" in {shorter['run']}" if "run" in shorter else ""
+    return f"goes on from epoch {shorter['epoch']} of {shorter['trial']}{where}"
 
 
 def _estimate(row: Mapping[str, Any]) -> str:

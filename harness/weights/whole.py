@@ -19,11 +19,13 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from harness.errors import UserError
 from harness.events import EpochEvent, Record, ResultEvent, TrialEvent
+from harness.sniff import remedy, what_is
 from harness.spec import ModelSpec, Moments, Weights, is_right
 from harness.spec.trial import Trial
 from harness.weights import files as checkpoint
 from harness.weights.files import BEST, FIRST, SECOND
 from harness.weights.progress import Progress
+from harness.weights.raw import flaw
 from harness.weights.table import weight_table
 
 Shape = tuple[int, ...]
@@ -160,7 +162,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, Shape]
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror or error}") from error
     except safetensors.SafetensorError as error:
-        raise ValueError(f"it is no readable safetensors file: {error}") from error
+        raise ValueError(f"it is no readable safetensors file: {flaw(path) or error}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"its header holds no JSON: {error}") from error
     if not isinstance(facts, dict):
@@ -175,7 +177,9 @@ def require_recorded(path: Path, record: Record | None) -> None:
     except OSError as error:
         raise Damaged(path, f"it cannot be read: {error.strerror or error}") from error
     if record and found["bytes"] != record["bytes"]:
-        raise Damaged(path, f"it has {found['bytes']:,} bytes, {record['bytes']:,} were written")
+        what = what_is(path)
+        instead = "" if what == "a safetensors file" or what.startswith("binary") else f"; it is {what}{_advice(what)}"
+        raise Damaged(path, f"it has {found['bytes']:,} bytes, {record['bytes']:,} were written{instead}")
     if record and found["sha256"] != record["sha256"]:
         began, begins = record["sha256"][:12], found["sha256"][:12]
         raise Damaged(path, f"its SHA-256 begins with {begins}, that of what was written with {began}")
@@ -204,7 +208,12 @@ def _header(path: Path, record: Record | None) -> tuple[dict[str, Any], dict[str
     try:
         return read_header(path)
     except ValueError as error:
-        raise Damaged(path, str(error)) from error
+        raise Damaged(path, f"{error}{_advice(what_is(path))}") from error
+
+
+def _advice(what: str) -> str:
+    told = remedy(what)
+    return f" ({told})" if told else ""
 
 
 def _require(path: Path, wrong: list[str]) -> None:

@@ -33,7 +33,7 @@ SHARE, LEAST_S = 0.02, 0.5
 TRAINING = 0.75
 """The part of that allowance for training steps; the rest is kept for the test images."""
 REPEATED, FEWEST, LONGEST = 0.005, 1, 8
-"""The share of all steps to repeat in a row; over more, a GPU's varying rounding would grow too large."""
+"""The share of all steps so far to repeat in a row; over more, a GPU's varying rounding would grow too large."""
 SAMPLE = math.ceil(math.log(0.001) / math.log(0.99))
 """Test images: if none of them is classified differently, fewer than 1% of all are, at 99.9% confidence."""
 
@@ -62,7 +62,8 @@ class Audit:
             return clock(lambda: self._impl.train(plan))
         generator = self._generator(epoch)
         steps = -(-len(plan.order) // plan.batch)
-        count = min(steps, LONGEST, max(FEWEST, int(REPEATED * steps * self._trial.train.epochs)))
+        # Of the steps so far: how many epochs are still to come must not matter, as a longer trial may go on from this one.
+        count = min(steps, LONGEST, max(FEWEST, int(REPEATED * steps * epoch)))
         start = int(generator.integers(0, steps - count, endpoint=True))
         is_due, began_s, extra_bytes = self._is_due(count / steps), self.ledger.audit_s, self.extra_bytes
         samples, totals, states, peak = list[Sample](), list[TrainTotals](), list[State](), 0

@@ -194,10 +194,16 @@ def refused(*arguments: Any) -> str:
     return str(refusal.value)
 
 
-def test_what_cannot_be_exported_is_refused_with_what_can(run_dir: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_refused_with_what_can(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no runs/ could be suggested
     id = trial_ids(run_dir)[0]
     assert f'did you mean "{run_dir}"?' in refused(run_dir.with_name("smal"), id, "jax")
-    assert "is no run's directory; `capsbench run SUITE` makes one" in refused(tmp_path, id, "jax")
+    none = (
+        "is not a run directory: it has no plan.json. Give the folder that `run` named; `capsbench run SUITE` makes one"
+    )
+    assert none in refused(tmp_path, id, "jax")
     typo = ("0" if id[0] != "0" else "1") + id[1:]
     assert f'has no trial "{typo}"; did you mean "{id}"? Its trials:\n' in refused(run_dir, typo, "jax")
     assert "numpy, model.kind capsnet, model.profile official, seed 0" in refused(run_dir, "", "jax")

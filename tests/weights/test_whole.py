@@ -22,7 +22,7 @@ from harness.spec import EvalTotals, Moments, Weights
 from harness.spec.trial import Trial
 from harness.suite.suite import load_suite
 from harness.views.figures.draw import draw_missing
-from harness.weights import initial_weights
+from harness.weights import digest, initial_weights
 from harness.weights.files import FIRST, SECOND, load_weights, read_facts, save_checkpoint, save_weights
 from harness.weights.progress import Best, Progress
 from harness.weights.whole import Damaged, fingerprint, read_checkpoint, read_weights
@@ -233,7 +233,9 @@ def test_damaged_predictions_are_named_by_every_reader(
     assert said in refusal(capsys, "figures", run_dir, folder.name)
 
 
-@pytest.mark.parametrize(("kind", "recorded"), cases(WEIGHTS, but=("float64", "another trial's")))  # as good as others
+@pytest.mark.parametrize(
+    ("kind", "recorded"), cases(WEIGHTS, but=("float64", "float16", "another trial's"))
+)  # as good as others
 def test_no_trial_starts_from_damaged_weights(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, recorded: bool
 ) -> None:
@@ -257,11 +259,14 @@ def test_other_files_that_are_no_whole_weights_are_no_start(tmp_path: Path, caps
     save_file_of_torch = pytest.importorskip("safetensors.torch").save_file
     weights = initial_weights(model, 0)
     tensors = {name: torch.tensor(array) for name, array in weights.items()}
-    for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float16, "float16"), (torch.int32, "int32")):
+    for dtype, name in ((torch.float8_e4m3fn, "F8_E4M3"), (torch.float8_e5m2, "F8_E5M2"), (torch.int32, "int32")):
         save_file_of_torch({name: tensor.to(dtype) for name, tensor in tensors.items()}, path)
         refused = refusal(capsys, "plan", suite, "-s", f"train.start_from={path}")
         assert f"{path}: conv1.b is {name}; " in refused
-        assert "weights to start from are float32 or float64" in refused
+        assert "weights to start from are float32, float64, bfloat16 or float16" in refused
+    save_file_of_torch({name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}, path)
+    (taken,) = load_suite(suite, [f"train.start_from={path}"]).trials(0, lambda _: {})
+    assert taken.start_sha256 == digest({n: t.to(torch.bfloat16).to(torch.float32).numpy() for n, t in tensors.items()})
     save_weights(path, {name: array.astype(np.float64) for name, array in weights.items()})
     (rounded,) = load_suite(suite, [f"train.start_from={path}"]).trials(0, lambda _: {})
     save_weights(path, weights)

@@ -15,7 +15,8 @@ from harness.spec.trial import Trial
 from harness.suite.suite import load_suite
 from harness.weights import digest
 from harness.weights.files import load_weights
-from harness.worker.audit import SAMPLE
+from harness.worker.audit import SAMPLE, Audit
+from harness.worker.audit_checks import part_of
 from impls.numpy import NumpyImpl
 from tests.data.test_multimnist import PairsOfDigits
 from tests.helpers.impl_helpers import FRAMEWORKS
@@ -304,6 +305,30 @@ def test_without_time_it_says_how_little_it_saw(tmp_path: Path, monkeypatch: pyt
     assert (audit["ok"], audit["steps"], audit["images"]) == (True, 0, 16)
     assert audit["note"] == "no step repeated: training was too short for that"
     assert audit["bound_pct"] == pytest.approx(100 * (1 - math.exp(math.log(0.001) / 16)))
+
+
+def test_an_epoch_s_segment_does_not_depend_on_the_epochs_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a sum of losses would, and a trial that goes on from a shorter one would differ from one trained at once."""
+    monkeypatch.setattr("harness.worker.audit.LEAST_S", 0.5)
+    monkeypatch.setattr("harness.worker.audit.FEWEST", 1)
+    parts: dict[int, list[tuple[int, int]]] = {}
+    for epochs in (3, 4):
+        calls = parts.setdefault(epochs, [])
+
+        def counted(plan: EpochPlan, first: int, end: int, calls: list[tuple[int, int]] = calls) -> EpochPlan:
+            calls.append((first, end))
+            return part_of(plan, first, end)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("harness.worker.audit.part_of", counted)
+            patch.setattr(Audit, "_is_due", lambda *_: False)
+            trial = trial_of("numpy", "train.batch=1", f"train.epochs={epochs}", "data.validation=0", "data.test=1")
+            events_of(trial, tmp_path / str(epochs))
+    assert parts[3] == parts[4][:9]
+    segments = [end - first for first, end in parts[4][1::3]]
+    assert segments == [1, 1, 2, 2]  # a two-hundredth of 134, 268, 402 and 536 steps
 
 
 # --- as users meet it

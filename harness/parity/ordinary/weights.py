@@ -11,6 +11,9 @@ from safetensors import numpy as safetensors
 from harness.errors import UserError, nearest
 from harness.parity.ordinary.examined import Examined
 from harness.parity.ordinary.source import said
+from harness.sniff import what_is
+from harness.weights.raw import load_widened
+from harness.weights.whole import read_header
 
 
 def read(path: Path, examined: Examined) -> dict[str, np.ndarray]:
@@ -22,7 +25,7 @@ def read(path: Path, examined: Examined) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{path} cannot be read as weights: {said(error)}") from error
+        raise UserError(f"{path} cannot be read as weights: it is {what_is(path)} ({said(error)})") from error
     shapes = {each.name: each.shape for each in examined.network.parameters()}
     if "conv1.w" in found and "conv1.w" not in shapes:
         found = examined.match.spread(found)
@@ -37,6 +40,10 @@ def read(path: Path, examined: Examined) -> dict[str, np.ndarray]:
 
 def _arrays(path: Path, examined: Examined) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
+        _, tensors = read_header(path)
+        # NumPy has no such type, and float32 holds it exactly.
+        if any(dtype == "bfloat16" for dtype, _ in tensors.values()):
+            return load_widened(path)
         files: Any = safetensors
         return dict(files.load_file(path))
     if path.suffix == ".npz":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import redact
@@ -45,8 +46,7 @@ def sync(run_dir: str | os.PathLike[str], uri: str | None = None) -> SyncReport:
     """
     journal = Journal(run_dir)
     uri = uri or default_uri(journal.run_dir.parent)
-    if not journal.plan():
-        raise UserError(f"{run_dir} is not a run directory: it has no plan.json. Give the folder that `run` named.")
+    require_run(journal.run_dir)
     sink = Sink(journal, uri)
     try:
         events = sink.push(journal.trial_ids(), live=journal.is_live(), lock_timeout_s=30)

@@ -135,6 +135,7 @@ def trial_tags(
         "profile": trial.model.variant,
         "status": summary.status,
         "stopped_on": summary.stopped_on,
+        "continued_from": summary.continued_from and ", ".join(f"{k} {v}" for k, v in summary.continued_from.items()),
         "parity": parity,
         "parity_worst": summary.parity_worst,
         "audit": summary.audit and {None: "off", True: "good", False: summary.flaw}[summary.audit["ok"]],
