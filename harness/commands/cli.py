@@ -11,6 +11,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from harness import __version__
 from harness.commands.output import print_json
 from harness.commands.parser import JSON_HELP, Parser
 from harness.errors import Unread, UserError
+from harness.machine.surroundings import settle
 
 COMMANDS = {
     "run": "run a suite: finished trials are kept, half-done ones go on",
@@ -40,11 +42,14 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The `capsbench` command."""
+    """The `capsbench` command; without `argv`, of this process, whose environment and import path it then settles."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     _show_unread()
     try:
+        if argv is None:
+            settle()
+            sys.path.append(str(Path.cwd()))  # last: a module of the user's, such as random.py, is no library's
         args = parser(arguments).parse_args(arguments)
         code = _module(args.command).main(args)
     except UserError as error:

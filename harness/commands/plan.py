@@ -23,6 +23,8 @@ from harness.executors.inline import InlineExecutor
 from harness.journal.journal import Journal
 from harness.journal.results import Result, finished_trials, summarise
 from harness.machine.environment import environment, fingerprint, gpus
+from harness.machine.leases import stale_gpus
+from harness.machine.surroundings import remark
 from harness.spec.trial import Trial
 from harness.suite.suite import Suite, load_suite
 from harness.text import duration
@@ -137,6 +139,11 @@ def reasons(plan: Plan) -> list[str]:
     ]
 
 
+def surrounding() -> list[str]:
+    """What the user's shell asks for and the trials will not find."""
+    return [line for line in (stale_gpus(), remark()) if line]
+
+
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench plan`."""
     parser.scheduled(command)
@@ -159,7 +166,7 @@ def main(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
-    for line in [note, *reasons(plan)]:
+    for line in [note, *reasons(plan), *surrounding()]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0
