@@ -9,6 +9,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Generator, Iterable
@@ -162,7 +163,8 @@ def known(name: str) -> Entry | None:
 
 def missing(entry: Entry) -> str | None:
     """What is not installed and how to install it, or what is wrong with its `device.py`; None if nothing is missing."""
-    absent = [package for package in entry.packages if _find(package) is None]
+    found = ((package, _find(package)) for package in entry.packages)
+    absent = [package for package, spec in found if spec is None or (entry.is_built_in and _is_lying_about(spec))]
     if absent:
         return f"not installed: {', '.join(absent)}; {entry.install}"
     return entry.problem
@@ -291,6 +293,17 @@ def _find(package: str) -> ModuleSpec | None:
         return importlib.util.find_spec(package)
     except (ImportError, ValueError):  # ValueError: in sys.modules without a spec
         return None
+
+
+def _is_lying_about(spec: ModuleSpec) -> bool:
+    """Whether this is a folder or file of the working directory that only has a library's name."""
+    if spec.origin is None:
+        return True
+    here, file = Path.cwd(), Path(spec.origin)
+    is_asked_for = str(here) in (
+        str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    )
+    return here in (file.parent, file.parent.parent) and not is_asked_for
 
 
 def _package(entry: Entry) -> str | None:

@@ -23,7 +23,7 @@ from harness.executors.inline import InlineExecutor
 from harness.journal.journal import Journal
 from harness.journal.results import Result, finished_trials, summarise
 from harness.machine.environment import environment, fingerprint, gpus
-from harness.machine.leases import stale_gpus
+from harness.machine.leases import local_gpus, stale_gpus
 from harness.machine.surroundings import remark
 from harness.spec.trial import Trial
 from harness.suite.suite import Suite, load_suite
@@ -113,7 +113,7 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
 def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Verdict]:
     """Trial -> why it cannot run on this machine, for those unfinished trials that cannot."""
     found: dict[str, Verdict] = {}
-    devices = gpus()
+    devices = gpus(local_gpus())
     absent = {impl: registry.missing(registry.resolve(impl)) for impl in dict.fromkeys(t.impl for t in trials)}
     without = ",".join(impl for impl, reason in absent.items() if not reason)
     hint = f"to leave it out: -s grid.impl={without}" if without else ""

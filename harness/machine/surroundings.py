@@ -168,7 +168,8 @@ def record() -> dict[str, dict[str, str]]:
 
 def remark() -> str | None:
     """A sentence about what was cleared that a user may have meant for the trials; None if there is nothing."""
-    names = [row.name for row in found() if row.fate == "cleared" and row.name.startswith(_DECISIVE)]
+    cleared = (row.name for row in found() if row.fate == "cleared")
+    names = [name for name in cleared if name.startswith(_DECISIVE) and not name.startswith("TF_CPP_")]  # those log
     if not names:
         return None
     return (

@@ -13,7 +13,7 @@ from harness.sources import code_version
 _IRRELEVANT = {"id", "suite", "params"}  # fields of a trial; params only repeats the sections
 _IRRELEVANT_INSIDE = {"data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"}}
 """Ignored keys of its sections: where files are (their content counts), and the margin, for judging finished trials."""
-_ABSENT = {"runtime": {"environment": {}}}
+_ABSENT: dict[str, dict[str, Any]] = {"runtime": {"environment": {}}}
 """Keys of its sections that count only with another value: ids from before there was such a key stay as they are."""
 
 

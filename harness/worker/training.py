@@ -123,7 +123,6 @@ def _run_trial(
     weights_sha256 = trial.start_sha256 if resumed_epoch and trial.start_sha256 else digest(impl.dump())
     with phases("compile_s"):
         impl.compile(trial.train.batch)
-    look("before training")
     with phases("parity_s"):
         if trial.parity.gate:
             emit(_gate(trial, impl, dataset))
@@ -147,6 +146,7 @@ def _run_trial(
             device=trial.runtime_spec().device,
         )
     )
+    look("before training")
     reset_peak_rss()
     clock = Stopwatch()
     observed: list[Observation] = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.helpers.run_helpers import ROOT
+from tests.helpers.run_helpers import ROOT, capsbench, write_suite
 from tests.hostile.catalogue import COUNT, FOLDERS, LOCALES, PLACES, VARIABLES, every, sample
 from tests.hostile.run import main, run
 
@@ -23,6 +25,30 @@ def test_a_run_ends_the_same_in_hostile_surroundings() -> None:
     fates = [run(each, "numpy") for each in sample(every(), DRAWN, commit())]
     wrong = [f"{fate.surroundings.name}: {fate.wrong}\n{fate.stderr}" for fate in fates if fate.wrong]
     assert not wrong, "\n\n".join(wrong)
+
+
+def test_a_class_of_the_working_directory_runs_and_other_files_there_do_not(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from impls.numpy import NumpyImpl\n\nclass Net(NumpyImpl): ...\n")
+    for name in ("random", "torch", "numpy", "secrets", "impls", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('{name}.py of the working directory')\n")
+    suite = write_suite(tmp_path, grid={"impl": ["mine:Net"]}, runtime={"environment": {"MINE": 1}})
+    shell = {
+        "XLA_FLAGS": "--xla_nothing",
+        "OMP_PROC_BIND": "true",
+        "CUDA_VISIBLE_DEVICES": "7",
+        "CAPSBENCH_KEEP": "KEPT",
+    }
+    done = capsbench(tmp_path, "run", suite.name, "--executor", "inline", "--no-mlflow", "--json", KEPT="yes", **shell)
+    assert done.returncode == 0, done.stderr
+    assert "CUDA_VISIBLE_DEVICES names 7, but the driver shows no such GPU: trials use the CPU" in done.stderr
+    assert "set here, but not for the trials: " in done.stderr
+    assert "XLA_FLAGS" in done.stderr
+    found = json.loads((tmp_path / "runs" / "small" / "environment.json").read_text())["variables"]
+    assert (found["cleared"]["XLA_FLAGS"], found["cleared"]["OMP_PROC_BIND"]) == ("--xla_nothing", "true")
+    assert found["replaced"]["CUDA_VISIBLE_DEVICES"] == "7"
+    assert found["kept"]["KEPT"] == "yes"
+    [trial] = (tmp_path / "runs" / "small").glob("trials/*/trial.json")
+    assert json.loads(trial.read_text())["runtime"]["environment"] == {"KEPT": "yes", "MINE": "1"}
 
 
 def test_the_fifty_differ_and_have_every_value_beside_several_others() -> None:
