@@ -13,7 +13,7 @@ VARIABLES: dict[str, tuple[str, dict[str, str]]] = {
     "nothing": ("numpy", {}),
     "warnings are errors": ("numpy", {"PYTHONWARNINGS": "error"}),
     "asserts and docstrings gone": ("numpy", {"PYTHONOPTIMIZE": "2"}),
-    "python for debugging": ("numpy", {"PYTHONDEVMODE": "1", "PYTHONMALLOC": "debug", "PYTHONTRACEMALLOC": "5"}),
+    "python for debugging": ("numpy", {"PYTHONDEVMODE": "1", "PYTHONMALLOC": "debug", "PYTHONFAULTHANDLER": "1"}),
     "python's odds and ends": (
         "numpy",
         {

@@ -29,10 +29,10 @@ def test_counters_are_those_of_the_own_cores(tmp_path: Path, monkeypatch: pytest
         (folder / "thermal_throttle").mkdir()
         (folder / "cpufreq/scaling_cur_freq").write_text(f"{clock}\n")
         (folder / "thermal_throttle/core_throttle_count").write_text(f"{count}\n")
-    now = machine([0, 1], tmp_path, tmp_path)
+    now = machine([0, 1], tmp_path, tmp_path, tmp_path)
     assert now.busy_s == pytest.approx(3.63 + 1.2)  # user, nice, system, irq, softirq
     assert (now.stolen_s, now.throttled, now.mhz) == (0.3, 7, 2500)
-    assert (now.beside_s, now.stops) == (None, None)
+    assert (now.beside_s, now.stops, now.stopped_s) == (None, None, None)
     nothing = machine([0, 1], tmp_path / "no", tmp_path / "no", tmp_path / "no")
     assert (nothing.busy_s, nothing.stolen_s, nothing.throttled, nothing.mhz) == (None, None, None, None)
     (tmp_path / "stat").write_text("cpu 0 0\n")  # as some containers have it
