@@ -69,6 +69,7 @@ class Entry:
     color: str | None = None  # in charts, as #rrggbb; default: one of a few, chosen by name
     slow_start: int = 0  # implementations with larger values start first
     out_of_memory: tuple[str, ...] = ()  # exceptions that mean it, in addition to those whose text says so
+    variables: tuple[str, ...] = ()  # beginnings of environment variables that change its results or times
     any_precision: bool = False  # rounds operands itself, whatever the hardware
     ordinary: Ordinary | None = None
     problem: str | None = None  # why its device.py cannot be used
@@ -103,11 +104,13 @@ _BUILT_IN = {
         Entry(
             "torch", "impls.torch:TorchImpl", ("torch",), 'pip install "capsbench[torch]"',
             distributions=("torch",), color="#D55E00",
+            variables=("TORCH_", "TORCHINDUCTOR_", "TORCHDYNAMO_", "PYTORCH_", "ATEN_", "TRITON_", "THP_MEM_"),
             ordinary=Ordinary(("torch", "torchvision"), channels_first=True, weight_files=(".pt", ".pth")),
         ),
         Entry(
             "tf", "impls.tf:TfImpl", ("tensorflow", "keras"), 'pip install "capsbench[tf]"',
             distributions=("tensorflow", "tensorflow-cpu", "keras"), color="#009E73",
+            variables=("TF_", "TF2_", "KERAS_", "AUTOGRAPH_"),
             slow_start=1,  # it is slow to import
             ordinary=Ordinary(
                 ("keras", "tensorflow", "tf_keras"), channels_first=False, weight_files=(".h5", ".keras"),
@@ -118,6 +121,7 @@ _BUILT_IN = {
             "jax", "impls.jax:JaxImpl", ("jax", "optax"), 'pip install "capsbench[jax]"',
             # JAX does not pin its GPU plugins, so their versions count too.
             distributions=("jax", "jaxlib", "optax", "jax-cuda12-plugin", "jax-cuda13-plugin"), color="#0072B2",
+            variables=("XLA_", "JAX_"),
             slow_start=2,  # it compiles every operation each time
         ),
     )
@@ -198,6 +202,12 @@ def distributions(names: Iterable[str] = ()) -> tuple[str, ...]:
     """Distributions whose versions can change a result: of the built-in implementations, then of known ones in `names`."""
     more = [entry for name in names if (entry := known(name))]
     return tuple(dict.fromkeys(dist for entry in (*_BUILT_IN.values(), *more) for dist in entry.distributions))
+
+
+def variables() -> tuple[str, ...]:
+    """The beginnings of the environment variables that change results or times of any implementation here."""
+    entries = (entry for name in names() if (entry := known(name)))
+    return tuple(dict.fromkeys(beginning for entry in entries for beginning in entry.variables))
 
 
 def exporter(entry: Entry) -> str | None:

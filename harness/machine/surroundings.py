@@ -9,22 +9,18 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness import registry
 from harness.errors import UserError
 
 KEEP = "CAPSBENCH_KEEP"
 """The environment variable that names variables, separated by commas, which trials keep as if a suite had set them."""
 
-_FRAMEWORKS = (
-    "XLA_", "JAX_", "TF_", "TF2_", "KERAS_", "TORCH_", "TORCHINDUCTOR_", "TORCHDYNAMO_", "PYTORCH_", "ATEN_", "TRITON_",
-    "THP_MEM_", "AUTOGRAPH_",
-)  # fmt: skip
 _LIBRARIES = (
     "MKL_", "MKLDNN_", "DNNL_", "ONEDNN_", "OPENBLAS_", "GOTO_", "BLIS_", "NVPL_", "ARMPL_", "VECLIB_", "FLEXIBLAS",
     "LIBXSMM_", "NPY_", "NUMPY_", "SCIPY_", "NUMEXPR_", "OMP_", "GOMP_", "KMP_", "TBB_", "CUDA_", "CUBLAS", "CUDNN_", "NCCL_",
@@ -33,11 +29,9 @@ _LIBRARIES = (
 _SYSTEM = (
     "LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "GLIBC_TUNABLES", "MALLOC_", "TCMALLOC_", "JEMALLOC_", "MIMALLOC_",
 )  # fmt: skip
-_DECISIVE = (*_FRAMEWORKS, *_LIBRARIES, *_SYSTEM)
 _HARMLESS = re.compile(
-    r"CUDA_(HOME|PATH\w*|ROOT\w*|VERSION|ARCH\w*|MPS_\w+)"  # where CUDA is, and what a container says of it
-    r"|(CUDNN|NCCL|PYTORCH|TORCH|TRITON|KERAS|JAX|NUMPY)_(HOME|PATH|ROOT|VERSION|BUILD_VERSION|ROOT_DIR)"
-    # Terraform's, which have nothing to do with TensorFlow
+    r"\w+_(HOME|PATH|ROOT|ROOT_DIR|VERSION|BUILD_VERSION)|CUDA_(PATH\w*|ARCH\w*|MPS_\w+)"  # where something is, and which
+    # Terraform's
     r"|TF_(CLI_\w+|VAR_\w+|TOKEN_\w+|LOG\w*|DATA_DIR|INPUT|IN_AUTOMATION|REGISTRY_\w+|WORKSPACE|PLUGIN_CACHE_DIR)"
 )
 _OWN = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "KERAS_HOME", "MPLBACKEND")
@@ -76,16 +70,9 @@ def given() -> Mapping[str, str]:
 
 
 def settle() -> None:
-    """Clears this process's own environment, for all that it loads and starts; called once, when a command begins.
-
-    Also ends `PYTHONWARNINGS=error`: a library's remark must not end a training.
-    """
+    """Clears this process's own environment, for all that it loads and starts; called once, when a command begins."""
     global _given
     _given = dict(os.environ)
-    if any(action == "error" for action, *_ in warnings.filters):
-        warnings.resetwarnings()
-        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
-            warnings.simplefilter("ignore", category)
     try:
         wanted = _cleared(_given)
     except UserError:  # no place for temporary files: what needs one will say so
@@ -147,14 +134,14 @@ def refused(name: str) -> str | None:
 
 def found() -> list[Variable]:
     """The variables of the user's shell that could change a result or a time, and what becomes of each."""
-    wanted = kept_names()
+    wanted, beginnings = kept_names(), _decisive()
     rows: list[Variable] = []
     for name, value in sorted(given().items()):
         if name in wanted or name in _LOADING:
             rows.append(Variable(name, value, "kept"))
         elif name in _OWN or _is_thread_count(name):
             rows.append(Variable(name, value, "replaced"))
-        elif _is_decisive(name) or (name.startswith("PYTHON") and name not in _PYTHON):
+        elif _is_cleared(name, beginnings):
             rows.append(Variable(name, value, "cleared"))
     return rows
 
@@ -169,7 +156,7 @@ def record() -> dict[str, dict[str, str]]:
 def remark() -> str | None:
     """A sentence about what was cleared that a user may have meant for the trials; None if there is nothing."""
     cleared = (row.name for row in found() if row.fate == "cleared")
-    names = [name for name in cleared if name.startswith(_DECISIVE) and not name.startswith("TF_CPP_")]  # those log
+    names = [name for name in cleared if not name.startswith("PYTHON") and "_LOG" not in name]
     if not names:
         return None
     return (
@@ -209,22 +196,28 @@ def own_folder() -> Path:
 
 def _cleared(base: Mapping[str, str]) -> dict[str, str]:
     """`base` without what changes results, times or Python, and with the folders that programs need."""
-    wanted = kept_names()
+    wanted, beginnings = kept_names(), _decisive()
     env = {
         name: value
         for name, value in base.items()
         if name in wanted
         or name in _OWN
         or _is_thread_count(name)
-        or not (_is_decisive(name) or (name.startswith("PYTHON") and name not in _PYTHON) or _is_lost(name, value))
+        or not (_is_cleared(name, beginnings) or _is_lost(name, value))
     }
     if "PYTHONPATH" in env:
         env["PYTHONPATH"] = os.pathsep.join(_python_path(base))
     return env | {"MPLBACKEND": "Agg", "KERAS_HOME": str(own_folder() / "keras")} | _folders(base)
 
 
-def _is_decisive(name: str) -> bool:
-    return name.startswith(_DECISIVE) and not _HARMLESS.fullmatch(name)
+def _decisive() -> tuple[str, ...]:
+    """How the variables begin that change results or times."""
+    return (*_LIBRARIES, *_SYSTEM, *registry.variables())
+
+
+def _is_cleared(name: str, beginnings: tuple[str, ...]) -> bool:
+    is_decisive = name.startswith(beginnings) and not _HARMLESS.fullmatch(name)
+    return is_decisive or (name.startswith("PYTHON") and name not in _PYTHON)
 
 
 def _is_lost(name: str, value: str) -> bool:
