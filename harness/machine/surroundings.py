@@ -207,7 +207,7 @@ def _cleared(base: Mapping[str, str]) -> dict[str, str]:
     }
     if "PYTHONPATH" in env:
         env["PYTHONPATH"] = os.pathsep.join(_python_path(base))
-    return env | {"MPLBACKEND": "Agg", "KERAS_HOME": str(own_folder() / "keras")} | _folders(base)
+    return env | {"MPLBACKEND": "Agg", "KERAS_HOME": str(own_folder() / "settings")} | _folders(base)
 
 
 def _decisive() -> tuple[str, ...]:

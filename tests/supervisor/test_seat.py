@@ -34,7 +34,7 @@ def test_the_environment_of_a_worker(impl: str, gpus: int, precision: str) -> No
         **own,
         "XLA_FLAGS": "--x",
         "KERAS_BACKEND": "tensorflow",
-        "KERAS_HOME": str(own_folder() / "keras"),
+        "KERAS_HOME": str(own_folder() / "settings"),
         "PYTHONSAFEPATH": "1",
         "PYTHONUTF8": "1",
         "LC_ALL": "C.UTF-8",
