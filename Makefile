@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test light mutants lint clean
+.PHONY: quickstart test light mutants hostile lint clean
 
 quickstart: .venv/.cpu
 	$(BIN)/capsbench run suites/quickstart.yaml
@@ -19,6 +19,9 @@ light: .venv/.light
 
 mutants: .venv/.dev
 	$(BIN)/python -m tests.mutants.run
+
+hostile: .venv/.dev
+	$(BIN)/python -m tests.hostile.run
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

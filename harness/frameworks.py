@@ -48,6 +48,7 @@ FACTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "SHORT_NAME": ("a string of 1 to 8 characters", lambda value: isinstance(value, str) and 1 <= len(value) <= 8),
     "COLOR": ('a colour such as "#CC79A7"', _is_color),
     "SLOW_START": ("a whole number, 0 or more", lambda value: type(value) is int and value >= 0),
+    "VARIABLES": ("beginnings of environment variables that change results or times, a tuple of strings", _is_strings),
     "OUT_OF_MEMORY": ("names of exceptions, a tuple of strings", _is_strings),
 }
 """Constants of a `device.py`, each a field of `harness.registry.Entry` in capitals: expected value and a test for it."""

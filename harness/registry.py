@@ -9,6 +9,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Generator, Iterable
@@ -68,6 +69,7 @@ class Entry:
     color: str | None = None  # in charts, as #rrggbb; default: one of a few, chosen by name
     slow_start: int = 0  # implementations with larger values start first
     out_of_memory: tuple[str, ...] = ()  # exceptions that mean it, in addition to those whose text says so
+    variables: tuple[str, ...] = ()  # beginnings of environment variables that change its results or times
     any_precision: bool = False  # rounds operands itself, whatever the hardware
     ordinary: Ordinary | None = None
     problem: str | None = None  # why its device.py cannot be used
@@ -102,11 +104,13 @@ _BUILT_IN = {
         Entry(
             "torch", "impls.torch:TorchImpl", ("torch",), 'pip install "capsbench[torch]"',
             distributions=("torch",), color="#D55E00",
+            variables=("TORCH_", "TORCHINDUCTOR_", "TORCHDYNAMO_", "PYTORCH_", "ATEN_", "TRITON_", "THP_MEM_"),
             ordinary=Ordinary(("torch", "torchvision"), channels_first=True, weight_files=(".pt", ".pth")),
         ),
         Entry(
             "tf", "impls.tf:TfImpl", ("tensorflow", "keras"), 'pip install "capsbench[tf]"',
             distributions=("tensorflow", "tensorflow-cpu", "keras"), color="#009E73",
+            variables=("TF_", "TF2_", "KERAS_", "AUTOGRAPH_"),
             slow_start=1,  # it is slow to import
             ordinary=Ordinary(
                 ("keras", "tensorflow", "tf_keras"), channels_first=False, weight_files=(".h5", ".keras"),
@@ -117,6 +121,7 @@ _BUILT_IN = {
             "jax", "impls.jax:JaxImpl", ("jax", "optax"), 'pip install "capsbench[jax]"',
             # JAX does not pin its GPU plugins, so their versions count too.
             distributions=("jax", "jaxlib", "optax", "jax-cuda12-plugin", "jax-cuda13-plugin"), color="#0072B2",
+            variables=("XLA_", "JAX_"),
             slow_start=2,  # it compiles every operation each time
         ),
     )
@@ -162,7 +167,8 @@ def known(name: str) -> Entry | None:
 
 def missing(entry: Entry) -> str | None:
     """What is not installed and how to install it, or what is wrong with its `device.py`; None if nothing is missing."""
-    absent = [package for package in entry.packages if _find(package) is None]
+    found = ((package, _find(package)) for package in entry.packages)
+    absent = [package for package, spec in found if spec is None or (entry.is_built_in and _is_lying_about(spec))]
     if absent:
         return f"not installed: {', '.join(absent)}; {entry.install}"
     return entry.problem
@@ -196,6 +202,12 @@ def distributions(names: Iterable[str] = ()) -> tuple[str, ...]:
     """Distributions whose versions can change a result: of the built-in implementations, then of known ones in `names`."""
     more = [entry for name in names if (entry := known(name))]
     return tuple(dict.fromkeys(dist for entry in (*_BUILT_IN.values(), *more) for dist in entry.distributions))
+
+
+def variables() -> tuple[str, ...]:
+    """The beginnings of the environment variables that change results or times of any implementation here."""
+    entries = (entry for name in names() if (entry := known(name)))
+    return tuple(dict.fromkeys(beginning for entry in entries for beginning in entry.variables))
 
 
 def exporter(entry: Entry) -> str | None:
@@ -291,6 +303,17 @@ def _find(package: str) -> ModuleSpec | None:
         return importlib.util.find_spec(package)
     except (ImportError, ValueError):  # ValueError: in sys.modules without a spec
         return None
+
+
+def _is_lying_about(spec: ModuleSpec) -> bool:
+    """Whether this is a folder or file of the working directory that only has a library's name."""
+    if spec.origin is None:
+        return True
+    here, file = Path.cwd(), Path(spec.origin)
+    is_asked_for = str(here) in (
+        str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    )
+    return here in (file.parent, file.parent.parent) and not is_asked_for
 
 
 def _package(entry: Entry) -> str | None:

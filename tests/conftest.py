@@ -26,6 +26,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="capsbench-jax-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Trials too: for them these are part of the suite.
+os.environ.setdefault(
+    "CAPSBENCH_KEEP", "XLA_FLAGS,JAX_COMPILATION_CACHE_DIR,JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+)
 
 
 # Tests that run side by side (pytest-xdist) divide the cores, and so do the processes that they start: trials of two tests do

@@ -117,14 +117,15 @@ def _point(cell: Sequence[Result], trials: dict[str, Trial]) -> Point | None:
 
 def _keys(points: Sequence[Point]) -> list[str]:
     """The settings with several values, all of which are numbers."""
-    found: dict[str, set[Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for point in points:
         for key, value in point.trial.params.items():
-            found.setdefault(key, set()).add(value)
+            found.setdefault(key, {})[repr(value)] = value
     return [
         key
         for key, values in found.items()
-        if len(values) > 1 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        if len(values) > 1
+        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
     ]
 
 

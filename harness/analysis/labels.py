@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from harness import registry
 from harness.spec.trial import Trial
@@ -12,7 +12,13 @@ from harness.spec.trial import Trial
 
 def setting(params: Mapping[str, Any]) -> str:
     """A trial's grid values in short: "routing 3, batch 64"."""
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in params.items())
+    return ", ".join(f"{key.rpartition('.')[2]} {_shown(value)}" for key, value in params.items())
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    return " ".join(f"{name}={each}" for name, each in cast("Mapping[str, Any]", value).items()) or "none"
 
 
 NAME_LENGTH = 20  # characters of a run's name that MLflow's table and legends show

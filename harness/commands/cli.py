@@ -11,6 +11,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -40,12 +41,16 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The `capsbench` command."""
+    """The `capsbench` command; without `argv`, of this process, whose environment and import path it then settles."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
+    if argv is None:
+        _ease_warnings()
     _show_notes()
     try:
         args = parser(arguments).parse_args(arguments)
+        if argv is None:
+            _settle()
         code = _module(args.command).main(args)
     except UserError as error:
         Console(stderr=True).print(Text(f"capsbench: {error}", "red"), soft_wrap=True)
@@ -74,6 +79,22 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name == next((each for each in arguments if not each.startswith("-")), None):
             _module(name).options(command)
     return top
+
+
+def _ease_warnings() -> None:
+    """Ends `PYTHONWARNINGS=error`: a library's remark must not end a command."""
+    if any(action == "error" for action, *_ in warnings.filters):
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+
+
+def _settle() -> None:
+    """Clears the environment, and finds modules of the user's in the working directory, after all that is installed."""
+    from harness.machine.surroundings import settle
+
+    settle()
+    sys.path.append(str(Path.cwd()))
 
 
 def _show_notes() -> None:

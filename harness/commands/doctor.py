@@ -25,6 +25,9 @@ from harness import data, models, registry
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.machine.environment import available_cores, cpu_flags, environment
+from harness.machine.leases import local_cores, stale_gpus
+from harness.machine.surroundings import child_environment
+from harness.machine.topology import physical, shared
 
 State = Literal["ok", "warning", "absent", "broken"]
 
@@ -125,6 +128,7 @@ def diagnose(
         _tool(found, "mlflow", 'pip install "capsbench[mlflow]"; without it: capsbench sync RUN later'),
         *_data(data_directory),
         *_machine(found, load, Path(out)),
+        _shell(found["variables"]),
         _gpus(found, [check for check in probes if check.name in ready]),
     ]
     return Diagnosis(ok=bool(ready), ready=ready, checks=checks, environment=found)
@@ -147,7 +151,7 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
         "plugin": entry.name if is_plugin and not entry.problem else None,
         "bench": str(_BENCH),
     }
-    command = [python, "-c", _PROBE, json.dumps(asked)]
+    command = [python, "-P", "-c", _PROBE, json.dumps(asked)]
     try:
         done = subprocess.run(
             command,
@@ -156,7 +160,7 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
             errors="replace",
             timeout=timeout_s,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **_variables(entry)},
+            env=_environment(entry),
         )
     except subprocess.TimeoutExpired:
         return check("broken", f"importing {', '.join(entry.packages)} took more than {timeout_s:g} s", repair)
@@ -179,12 +183,13 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
     return check("ok", f"{text}; {', '.join(devices)}", **found)
 
 
-def _variables(entry: registry.Entry) -> dict[str, str]:
-    """The environment variables of a worker on a GPU: the check must not take GPU memory that a trial is using."""
+def _environment(entry: registry.Entry) -> dict[str, str]:
+    """The environment of a worker on a GPU: the check must not take GPU memory that a trial is using."""
     told = registry.environment(
         registry.SPECIFICATION if entry.problem else entry.name, available_cores(), "fp32", gpu=True
     )
-    return {name: value for name, value in told.items() if value is not None} | {"PYTHONWARNINGS": "ignore"}
+    own = {name: value for name, value in told.items() if value is not None}
+    return child_environment(os.environ) | own | {"PYTHONWARNINGS": "ignore"}
 
 
 def kind(name: str, python: str, timeout_s: float) -> Check:
@@ -200,13 +205,13 @@ def kind(name: str, python: str, timeout_s: float) -> Check:
     for implementation in here:
         try:
             done = subprocess.run(
-                [python, "-c", _PART, name, implementation],
+                [python, "-P", "-c", _PART, name, implementation],
                 capture_output=True,
                 text=True,
                 errors="replace",
                 timeout=timeout_s,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **_variables(registry.resolve(implementation))},
+                env=_environment(registry.resolve(implementation)),
             )
         except subprocess.TimeoutExpired:
             return broken(f"importing its part for {implementation} took more than {timeout_s:g} s")
@@ -285,7 +290,8 @@ def _machine(found: dict[str, Any], load: float, out: Path) -> list[Check]:
         check(
             "cores",
             cores < 2,
-            f"{cores} of {os.cpu_count()} usable, {found['cpu']} ({' '.join(sets) or 'instruction sets unknown'})",
+            f"{cores} of {os.cpu_count()} usable, {found['cpu']} ({' '.join(sets) or 'instruction sets unknown'})"
+            + _hyperthreads(),
             "suites ask for 2 cores a trial: -s resources.cpus=1",
         ),
         check(
@@ -306,9 +312,28 @@ def _machine(found: dict[str, Any], load: float, out: Path) -> list[Check]:
     return checks
 
 
+def _hyperthreads() -> str:
+    cores = local_cores()
+    return f"; hyperthreads of {physical(cores)} physical cores" if shared(cores) else ""
+
+
+def _shell(variables: dict[str, dict[str, str]]) -> Check:
+    """What the shell has set that could change a result or a time, and what becomes of it."""
+    fates = {"cleared": "cleared for trials", "replaced": "set anew for each", "kept": "kept"}
+    told = [f"{words}: {', '.join(names)}" for fate, words in fates.items() if (names := variables.get(fate))]
+    if not variables.get("cleared"):
+        return Check("machine", "variables", "ok", "; ".join(told) or "none is set that changes results or times")
+    one = next(iter(variables["cleared"]))
+    advice = f"to have one in a trial: -s runtime.environment.{one}=...; it then counts in the trial's id"
+    return Check("machine", "variables", "warning", "; ".join(told), advice)
+
+
 def _gpus(found: dict[str, Any], working: Sequence[Check]) -> Check:
     blind = [check.name for check in working if len(check.devices) == 1]
     names = ", ".join(found["gpus"])
+    if stale := stale_gpus():
+        what, _, advice = stale.partition("; ")
+        return Check("machine", "GPU", "warning", what, advice)
     if found["gpus"] and blind:
         advice = 'install the GPU builds: pip install "capsbench[gpu]"; see also CUDA_VISIBLE_DEVICES'
         return Check("machine", "GPU", "warning", f"{names}; not seen by {', '.join(blind)}", advice)

@@ -22,6 +22,7 @@ from harness.errors import UserError, nearest
 from harness.journal.journal import Journal
 from harness.journal.kept import choose, find_trial, read
 from harness.machine.environment import available_cores
+from harness.machine.surroundings import child_environment
 from harness.weights.files import read_facts
 
 
@@ -102,10 +103,12 @@ def options(command: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    # An export needs no accelerator, and its files show no trace of one.
+    # An export needs no accelerator, and its files show no trace of one, nor of the user's shell.
     wanted = registry.environment(args.to, available_cores(), "fp32", False)
     os.environ.update(
-        {name: value for name, value in wanted.items() if value is not None} | {"CUDA_VISIBLE_DEVICES": ""}
+        child_environment(os.environ)
+        | {name: value for name, value in wanted.items() if value is not None}
+        | {"CUDA_VISIBLE_DEVICES": ""}
     )
     exported = export(args.run_dir, args.trial, args.to, args.weights, args.out)
     if args.json:

@@ -20,6 +20,7 @@ from harness.commands.common import log_folder
 from harness.commands.output import print_json, tell
 from harness.disk import finite
 from harness.errors import UserError
+from harness.machine.surroundings import kept, refused
 from harness.parity.check import Report
 from harness.parity.ordinary.source import VARIABLE, Source, split_target
 from harness.spec import ModelSpec
@@ -39,6 +40,7 @@ _ARCHITECTURE = (
 _COMPACT: dict[str, Any] = {"conv_channels": 32, "primary_types": 8, "decoder_units": (128, 256)}
 """The model that two implementations are compared on if no suite says which."""
 _LEVEL = "L4"  # an adapter has no training
+_VARIABLE = "runtime.environment."
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,16 @@ def parity_of_model(request: ModelRequest, tell: Tell) -> Outcome:
     if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
         raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
     sizes, config = _asked(request)
+    variables = _variables(request)
     source = source_of(request, sizes)
     level = min(request.level or _LEVEL, _LEVEL)
     with log_folder(request.out, "parity") as folder:
         tell(f"{source.name}: examined")
-        found = _examined({"source": source.to_json()}, folder / "model.log", request.time_limit_s)
+        found = _examined({"source": source.to_json()}, variables, folder / "model.log", request.time_limit_s)
         model = ModelSpec.model_validate(found["model"], strict=False)
         data.ensure(config, progress=True)
         precisions = (request.precision,) if request.precision else PRECISIONS
-        trials = [_trial(source.name, model, config, precision) for precision in precisions]
+        trials = [_trial(source.name, model, config, precision, variables) for precision in precisions]
         climbs = [
             Climb(trial, level, request.time_limit_s, folder / f"model-{trial.runtime.precision}.log")
             for trial in trials
@@ -128,7 +131,7 @@ def parity_of_two(a: str, b: str, request: ModelRequest, tell: Tell) -> dict[str
     with log_folder(request.out, "parity") as folder:
         tell(f"{a}, {b}: compared")
         job = {"pair": [a, b], "source": source, "model": model | sizes}
-        found = _examined(job, folder / "pair.log", request.time_limit_s)
+        found = _examined(job, _variables(request), folder / "pair.log", request.time_limit_s)
     found["ok"] = all(row["ok"] for row in (*found["layers"], *found["values"]))
     return found
 
@@ -183,6 +186,8 @@ def _asked(request: ModelRequest) -> tuple[dict[str, Any], DataConfig]:
     given: dict[str, Any] = {}
     for each in request.overrides:
         key, _, value = each.partition("=")
+        if key.startswith(_VARIABLE):
+            continue
         section, _, name = key.partition(".")
         if section != "model" or name not in (*_ARCHITECTURE, "classes", "image"):
             raise UserError(
@@ -192,15 +197,33 @@ def _asked(request: ModelRequest) -> tuple[dict[str, Any], DataConfig]:
     return given, DataConfig(name="digits")
 
 
-def _examined(job: dict[str, Any], log: Path, time_limit_s: float) -> dict[str, Any]:
-    trial = _trial(registry.SPECIFICATION, ModelSpec(image=(28, 28, 1), classes=10), DataConfig(name="digits"), "fp64")
+def _variables(request: ModelRequest) -> dict[str, str]:
+    """The environment variables that the suite, the shell or `-s runtime.environment.NAME=VALUE` asks for."""
+    if request.suite:
+        return load_suite(request.suite, request.overrides).runtime.environment
+    found = kept()
+    for each in request.overrides:
+        key, _, value = each.partition("=")
+        name = key.removeprefix(_VARIABLE)
+        if name == key:
+            continue
+        if reason := refused(name):
+            raise UserError(f"-s {key}: {reason}")
+        found[name] = value
+    return found
+
+
+def _examined(job: dict[str, Any], variables: dict[str, str], log: Path, time_limit_s: float) -> dict[str, Any]:
+    model, images = ModelSpec(image=(28, 28, 1), classes=10), DataConfig(name="digits")
+    trial = _trial(registry.SPECIFICATION, model, images, "fp64", variables)
     return examine(job, trial, log, time_limit_s)
 
 
-def _trial(impl: str, model: ModelSpec, config: DataConfig, precision: str) -> Trial:
+def _trial(impl: str, model: ModelSpec, config: DataConfig, precision: str, variables: dict[str, str]) -> Trial:
+    runtime = {"precision": precision, "compile": False, "environment": variables}
     return Trial(
         id="", suite="model", impl=impl, seed=0, params={}, data=config, model=model, train=TrainConfig(),
-        runtime=RuntimeConfig.model_validate({"precision": precision, "compile": False}), parity=ParityConfig(),
+        runtime=RuntimeConfig.model_validate(runtime), parity=ParityConfig(),
         cpus=1, gpus=0,
     )  # fmt: skip
 

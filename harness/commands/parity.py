@@ -26,7 +26,7 @@ from harness.machine.environment import cpu_model, gpus, memory_bytes
 from harness.parity.check import Report
 from harness.spec import ModelSpec
 from harness.spec.conventions import accepted
-from harness.spec.trial import RuntimeConfig, Trial
+from harness.spec.trial import Trial
 from harness.suite.suite import Suite
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
 from harness.views import equivalence as judged
@@ -140,7 +140,7 @@ def _trial(suite: Suite, model: ModelSpec, impl: str, precision: str) -> Trial:
     count = asked if isinstance(asked, int) and "gpu" in registry.resolve(impl).devices else 0
     return Trial(
         id="", suite=suite.name, impl=impl, seed=0, params={}, data=suite.data, model=model, train=suite.train,
-        runtime=RuntimeConfig.model_validate({"precision": precision, "compile": suite.runtime.compile}),
+        runtime=suite.runtime.model_copy(update={"precision": precision}),
         parity=suite.parity, cpus=1, gpus=count,
     )  # fmt: skip
 

@@ -25,6 +25,8 @@ from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, finished_trials, summarise
 from harness.machine.environment import environment, fingerprint, gpus
+from harness.machine.leases import local_gpus, stale_gpus
+from harness.machine.surroundings import remark
 from harness.spec.trial import Trial
 from harness.suite import longer
 from harness.suite.longer import Shorter
@@ -163,7 +165,7 @@ def _rest(trial: Trial, shorter: Shorter | None) -> Trial:
 def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Verdict]:
     """Trial -> why it cannot run on this machine, for those unfinished trials that cannot."""
     found: dict[str, Verdict] = {}
-    devices = gpus()
+    devices = gpus(local_gpus())
     absent = {impl: registry.missing(registry.resolve(impl)) for impl in dict.fromkeys(t.impl for t in trials)}
     without = ",".join(impl for impl, reason in absent.items() if not reason)
     hint = f"to leave it out: -s grid.impl={without}" if without else ""
@@ -200,6 +202,11 @@ def anew(plan: Plan) -> list[str]:
     return [f"{first}{f'; likewise {len(more)} more' if more else ''}" for first, *more in lines.values()]
 
 
+def surrounding() -> list[str]:
+    """What the user's shell asks for and the trials will not find."""
+    return [line for line in (stale_gpus(), remark()) if line]
+
+
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench plan`."""
     parser.scheduled(command)
@@ -222,7 +229,7 @@ def main(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
-    for line in [note, *reasons(plan), *anew(plan)]:
+    for line in [note, *reasons(plan), *anew(plan), *surrounding()]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0

@@ -18,7 +18,7 @@ from harness import data
 from harness.analysis.equivalence import Pair, caveat, compare, sentence
 from harness.commands import parser
 from harness.commands.output import print_json
-from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_plan, reasons, requested
+from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_plan, reasons, requested, surrounding
 from harness.errors import UserError
 from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job
@@ -231,6 +231,7 @@ def main(args: argparse.Namespace) -> int:
     print_table(console, comparison(outcome.results))
     lines = [Text(sentence(pair)) for pair in outcome.equivalence]
     lines += [*remarks(outcome.results, outcome.run_dir), *(Text(warning, "yellow") for warning in outcome.warnings)]
+    lines += [Text(line, "yellow") for line in surrounding()]
     for line in [Text(), *lines] if lines else []:
         console.print(line, soft_wrap=True)
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)

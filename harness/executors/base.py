@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from harness.errors import UserError
 from harness.events import Record, TrialEvent
 from harness.spec.trial import Trial
-from harness.supervisor.seat import forwarded_environment
+from harness.supervisor.seat import forwarded_environment, forwarded_paths
 
 Emit = Callable[[str, TrialEvent], None]
 """Takes a trial's id and an event, in the driver's main thread; an epoch is safe on disk once this returns."""
@@ -48,6 +48,7 @@ class Job:
             "log": self.log_path.name,
             "cwd": str(Path.cwd()),
             "environ": forwarded_environment(),
+            "paths": forwarded_paths(),
         }
 
 

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError
 from harness.executors.base import Capacity, Emit, Job, check_fits
 from harness.executors.cleanup import Guardian
-from harness.machine.leases import local_cores, local_gpus
+from harness.machine.leases import local_cores, local_gpus, stale_gpus
+from harness.machine.surroundings import child_environment
 from harness.spec.trial import Trial
 from harness.supervisor.seat import forwarded_environment, interruptible
 
@@ -172,7 +173,9 @@ class RayExecutor:
         else:
             if self._gpus > len(local_gpus()):  # logical GPUs: Ray would refuse them, since fewer are visible
                 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-            with _fewer_processes():
+            elif stale_gpus():  # Ray would hand out those that are not there
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local_gpus())
+            with _fewer_processes(), _own_path():
                 ray.init(
                     address="local",
                     num_cpus=self._cpus,
@@ -224,6 +227,29 @@ def _fewer_processes() -> Generator[None]:
             setattr(Node, name, method)
 
 
+@contextlib.contextmanager
+def _own_path() -> Generator[None]:
+    """Keeps Ray from putting the working directory first on the import path of its workers, as if it were a library's.
+
+    They get it last (`harness.executors.tune.supervise`). A Ray with other private names puts it first.
+    """
+    from ray.job_config import JobConfig
+
+    name = "_runtime_env_has_working_dir"
+    kept = getattr(JobConfig, name, None)
+    try:
+        if kept is not None:
+            setattr(JobConfig, name, _true)
+        yield
+    finally:
+        if kept is not None:
+            setattr(JobConfig, name, kept)
+
+
+def _true(_config: object) -> bool:
+    return True
+
+
 def _nothing(_node: object) -> None:
     pass
 
@@ -250,8 +276,10 @@ def _probe(address: str) -> None:
         except OSError as error:
             raise UserError(f"{failed}: {error.strerror or error}. Is the head node up (ray start --head)?") from error
     code = f"import ray; ray.init(address={address!r}, log_to_driver=False)"
+    command = [sys.executable, "-P", "-c", code]
+    env = child_environment(os.environ, keep=("RAY_",))
     try:
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_CONNECT_S, check=True)
+        subprocess.run(command, capture_output=True, text=True, timeout=_CONNECT_S, check=True, env=env)
     except subprocess.TimeoutExpired as error:
         raise UserError(f"{failed} within {_CONNECT_S:.0f} s: is it Ray, and is this machine a node of it?") from error
     except subprocess.CalledProcessError as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -113,6 +114,7 @@ def supervise(config: dict[str, Any]) -> None:
         return
     job, home = config["given"]["job"], config["given"]["home"]
     trial = job["trial"]
+    sys.path += [path for path in job["paths"] if path not in sys.path]
     context = ray.get_runtime_context()
     gpus = tuple(str(id) for id in context.get_accelerator_ids()["GPU"]) if trial["gpus"] else ()
     folder, checkpoint = Path(job["folder"]), Path(job["checkpoint"]) if job["checkpoint"] else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -16,15 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
+from harness.machine import cgroups
+from harness.machine.surroundings import record
 
 _BENCH_DISTS = ("ray", "mlflow")
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, Any]:
-    """JSON-able: host, os, cpu, cores, memory_bytes, gpus (names), python, versions by dist, git {commit, dirty}.
+    """JSON-able: host, os, cpu, cores, memory_bytes, gpus (names), python, versions by dist, git {commit, dirty}, variables.
 
-    `memory_bytes` is None if the platform does not tell; `git` is None if the code is not in its own checkout.
+    `memory_bytes` is None if the platform does not tell; `git` is None if the code is not in its own checkout;
+    `variables` says what became of the shell's (`harness.machine.surroundings.record`).
     """
     return {
         "host": platform.node(),
@@ -36,6 +40,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions((*registry.distributions(), *_BENCH_DISTS)),
         "git": git_state(_ROOT),
+        "variables": record(),
     }
 
 
@@ -82,8 +87,8 @@ def cpu_flags() -> set[str]:
 def available_cores() -> int:
     """The number of cores that this process may use, given its affinity and the container's quota."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    quotas = [line.split() for line in _cgroup_limits("cpu.max")]
-    return max(1, min([cores, *(int(quota) // int(period) for quota, period in quotas if quota != "max")]))
+    quota = cgroups.cpu_quota()
+    return max(1, cores if quota is None else min(cores, math.floor(quota)))
 
 
 def memory_bytes() -> int | None:
@@ -92,9 +97,8 @@ def memory_bytes() -> int | None:
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
-    own = resource.getrlimit(resource.RLIMIT_AS)[0]
-    limits = [int(limit) for limit in _cgroup_limits("memory.max") if limit != "max"]
-    return min([physical, *limits, *([] if own == resource.RLIM_INFINITY else [own])])
+    own, limit = resource.getrlimit(resource.RLIMIT_AS)[0], cgroups.memory_limit()
+    return min([physical, *([] if limit is None else [limit]), *([] if own == resource.RLIM_INFINITY else [own])])
 
 
 def available_memory_bytes() -> int | None:
@@ -102,9 +106,8 @@ def available_memory_bytes() -> int | None:
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", _text("/proc/meminfo"), re.MULTILINE)
     if not match:
         return None
-    limits, used = _cgroup_limits("memory.max"), _cgroup_limits("memory.current")
-    left = [int(limit) - int(taken) for limit, taken in zip(limits, used, strict=False) if limit != "max"]
-    return max(0, min([int(match[1]) * 1024, *left]))
+    free, left = int(match[1]) * 1024, cgroups.memory_left()
+    return free if left is None else min(free, left)
 
 
 def out_of_memory_kills() -> int | None:
@@ -137,6 +140,30 @@ def _gpu(line: str) -> Gpu:
     return Gpu(name, memory, (int(version[1]), int(version[2])) if version else None)
 
 
+def gpu_ids(proc: Path = Path("/proc")) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Ids of the GPUs for trials, as in `CUDA_VISIBLE_DEVICES`; and what it names that the driver does not show."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not visible.strip():
+        return (), ()
+    listed = re.findall(r"^GPU (\d+):.*\(UUID: ([\w-]+)\)", table := _output("nvidia-smi", "-L") or "", re.MULTILINE)
+    if not listed:  # a container may have the driver without its tools
+        shown = sorted((proc / "driver/nvidia/gpus").glob("*/information"))
+        found = [re.search(r"^GPU UUID:\s*(\S+)", _text(path), re.MULTILINE) for path in shown]
+        listed = [(str(index), match[1] if match else "") for index, match in enumerate(found)]
+    indices = [index for index, _ in listed]
+    if visible is None:
+        return tuple(indices), ()
+    uuids = [uuid for _, uuid in listed] + re.findall(r"\(UUID: (MIG-[\w/-]+)\)", table)
+    there: list[str] = []
+    absent: list[str] = []
+    for name in (part.strip() for part in visible.split(",")):
+        if name.startswith("-") or name == "NoDevFiles":  # CUDA ignores what follows
+            break
+        is_shown = name in indices or (name[:4] in ("GPU-", "MIG-") and any(uuid.startswith(name) for uuid in uuids))
+        (there if is_shown else absent).append(name)
+    return tuple(there), tuple(name for name in absent if name)
+
+
 def git_state(root: Path) -> dict[str, Any] | None:
     """`{"commit": hash, "dirty": bool}` of the checkout whose top is `root`; None if there is none."""
     top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
@@ -145,17 +172,6 @@ def git_state(root: Path) -> dict[str, Any] | None:
     if not top or not commit or Path(top).resolve() != root.resolve():
         return None
     return {"commit": commit, "dirty": bool(_output("git", "-C", str(root), "status", "--porcelain"))}
-
-
-def _cgroup_limits(file: str) -> list[str]:
-    """The contents of `file` in this process's control group (version 2) and all its ancestors."""
-    match = re.search(r"^0::/(.*)$", _text("/proc/self/cgroup"), re.MULTILINE)
-    if not match:
-        return []
-    root = Path("/sys/fs/cgroup")
-    group = root / match[1]
-    places = [group, *group.parents]
-    return [text for place in places[: places.index(root) + 1] if (text := _text(place / file).strip())]
 
 
 def _text(path: str | Path) -> str:

@@ -10,8 +10,6 @@ import fcntl
 import os
 import re
 import shutil
-import subprocess
-import tempfile
 import threading
 import time
 import uuid
@@ -21,31 +19,35 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import UserError
+from harness.machine.environment import available_cores, gpu_ids
+from harness.machine.surroundings import own_folder
+from harness.machine.topology import spread
 
 _POLL_S = 0.2
 Slot = TypeVar("Slot", int, str)
 
 
 def local_cores() -> tuple[int, ...]:
-    """The logical cores that this process may run on, given a container's or `taskset`'s limits."""
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
+    """The logical cores for trials, as many as `available_cores`, one of each physical core before the second ones."""
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return tuple(spread(own)[: available_cores()])
 
 
 def local_gpus() -> tuple[str, ...]:
-    """Ids of the NVIDIA GPUs that this process may use, as in `CUDA_VISIBLE_DEVICES`; uses no framework."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(name.strip() for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles"))
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):  # driver broken or absent: no GPU to lease
-        return ()
-    return tuple(found.split())
+    """Ids of the NVIDIA GPUs for trials: those that the driver shows, and of these those in `CUDA_VISIBLE_DEVICES`."""
+    return gpu_ids()[0]
+
+
+def stale_gpus() -> str | None:
+    """A sentence if `CUDA_VISIBLE_DEVICES` names GPUs that the driver does not show."""
+    there, absent = gpu_ids()
+    if not absent:
+        return None
+    rest = f"trials use {', '.join(there)}" if there else "trials use the CPU"
+    return (
+        f"CUDA_VISIBLE_DEVICES names {', '.join(absent)}, but the driver shows no such GPU: {rest}; unset it, or set it to "
+        "what nvidia-smi -L lists"
+    )
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def lease(
     """
     if n > len(slots):
         raise UserError(f"asked for {n} x {kind}, but this node has {len(slots)}: lower resources in the suite")
-    folder = _folder()
+    folder = own_folder()
     tell = [lambda: waiting(f"waiting for {n} x {kind}: in use by another trial on this host")]
 
     def pause() -> None:
@@ -97,7 +99,7 @@ def lease(
 @contextmanager
 def scratch_folder() -> Generator[Path]:
     """A folder on this node for the duration of the `with` block; first removes those of killed processes."""
-    base = _folder()
+    base = own_folder()
     for stale in base.glob("scratch-*.lock"):
         with ExitStack() as found:
             if _lock(stale, found):
@@ -125,16 +127,3 @@ def _lock(path: Path, until: ExitStack) -> bool:
         return False
     until.callback(os.close, descriptor)
     return True
-
-
-def _folder() -> Path:
-    """The user's lease directory on this node; rejects one that another user has created."""
-    folder = Path(tempfile.gettempdir()) / f"capsbench-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        owner = folder.lstat().st_uid
-    except OSError as error:
-        raise UserError(f"cannot keep leases of cores in {folder}: {error.strerror}; set TMPDIR") from error
-    if owner != os.getuid():
-        raise UserError(f"cannot keep leases of cores in {folder}: it belongs to another user; set TMPDIR elsewhere")
-    return folder

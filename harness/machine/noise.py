@@ -12,9 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.machine import cgroups
+from harness.machine.topology import beside
 from harness.stats import FEWEST, median_interval
 
-_OTHERS, _STOLEN = 0.1, 0.05  # shares of the cores' time above which a timing is doubtful
+_OTHERS, _STOLEN, _STOPPED = 0.1, 0.05, 0.01  # shares of the cores' time above which a timing is doubtful
 _DRIFT = 0.1  # from the first third to the last
 _NORMAL = 1.96  # 2.5% of a normal distribution lie above it
 _WIDE = 0.05  # half the interval over the median
@@ -34,6 +36,9 @@ class Machine:
     stolen_s: float | None  # of the cores, by the hypervisor
     throttled: int | None  # how often a core or its package was throttled for heat
     mhz: float | None  # the cores' mean clock
+    beside_s: float | None = None  # how long the other hyperthreads of the same physical cores were busy
+    stops: int | None = None  # how often a container's CPU quota stopped its processes
+    stopped_s: float | None = None  # and for how long
 
 
 @dataclass(frozen=True)
@@ -45,27 +50,45 @@ class Observation:
     stolen: float | None = None  # share that the hypervisor withheld
     throttled: int | None = None
     mhz: float | None = None
+    beside: float | None = None  # share of the cores' time during which their other hyperthreads were busy
+    stops: int | None = None
+    stopped: float | None = None  # share of the time during which a CPU quota stopped it
 
     def __add__(self, later: Observation) -> Observation:
         """What happened during both calls."""
         both = (self, later)
         throttled = None if None in (self.throttled, later.throttled) else sum(each.throttled or 0 for each in both)
+        stops = None if None in (self.stops, later.stops) else sum(each.stops or 0 for each in both)
         return Observation(
-            self.wall_s + later.wall_s, _share(both, "others"), _share(both, "stolen"), throttled, later.mhz
-        )
+            self.wall_s + later.wall_s, _share(both, "others"), _share(both, "stolen"), throttled, later.mhz,
+            _share(both, "beside"), stops, _share(both, "stopped"),
+        )  # fmt: skip
 
 
-def machine(cores: Collection[int], proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Machine:
+def machine(
+    cores: Collection[int], proc: Path = Path("/proc"), sys: Path = Path("/sys"), root: Path = cgroups.ROOT
+) -> Machine:
     """The counters of `cores` now."""
-    busy_s = stolen_s = None
+    busy_s = stolen_s = beside_s = None
+    neighbours = beside(cores, sys)
     with suppress(OSError, ValueError, IndexError):
         rows = re.findall(r"^cpu(\d+) (.+)$", (proc / "stat").read_text(), re.MULTILINE)
-        ticks = [[int(value) for value in row.split()[:8]] for core, row in rows if int(core) in cores]
-        if len(ticks) == len(cores) and any(map(any, ticks)):
+        ticks = {int(core): [int(value) for value in row.split()[:8]] for core, row in rows}
+        if {*cores} <= ticks.keys() and any(any(ticks[core]) for core in cores):
             hertz = os.sysconf("SC_CLK_TCK")
-            stolen_s = sum(row[_STEAL] for row in ticks) / hertz
-            busy_s = sum(sum(row) - sum(row[i] for i in _IDLE) for row in ticks) / hertz - stolen_s
-    return Machine(time.monotonic(), time.process_time(), busy_s, stolen_s, _throttled(cores, sys), _mhz(cores, sys))
+            stolen_s = sum(ticks[core][_STEAL] for core in cores) / hertz
+            busy_s = sum(map(_busy, (ticks[core] for core in cores))) / hertz
+            beside_s = sum(map(_busy, (ticks[core] for core in neighbours if core in ticks))) / hertz
+    stops, stopped_s = cgroups.throttling(root) or (None, None)
+    return Machine(
+        time.monotonic(), time.process_time(), busy_s, stolen_s, _throttled(cores, sys), _mhz(cores, sys),
+        beside_s if neighbours else None, stops, stopped_s,
+    )  # fmt: skip
+
+
+def _busy(ticks: Sequence[int]) -> int:
+    """Ticks of work in a row of /proc/stat."""
+    return sum(ticks) - sum(ticks[i] for i in _IDLE) - ticks[_STEAL]
 
 
 def between(before: Machine, after: Machine, cores: int) -> Observation:
@@ -79,7 +102,20 @@ def between(before: Machine, after: Machine, cores: int) -> Observation:
         stolen = (after.stolen_s - before.stolen_s) / total_s
     counted = before.throttled is not None and after.throttled is not None
     throttled = (after.throttled or 0) - (before.throttled or 0) if counted else None
-    return Observation(wall_s, others and max(0.0, others), stolen, throttled, after.mhz)
+    beside_s, stops, stopped_s = (
+        None if now is None or then is None else now - then
+        for then, now in (
+            (before.beside_s, after.beside_s),
+            (before.stops, after.stops),
+            (before.stopped_s, after.stopped_s),
+        )
+    )
+    return Observation(
+        wall_s, others and max(0.0, others), stolen, throttled, after.mhz,
+        None if beside_s is None else beside_s / total_s,
+        None if stops is None else int(stops),
+        None if stopped_s is None else stopped_s / max(wall_s, 1e-9),
+    )  # fmt: skip
 
 
 def doubts(observed: Sequence[Observation]) -> list[str]:
@@ -87,7 +123,7 @@ def doubts(observed: Sequence[Observation]) -> list[str]:
     if sum(each.wall_s for each in observed) < _SHORTEST_S:
         return []
     found: list[str] = []
-    others, stolen = (_share(observed, name) for name in ("others", "stolen"))
+    others, stolen, beside, stopped = (_share(observed, name) for name in ("others", "stolen", "beside", "stopped"))
     if others is not None and others > _OTHERS:
         load = f" (load average {os.getloadavg()[0]:.1f})" if hasattr(os, "getloadavg") else ""
         found.append(
@@ -98,6 +134,17 @@ def doubts(observed: Sequence[Observation]) -> list[str]:
         found.append(
             f"the hypervisor withheld {stolen:.0%} of its cores' time while it was timed: measure at a quieter time, or on "
             "a machine of its own"
+        )
+    if beside is not None and beside > _OTHERS:
+        found.append(
+            f"the other hyperthreads of its cores were busy for {beside:.0%} of the time, which slows it down: end what runs "
+            "there, and measure again"
+        )
+    if stopped is not None and stopped > _STOPPED:
+        stops = sum(each.stops or 0 for each in observed)
+        found.append(
+            f"the container's CPU quota stopped it {stops} times, for {stopped:.0%} of the time: raise the quota, or lower "
+            "resources.cpus"
         )
     if throttled := sum(each.throttled or 0 for each in observed):
         found.append(f"the processor slowed itself down {throttled} times for heat: cool it, or use fewer cores")

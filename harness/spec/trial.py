@@ -69,6 +69,13 @@ class RuntimeConfig(Section):
 
     precision: Literal["fp32", "fp64", "tf32", "bf16"] = "fp32"
     compile: bool = True
+    # Environment variables for the trial's process, beside those that capsbench sets: see `harness.machine.surroundings`.
+    environment: Annotated[
+        dict[str, str],
+        Field(
+            description="a mapping of environment variables to their values, such as {XLA_FLAGS: --xla_dump_to=dump}"
+        ),
+    ] = {}  # noqa: RUF012 (pydantic copies it)
 
 
 class ParityConfig(Section):

@@ -12,7 +12,8 @@ from typing import Any
 
 from harness import data, models, registry
 from harness.errors import UserError
-from harness.suite.keys import AXES, TEXTS, inside, known, unknown
+from harness.machine.surroundings import refused
+from harness.suite.keys import AXES, TEXTS, VARIABLES, inside, known, unknown
 from harness.suite.yaml import Node, Problems, parse_value
 
 
@@ -56,7 +57,7 @@ class Draft:
             key, _, text = (part.strip() for part in override.partition("="))
             if not key or not text:
                 self.problems.add(place, "expected key=value, such as -s train.epochs=2 or -s model.routing=1,3")
-            elif key in TEXTS:  # free text, may contain commas
+            elif key in TEXTS or key.startswith(f"{VARIABLES}."):  # free text, may contain commas
                 assignments.append((key, Node(text, text, place)))
             else:
                 try:
@@ -125,7 +126,10 @@ class Draft:
         for key, node in assignments:
             name = key.removeprefix("grid.")
             valid = known().all if name == key else known().grid
-            if name not in valid:
+            if name.startswith(f"{VARIABLES}.") and name not in seen:
+                seen[name] = node.place
+                draft._set_variable(name.removeprefix(f"{VARIABLES}."), node)
+            elif name not in valid and name not in seen:
                 self.problems.add(node.place, key, unknown(name, valid))
             elif name in seen:
                 self.problems.add(node.place, key, f"already given by {seen[name]}; several values take a list")
@@ -146,11 +150,27 @@ class Draft:
         else:
             self.values[key] = node
 
+    def _set_variable(self, name: str, node: Node) -> None:
+        """Adds a variable to those for the trials, or to each of several sets of them."""
+
+        def with_it(old: Node | None) -> Node:
+            return Node({**((old and old.entries) or {}), name: node}, "", node.place)
+
+        if VARIABLES in self.grid:
+            varied = self.grid[VARIABLES]
+            self.grid[VARIABLES] = Node([with_it(item) for item in varied.items or ()], "", varied.place)
+        else:
+            self.values[VARIABLES] = with_it(self.values.get(VARIABLES))
+
     def _checked(self, key: str, node: Node) -> Any:
         if node.refused:
             return None
         try:
-            value = known().all[key].check(node)
+            value = known().all[key].check(_as_written(node) if key == VARIABLES else node)
+            if key == VARIABLES:
+                for name, text in value.items():
+                    if reason := refused(name) or ("a variable cannot hold a zero byte" if "\0" in text else None):
+                        raise UserError(f"{name}: {reason}")
             if key == "impl":
                 registry.resolve(value)
             elif key == "model.kind":
@@ -165,6 +185,20 @@ class Draft:
         else:
             return value
         return None
+
+
+def _as_written(node: Node) -> Node:
+    """A mapping whose numbers and booleans are the text that they were written as, which a variable holds."""
+    if node.entries is None:
+        return node
+    return Node(
+        {
+            name: Node(each.text, each.text, each.place) if isinstance(each.value, (bool, int, float)) else each
+            for name, each in node.entries.items()
+        },
+        node.text,
+        node.place,
+    )
 
 
 def attributed(error: UserError, key: str) -> tuple[str, str]:

@@ -13,6 +13,8 @@ from harness.sources import code_version
 _IRRELEVANT = {"id", "suite", "params"}  # fields of a trial; params only repeats the sections
 _IRRELEVANT_INSIDE = {"data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"}}
 """Ignored keys of its sections: where files are (their content counts), and the margin, for judging finished trials."""
+_ABSENT: dict[str, dict[str, Any]] = {"runtime": {"environment": {}}}
+"""Keys of its sections that count only with another value: ids from before there was such a key stay as they are."""
 
 
 def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mapping[str, Any]) -> str:
@@ -35,4 +37,7 @@ def relevant(document: Mapping[str, Any]) -> dict[str, Any]:
     content = {key: value for key, value in document.items() if key not in _IRRELEVANT}
     for section, names in _IRRELEVANT_INSIDE.items():
         content[section] = {key: value for key, value in content.get(section, {}).items() if key not in names}
+    for section, defaults in _ABSENT.items():
+        own = content.get(section, {})
+        content[section] = {key: value for key, value in own.items() if key not in defaults or value != defaults[key]}
     return content

@@ -142,6 +142,8 @@ AXES = _leaves(_Axes)
 """The keys that only the grid has: impl and seed."""
 TEXTS = ("name", "question", "data.dir")
 """Keys that hold free text."""
+VARIABLES = "runtime.environment"
+"""The key that holds a mapping of names that only the user knows; `runtime.environment.NAME` is one of them."""
 FIXED = (*TEXTS, "vary", "parity.margin_pct")
 """Keys that change no result and so cannot be varied: trials that differ only in these are the same trial."""
 

@@ -18,12 +18,13 @@ from pydantic import ValidationError
 from harness import data as datasets
 from harness import models, registry
 from harness.errors import UserError
+from harness.machine.surroundings import kept
 from harness.models import contract
 from harness.spec.model import ModelSpec
 from harness.spec.trial import Augment, Stop, TrainConfig, Trial
 from harness.suite import identity, shipped
 from harness.suite.draft import Draft, attributed
-from harness.suite.keys import AXES, Sections, known
+from harness.suite.keys import AXES, VARIABLES, Sections, known
 from harness.suite.start import start_sha256
 from harness.suite.unused import idle_keys, misplaced, without_idle
 from harness.suite.yaml import Problems, parse_mapping, read_text
@@ -114,6 +115,10 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
         problems.add(str(path), "grid", f"{combinations:,} trials; at most {MAX_TRIALS:,} are allowed")
     problems.raise_any()
 
+    variables = kept()  # the shell's, as if they stood in the suite
+    values[VARIABLES] = variables | values.get(VARIABLES, {})
+    if VARIABLES in grid:
+        grid[VARIABLES] = tuple(variables | each for each in grid[VARIABLES])
     first = {key: choices[0] for key, choices in grid.items() if key in known().section}
     suite = Suite.model_validate(
         {

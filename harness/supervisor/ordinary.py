@@ -13,7 +13,7 @@ from harness.events.processes import EXAMINATION, ExaminedEvent, RefusedEvent
 from harness.machine.leases import local_cores
 from harness.spec.trial import Trial
 from harness.supervisor.child import started
-from harness.supervisor.seat import Seat, forwarded_environment, worker_environment
+from harness.supervisor.seat import Seat, forwarded_environment, forwarded_paths, worker_environment
 
 
 def examine(job: dict[str, Any], trial: Trial, log: Path, time_limit_s: float) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def examine(job: dict[str, Any], trial: Trial, log: Path, time_limit_s: float) -
     """
     cores = local_cores()
     env = worker_environment(trial, Seat(tuple(cores[:1]), ()), {**os.environ, **forwarded_environment()})
-    document = {**job, "cores": list(cores), "path": str(Path.cwd())}
+    document = {**job, "cores": list(cores), "paths": forwarded_paths()}
     deadline = time.monotonic() + time_limit_s
     with started("harness.worker.ordinary", EXAMINATION, document, env, log) as child:
         for event in child.events:

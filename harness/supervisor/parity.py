@@ -21,7 +21,7 @@ from harness.machine.leases import lease, local_cores, local_gpus
 from harness.parity.check import LEVELS, Check, Report
 from harness.spec.trial import Trial
 from harness.supervisor.child import started
-from harness.supervisor.seat import Seat, forwarded_environment, interruptible, worker_environment
+from harness.supervisor.seat import Seat, forwarded_environment, forwarded_paths, interruptible, worker_environment
 
 PRECISIONS = ("fp64", "fp32")  # in which an implementation is proven
 _POLL_S = 0.2
@@ -134,7 +134,7 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
         "level": climb.level,
         "accept": list(climb.accept),
         "cores": list(seat.cores),
-        "path": str(Path.cwd()),
+        "paths": forwarded_paths(),
     }
     env = worker_environment(climb.trial, seat, base)
     with started("harness.worker.parity", PARITY, document, env, climb.log_path) as child:

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 
 from harness import registry
+from harness.machine.surroundings import child_environment, kept_names, python_path
 from harness.spec.trial import Trial
 
-_PACKAGES = Path(__file__).resolve().parents[2]
 _MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
 
 
@@ -31,21 +31,19 @@ class Seat:
 def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dict[str, str]:
     """The environment of a trial's process, complete before Python starts, since libraries read much of it on loading.
 
-    The frameworks' variables (`harness.spec.device.Device.environment`) come first, then those of every trial. Raises
-    `UserError` if a plug-in fails to give its variables.
+    To what every process gets (`harness.machine.surroundings.child_environment`) come the frameworks' variables
+    (`harness.spec.device.Device.environment`), the suite's own (`runtime.environment`), and those of every trial, each
+    before the ones named earlier. Raises `UserError` if a plug-in fails to give its variables.
     """
-    env = {
-        name: value
-        for name, value in base.items()
-        # The worker is not part of Ray or MLflow: their variables (addresses, tokens, patched devices) are not for it.
-        if not name.startswith(("RAY_", "TUNE_", "MLFLOW_"))
-    }
+    env = {name: value for name, value in child_environment(base).items() if name not in kept_names()}
     for name, value in registry.environment(trial.impl, trial.cpus, trial.runtime.precision, bool(seat.gpus)).items():
         if value is None:
             env.pop(name, None)
         else:
             env[name] = value
+    own = trial.runtime.environment
     threads = str(trial.cpus)
+    env |= own
     env |= {
         # One thread per core, for every BLAS and OpenMP; libraries that ignore these are bound by affinity.
         "OMP_NUM_THREADS": threads,
@@ -55,17 +53,10 @@ def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dic
         "CUDA_VISIBLE_DEVICES": ",".join(seat.gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # Huge pages, kept from step to step: a fresh page costs more than the computation on it. 16 GiB: always.
-        "GLIBC_TUNABLES": ":".join(filter(None, (_MALLOC, base.get("GLIBC_TUNABLES")))),
+        "GLIBC_TUNABLES": ":".join(filter(None, (_MALLOC, own.get("GLIBC_TUNABLES")))),
         # The log is in chronological order.
         "PYTHONUNBUFFERED": "1",
-        # Sets and dictionaries of strings in the same order in every run.
-        "PYTHONHASHSEED": "0",
-        # No windows, whatever an implementation imports.
-        "MPLBACKEND": "Agg",
-        # This harness, wherever it is, whatever the worker's interpreter.
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(_PACKAGES), base.get("PYTHONPATH")))),
     }
-    env.pop("NVIDIA_TF32_OVERRIDE", None)
     if trial.runtime.precision in ("fp32", "fp64"):
         env["NVIDIA_TF32_OVERRIDE"] = "0"  # strict: no TF32 in any NVIDIA library
     return env
@@ -94,9 +85,16 @@ def interruptible() -> Generator[threading.Event]:
 
 
 def forwarded_environment() -> dict[str, str]:
-    """What any worker needs from this process's environment: the bench's settings, our import path."""
-    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib", "scripts")}
-    paths = (Path(path or ".").resolve() for path in sys.path)
-    ours = [str(path) for path in paths if path.is_dir() and not installed & {path, *path.parents}]
+    """What any worker needs from this process's environment: the bench's settings, and where to find it."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("CAPSBENCH_")}
-    return {**settings, "PYTHONPATH": os.pathsep.join(dict.fromkeys(ours))}
+    return {**settings, "PYTHONPATH": os.pathsep.join(python_path(os.environ))}
+
+
+def forwarded_paths() -> list[str]:
+    """The folders of this process's import path in which nothing is installed, for the end of a worker's.
+
+    At the end, since a module there, such as a `random.py` of the user's, must not pass for a library's or Python's own.
+    """
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib", "scripts")}
+    paths = (Path(path or ".").resolve() for path in (*sys.path, ""))
+    return list(dict.fromkeys(str(path) for path in paths if path.is_dir() and not installed & {path, *path.parents}))

@@ -30,7 +30,7 @@ from harness.machine.rates import installed as installed_libraries
 from harness.spec.trial import Trial
 from harness.supervisor.child import Child, started
 from harness.supervisor.parity import Tell
-from harness.supervisor.seat import Seat, forwarded_environment, interruptible, worker_environment
+from harness.supervisor.seat import Seat, forwarded_environment, forwarded_paths, interruptible, worker_environment
 
 _MODULE = "harness.worker.speed"
 E = TypeVar("E", bound=Event)
@@ -285,7 +285,7 @@ class _Bench:
     ) -> _Worker:
         """Starts a worker with a trial's environment, on the cores and GPUs of this command."""
         seat = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus])
-        document = {"matmul": self._setting.matmul, "cores": list(seat.cores), "path": str(Path.cwd()), **job}
+        document = {"matmul": self._setting.matmul, "cores": list(seat.cores), "paths": forwarded_paths(), **job}
         env = worker_environment(trial, seat, self._base)
         child = until.enter_context(started(_MODULE, SPEED if document["trial"] else GAUGE, document, env, log_path))
         return _Worker(child, self._setting.time_limit_s, self._stop, warnings)

@@ -40,7 +40,8 @@ def run_attempt(
     "failed" event with the cause in words; `stop`, once set, ends the worker and makes that "interrupted".
 
     Args:
-        job: `executor.Job.document()`: "trial", "attempt", "resumed_epoch", "recorded", "environ", "cwd".
+        job: `executor.Job.document()`: "trial", "attempt", "resumed_epoch", "recorded", "environ", "paths",
+            "cwd".
         log_path: gets all that the worker prints; overwritten.
         scratch: existing folder in which the worker leaves checkpoints and weights.
         checkpoint: where to resume; for epoch 0, the weights to start from; None starts from random ones.
@@ -60,6 +61,7 @@ def run_attempt(
         "scratch": str(scratch),
         "checkpoint": str(checkpoint) if checkpoint else None,
         "recorded": job["recorded"],
+        "paths": job["paths"],
     }
     env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
     kills = out_of_memory_kills()

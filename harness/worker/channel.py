@@ -86,7 +86,7 @@ class Channel:
 def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, may_refuse: bool = True) -> NoReturn:
     """Runs `work` on the job read from stdin; the exit code is 0 only if it returns.
 
-    The process is pinned to the job's "cores"; its "path", if any, is where the user's own modules are found. A
+    The process is pinned to the job's "cores"; its "paths" are where the user's own modules are found. A
     `UserError` makes a "refused" event or, if the work may not refuse, a "failed" one, as any other exception does.
     """
     parser = argparse.ArgumentParser(description=f"{description}; started by capsbench, not by hand.")
@@ -102,7 +102,7 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     channel.watch()  # after the death signal: a supervisor that died earlier shows as the end of stdin
     # Last: a user's folder must not pass for a framework.
-    sys.path += [job["path"]] if "path" in job else []
+    sys.path += [path for path in job.get("paths", ()) if path not in sys.path]
     code = 1
     try:
         work(job, channel)

@@ -93,6 +93,7 @@ class Cell:
         self.trial = Trial.model_validate_json(json.dumps(job["trial"]))
         self.steps, self.matmul, self.gate = int(job["steps"]), int(job["matmul"]), bool(job["gate"])
         self.trace_path = Path(job["trace"]) if job["trace"] else None
+        self.cores = list[int](job["cores"])
 
     def prepare(self) -> SpeedReadyEvent:
         """Builds, compiles, passes the gate, warms up. Raises what the implementation raises, `ParityFailed`, `UserError`."""
@@ -103,11 +104,12 @@ class Cell:
         from harness.cost.operations import moved_bytes, step_flops
         from harness.machine import rates
         from harness.machine.clock import Phases, Stopwatch, peak_rss_bytes, reset_peak_rss
+        from harness.machine.topology import put_back, shared
         from harness.spec import TimingWarning
         from harness.weights import initial_weights
 
         trial, phases = self.trial, Phases()
-        if doubt := emulated(trial):
+        for doubt in filter(None, (emulated(trial), shared(self.cores))):
             warnings.warn(doubt, TimingWarning, stacklevel=1)
         entry = registry.resolve(trial.impl)
         with phases("import_s"):
@@ -135,6 +137,8 @@ class Cell:
         with phases("warmup_s"):
             self._train()
             self._evaluate()
+        if moved := put_back(self.cores):
+            warnings.warn(f"its process {moved}; it was put back before it was timed", TimingWarning, stacklevel=1)
         peak = max(compiling, peak_rss_bytes())  # the gate's memory is not the implementation's
         self.library = rates.library_of(entry)
         self._on_gpu = rates.on_gpu(self.library)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from harness.events import EpochEvent, ParityEvent, ReadyEvent, Record, ResultEv
 from harness.machine.clock import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.machine.environment import gpus, memory_bytes
 from harness.machine.noise import Observation, doubts
+from harness.machine.topology import put_back
 from harness.parity import Report, cached
 from harness.parity.inputs import staged
 from harness.parity.setups import gate_ladder
@@ -50,12 +51,14 @@ def run_trial(
     checkpoint: Path | None = None,
     resumed_epoch: int = 0,
     recorded: Record | None = None,
+    cores: Sequence[int] = (),
 ) -> None:
     """Runs `trial` to its end and emits its events; `emit` returns once an "epoch" event is safe.
 
     Files go to `scratch`, and their SHA-256 into the events that name them. With a `checkpoint`, which must match
     `recorded`, it continues after epoch `resumed_epoch` as if never interrupted; for epoch 0, the checkpoint holds the
-    suite's starting weights. Raises what the implementation raises, `UserError` for what the user can fix, `Diverged`
+    suite's starting weights. A library that moves the process from its `cores`, if given, is told of, and the process put
+    back. Raises what the implementation raises, `UserError` for what the user can fix, `Diverged`
     if the loss or a weight becomes NaN, `TrialFailed` if memory ran out or the trained names, shapes or dtype are not
     the model's.
     """
@@ -65,7 +68,7 @@ def run_trial(
         emit(with_fingerprints(event, scratch))
 
     try:
-        _run_trial(trial, tell, scratch, checkpoint, resumed_epoch, recorded, built)
+        _run_trial(trial, tell, scratch, checkpoint, resumed_epoch, recorded, cores, built)
     except Exception as error:
         if isinstance(error, UserError) or not starved(error, registry.resolve(trial.impl).out_of_memory):
             raise
@@ -92,12 +95,20 @@ def _run_trial(
     checkpoint: Path | None,
     resumed_epoch: int,
     recorded: Record | None,
+    cores: Sequence[int],
     built: list[Impl],
 ) -> None:
     """As `run_trial`; leaves the implementation in `built`, so that its memory can be read."""
+
+    def look(when: str) -> None:
+        """Libraries may set the affinity as they are loaded, and again for their first threads."""
+        if cores and (moved := put_back(cores)):
+            emit(WarningEvent(message=f"{when}, the process {moved}; it was put back"))
+
     phases = Phases()
     with phases("import_s"):
         implementation = registry.load(registry.resolve(trial.impl))
+        look(f"while {trial.impl} was imported")
     with phases("data_s"):
         dataset = data.load(trial.data)
     with phases("build_s"):
@@ -135,6 +146,7 @@ def _run_trial(
             device=trial.runtime_spec().device,
         )
     )
+    look("before training")
     reset_peak_rss()
     clock = Stopwatch()
     observed: list[Observation] = []
@@ -143,6 +155,7 @@ def _run_trial(
         sample, event, progress = _train_epoch(trial, impl, dataset, progress, scratch, clock, audit)
         observed.append(sample.observation)
         emit(event)
+    look("while it was timed")
     with phases("test_s"):
         test = _evaluate(impl, dataset.test, trial.train.batch)
     peak_bytes = impl.peak_bytes() or peak_rss_bytes() - audit.extra_bytes

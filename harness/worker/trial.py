@@ -17,6 +17,7 @@ from harness import registry
 from harness.errors import TrialFailed
 from harness.events import AttemptEvent, WarningEvent
 from harness.machine.environment import cpu_model, gpus, memory_bytes, versions
+from harness.machine.topology import shared
 from harness.worker.channel import Channel, report_timing_warnings, serve
 
 
@@ -50,6 +51,8 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
     from harness.worker.training import run_trial
 
     report_timing_warnings(channel)
+    if doubt := shared(job["cores"]):
+        channel.emit(WarningEvent(message=doubt))
     if niceness := os.nice(0):
         channel.emit(
             WarningEvent(
@@ -57,7 +60,8 @@ def _run(job: dict[str, Any], channel: Channel) -> None:
             )
         )
     checkpoint = Path(job["checkpoint"]) if job["checkpoint"] else None
-    run_trial(trial, channel.emit, Path(job["scratch"]), checkpoint, job["resumed_epoch"], job["recorded"])
+    scratch, after, recorded = Path(job["scratch"]), job["resumed_epoch"], job["recorded"]
+    run_trial(trial, channel.emit, scratch, checkpoint, after, recorded, job["cores"])
 
 
 if __name__ == "__main__":

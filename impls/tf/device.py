@@ -18,6 +18,8 @@ def environment(threads: int, precision: str, gpu: bool) -> dict[str, str | None
         "TF_NUM_INTEROP_THREADS": str(threads),
         # GPU memory on demand, so that the reported peak is what the trial used.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        # Keras computes with TensorFlow, whatever its configuration file says.
+        "KERAS_BACKEND": "tensorflow",
         # Log only errors.
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }

@@ -16,6 +16,7 @@ from harness import registry
 from harness.commands import doctor
 from harness.commands.doctor import Check, Diagnosis, diagnose, probe, render
 from harness.machine.environment import environment
+from tests.helpers.gpu_helpers import put_gpus
 
 FRAMEWORKS = ("torch", "tf", "jax")
 
@@ -178,6 +179,27 @@ def test_machine_warnings(tmp_path: Path) -> None:
     assert "resources.cpus=1" in str(checks["cores"].advice)
     large = small | {"cores": 8, "memory_bytes": 10**11}
     assert {check.state for check in doctor._machine(large, load=0.9, out=tmp_path)} == {"ok"}
+
+
+def test_what_the_shell_has_set_is_listed() -> None:
+    nothing = doctor._shell({"cleared": {}, "replaced": {}, "kept": {}})
+    assert (nothing.state, nothing.advice) == ("ok", None)
+    assert doctor._shell({"cleared": {}, "replaced": {"OMP_NUM_THREADS": "1"}, "kept": {}}).state == "ok"
+    check = doctor._shell(
+        {"cleared": {"XLA_FLAGS": "a", "MKL_CBWR": "b"}, "replaced": {"MPLBACKEND": "c"}, "kept": {"K": "d"}}
+    )
+    assert check.state == "warning"
+    assert check.detail == "cleared for trials: XLA_FLAGS, MKL_CBWR; set anew for each: MPLBACKEND; kept: K"
+    assert "-s runtime.environment.XLA_FLAGS=" in str(check.advice)
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_gpus(tmp_path, monkeypatch, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    check = doctor._gpus({"gpus": ["H100"]}, [])
+    assert check.state == "warning"
+    assert check.detail.startswith("CUDA_VISIBLE_DEVICES names 3, but the driver shows no such GPU")
+    assert "nvidia-smi -L" in str(check.advice)
 
 
 def test_gpus_that_a_framework_does_not_see() -> None:

@@ -17,6 +17,7 @@ from harness.machine.leases import local_cores
 from harness.supervisor.seat import interruptible
 from tests.helpers.driver_helpers import ROOT, driver
 from tests.helpers.executor_helpers import Record, gone, tiny_job, tiny_trial
+from tests.helpers.gpu_helpers import put_gpus
 
 pytestmark = pytest.mark.usefixtures("all_cores")
 
@@ -47,6 +48,7 @@ def test_a_trial_gets_as_many_cores_as_it_asks_for(tmp_path: Path) -> None:
 
 
 def test_gpus_left_visible_are_given_to_gpu_trials_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_gpus(tmp_path, monkeypatch, 6)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     executor, record = InlineExecutor(), Record()
     assert executor.capacity() == Capacity(len(local_cores()), 2, 1)

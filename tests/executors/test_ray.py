@@ -24,6 +24,7 @@ from harness.machine.leases import local_cores
 from harness.weights.whole import fingerprint
 from tests.helpers.driver_helpers import driver
 from tests.helpers.executor_helpers import FRAMEWORKS, Record, gone, tiny_job, tiny_trial, trained_epochs
+from tests.helpers.gpu_helpers import put_gpus
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.usefixtures("all_cores")
@@ -74,7 +75,8 @@ def test_capacity_and_refusals_need_no_ray(monkeypatch: pytest.MonkeyPatch) -> N
         executor.check([tiny_trial(cpus=3)])
 
 
-def test_logical_resources_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logical_resources_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_gpus(tmp_path, monkeypatch, 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     assert RayExecutor().capacity() == Capacity(len(local_cores()), 3, 1)
     monkeypatch.setenv("CAPSBENCH_RAY_CPUS", "16")

@@ -190,6 +190,14 @@ class WarningNet(TinyNet):
         return super().train(plan)
 
 
+class MovingNet(TinyNet):
+    """Lets its process run on every core, as some libraries do for their first threads."""
+
+    def load(self, weights: Weights, moments: Moments | None = None) -> None:
+        super().load(weights, moments)
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
 class TellingNet(TinyNet):
     """Prints what a worker is to be sure of before its implementation is built."""
 

@@ -14,6 +14,7 @@ import pytest
 
 from harness.machine import environment as env
 from harness.machine.environment import environment, fingerprint, git_state
+from harness.machine.leases import local_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +28,18 @@ def run(code: str) -> str:
 def test_environment() -> None:
     found = environment()
     assert json.loads(json.dumps(found)) == found
-    assert list(found) == ["host", "os", "cpu", "cores", "memory_bytes", "gpus", "python", "versions", "git"]
+    assert list(found) == [
+        "host",
+        "os",
+        "cpu",
+        "cores",
+        "memory_bytes",
+        "gpus",
+        "python",
+        "versions",
+        "git",
+        "variables",
+    ]
     assert found["host"] == platform.node()
     assert found["python"] == platform.python_version()
     assert found["cpu"]
@@ -52,18 +64,19 @@ def test_cores_are_those_of_the_affinity() -> None:
     assert run(code + "print(e.available_cores())") == "1"
 
 
-@pytest.mark.parametrize("group", ["/", "/inner", "/inner/most"])
-def test_container_limits_count(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {
-        "/proc/self/cgroup": f"1:cpu:/elsewhere\n0::{group}\n",
-        "/sys/fs/cgroup/cpu.max": "190000 100000\n",
-        "/sys/fs/cgroup/inner/cpu.max": "max 100000\n",
-        "/sys/fs/cgroup/memory.max": "123456789\n",
-        "/sys/fs/cgroup/inner/memory.max": "max\n",
-    }
-    monkeypatch.setattr(env, "_text", lambda path: files.get(str(path), ""))  # what the kernel would say in a container
-    assert env.available_cores() == 1
-    assert env.memory_bytes() == 123456789
+@pytest.mark.parametrize(("quota", "cores"), [(None, 4), (64.0, 4), (2.5, 2), (0.5, 1)])
+def test_cores_are_at_most_the_quota_s(quota: float | None, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(env.cgroups, "cpu_quota", lambda: quota)
+    assert env.available_cores() == cores
+    assert len(local_cores()) == cores  # what `plan` and `run` divide is what `doctor` tells
+
+
+def test_memory_is_at_most_the_limit_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env.cgroups, "memory_limit", lambda: 123_456_789)
+    monkeypatch.setattr(env.cgroups, "memory_left", lambda: 12_345)
+    assert env.memory_bytes() == 123_456_789
+    assert env.available_memory_bytes() == 12_345
 
 
 def test_fingerprint() -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.machine.leases import lease, local_cores, local_gpus, scratch_folder
+from harness.machine.environment import gpu_ids
+from harness.machine.leases import lease, local_cores, local_gpus, scratch_folder, stale_gpus
+from tests.helpers.gpu_helpers import put_gpus
 
 HOLD = """
 import sys, time
@@ -30,6 +32,12 @@ def own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path / f"capsbench-{os.getuid()}"
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A driver with two GPUs, one of them in parts."""
+    return put_gpus(tmp_path, monkeypatch, 2, parts="MIG-2e11")
 
 
 def test_leases_are_disjoint_and_given_back() -> None:
@@ -159,20 +167,53 @@ def test_only_the_cores_left_to_this_process_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("visible", "gpus"), [("", ()), ("-1", ()), ("0", ("0",)), ("2, 3", ("2", "3")), ("GPU-1f", ("GPU-1f",))]
+    ("visible", "gpus", "absent"),
+    [
+        ("", (), ()),
+        ("-1", (), ()),
+        ("0", ("0",), ()),
+        ("1, 0", ("1", "0"), ()),
+        ("0,-1,1", ("0",), ()),
+        ("GPU-1f", ("GPU-1f",), ()),
+        ("MIG-2e", ("MIG-2e",), ()),
+        ("7", (), ("7",)),
+        ("0,7,GPU-ff", ("0",), ("7", "GPU-ff")),
+    ],
 )
-def test_gpus_are_those_left_visible(visible: str, gpus: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_those_left_visible_of_those_that_are_there(
+    visible: str, gpus: tuple[str, ...], absent: tuple[str, ...], two_gpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert local_gpus() == gpus
+    said = stale_gpus()
+    assert (said is None) == (not absent)
+    if said:
+        assert said.startswith(f"CUDA_VISIBLE_DEVICES names {', '.join(absent)}, but the driver shows no such GPU")
+        assert ("trials use the CPU" in said) == (not gpus)
 
 
-def test_gpus_are_asked_of_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_a_variable_makes_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert local_gpus() == ()
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 0\necho 1\n")
-    tool.chmod(0o755)
+    assert "0, but the driver shows no such GPU: trials use the CPU" in str(stale_gpus())
+
+
+def test_the_driver_is_asked_where_its_tools_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for address, uuid in (("0000:3b:00.0", "GPU-1fab"), ("0000:af:00.0", "GPU-22cd")):
+        folder = tmp_path / "driver" / "nvidia" / "gpus" / address
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t NVIDIA H100\nGPU UUID: \t {uuid}\n")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu_ids(tmp_path) == (("0", "1"), ())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,GPU-1fab,2")
+    assert gpu_ids(tmp_path) == (("1", "GPU-1fab"), ("2",))
+
+
+def test_gpus_are_asked_of_nvidia_smi(two_gpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert local_gpus() == ("0", "1")
+    tool = two_gpus
     tool.write_text("#!/bin/sh\necho 'Driver/library version mismatch'\nexit 18\n")
     assert local_gpus() == ()

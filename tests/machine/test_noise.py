@@ -29,13 +29,30 @@ def test_counters_are_those_of_the_own_cores(tmp_path: Path, monkeypatch: pytest
         (folder / "thermal_throttle").mkdir()
         (folder / "cpufreq/scaling_cur_freq").write_text(f"{clock}\n")
         (folder / "thermal_throttle/core_throttle_count").write_text(f"{count}\n")
-    now = machine([0, 1], tmp_path, tmp_path)
+    now = machine([0, 1], tmp_path, tmp_path, tmp_path)
     assert now.busy_s == pytest.approx(3.63 + 1.2)  # user, nice, system, irq, softirq
     assert (now.stolen_s, now.throttled, now.mhz) == (0.3, 7, 2500)
-    nothing = machine([0, 1], tmp_path / "no", tmp_path / "no")
+    assert (now.beside_s, now.stops, now.stopped_s) == (None, None, None)
+    nothing = machine([0, 1], tmp_path / "no", tmp_path / "no", tmp_path / "no")
     assert (nothing.busy_s, nothing.stolen_s, nothing.throttled, nothing.mhz) == (None, None, None, None)
     (tmp_path / "stat").write_text("cpu 0 0\n")  # as some containers have it
     assert machine([0, 1], tmp_path).busy_s is None
+
+
+def test_counters_of_the_other_hyperthreads_and_of_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda _: 100)
+    (tmp_path / "stat").write_text(STAT)
+    siblings = tmp_path / "devices/system/cpu/cpu0/topology/thread_siblings_list"
+    siblings.parent.mkdir(parents=True)
+    siblings.write_text("0,2\n")
+    monkeypatch.setattr("harness.machine.noise.cgroups.throttling", lambda _: (4, 1.5))
+    now = machine([0], tmp_path, tmp_path)
+    assert (now.busy_s, now.beside_s, now.stops, now.stopped_s) == (pytest.approx(3.63), 5.0, 4, 1.5)
+    later = replace(now, time_s=now.time_s + 10, beside_s=8.0, stops=9, stopped_s=2.0)
+    found = between(now, later, 1)
+    assert (found.beside, found.stops, found.stopped) == (0.3, 5, pytest.approx(0.05))
+    assert (found + found).stops == 10
+    assert (found + Observation(10.0)).stops is None
 
 
 def test_what_others_had() -> None:
@@ -48,7 +65,7 @@ def test_what_others_had() -> None:
     assert between(before, Machine(110.0, 30.0, 69.99, 1.0, 5, None), 2).others == 0  # ticks are coarse
 
 
-QUIET = {"others": 0.02, "stolen": 0.0, "throttled": 0, "mhz": 2500.0}
+QUIET = {"others": 0.02, "stolen": 0.0, "throttled": 0, "mhz": 2500.0, "beside": 0.01, "stops": 1, "stopped": 0.001}
 
 
 @pytest.mark.parametrize(
@@ -57,6 +74,8 @@ QUIET = {"others": 0.02, "stolen": 0.0, "throttled": 0, "mhz": 2500.0}
         ({}, []),
         ({"others": 0.5}, ["other processes had 50% of its cores"]),
         ({"stolen": 0.2}, ["the hypervisor withheld 20% of its cores' time"]),
+        ({"beside": 0.4}, ["the other hyperthreads of its cores were busy for 40% of the time"]),
+        ({"stops": 3, "stopped": 0.25}, ["the container's CPU quota stopped it 18 times, for 25% of the time"]),
         ({"throttled": 2}, ["the processor slowed itself down 12 times for heat"]),
         (dict.fromkeys(QUIET), []),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import registry
+from harness.machine.surroundings import own_folder
 from harness.supervisor.parity import Climb, _rank
 from harness.supervisor.seat import Seat, worker_environment
 from tests.helpers.executor_helpers import tiny_trial
@@ -21,14 +22,22 @@ from tests.helpers.run_helpers import ROOT
 def test_the_environment_of_a_worker(impl: str, gpus: int, precision: str) -> None:
     """The same for every implementation, built in or not, since any may use any framework."""
     tiny = tiny_trial(gpus=gpus)
-    runtime = tiny.runtime.model_copy(update={"precision": precision})
+    asked = {"XLA_FLAGS": "--x", "GLIBC_TUNABLES": "x=1", "TF_CPP_MIN_LOG_LEVEL": "1"}
+    runtime = tiny.runtime.model_copy(update={"precision": precision, "environment": asked})
     trial = tiny.model_copy(update={"impl": impl, "cpus": 3, "runtime": runtime})
     stale = {"JAX_PLATFORMS": "tpu", "NVIDIA_TF32_OVERRIDE": "1", "TF_CPP_MIN_LOG_LEVEL": "0", "JAX_ENABLE_X64": "9"}
-    base = {"A": "1", "RAY_X": "1", "GLIBC_TUNABLES": "x=1", "PYTHONPATH": "/p", **stale}
+    own = {"A": "1", "PATH": "/bin", "HOME": str(Path.home()), "USER": "u"}
+    base = {**own, "RAY_X": "1", "GLIBC_TUNABLES": "y=1", "PYTHONPATH": "/p", "LD_PRELOAD": "l", **stale}
     found = worker_environment(trial, Seat((0, 1, 2), ("3",) * gpus), base)
     malloc = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
     expected = {
-        "A": "1",
+        **own,
+        "XLA_FLAGS": "--x",
+        "KERAS_BACKEND": "tensorflow",
+        "KERAS_HOME": str(own_folder() / "settings"),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",
+        "LC_ALL": "C.UTF-8",
         "OMP_NUM_THREADS": "3",
         "MKL_NUM_THREADS": "3",
         "OPENBLAS_NUM_THREADS": "3",
@@ -40,7 +49,7 @@ def test_the_environment_of_a_worker(impl: str, gpus: int, precision: str) -> No
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "GLIBC_TUNABLES": f"{malloc}:x=1",
         "THP_MEM_ALLOC_ENABLE": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_CPP_MIN_LOG_LEVEL": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONHASHSEED": "0",
         "MPLBACKEND": "Agg",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -105,6 +106,14 @@ def test_a_worker_is_on_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert told["env"]["CUDA_VISIBLE_DEVICES"] == ""
     assert told["env"]["JAX_PLATFORMS"] == "cpu"
     assert not [name for name in told["env"] if name.startswith(("RAY_", "MLFLOW_"))]
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there is nowhere to go")
+def test_a_process_that_a_library_has_moved_is_put_back_and_told_of(tmp_path: Path) -> None:
+    events = run(tiny_job(tmp_path, "MovingNet"))
+    [warning, *_] = [event["message"] for event in events if event["kind"] == "warning"]
+    assert warning.startswith(f"before training, the process was moved from its cores ({SEAT.cores[0]}) to ")
+    assert kinds(events)[-1] == "result"
 
 
 def test_a_gpu_trial_sees_its_own_gpus(tmp_path: Path) -> None:

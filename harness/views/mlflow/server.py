@@ -19,6 +19,7 @@ from typing import Any
 from harness.disk import read_json
 from harness.errors import UserError
 from harness.journal.journal import CURSOR
+from harness.machine.surroundings import child_environment
 from harness.views.mlflow.cells import VIEW_KEY as CELLS
 from harness.views.mlflow.client import quiet_environment, redact
 from harness.views.mlflow.tracking import default_uri
@@ -106,13 +107,14 @@ def _server(out: Path, uri: str, port: int) -> Generator[tuple[int, subprocess.P
     if chosen != port:
         print(f"Port {port} is taken; using {chosen}.", flush=True)
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri,
+        sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri,
         "--artifacts-destination", str(out.resolve() / "mlartifacts"),
         "--host", _HOST, "--port", str(chosen), "--workers", "1",
         "--allowed-hosts", ",".join(f"{name}:{chosen}" for name in (_NAME, _HOST, "localhost")),
         "--cors-allowed-origins", f"http://{_NAME}:{chosen}",
     ]  # fmt: skip
-    settings = os.environ | quiet_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    settings = child_environment(os.environ, keep=("MLFLOW_",)) | quiet_environment()
+    settings["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     with _log_path(out).open("wb") as log:
         process = subprocess.Popen(
             command, env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
