@@ -33,6 +33,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return cast(dict[str, Any], document) if isinstance(document, dict) else None
 
 
+def obstacle(folder: Path, *, to_write: bool = True) -> str | None:
+    """What keeps `folder` from being used, or made, in words: "X is a link to Y, which does not exist"; None if nothing."""
+    for each in (folder, *folder.absolute().parents):
+        try:
+            if each.is_symlink() and not each.exists():
+                return f"{each} is a link to {each.readlink()}, which does not exist"
+            if each.is_dir():
+                is_good = os.access(each, os.R_OK | os.X_OK | (os.W_OK if to_write else 0))
+                return None if is_good else f"{each} may not be {'written' if to_write else 'read'}"
+            if each.exists():
+                return f"{each} is a file, not a folder"
+        except OSError as error:  # a name that is too long, a link to itself, a folder that may not be searched
+            return f"{each}: {error.strerror}"
+    return None
+
+
 def finite(value: Any) -> Any:
     """`value` with every number that is not finite replaced by None: strict JSON has neither NaN nor infinity."""
     if isinstance(value, float):

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness.commands.output import print_json, tell
 from harness.errors import UserError, nearest
-from harness.journal.journal import FOLDER, Journal
+from harness.journal.journal import FOLDER, Journal, no_plan
 from harness.journal.results import summarise
 from harness.views.figures.draw import Drawn, datasets, draw_trial, require_matplotlib
 from harness.views.figures.material import Material
@@ -28,7 +28,7 @@ def draw_run(
     """
     journal = Journal(run_dir)
     if not journal.plan():
-        raise UserError(f"{run_dir} is not a run directory: it has no plan.json{_nearest_run(run_dir)}")
+        raise UserError(f"{run_dir} is not a run directory: {no_plan(run_dir)}{_nearest_run(run_dir)}")
     known = journal.trial_ids()
     for trial_id in trial_ids:
         if trial_id not in known:

@@ -28,8 +28,8 @@ from harness.journal.resume import resume_point
 from harness.spec.trial import Trial
 from harness.suite.start import weights_file
 from harness.views.figures.draw import draw_missing
-from harness.views.mlflow.client import redact
 from harness.views.mlflow.tracking import Tracker
+from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
 from harness.views.tables import comparison, print_table, remarks
 
@@ -70,6 +70,8 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
 
     Raises `UserError` before anything is started or written if the request cannot be met.
     """
+    if request.track:
+        locate(request.out, request.mlflow_uri)
     executor, note = make_executor(request)
     try:
         plan = make_plan(request, executor)
@@ -205,6 +207,8 @@ def options(command: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     console = own_console(args.json)
+    if not args.no_mlflow and (line := locate(args.out, args.mlflow_uri).line):
+        console.print(Text(line), soft_wrap=True)
     outcome = run(requested(args), lambda estimates: Screen(console, estimates))
     print_table(console, comparison(outcome.results))
     lines = [Text(sentence(pair)) for pair in outcome.equivalence]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from harness.disk import acquire, finite, flush, read_json, write_atomic
+from harness.disk import acquire, finite, flush, obstacle, read_json, write_atomic
 from harness.errors import UserError
 from harness.events import TRIAL, EpochEvent, Malformed, ResultEvent, TrialEvent
 from harness.spec.trial import Trial
@@ -45,7 +45,7 @@ class Journal:
             lock = os.open(self.run_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise UserError(
-                f"cannot write the run directory {self.run_dir}: {error.strerror} ({error.filename}). "
+                f"cannot write the run directory {self.run_dir}: {obstacle(self.run_dir) or error.strerror}. "
                 "Choose a folder you may write to with --out DIR."
             ) from error
         try:
@@ -235,6 +235,13 @@ class Journal:
         self._require_lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
+
+
+def no_plan(run_dir: Path) -> str:
+    """Why a folder is not a run directory."""
+    if problem := obstacle(run_dir, to_write=False):
+        return problem
+    return "it has no plan.json" if run_dir.is_dir() else "there is no such folder"
 
 
 @contextmanager
