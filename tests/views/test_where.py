@@ -118,7 +118,7 @@ def test_artifacts_are_beside_a_database_and_a_server_has_its_own(tmp_path: Path
 
 @pytest.mark.parametrize("command", ["run", "sync", "ui", "parity"])
 def test_every_command_refuses_before_it_starts(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()
@@ -127,7 +127,7 @@ def test_every_command_refuses_before_it_starts(
     with pytest.raises(SystemExit) as ended:
         cli.main([command, *arguments, "--mlflow-uri", "./mlruns"])
     assert ended.value.code == 2
-    assert "--mlflow-uri ./mlruns is a folder" in capsys.readouterr().err
+    assert "--mlflow-uri ./mlruns is a folder" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mnist"]
 
 

@@ -6,8 +6,9 @@ import importlib.util
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness.errors import UserError
 from harness.journal.journal import Journal
@@ -45,7 +46,12 @@ def connect(uri: str, out: Path) -> Any:
         raise UserError(f"MLflow is not installed here ({error}); `pip install mlflow`") from error
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MlflowClient(uri)
+    client = MlflowClient(uri)
+    with suppress(ImportError, AttributeError):  # MLflow remembers where the files of a run were, whatever is moved
+        from mlflow.tracking._tracking_service import utils
+
+        cast(Any, utils)._artifact_repos_cache.clear()
+    return client
 
 
 def prepare(uri: str, out: Path) -> None:
@@ -61,13 +67,14 @@ def prepare(uri: str, out: Path) -> None:
 
 def _require_schema(uri: str) -> None:
     """The same for a database server: can it be reached, and is its schema this MLflow's?"""
-    import sqlalchemy
     from alembic.migration import MigrationContext
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with sqlalchemy.create_engine(uri).connect() as connection:
+        with create_engine(uri).connect() as connection:
             revision = MigrationContext.configure(connection).get_current_revision()
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
+    except (SQLAlchemyError, ImportError, ValueError) as error:
         raise UserError(f"the database {redact(uri)} cannot be used: {_line(error)}") from error
     if revision is not None:
         database.require_schema(redact(uri), revision, redact(uri))
@@ -77,6 +84,8 @@ def reason(error: Exception, uri: str) -> str:
     """What went wrong with the MLflow at `uri`, in our words where they are known, without passwords."""
     if isinstance(error, UserError):
         return str(error)
+    if "timed out" in str(error):
+        return "it does not answer"
     if uri.startswith(("http://", "https://")) and (found := remote.problem(uri)):
         return found
     path = database.path_of(uri)

@@ -13,11 +13,11 @@ import re
 import shlex
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from harness.disk import obstacle
@@ -29,7 +29,7 @@ ARTIFACTS = "mlartifacts"
 
 _LOCK_TIMEOUT_S = 5.0
 _URI = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>[^?]*)(?:\?(?P<query>.*))?", re.DOTALL)
-_OURS = "(name LIKE 'capsbench/%' OR name LIKE 'capsbench-parity/%')"
+_OURS = "(experiments.name LIKE 'capsbench/%' OR experiments.name LIKE 'capsbench-parity/%')"
 _ALIEN = {  # how other files begin
     b"<!doctype": "an HTML page", b"<html": "an HTML page", b"\x1f\x8b": "a gzip file", b"pk\x03\x04": "a zip file",
     b"version https://git-lfs": "a Git LFS pointer, which `git lfs pull` replaces",
@@ -124,7 +124,7 @@ def require_schema(name: str, revision: str | None, uri: str, path: Path | None 
 
 
 @contextmanager
-def _opened(path: Path, *, to_write: bool = False) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path, *, to_write: bool = False) -> Generator[sqlite3.Connection]:
     """An open database. What SQLite says against it becomes a `UserError`."""
     address = f"file:{quote(os.fsencode(path))}?mode={'rw' if to_write else 'ro'}"
     try:
@@ -203,8 +203,8 @@ def holds(path: Path, cursor: Mapping[str, Any]) -> bool:
     with _opened(path) as database:
         if not {"experiments", "runs"} <= _tables(database):
             return False
-        run_id, experiment = (cursor.get("suite") or {}).get("run_id"), cursor.get("experiment_id")
-        if run_id is not None:
+        suite, experiment = cast(dict[str, Any], cursor.get("suite") or {}), cursor.get("experiment_id")
+        if (run_id := suite.get("run_id")) is not None:
             return database.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is not None
         found = database.execute(f"SELECT 1 FROM experiments WHERE experiment_id = ? AND {_OURS}", (experiment,))
         return found.fetchone() is not None

@@ -53,11 +53,11 @@ def newest(uri: str) -> dict[str, Any] | None:
 
 
 def _get(uri: str, query: dict[str, Any]) -> Any:
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
+    from mlflow.utils import credentials, rest_utils
 
-    return http_request(
-        get_default_host_creds(uri), _SEARCH, "GET", max_retries=0, timeout=_TIMEOUT_S, raise_on_status=False, params=query
+    get, to = cast(Any, rest_utils).http_request, cast(Any, credentials).get_default_host_creds(uri)
+    return get(
+        to, _SEARCH, "GET", max_retries=0, timeout=_TIMEOUT_S, raise_on_status=False, params=query
     )  # fmt: skip
 
 

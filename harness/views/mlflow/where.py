@@ -140,10 +140,11 @@ def _sqlite(uri: str, wrong: str) -> str:
         raise UserError(
             f"{wrong} needs three slashes, or four for an absolute path: sqlite:///{rest} or sqlite:////{rest}"
         )
-    if database.path_of(uri) is None:
+    path, query = database.path_of(uri), found[1].partition("?")[2]
+    if path is None:
         raise UserError(f"{wrong} is a database in memory, which ends with the process. {_EXAMPLES}.")
-    typed, query = Path(found[1]).expanduser().absolute(), found[1].partition("?")[2]
-    has_options = re.fullmatch(r"\w+=[^&/]*(&\w+=[^&/]*)*", query) is not None
-    if not has_options and (query or typed.parent.is_dir()):  # a path as it is, which may have ? or % in it
-        return database.uri_of(typed)
-    return uri if has_options else database.uri_of(Path(database.path_of(uri) or typed))
+    if re.fullmatch(r"\w+=[^&/]*(&\w+=[^&/]*)*", query):  # options of SQLAlchemy's
+        return uri
+    typed = Path(found[1]).expanduser().absolute()  # a path as it is, which may have ? or % in it
+    is_quoted = "%" in found[1] and not query and not typed.parent.is_dir()
+    return database.uri_of(path if is_quoted else typed)
