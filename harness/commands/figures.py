@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.commands.output import print_json, tell
+from harness.disk import obstacle
 from harness.errors import UserError, nearest
 from harness.journal.journal import FOLDER, Journal, no_plan
 from harness.journal.results import summarise
@@ -69,7 +70,8 @@ def show(console: Console, drawn: Sequence[Drawn]) -> None:
 
 def _nearest_run(run_dir: Path) -> str:
     folders = {run_dir, run_dir.parent, Path("runs")}
-    runs = {str(path.parent) for folder in folders if folder.is_dir() for path in folder.glob("*/plan.json")}
+    good = [folder for folder in folders if obstacle(folder, to_write=False) is None]
+    runs = {str(path.parent) for folder in good for path in folder.glob("*/plan.json")}
     return nearest(str(run_dir), runs) if runs else ". Give the folder that `run` named."
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from harness.errors import UserError
-from harness.views.mlflow.addresses import Listener, has_display, listener, own_names, tunnel
+from harness.views.mlflow.addresses import Listener, has_display, is_known, listener, own_names, tunnel
 
 SSH = {"SSH_CONNECTION": "198.51.100.4 50000 192.0.2.9 22"}
 
@@ -89,9 +89,16 @@ def test_browsers_come_in_by_every_name_of_this_machine_and_by_no_other(monkeypa
     monkeypatch.setenv("SSH_CONNECTION", SSH["SSH_CONNECTION"])
     closed, opened, one = Listener("127.0.0.1", 5000), Listener("0.0.0.0", 5000), Listener("192.0.2.9", 5000)
     for where in (closed, opened, one):
-        for host in ("127.0.0.1:5000", "localhost:5000", "localhost:8080", "[::1]:5000"):  # 8080: through a tunnel
+        for host in (
+            "127.0.0.1:5000",
+            "localhost:5000",
+            "capsbench.localhost:5000",
+            "localhost:8080",
+            "[::1]:5000",
+        ):  # 8080: through a tunnel
             assert lets_in(where, host), host
         assert lets_change(where, "http://localhost:8080")
+        assert lets_change(where, "http://capsbench.localhost:5000")
         for host in ("evil.example:5000", "evil.example", "127.0.0.1.evil.example:5000", ""):
             assert not lets_in(where, host), host
         assert not lets_change(where, "http://evil.example:5000")
@@ -124,6 +131,13 @@ def test_names_that_the_user_allows_are_allowed_too(monkeypatch: pytest.MonkeyPa
 def test_the_address_for_this_machine_is_a_number(host: str, is_open: bool, local: str) -> None:
     where = Listener(host, 5000)
     assert (where.is_open, where.local) == (is_open, local)
+
+
+def test_a_name_is_printed_only_where_it_is_known() -> None:
+    assert is_known("localhost")
+    assert not is_known("capsbench.invalid")
+    assert Listener("::1", 5000).named == "http://[::1]:5000"
+    assert Listener("192.0.2.9", 5000).named == "http://192.0.2.9:5000"
 
 
 def test_the_tunnel_leads_to_the_machine_that_was_reached() -> None:

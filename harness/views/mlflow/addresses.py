@@ -8,6 +8,7 @@ import os
 import shlex
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,11 @@ from harness.errors import UserError
 from harness.views.mlflow.holders import listening
 
 LOOPBACK = "127.0.0.1"
-_LOCAL = ("localhost", LOOPBACK, "[::1]")
+# Under the plain names MLflow opens its AI assistant over a third of the table at the first visit, under this one it does
+# not. Most browsers take every name under localhost for this machine (RFC 6761); Safari and old tools ask elsewhere.
+NAME = "capsbench.localhost"
+_LOCAL = ("localhost", NAME, LOOPBACK, "[::1]")
+_LOOKUP_S = 0.5
 _EVERY = ("0.0.0.0", "::", "")
 _TRIES = 100
 
@@ -38,6 +43,12 @@ class Listener:
         """The address for this machine itself, which is a number, so that nothing need look it up."""
         host = LOOPBACK if self.host in ("0.0.0.0", "localhost") else "::1" if self.host in ("::", "") else self.host
         return f"http://{bracketed(host)}:{self.port}"
+
+    @property
+    def named(self) -> str:
+        """The same by a name of our own, under which MLflow's assistant stays closed; for browsers on this machine."""
+        is_reached = self.host in (LOOPBACK, "localhost", "0.0.0.0") and sys.platform != "darwin"
+        return f"http://{NAME}:{self.port}" if is_reached else self.local
 
     @property
     def names(self) -> list[str]:
@@ -133,6 +144,20 @@ def own_names() -> list[str]:
 def bracketed(host: str) -> str:
     """An IPv6 address in brackets, as in a URL; other hosts as they are."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def is_known(name: str = NAME) -> bool:
+    """Whether this machine itself, and not only a browser, takes `name` for its own."""
+    found: list[str] = []
+
+    def look_up() -> None:
+        with suppress(OSError):
+            found.extend(str(each[4][0]) for each in socket.getaddrinfo(name, None))
+
+    thread = threading.Thread(target=look_up, daemon=True)  # a name server that is away would take many seconds
+    thread.start()
+    thread.join(_LOOKUP_S)
+    return bool(found) and all(address.startswith("127.") or address == "::1" for address in found)
 
 
 def has_display(environment: Mapping[str, str] = os.environ) -> bool:

@@ -21,7 +21,7 @@ from harness.disk import obstacle, read_json
 from harness.errors import UserError
 from harness.journal.journal import CURSOR
 from harness.views.mlflow import database, remote
-from harness.views.mlflow.addresses import LOOPBACK, Listener, has_display, listener, own_names, tunnel
+from harness.views.mlflow.addresses import LOOPBACK, Listener, has_display, is_known, listener, own_names, tunnel
 from harness.views.mlflow.cells import VIEW_KEY as CELLS
 from harness.views.mlflow.client import prepare, quiet_environment
 from harness.views.mlflow.trials import view_url
@@ -64,18 +64,24 @@ def serve(
         newest = newest or remote.newest(chosen.local)
         if newest is None:
             raise UserError(_nothing(out, where))
-        _show(chosen.local, newest)
+        base = chosen.named if has_display() and is_known() else chosen.local
+        _show(base, newest)
+        if base != chosen.named:
+            print(
+                "MLflow opens its assistant beside the table at the first visit; it stays closed once you close it.",
+                flush=True,
+            )
         _show_others(chosen, newest)
         if open_browser and has_display():
-            webbrowser.open(view_url(chosen.local, str(newest["experiment_id"])))
+            webbrowser.open(view_url(chosen.named, str(newest["experiment_id"])))
         print("Ctrl-C ends the server.", flush=True)
         with suppress(KeyboardInterrupt):
             process.wait()
             raise UserError(f"the MLflow server ended by itself; its log is {log}")
 
 
-def newest_experiment(out: Path, uri: str) -> str:
-    """The MLflow experiment of the run or parity reports last sent to `uri`. Raises `UserError` if there are none."""
+def newest_experiment(out: Path, uri: str | None = None) -> str:
+    """The MLflow experiment of what was last sent to `uri`, as in `serve`. Raises `UserError` if nothing was."""
     where = locate(out, uri)
     newest = _newest(out, where)
     if newest is None:

@@ -41,7 +41,7 @@ class Where:
 
 def default_uri(out: str | os.PathLike[str]) -> str:
     """The database of an output folder: `sqlite:///<out>/mlflow.db`."""
-    return database.uri_of(Path(out).resolve() / "mlflow.db")
+    return database.uri_of(Path(os.path.realpath(out)) / "mlflow.db")
 
 
 def locate(out: str | os.PathLike[str], given: str | None = None) -> Where:
