@@ -138,6 +138,18 @@ def test_runs_that_somebody_else_sent_are_shown_too(out: Path, tmp_path: Path) -
     assert newest_experiment(tmp_path / "empty", default_uri(out)) == "1"
 
 
+def test_runs_that_are_in_another_mlflow_are_found_there(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    sync(out / "seeds")
+    database.copy(out / "mlflow.db", tmp_path / "other" / "x.db")
+    sync(out / "seeds", f"sqlite:///{tmp_path}/other/x.db")
+    (out / "mlflow.db").unlink()
+    with pytest.raises(
+        UserError, match=rf"but at sqlite:///{tmp_path}/other/x\.db: `capsbench ui --out .* --mlflow-uri"
+    ):
+        newest_experiment(out)
+
+
 def revision(value: str | None) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         with closing(sqlite3.connect(path)) as db:

@@ -74,7 +74,9 @@ def _require_schema(uri: str) -> None:
     try:
         with create_engine(uri).connect() as connection:
             revision = MigrationContext.configure(connection).get_current_revision()
-    except (SQLAlchemyError, ImportError, ValueError) as error:
+    except ImportError as error:
+        raise UserError(f"the database {redact(uri)} needs a driver: `pip install {error.name}`") from error
+    except (SQLAlchemyError, ValueError) as error:
         raise UserError(f"the database {redact(uri)} cannot be used: {_line(error)}") from error
     if revision is not None:
         database.require_schema(redact(uri), revision, redact(uri))

@@ -112,6 +112,9 @@ def _newest(out: Path, where: Where) -> dict[str, Any] | None:
 def _nothing(out: Path, where: Where) -> str:
     """Why there is nothing to show, and what would bring something in."""
     uri = "" if where.source is None else f" --mlflow-uri {shlex.quote(where.uri)}"
+    if others := _others(out) - {redact(where.uri)}:
+        command = f"capsbench ui --out {shlex.quote(str(out))} --mlflow-uri {shlex.quote(min(others))}"
+        return f"no run in {out} is in MLflow at {redact(where.uri)}, but at {', '.join(sorted(others))}: `{command}`."
     if untracked := sorted(path.parent for path in out.glob("*/plan.json")):
         command = f"capsbench sync {shlex.quote(str(untracked[0]))}{redact(uri)}"
         return f"no run in {out} is in MLflow ({redact(where.uri)}) yet: `{command}` brings one in."
@@ -123,6 +126,12 @@ def _nothing(out: Path, where: Where) -> str:
     if problem := obstacle(out, to_write=False):
         return f"no runs in {out}: {problem}. --out DIR looks elsewhere."
     return f"no runs in {out} yet: `capsbench run quickstart` makes one; --out DIR looks elsewhere."
+
+
+def _others(out: Path) -> set[str]:
+    """The MLflows to which runs of this folder were sent, as far as they are still there."""
+    uris = {str(cursor["uri"]) for path in out.glob("*/mlflow.json") if "uri" in (cursor := read_json(path) or {})}
+    return {uri for uri in uris if (path := database.path_of(uri)) is None or path.exists()}
 
 
 def _show(base: str, newest: Mapping[str, Any]) -> None:
