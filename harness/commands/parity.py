@@ -31,7 +31,7 @@ from harness.suite.suite import Suite
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
 from harness.views import equivalence as judged
 from harness.views.mlflow.parity import record
-from harness.views.mlflow.where import locate, redact
+from harness.views.mlflow.where import locate, redact, shown
 from harness.views.parity import show
 
 _COMPACT = """\
@@ -222,7 +222,7 @@ def main(args: argparse.Namespace) -> int:
     for line in outcome.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)
     if outcome.mlflow_uri:
-        console.print(Text(f"Recorded in MLflow: {outcome.mlflow_uri}"), soft_wrap=True)
+        console.print(Text(f"Recorded in MLflow: {shown(outcome.mlflow_uri)}"), soft_wrap=True)
     if args.json:
         print_json(outcome.to_json())
     return 0 if outcome.ok else 1

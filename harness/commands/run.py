@@ -221,7 +221,7 @@ def main(args: argparse.Namespace) -> int:
         console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
     elif outcome.mlflow_uri:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
-        where += f" --mlflow-uri {shlex.quote(args.mlflow_uri)}" if args.mlflow_uri else ""
+        where += f" --mlflow-uri {shlex.quote(redact(args.mlflow_uri))}" if args.mlflow_uri else ""
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
     if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"

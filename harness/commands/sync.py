@@ -11,7 +11,7 @@ from rich.text import Text
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.views.mlflow.tracking import sync
-from harness.views.mlflow.where import locate
+from harness.views.mlflow.where import locate, shown
 
 
 def options(command: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> int:
         print_json(asdict(report))
     else:
         Console().print(
-            Text(f"{report.uri}: {report.trials} trials of {report.experiment}, {report.events} new events"),
+            Text(f"{shown(report.uri)}: {report.trials} trials of {report.experiment}, {report.events} new events"),
             soft_wrap=True,
         )
     return 0

@@ -54,6 +54,7 @@ def test_a_port_of_the_administrator() -> None:
         ("999.1.1.1", '--host "999.1.1.1" is no address of this machine'),
         ("http://localhost", '--host "http://localhost" is no address of this machine: give 127.0.0.1'),
         ("a" * 70, "is no address of this machine"),
+        ("", '--host "" is no address of this machine'),
     ],
 )
 def test_a_host_that_is_not_this_machine(host: str, said: str) -> None:

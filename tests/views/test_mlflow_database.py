@@ -17,8 +17,10 @@ import pytest
 from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.views.mlflow import database
+from harness.views.mlflow.client import prepare
 from harness.views.mlflow.server import newest_experiment
 from harness.views.mlflow.tracking import Tracker, default_uri, sync
+from harness.views.mlflow.where import locate
 from tests.helpers import seeds_helpers
 from tests.helpers.permissions import bound, only_to_be_read
 
@@ -131,6 +133,13 @@ def test_a_cursor_of_an_earlier_version_is_understood_after_a_move(out: Path) ->
     text = "\n".join(line for line in cursor.read_text().splitlines() if '"run_dir"' not in line)
     cursor.write_text(text)
     assert sync(out / "seeds").events == 0
+
+
+def test_the_folder_of_a_new_database_is_made(tmp_path: Path) -> None:
+    where = locate(tmp_path, f"sqlite:///{tmp_path}/new?/folder/x.db")
+    assert not (tmp_path / "new?").exists()
+    prepare(where.uri, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["new?", "folder"]
 
 
 def test_runs_that_somebody_else_sent_are_shown_too(out: Path, tmp_path: Path) -> None:

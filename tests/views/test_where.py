@@ -102,6 +102,7 @@ def test_a_path_typed_as_it_is_becomes_an_address(tmp_path: Path, monkeypatch: p
         where = locate(tmp_path, f"sqlite:///{tmp_path}/{name}/x.db")
         assert database.path_of(where.uri) == tmp_path / name / "x.db"
         assert locate(tmp_path, where.uri).uri == where.uri
+        assert str(where) == f"sqlite:///{tmp_path}/{name}/x.db"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert locate(tmp_path, "sqlite:///x.db").uri == f"sqlite:///{tmp_path}/x.db"

@@ -22,7 +22,7 @@ LOOPBACK = "127.0.0.1"
 NAME = "capsbench.localhost"
 _LOCAL = ("localhost", NAME, LOOPBACK, "[::1]")
 _LOOKUP_S = 0.5
-_EVERY = ("0.0.0.0", "::", "")
+_EVERY = ("0.0.0.0", "::")
 _TRIES = 100
 
 
@@ -41,7 +41,7 @@ class Listener:
     @property
     def local(self) -> str:
         """The address for this machine itself, which is a number, so that nothing need look it up."""
-        host = LOOPBACK if self.host in ("0.0.0.0", "localhost") else "::1" if self.host in ("::", "") else self.host
+        host = LOOPBACK if self.host in ("0.0.0.0", "localhost") else "::1" if self.host == "::" else self.host
         return f"http://{bracketed(host)}:{self.port}"
 
     @property
@@ -90,9 +90,7 @@ def listener(host: str, port: int) -> tuple[Listener, str | None]:
 
 def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, _, _, _, address = socket.getaddrinfo(host.strip() or "?", 0, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise UserError(
             f'--host "{host}" is no address of this machine: give 127.0.0.1 (for this machine only), 0.0.0.0 (for all that can '

@@ -60,6 +60,7 @@ def prepare(uri: str, out: Path) -> None:
         return
     if path := database.path_of(uri):
         database.examine(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         database.relocate(path, out)
     elif uri.startswith(("postgresql", "mysql", "mssql")) and importlib.util.find_spec("sqlalchemy"):
         _require_schema(uri)

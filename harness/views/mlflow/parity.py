@@ -19,7 +19,7 @@ from harness.parity.words import sentence
 from harness.spec.trial import Trial
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import connect, reason
-from harness.views.mlflow.where import artifacts_of, locate, redact
+from harness.views.mlflow.where import artifacts_of, locate, redact, shown
 
 _LOCK_TIMEOUT_S = 30
 _COLUMNS = ("level", "name", "rel_err", "tolerance", "ok", "where", "found", "expected", "note")
@@ -46,7 +46,7 @@ def record(
                 _send(client, experiment, report, trial, facts)
             write_atomic(out / CURSOR, json.dumps({"uri": redact(where), "experiment_id": experiment}))
     except Exception as error:  # whatever goes wrong in its server, database or client
-        return None, f"MLflow at {redact(where)} did not take the reports: {reason(error, where)}"
+        return None, f"MLflow at {shown(where)} did not take the reports: {reason(error, where)}"
     return where, None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from harness.views.mlflow.addresses import LOOPBACK, Listener, has_display, is_k
 from harness.views.mlflow.cells import VIEW_KEY as CELLS
 from harness.views.mlflow.client import prepare, quiet_environment
 from harness.views.mlflow.trials import view_url
-from harness.views.mlflow.where import Where, artifacts_of, belongs, is_server, locate, redact
+from harness.views.mlflow.where import Where, artifacts_of, belongs, is_server, locate, redact, shown
 
 _START_S = 90.0  # the server's imports take seconds, and minutes on a busy machine
 _STOP_S = 10.0
@@ -111,18 +112,18 @@ def _newest(out: Path, where: Where) -> dict[str, Any] | None:
 
 def _nothing(out: Path, where: Where) -> str:
     """Why there is nothing to show, and what would bring something in."""
-    uri = "" if where.source is None else f" --mlflow-uri {shlex.quote(where.uri)}"
-    if others := _others(out) - {redact(where.uri)}:
+    uri = "" if where.source is None else f" --mlflow-uri {shlex.quote(shown(where.uri))}"
+    if others := _others(out) - {shown(where.uri)}:
         command = f"capsbench ui --out {shlex.quote(str(out))} --mlflow-uri {shlex.quote(min(others))}"
-        return f"no run in {out} is in MLflow at {redact(where.uri)}, but at {', '.join(sorted(others))}: `{command}`."
+        return f"no run in {out} is in MLflow at {shown(where.uri)}, but at {', '.join(sorted(others))}: `{command}`."
     if untracked := sorted(path.parent for path in out.glob("*/plan.json")):
-        command = f"capsbench sync {shlex.quote(str(untracked[0]))}{redact(uri)}"
-        return f"no run in {out} is in MLflow ({redact(where.uri)}) yet: `{command}` brings one in."
+        command = f"capsbench sync {shlex.quote(str(untracked[0]))}{uri}"
+        return f"no run in {out} is in MLflow ({shown(where.uri)}) yet: `{command}` brings one in."
     path = database.path_of(where.uri)
     if where.source and path and not path.exists():
         return f"there is no database {path}, which {where.source} names."
     if where.source:
-        return f"MLflow at {where} has no runs of capsbench: `capsbench run quickstart{redact(uri)}` makes one."
+        return f"MLflow at {where} has no runs of capsbench: `capsbench run quickstart{uri}` makes one."
     if problem := obstacle(out, to_write=False):
         return f"no runs in {out}: {problem}. --out DIR looks elsewhere."
     return f"no runs in {out} yet: `capsbench run quickstart` makes one; --out DIR looks elsewhere."
@@ -131,7 +132,7 @@ def _nothing(out: Path, where: Where) -> str:
 def _others(out: Path) -> set[str]:
     """The MLflows to which runs of this folder were sent, as far as they are still there."""
     uris = {str(cursor["uri"]) for path in out.glob("*/mlflow.json") if "uri" in (cursor := read_json(path) or {})}
-    return {uri for uri in uris if (path := database.path_of(uri)) is None or path.exists()}
+    return {shown(uri) for uri in uris if (path := database.path_of(uri)) is None or path.exists()}
 
 
 def _show(base: str, newest: Mapping[str, Any]) -> None:
@@ -150,7 +151,7 @@ def _show_remote(out: Path, where: Where, open_browser: bool) -> None:
     if importlib.util.find_spec("mlflow") and (problem := remote.problem(where.uri)):
         raise UserError(problem)
     newest = _newest(out, where) or {}
-    base = redact(where.uri)
+    base = re.sub(r"//[^/]*@", "//", where.uri)  # a browser asks for the login itself
     _show(base, newest)
     if open_browser and has_display():
         webbrowser.open(view_url(base, str(newest["experiment_id"])))
@@ -159,7 +160,7 @@ def _show_remote(out: Path, where: Where, open_browser: bool) -> None:
 def _show_others(chosen: Listener, newest: Mapping[str, Any]) -> None:
     """How other machines reach the pages: by their addresses, or through a tunnel."""
     if chosen.is_open:
-        names = own_names()[:2] if chosen.host in ("0.0.0.0", "::", "") else []
+        names = own_names()[:2] if chosen.host in ("0.0.0.0", "::") else []
         for name in names:
             print(f"Others  {view_url(f'http://{name}:{chosen.port}', str(newest['experiment_id']))}", flush=True)
         reach = f"Anybody who can reach port {chosen.port} of this machine can read and change these runs"
@@ -193,7 +194,7 @@ def _server(out: Path, uri: str, chosen: Listener, log_path: Path) -> Generator[
     files = artifacts_of(uri, out) or out
     command = [
         sys.executable, "-m", "mlflow", "server", "--artifacts-destination", files.as_uri(),
-        "--host", chosen.host or "::", "--port", str(chosen.port), "--workers", "1",
+        "--host", chosen.host, "--port", str(chosen.port), "--workers", "1",
         "--allowed-hosts", chosen.allowed_hosts, "--cors-allowed-origins", chosen.origins,
     ]  # fmt: skip
     settings = {name: value for name, value in os.environ.items() if name not in _OWN} | quiet_environment()

@@ -16,7 +16,7 @@ from harness.journal.journal import Journal, no_plan
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import reason
 from harness.views.mlflow.sink import Sink
-from harness.views.mlflow.where import default_uri, locate, redact
+from harness.views.mlflow.where import OPTION, default_uri, locate, redact, shown
 
 __all__ = ["SyncReport", "Tracker", "default_uri", "redact", "sync"]
 
@@ -64,7 +64,8 @@ class Tracker:
     """Sends the journal to MLflow during a run, from its own thread; no problem here stops the run."""
 
     def __init__(self, journal: Journal, uri: str | None = None, flush_s: float = _FLUSH_S) -> None:
-        self.uri = locate(journal.run_dir.parent, uri).uri
+        self._where = locate(journal.run_dir.parent, uri)
+        self.uri = self._where.uri
         self._journal = journal
         self._flush_s = flush_s
         self._sink = Sink(journal, self.uri)
@@ -94,7 +95,9 @@ class Tracker:
         if problem is None:
             return None
         command = f"capsbench sync {shlex.quote(str(self._journal.run_dir))}"
-        return f"MLflow at {redact(self.uri)} lacks results ({problem}). Nothing is lost; bring them in with: {command}"
+        if self._where.source == OPTION:
+            command += f" --mlflow-uri {shlex.quote(shown(self.uri))}"
+        return f"MLflow at {shown(self.uri)} lacks results ({problem}). Nothing is lost; bring them in with: {command}"
 
     def close(self, timeout_s: float = 30.0) -> str | None:
         """Sends the rest and ends the thread; returns the warning if anything is still missing in MLflow."""

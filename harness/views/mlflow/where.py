@@ -33,10 +33,10 @@ class Where:
     @property
     def line(self) -> str | None:
         """What the screen says of it, if the environment decided."""
-        return f"MLflow: {redact(self.uri)}, from {VARIABLE}" if self.source == VARIABLE else None
+        return f"MLflow: {shown(self.uri)}, from {VARIABLE}" if self.source == VARIABLE else None
 
     def __str__(self) -> str:
-        return redact(self.uri) + (f" ({self.source})" if self.source == VARIABLE else "")
+        return shown(self.uri) + (f" ({self.source})" if self.source == VARIABLE else "")
 
 
 def default_uri(out: str | os.PathLike[str]) -> str:
@@ -78,6 +78,11 @@ def belongs(cursor: Mapping[str, Any], uri: str, out: Path) -> bool:
     was = database.path_of(recorded)
     moved = was is not None and was.name == path.name and path == database.path_of(default_uri(out))
     return (moved or recorded == redact(uri)) and database.holds(path, cursor)
+
+
+def shown(uri: str) -> str:
+    """An address for the screen, which `locate` takes too: without passwords, and with the path of a database as it is."""
+    return redact(uri) if "?" not in uri or (path := database.path_of(uri)) is None else f"sqlite:///{path}"
 
 
 def redact(text: str) -> str:
