@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import stat
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return cast(dict[str, Any], document) if isinstance(document, dict) else None
+
+
+def obstacle(folder: Path, *, to_write: bool = True) -> str | None:
+    """What keeps `folder` from being used, or made, in words: "X is a link to Y, which does not exist"; None if nothing."""
+    for each in (folder, *folder.absolute().parents):
+        try:
+            if not stat.S_ISDIR(each.stat().st_mode):
+                return f"{each} is a file, not a folder"
+            is_good = os.access(each, os.R_OK | os.X_OK | (os.W_OK if to_write else 0))
+            return None if is_good else f"{each} may not be {'written' if to_write else 'read'}"
+        except (FileNotFoundError, NotADirectoryError):
+            if each.is_symlink():
+                return f"{each} is a link to {each.readlink()}, which does not exist"
+        except OSError as error:  # a name that is too long, a link to itself, a folder that may not be searched
+            return f"{each}: {error.strerror}"
+    return None
 
 
 def finite(value: Any) -> Any:

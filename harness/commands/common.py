@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness import registry
-from harness.disk import file_lock
+from harness.disk import file_lock, obstacle
 from harness.errors import UserError
 from harness.suite.suite import Suite, load_suite
 
@@ -47,7 +47,7 @@ def log_folder(out: Path, name: str) -> Generator[Path, None, None]:
                 is_ours = held.enter_context(file_lock(folder / ".lock", 0))
             except OSError as error:
                 raise UserError(
-                    f"cannot write logs to {folder}: {error.strerror}; choose another folder with --out DIR"
+                    f"cannot write logs to {folder}: {obstacle(folder) or error.strerror}; choose another folder with --out DIR"
                 ) from error
             if is_ours:
                 yield folder

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from harness import registry
 from harness.commands.output import print_json
-from harness.disk import write_atomic
+from harness.disk import obstacle, write_atomic
 from harness.errors import UserError, nearest
 from harness.journal.journal import Journal
 from harness.journal.kept import choose, find_trial, read
@@ -69,7 +69,9 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
         config = {"model": model, "trained": facts}
         write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out DIR") from error
+        raise UserError(
+            f"cannot write to {folder}: {obstacle(folder) or error.strerror}; choose another folder with --out DIR"
+        ) from error
     names = exporter.export(trial.model, arrays, folder)
     shutil.copyfile(standalone.__file__, folder / "model.py")
     return Exported(folder, ["model.py", "config.json", *names], facts)

@@ -29,8 +29,8 @@ from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainCon
 from harness.suite.suite import load_suite
 from harness.supervisor.ordinary import examine
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
-from harness.views.mlflow.client import redact
 from harness.views.mlflow.parity import record
+from harness.views.mlflow.where import locate, redact
 from harness.views.ordinary import show_model, show_pair
 from harness.views.parity import show
 
@@ -96,6 +96,8 @@ def parity_of_model(request: ModelRequest, tell: Tell) -> Outcome:
     """Examines the model, compares its layers, and climbs the ladder. Raises `UserError` if it cannot be checked."""
     if not (math.isfinite(request.time_limit_s) and request.time_limit_s > 0):
         raise UserError(f"--time-limit: found {request.time_limit_s:g}; expected seconds, more than 0")
+    if request.track:
+        locate(request.out, request.mlflow_uri)
     sizes, config = _asked(request)
     variables = _variables(request)
     source = source_of(request, sizes)

@@ -30,8 +30,8 @@ from harness.spec.trial import Trial
 from harness.suite.suite import Suite
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
 from harness.views import equivalence as judged
-from harness.views.mlflow.client import redact
 from harness.views.mlflow.parity import record
+from harness.views.mlflow.where import locate, redact, shown
 from harness.views.parity import show
 
 _COMPACT = """\
@@ -104,6 +104,8 @@ def parity(request: ParityRequest, tell: Tell) -> Outcome:
     conventions = accepted(request.accept).named()
     if request.mlflow_uri and importlib.util.find_spec("mlflow") is None:
         raise UserError('MLflow is not installed: pip install "capsbench[mlflow]", or drop --mlflow-uri.')
+    if request.track:
+        locate(request.out, request.mlflow_uri)
     with registry.importable(Path.cwd()):
         suite = suite_or_built_in(request.suite, _COMPACT, request.overrides)
         chosen = list(dict.fromkeys(request.impls or suite.grid["impl"]))
@@ -236,7 +238,7 @@ def main(args: argparse.Namespace) -> int:
     for line in outcome.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)
     if outcome.mlflow_uri:
-        console.print(Text(f"Recorded in MLflow: {outcome.mlflow_uri}"), soft_wrap=True)
+        console.print(Text(f"Recorded in MLflow: {shown(outcome.mlflow_uri)}"), soft_wrap=True)
     if args.json:
         print_json(outcome.to_json())
     return 0 if outcome.ok else 1

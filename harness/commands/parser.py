@@ -95,4 +95,7 @@ def out(parser: argparse.ArgumentParser) -> None:
 
 def mlflow(parser: argparse.ArgumentParser) -> None:
     """Adds --mlflow-uri."""
-    parser.add_argument("--mlflow-uri", metavar="U", help="a tracking server or database; default: OUT/mlflow.db")
+    parser.add_argument(
+        "--mlflow-uri", metavar="U",
+        help="a tracking server or database; default: MLFLOW_TRACKING_URI if it is set, otherwise OUT/mlflow.db",
+    )  # fmt: skip

@@ -30,8 +30,8 @@ from harness.spec.trial import Trial
 from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
 from harness.views.figures.draw import draw_missing
-from harness.views.mlflow.client import redact
 from harness.views.mlflow.tracking import Tracker
+from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
 from harness.views.tables import comparison, print_table, remarks
 
@@ -72,6 +72,8 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
 
     Raises `UserError` before anything is started or written if the request cannot be met.
     """
+    if request.track:
+        locate(request.out, request.mlflow_uri)
     executor, note = make_executor(request)
     try:
         plan = make_plan(request, executor)
@@ -227,6 +229,8 @@ def options(command: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     console = own_console(args.json)
+    if not args.no_mlflow and (line := locate(args.out, args.mlflow_uri).line):
+        console.print(Text(line), soft_wrap=True)
     outcome = run(requested(args), lambda estimates: Screen(console, estimates))
     print_table(console, comparison(outcome.results))
     lines = [Text(sentence(pair)) for pair in outcome.equivalence]
@@ -240,7 +244,7 @@ def main(args: argparse.Namespace) -> int:
         console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
     elif outcome.mlflow_uri:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
-        where += f" --mlflow-uri {shlex.quote(args.mlflow_uri)}" if args.mlflow_uri else ""
+        where += f" --mlflow-uri {shlex.quote(redact(args.mlflow_uri))}" if args.mlflow_uri else ""
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
     if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"

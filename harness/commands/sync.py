@@ -11,6 +11,7 @@ from rich.text import Text
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.views.mlflow.tracking import sync
+from harness.views.mlflow.where import locate, shown
 
 
 def options(command: argparse.ArgumentParser) -> None:
@@ -21,11 +22,13 @@ def options(command: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     report = sync(args.run_dir, args.mlflow_uri)
+    if line := locate(args.run_dir.parent, args.mlflow_uri).line:
+        Console(stderr=True).print(Text(line), soft_wrap=True)
     if args.json:
         print_json(asdict(report))
     else:
         Console().print(
-            Text(f"{report.uri}: {report.trials} trials of {report.experiment}, {report.events} new events"),
+            Text(f"{shown(report.uri)}: {report.trials} trials of {report.experiment}, {report.events} new events"),
             soft_wrap=True,
         )
     return 0

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from harness.disk import obstacle
 from harness.errors import UserError, nearest
 from harness.journal import schema
 from harness.sniff import remedy, what_is
@@ -73,7 +74,8 @@ def _instead(path: Path) -> str:
         found = "it has no plan.json"
     else:
         is_there = path.exists() or path.is_symlink()
-        found = f"it is {what_is(path)}" if is_there else "it has no plan.json, as there is no such folder"
+        nothing = obstacle(path, to_write=False) or "it has no plan.json, as there is no such folder"
+        found = f"it is {what_is(path)}" if is_there else nothing
     return f"{found}{_similar(path)}"
 
 

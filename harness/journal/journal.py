@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.disk import acquire, finite, flush, read_json, write_atomic
+from harness.disk import acquire, finite, flush, obstacle, read_json, write_atomic
 from harness.errors import UserError
 from harness.events import EpochEvent, ResultEvent, TrialEvent
 from harness.journal import schema
@@ -47,7 +47,7 @@ class Journal:
             lock = os.open(self.run_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise UserError(
-                f"cannot write the run directory {self.run_dir}: {error.strerror} ({error.filename}). "
+                f"cannot write the run directory {self.run_dir}: {obstacle(self.run_dir) or error.strerror}. "
                 "Choose a folder you may write to with --out DIR."
             ) from error
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -11,10 +12,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,12 +26,14 @@ from harness.journal.journal import Journal
 from harness.journal.results import summarise
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.views.mlflow.addresses import NAME
 from harness.views.mlflow.cells import VIEW_KEY as CELLS
-from harness.views.mlflow.server import free_port, newest_experiment, serve
+from harness.views.mlflow.server import newest_experiment, serve
 from harness.views.mlflow.tracking import default_uri, sync
 from harness.views.mlflow.trials import view_url
 from tests.helpers import seeds_helpers
 from tests.helpers.event_helpers import event
+from tests.helpers.permissions import bound, only_to_be_read
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -73,8 +77,11 @@ def write_trial(journal: Journal, trial: Trial, parity_ok: bool = True) -> None:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two synced runs: of several seeds, and the newest, of three good trials and one whose parity failed."""
-    folder = tmp_path_factory.mktemp("runs with space")
+    """Two synced runs: of several seeds, and the newest, of three good trials and one whose parity failed.
+
+    Their folder has been moved since, to an odd place.
+    """
+    folder = tmp_path_factory.mktemp("before")
     errors = {1: (0.36, 0.33, 0.30), 3: (0.25, 0.24, 0.26)}
     seeds = [seeds_helpers.make_trial(seed=seed, routing=routing) for routing in errors for seed in range(3)]
     runs = [(trial, seeds_helpers.events_of(errors[trial.model.routing][trial.seed])) for trial in seeds]
@@ -88,7 +95,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for trial in trials:
             write_trial(journal, trial, parity_ok=trial.impl != "broken")
     sync(folder / "quickstart")
-    return folder
+    return folder.rename(tmp_path_factory.mktemp("after") / 'what? a#b 100% %41 it\'s "odd" Übung')
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +107,13 @@ def pages(out: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def served(out: Path) -> Generator[dict[str, str]]:
-    """`serve` in a process of its own, as the command runs it: page -> url."""
+def served(out: Path, *before: str, host: str = "127.0.0.1") -> Generator[dict[str, str]]:
+    """`serve` in a process of its own, as the command runs it: page -> url. `before` is put before the command."""
     # as at a terminal: a job in the background starts with Ctrl-C ignored
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "from harness.views.mlflow.server import serve; serve(sys.argv[1], port=5300, open_browser=False)"
-    command = [sys.executable, "-c", code, str(out)]
+    code += "from harness.views.mlflow.server import serve\n"
+    code += "serve(sys.argv[1], port=5300, open_browser=False, host=sys.argv[2])"
+    command = [*before, sys.executable, "-c", code, str(out), host]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     printed: list[str] = []
@@ -162,7 +170,7 @@ def cells(page: Page) -> dict[str, dict[str, str]]:
 def open_page(context: BrowserContext, url: str, screenshot: Path, ready: str) -> Page:
     """Opens a page, waits for `ready` (a selector), and keeps a picture of it, also where it never came."""
     page = context.new_page()
-    page.goto(url)
+    page.goto(url.replace("127.0.0.1", NAME))  # as `capsbench ui` opens it
     try:
         page.locator(ready).first.wait_for()
     finally:
@@ -258,29 +266,65 @@ def test_a_server_takes_a_run_with_its_files(
 
 def test_the_interface_needs_a_run(out: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no runs in .* yet: `capsbench run quickstart`"):
+        newest_experiment(tmp_path)
+    with pytest.raises(UserError, match=r"there is no database .*mlflow\.db, which --mlflow-uri names"):
         newest_experiment(tmp_path, default_uri(tmp_path))
     with Journal(tmp_path / "mnist").open() as journal:
         journal.write_plan({"suite": "mnist", "trials": []}, "")
     with pytest.raises(UserError, match=r"`capsbench sync .*mnist` brings one in"):
-        newest_experiment(tmp_path, default_uri(tmp_path))
+        newest_experiment(tmp_path)
 
 
-def test_a_taken_port_gives_way_to_the_next() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert port < free_port(port) < port + 100
-    assert free_port(port) == port
-    with pytest.raises(UserError, match="--port 70000 is no port"):
-        free_port(70000)
+def answer(address: str) -> Any:
+    """The JSON document at an address, asked for without a proxy."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address) as found:
+        return json.load(found)
 
 
-def test_a_server_that_cannot_start_says_why(out: Path, tmp_path: Path) -> None:
-    shutil.copytree(out / "quickstart", tmp_path / "quickstart")
-    (tmp_path / "mlflow.db").write_text("not a database, and longer than nothing " * 100)
-    cursor = json.loads((tmp_path / "quickstart" / "mlflow.json").read_text())
-    cursor["uri"] = default_uri(tmp_path)
-    (tmp_path / "quickstart" / "mlflow.json").write_text(json.dumps(cursor))
-    with pytest.raises(UserError, match=r"did not start \(.*database.*\); its log is .*mlflow-server\.log"):
-        serve(tmp_path, open_browser=False)
+def test_files_of_a_moved_folder_can_be_opened(out: Path, pages: dict[str, str]) -> None:
+    base = pages["Table"].partition("/#/")[0]
+    cursor = json.loads((out / "quickstart" / "mlflow.json").read_text())
+    run_id = cursor["trials"]["torch-r3-s0"]["run_id"]
+    assert answer(f"{base}/get-artifact?run_id={run_id}&path=result.json")["test_err_pct"] == FIGURES["torch"][0]
+
+
+def test_only_this_machine_s_names_are_let_in(pages: dict[str, str]) -> None:
+    def status(host: str, method: str = "GET", origin: str | None = None) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(pages), timeout=30)
+        headers = {"Host": host, "Content-Type": "application/json", **({"Origin": origin} if origin else {})}
+        path = "/" if method == "GET" else "/ajax-api/2.0/mlflow/experiments/search"
+        connection.request(method, path, "{}" if method == "POST" else None, headers)
+        return connection.getresponse().status
+
+    number = port_of(pages)
+    assert urlsplit(pages["Table"]).hostname == "127.0.0.1"  # a number: curl and every browser know it
+    assert status(f"127.0.0.1:{number}") == 200
+    assert status("localhost:8080") == 200  # the near end of a tunnel
+    assert status("localhost:8080", "POST", "http://localhost:8080") != 403
+    assert status("evil.example") == 403
+    assert status(f"127.0.0.1:{number}", "POST", "http://evil.example") == 403
+
+
+def test_a_folder_that_may_only_be_read_is_shown_as_a_copy(out: Path, tmp_path: Path) -> None:
+    """And to other machines, if that is asked for."""
+    moved = Path(shutil.copytree(out, tmp_path / "copy"))
+    before = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
+    with only_to_be_read(moved), served(moved, *bound(), host="0.0.0.0") as pages:
+        assert {"Table", "Charts", "Others"} <= set(pages)
+        found = answer(f"http://127.0.0.1:{port_of(pages)}/api/2.0/mlflow/experiments/search?max_results=9")[
+            "experiments"
+        ]
+        run_id = json.loads((moved / "quickstart" / "mlflow.json").read_text())["trials"]["torch-r3-s0"]["run_id"]
+        base = pages["Others"].partition("/#/")[0]
+        assert answer(f"{base}/get-artifact?run_id={run_id}&path=result.json")["test_err_pct"] == FIGURES["torch"][0]
+    places = {
+        each["artifact_location"] for each in found if each["name"] in ("capsbench/quickstart", "capsbench/seeds")
+    }
+    assert places == {(moved / "mlartifacts" / "capsbench" / name).as_uri() for name in ("quickstart", "seeds")}
+    assert {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()} == before
+
+
+def test_a_server_that_cannot_start_says_why(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "nonsense")
+    with pytest.raises(UserError, match=r"did not start \(.*Invalid poolclass.*\); its log is .*mlflow-server\.log"):
+        serve(out, open_browser=False, port=5360)

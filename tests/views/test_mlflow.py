@@ -499,7 +499,7 @@ def test_a_server_that_fails_costs_one_warning_and_no_data(
         tracker = Tracker(journal, f"http://user:secret@127.0.0.1:{listener.getsockname()[1]}", flush_s=0.1)
         tracker.start()
         warning = tracker.close()
-    assert f"capsbench sync {shlex.quote(str(journal.run_dir))}" in str(warning)
+    assert f"capsbench sync {shlex.quote(str(journal.run_dir))} --mlflow-uri 'http://user:***@127" in str(warning)
     assert "secret" not in str(warning)
     assert "\n" not in str(warning)
     assert capfd.readouterr() == ("", "")

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import data
 from harness.data import Dataset
-from harness.disk import read_json, write_atomic
+from harness.disk import obstacle, read_json, write_atomic
 from harness.errors import UserError
 from harness.journal.journal import FOLDER, INDEX, Journal
 from harness.spec.trial import DataConfig
@@ -92,7 +92,9 @@ def draw_trial(material: Material, folder: Path) -> Drawn:
         index = {"trial": trial.id, "files": digests, "left_out": drawn.left_out, "lacking": drawn.lacking}
         write_atomic(folder / INDEX, json.dumps(index, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write figures to {folder}: {error.strerror}; choose a place with --out") from error
+        raise UserError(
+            f"cannot write figures to {folder}: {obstacle(folder) or error.strerror}; choose a place with --out"
+        ) from error
     return drawn
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
 
 from harness.errors import UserError
 from harness.journal.journal import Journal
+from harness.views.mlflow import database, remote
 from harness.views.mlflow import trials as view
+from harness.views.mlflow.where import is_server, redact
 
 PARENT = "mlflow.parentRunId"
 _QUIET = {  # only our own text may reach the screen; a dead server is noticed in seconds, not minutes
@@ -23,18 +27,18 @@ _QUIET = {  # only our own text may reach the screen; a dead server is noticed i
 }
 
 
-def redact(uri: str) -> str:
-    """`uri` without its password, safe for screens and files."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
-
-
 def quiet_environment() -> dict[str, str]:
     """The bench's settings for MLflow; what the user has already set stays."""
     return {key: os.environ.get(key, value) for key, value in _QUIET.items()}
 
 
-def connect(uri: str) -> Any:
-    """An MLflow client that prints nothing. Raises `UserError` if MLflow is not installed."""
+def connect(uri: str, out: Path) -> Any:
+    """An MLflow client that prints nothing, for a database that is as MLflow needs it.
+
+    Raises `UserError` if MLflow is not installed, or if the database cannot be used: MLflow itself would wait for
+    minutes, or upgrade an older one. Artifacts of a folder that was moved are found where they are now.
+    """
+    prepare(uri, out)
     os.environ.update(quiet_environment())
     try:
         from mlflow.tracking import MlflowClient
@@ -42,7 +46,63 @@ def connect(uri: str) -> Any:
         raise UserError(f"MLflow is not installed here ({error}); `pip install mlflow`") from error
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MlflowClient(uri)
+    client = MlflowClient(uri)
+    with suppress(ImportError, AttributeError):  # MLflow remembers where the files of a run were, whatever is moved
+        from mlflow.tracking._tracking_service import utils
+
+        cast(Any, utils)._artifact_repos_cache.clear()
+    return client
+
+
+def prepare(uri: str, out: Path) -> None:
+    """Examines a database before MLflow opens it. Raises `UserError`; a server is left to answer for itself."""
+    if is_server(uri):
+        return
+    if path := database.path_of(uri):
+        database.examine(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        database.relocate(path, out)
+    elif uri.startswith(("postgresql", "mysql", "mssql")) and importlib.util.find_spec("sqlalchemy"):
+        _require_schema(uri)
+
+
+def _require_schema(uri: str) -> None:
+    """The same for a database server: can it be reached, and is its schema this MLflow's?"""
+    from alembic.migration import MigrationContext
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with create_engine(uri).connect() as connection:
+            revision = MigrationContext.configure(connection).get_current_revision()
+    except ImportError as error:
+        raise UserError(f"the database {redact(uri)} needs a driver: `pip install {error.name}`") from error
+    except (SQLAlchemyError, ValueError) as error:
+        raise UserError(f"the database {redact(uri)} cannot be used: {_line(error)}") from error
+    if revision is not None:
+        database.require_schema(redact(uri), revision, redact(uri))
+
+
+def reason(error: Exception, uri: str) -> str:
+    """What went wrong with the MLflow at `uri`, in our words where they are known, without passwords."""
+    if isinstance(error, UserError):
+        return str(error)
+    if "timed out" in str(error):
+        return "it does not answer"
+    if uri.startswith(("http://", "https://")) and (found := remote.problem(uri)):
+        return found
+    path = database.path_of(uri)
+    if path and "database is locked" in str(error):
+        return database.locked(path)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return _line(error)
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, or its type."""
+    line = redact(next(iter(str(error).strip().splitlines()), type(error).__name__))
+    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 class Runs:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import logging
 import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from harness.parity.check import Report
 from harness.parity.words import sentence
 from harness.spec.trial import Trial
 from harness.views.mlflow import trials as view
-from harness.views.mlflow.client import quiet_environment, redact
-from harness.views.mlflow.tracking import default_uri
+from harness.views.mlflow.client import connect, reason
+from harness.views.mlflow.where import artifacts_of, locate, redact, shown
 
 _LOCK_TIMEOUT_S = 30
 _COLUMNS = ("level", "name", "rel_err", "tolerance", "ok", "where", "found", "expected", "note")
@@ -33,27 +32,21 @@ def record(
 
     Returns where they are, or else what to tell the user: a verdict does not depend on being recorded.
     """
-    where = uri or default_uri(out)
-    os.environ.update(quiet_environment())
-    try:
-        from mlflow.tracking import MlflowClient
-    except ImportError:
+    where = locate(out, uri).uri
+    if importlib.util.find_spec("mlflow") is None:
         return None, 'MLflow is not installed, so nothing was recorded: pip install "capsbench[mlflow]", or --no-mlflow'
-    for name in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with file_lock(out / ".mlflow.lock", _LOCK_TIMEOUT_S) as locked:
             if not locked:
                 raise TimeoutError("another process is writing to MLflow from the same output folder")
-            client: Any = MlflowClient(where)
+            client = connect(where, out)
             experiment = _experiment(client, f"capsbench-parity/{trials[0].suite}", where, out)
             facts = environment()
             for report, trial in zip(reports, trials, strict=True):
                 _send(client, experiment, report, trial, facts)
             write_atomic(out / CURSOR, json.dumps({"uri": redact(where), "experiment_id": experiment}))
     except Exception as error:  # whatever goes wrong in its server, database or client
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return None, f"MLflow at {redact(where)} did not take the reports: {redact(reason)[:200]}"
+        return None, f"MLflow at {shown(where)} did not take the reports: {reason(error, where)}"
     return where, None
 
 
@@ -84,9 +77,8 @@ def _experiment(client: Any, name: str, uri: str, out: Path) -> str:
         client.restore_experiment(found.experiment_id)
     if found:
         return found.experiment_id
-    is_server = uri.startswith(("http://", "https://", "databricks"))
-    files = out.resolve() / "mlartifacts" / name
-    experiment = client.create_experiment(name, None if is_server else files.as_uri())
+    files = artifacts_of(uri, out)
+    experiment = client.create_experiment(name, (files / name).as_uri() if files else None)
     client.set_experiment_tag(experiment, "mlflow.experimentKind", "custom_model_development")
     client.set_experiment_tag(experiment, view.VIEW_TAG, view.parity_view(round(time.time() * 1000)))
     return experiment

@@ -6,8 +6,10 @@ what was sent; if it is lost, the runs are found again by their tags.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,13 +18,14 @@ from typing import Any
 
 from harness.analysis import labels
 from harness.analysis.equivalence import Pair, of_journal
-from harness.disk import file_lock, finite, read_json, write_atomic
+from harness.disk import file_lock, finite, obstacle, read_json, write_atomic
 from harness.events import TrialEvent
 from harness.journal.journal import FOLDER, INDEX, Journal
 from harness.journal.results import Result, parity_of, summarise
-from harness.views.mlflow import cells
+from harness.views.mlflow import cells, database
 from harness.views.mlflow import trials as view
-from harness.views.mlflow.client import PARENT, Runs, connect, redact
+from harness.views.mlflow.client import PARENT, Runs, connect
+from harness.views.mlflow.where import artifacts_of, belongs, redact
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _STALE = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}  # perhaps a stale cursor
@@ -34,20 +37,23 @@ class Sink:
     def __init__(self, journal: Journal, uri: str) -> None:
         self._journal = journal
         self._uri = uri
+        self._out = journal.run_dir.parent
         self._cursor_path = journal.run_dir / "mlflow.json"
         self._client: Any = None
+        self.sent: dict[str, Any] = {}
+        """The cursor as it was read or written last."""
 
     def push(self, trial_ids: Iterable[str], live: bool, lock_timeout_s: float) -> int:
         """Sends what these trials lack; returns the number of new events. `live`: unfinished trials are running."""
-        with file_lock(self._journal.run_dir.parent / ".mlflow.lock", lock_timeout_s) as locked:
+        with file_lock(self._lock_path(), lock_timeout_s) as locked:
             if not locked:
                 raise TimeoutError("another process is writing to MLflow from the same output folder")
             work = [(trial_id, events) for trial_id in trial_ids if (events := self._journal.events(trial_id))]
-            cursor = self.load()
+            cursor = self.sent = self.load()
             if not self._is_behind(cursor, work, live):
                 return 0
             if self._client is None:
-                self._client = connect(self._uri)
+                self._client = connect(self._uri, self._out)
             try:
                 return self._send(cursor, work, live)
             except Exception as error:
@@ -57,13 +63,27 @@ class Sink:
                 return self._send({}, [(known, events) for known, events in everything if events], live)
 
     def load(self) -> dict[str, Any]:
-        """The cursor; empty if it is lost or belongs to another MLflow."""
-        cursor = read_json(self._cursor_path) or {}
-        database = self._uri.removeprefix("sqlite:///")
-        gone = database != self._uri and not Path(database).exists()
-        return {} if gone or cursor.get("uri") != redact(self._uri) else cursor
+        """The cursor; empty if it is lost, belongs to another MLflow, or tells of artifacts that are gone."""
+        cursor, path = read_json(self._cursor_path) or {}, database.path_of(self._uri)
+        if not cursor or not belongs(cursor, self._uri, self._out):
+            return {}
+        if path:
+            database.relocate(path, self._out)
+            files = database.artifacts(path, str(cursor.get("experiment_id")))
+            if files is not None and not files.is_dir():
+                return {}
+        return cursor
+
+    def _lock_path(self) -> Path:
+        """A run that may only be read can be sent elsewhere: then the lock is a temporary file."""
+        if obstacle(self._out):
+            name = hashlib.sha256(self._uri.encode()).hexdigest()[:16]
+            return Path(tempfile.gettempdir()) / f"capsbench-mlflow-{name}.lock"
+        return self._out / ".mlflow.lock"
 
     def _is_behind(self, cursor: Mapping[str, Any], work: Sequence[tuple[str, list[TrialEvent]]], live: bool) -> bool:
+        if cursor.get("run_dir", self._place()) != self._place():
+            return True
         if "suite" not in cursor or (not live and cursor["suite"]["status"] != self._suite_status(live)):
             return True
         if not live and cursor["suite"].get("equivalence") != self._equivalence()[1]:
@@ -82,10 +102,11 @@ class Sink:
         )
 
     def _send(self, cursor: dict[str, Any], work: Sequence[tuple[str, list[TrialEvent]]], live: bool) -> int:
-        cursor.setdefault("uri", redact(self._uri))
+        cursor["uri"] = redact(self._uri)
         cursor.setdefault("trials", {})
         cursor.setdefault("cells", {})
         self._send_experiment(cursor)
+        self._send_place(cursor)
         self._send_suite(cursor, "RUNNING" if live else self._suite_status(live))
         if not live:
             self._send_equivalence(cursor["suite"])
@@ -96,8 +117,24 @@ class Sink:
             self._save(cursor)
         return count
 
-    def _save(self, cursor: Mapping[str, Any]) -> None:
-        write_atomic(self._cursor_path, json.dumps(cursor, indent=2) + "\n")
+    def _save(self, cursor: dict[str, Any]) -> None:
+        self.sent = cursor
+        try:
+            write_atomic(self._cursor_path, json.dumps(cursor, indent=2) + "\n")
+        except OSError as error:  # of a run that may only be read: next time, its runs are found by their tags
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+
+    def _place(self) -> str:
+        return str(self._journal.run_dir.resolve())
+
+    def _send_place(self, cursor: dict[str, Any]) -> None:
+        """Where the run directory is, on each of its runs: it may have been moved since."""
+        if cursor.get("run_dir", self._place()) != self._place():
+            for sent in (cursor["suite"], *cursor["cells"].values(), *cursor["trials"].values()):
+                if sent.get("run_id"):
+                    self._client.set_tag(sent["run_id"], "capsbench.run_dir", self._place())
+        cursor["run_dir"] = self._place()
 
     def _send_experiment(self, cursor: dict[str, Any]) -> None:
         """Finds or creates the experiment, and gives it the views that its pages open with."""
@@ -105,9 +142,8 @@ class Sink:
         if "experiment_id" not in cursor:
             found = client.get_experiment_by_name(name)
             if found is None:
-                is_server = self._uri.startswith(("http://", "https://", "databricks"))
-                files = self._journal.run_dir.resolve().parent / "mlartifacts" / name
-                cursor["experiment_id"] = client.create_experiment(name, None if is_server else files.as_uri())
+                files = artifacts_of(self._uri, self._out)
+                cursor["experiment_id"] = client.create_experiment(name, (files / name).as_uri() if files else None)
             else:
                 cursor["experiment_id"] = found.experiment_id
                 if found.lifecycle_stage == "deleted":  # its name stays taken, so nothing else would help

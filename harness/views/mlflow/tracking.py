@@ -10,14 +10,16 @@ import os
 import shlex
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.errors import UserError
 from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.views.mlflow import trials as view
-from harness.views.mlflow.client import redact
+from harness.views.mlflow.client import reason
 from harness.views.mlflow.sink import Sink
+from harness.views.mlflow.where import OPTION, default_uri, locate, redact, shown
+
+__all__ = ["SyncReport", "Tracker", "default_uri", "redact", "sync"]
 
 _FLUSH_S = 10.0  # while trials run: rare enough not to slow them down
 
@@ -34,29 +36,24 @@ class SyncReport:
     events: int
 
 
-def default_uri(out: str | os.PathLike[str]) -> str:
-    """The database of an output folder: `sqlite:///<out>/mlflow.db`."""
-    return f"sqlite:///{Path(out).resolve() / 'mlflow.db'}"
-
-
 def sync(run_dir: str | os.PathLike[str], uri: str | None = None) -> SyncReport:
     """Sends everything in the run directory to MLflow; safe at any time, even during a run.
 
     Raises `UserError` if there is no run, if MLflow is not installed, or if its server does not take the data.
     """
     journal = Journal(run_dir)
-    uri = uri or default_uri(journal.run_dir.parent)
     require_run(journal.run_dir)
-    sink = Sink(journal, uri)
+    where = locate(journal.run_dir.parent, uri)
+    sink = Sink(journal, where.uri)
     try:
         events = sink.push(journal.trial_ids(), live=journal.is_live(), lock_timeout_s=30)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"MLflow at {redact(uri)} did not take the run: {_reason(error)}") from error
-    cursor = sink.load()
+        raise UserError(f"MLflow at {where} did not take the run: {reason(error, where.uri)}") from error
+    cursor = sink.sent
     return SyncReport(
-        redact(uri),
+        redact(where.uri),
         view.experiment_name(journal.plan()),
         cursor["experiment_id"],
         cursor["suite"]["run_id"],
@@ -69,7 +66,8 @@ class Tracker:
     """Sends the journal to MLflow during a run, from its own thread; no problem here stops the run."""
 
     def __init__(self, journal: Journal, uri: str | None = None, flush_s: float = _FLUSH_S) -> None:
-        self.uri = uri or default_uri(journal.run_dir.parent)
+        self._where = locate(journal.run_dir.parent, uri)
+        self.uri = self._where.uri
         self._journal = journal
         self._flush_s = flush_s
         self._sink = Sink(journal, self.uri)
@@ -99,7 +97,9 @@ class Tracker:
         if problem is None:
             return None
         command = f"capsbench sync {shlex.quote(str(self._journal.run_dir))}"
-        return f"MLflow at {redact(self.uri)} lacks results ({problem}). Nothing is lost; bring them in with: {command}"
+        if self._where.source == OPTION:
+            command += f" --mlflow-uri {shlex.quote(shown(self.uri))}"
+        return f"MLflow at {shown(self.uri)} lacks results ({problem}). Nothing is lost; bring them in with: {command}"
 
     def close(self, timeout_s: float = 30.0) -> str | None:
         """Sends the rest and ends the thread; returns the warning if anything is still missing in MLflow."""
@@ -119,19 +119,10 @@ class Tracker:
                 self._sink.push(self._journal.trial_ids() if stopping else changed, not stopping, lock_timeout_s=5)
                 self._problem, pause_s = None, self._flush_s
             except Exception as error:  # a problem with the copy must never stop the run
-                self._problem = _reason(error)
+                self._problem = reason(error, self.uri)
                 pause_s = min(2 * pause_s, 6 * self._flush_s)
                 with self._lock:
                     self._changed |= changed
             if stopping:
                 return
             stopping = self._stop.wait(pause_s)
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in one line and without passwords."""
-    text = str(error).strip() or type(error).__name__
-    if "Max retries exceeded" in text or "timed out" in text:
-        return "it does not answer"
-    line = redact(text.splitlines()[0])
-    return line if len(line) <= 200 else f"{line[:200]}..."

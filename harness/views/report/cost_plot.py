@@ -11,6 +11,7 @@ from harness.analysis.costs import Point, Report, curves
 from harness.analysis.labels import color
 from harness.analysis.seeds import OverSeeds
 from harness.cost.fit import CostModel
+from harness.disk import obstacle
 from harness.errors import UserError
 from harness.spec import ModelSpec
 from harness.spec.trial import Trial
@@ -39,7 +40,9 @@ def draw(report: Report, seeds: OverSeeds, out: Path) -> tuple[list[Path], list[
         errors = [draw_errors(seeds, _canvas(), out / "test_error.png")] if has_errors else []
         return errors, [_figure(report, key, out / f"{key}.png") for key in report.keys if curves(report, key)]
     except OSError as error:
-        raise UserError(f"cannot write figures to {out}: {error.strerror}; choose a place with --out") from error
+        raise UserError(
+            f"cannot write figures to {out}: {obstacle(out) or error.strerror}; choose a place with --out"
+        ) from error
 
 
 def _canvas() -> Any:

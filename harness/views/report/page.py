@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from harness.disk import write_atomic
+from harness.disk import obstacle, write_atomic
 from harness.errors import UserError
 
 _STYLE = """
@@ -41,7 +41,9 @@ def write(title: str, texts: Sequence[str], sections: Sequence[Section], out: Pa
         for path, content in zip(paths, (_markdown, _html), strict=True):
             write_atomic(path, content(title, [text for text in texts if text], sections, out))
     except OSError as error:
-        raise UserError(f"cannot write the report to {out}: {error.strerror}; choose a place with --out DIR") from error
+        raise UserError(
+            f"cannot write the report to {out}: {obstacle(out) or error.strerror}; choose a place with --out DIR"
+        ) from error
     return paths
 
 
