@@ -172,7 +172,8 @@ def options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--impl", dest="impls", action="append", default=[], metavar="NAME",
-        help=f"{', '.join(registry.names())}, or a class of yours as package.module:Class; may be given several times",
+        help=f"{', '.join(registry.names())}, or a class of yours as package.module:Class or file.py:Class; may be given "
+        "several times",
     )  # fmt: skip
     command.add_argument(
         "--level", type=str.upper, choices=("L1", "L2", "L3", "L4", "L5", "L6"),
