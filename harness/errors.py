@@ -59,6 +59,10 @@ def of_the_system(error: OSError) -> str | None:
     """What the operating system refused, in one line with what to do; None if it can be no fault but the program's."""
     if error.errno not in _ADVICE:
         return None
+    if error.errno == errno.ENOENT and error.filename is None:
+        if "temporary" in str(error.strerror):
+            return "no folder for temporary files can be written: set TMPDIR to one of yours"
+        return "the folder that this shell is in no longer exists: change to another one"
     what = f"{error.filename}: " if error.filename is not None else ""
     return f"{what}{error.strerror}; {_ADVICE[error.errno]}"
 

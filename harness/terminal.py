@@ -24,7 +24,7 @@ _ERRORS = "capsbench.plain"
 _IGNORED = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # by Python itself
 
 _lost: list[OSError] = []
-"""What went wrong with stdout, if anything."""
+"""What went wrong with stdout, if anything that matters."""
 
 
 class _Patient(io.FileIO):
@@ -33,6 +33,7 @@ class _Patient(io.FileIO):
     def __init__(self, descriptor: int, report: Callable[[OSError], None]) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self._report = report
+        self._is_terminal = self.isatty()
 
     def write(self, data: Any, /) -> int:
         try:
@@ -44,7 +45,8 @@ class _Patient(io.FileIO):
                 return written
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         except OSError as error:
-            self._report(error)
+            if error.errno != errno.EPIPE and not self._is_terminal:  # else its reader went away, and wants no more
+                self._report(error)
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
@@ -76,10 +78,9 @@ def finish(code: int) -> int:
     for stream in (sys.stdout, sys.stderr):
         if not stream.closed:
             stream.flush()
-    failed = [error for error in _lost if error.errno != errno.EPIPE]
-    if not failed:
+    if not _lost:
         return code
-    sys.stderr.write(f"capsbench: stdout: {failed[0].strerror}; what was to be printed there is lost\n")
+    sys.stderr.write(f"capsbench: stdout: {_lost[0].strerror}; what was to be printed there is lost\n")
     sys.stderr.flush()
     return code or 1
 

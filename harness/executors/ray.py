@@ -92,6 +92,8 @@ class RayExecutor:
         """
         if self._started:
             return
+        if self._address is None and sys.platform == "linux" and not os.access(_SHARED, os.W_OK | os.X_OK):
+            raise UserError(f"Ray needs {_SHARED}, which is missing or cannot be written; {_INSTEAD}")
         limit_s = _limit_s()
         late = f"Ray has not started within {limit_s:.0f} s ({_LIMIT} sets another limit); {_INSTEAD}"
         self._temp = _folder()
@@ -121,8 +123,6 @@ class RayExecutor:
         _silence()
         if self._address is not None:
             _probe(self._address)
-        elif sys.platform == "linux" and not os.access(_SHARED, os.W_OK | os.X_OK):
-            raise UserError(f"Ray needs {_SHARED}, which is missing or cannot be written; {_INSTEAD}")
         self._init()
         self._guardian = Guardian(self._temp)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from harness.errors import UserError, nearest
 from harness.suite.foreign import remedy, what_are
 
-STDIN = Path("-")
+STDIN, SHOWN = Path("-"), Path("stdin")
+"""What stands for it on the command line, and in messages."""
 _MAX_BYTES = 1_000_000
 _HEAD = 4096
 _READABLE = ("text", "lines of JSON", "a JSON document", "an empty file", "binary data")
@@ -22,7 +23,7 @@ def read_text(path: Path) -> str:
     """The text of the file, pipe, or with "-" of stdin. Raises `UserError` for what is missing, unreadable or no text."""
     try:
         if path == STDIN:
-            return _decoded(_read(sys.stdin.fileno(), path), path)
+            return _decoded(_read(sys.stdin.fileno(), SHOWN), SHOWN)
         if not path.exists():
             hint = f": a link to {path.readlink()}, which does not exist" if path.is_symlink() else nearest_file(path)
             raise UserError(f"{path}: no such file{hint}")
@@ -37,7 +38,7 @@ def read_text(path: Path) -> str:
             raise UserError(f"{path}: {path.stat().st_size:,} bytes; a suite has at most {_MAX_BYTES:,}")
         return _decoded(path.read_bytes(), path)
     except io.UnsupportedOperation as error:
-        raise UserError(f"{path}: stdin cannot be read") from error
+        raise UserError(f"{SHOWN}: cannot be read here; name a file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -66,11 +67,11 @@ def _decoded(data: bytes, path: Path) -> str:
     if not found.startswith(_READABLE):
         advice = remedy(found)
         raise UserError(f"{path}: {found}, expected a suite in YAML{f'; {advice}' if advice else ''}")
+    if b"\x00" in data:
+        raise UserError(f"{path}: binary data, expected a suite in YAML")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if b"\x00" in data:
-            raise UserError(f"{path}: binary data, expected a suite in YAML") from error
         before = data[: error.start].rpartition(b"\n")[2].removeprefix(b"\xef\xbb\xbf")
         line, column = data.count(b"\n", 0, error.start) + 1, len(before.decode()) + 1
         byte = f"byte 0x{data[error.start]:02x}"
@@ -89,4 +90,4 @@ def nearest_file(path: Path) -> str:
 def files_near(path: Path) -> set[str]:
     """The suite files in the folder of `path`, and in `suites` in the current folder."""
     folders = (path.parent, Path("suites"))
-    return {str(file) for folder in folders if folder.is_dir() for file in folder.glob("*.y*ml")}
+    return {str(file) for folder in folders if folder.is_dir() for file in folder.glob("*.y*ml") if file.is_file()}

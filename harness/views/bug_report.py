@@ -39,8 +39,8 @@ class Anonymous:
     def __init__(self, folders: Mapping[str, str], users: Iterable[str], hosts: Iterable[str]) -> None:
         known = {folder.rstrip("/"): name for name, folder in folders.items() if len(folder.rstrip("/")) > 1}
         self._folders = sorted(known.items(), key=lambda each: -len(each[0]))
-        words = dict.fromkeys(users, "USER") | dict.fromkeys(hosts, "HOST")
-        words |= {word.partition(".")[0]: told for word, told in words.items()}
+        names = [each for host in hosts for each in (host, host.partition(".")[0])]
+        words = dict.fromkeys(users, "USER") | dict.fromkeys(names, "HOST")
         self._words = {word: told for word, told in words.items() if len(word) > 1 and word.lower() not in _COMMON}
 
     def __call__(self, text: str) -> str:

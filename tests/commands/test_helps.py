@@ -121,15 +121,15 @@ def test_mistakes_in_what_comes_through_a_pipe(
     for content, expected in {
         b"": "stdin: empty; a suite needs",
         b"name: x\ndata: {nam: digits}\ngrid: {impl: [numpy]}\n": "stdin:2: data.nam: unknown key",
-        b"\x00" * 100: "-: binary data",
-        b"a" * 1_000_001: "-: more than 1,000,000 bytes",
+        b"\x00" * 100: "stdin: binary data",
+        b"a" * 1_000_001: "stdin: more than 1,000,000 bytes",
     }.items():
         (tmp_path / "in").write_bytes(content)
         with (tmp_path / "in").open() as stream:
             monkeypatch.setattr(sys, "stdin", stream)
             assert expected in said(2, "plan", "-")
     monkeypatch.setattr(sys, "stdin", io.StringIO("no descriptor"))
-    assert "-: stdin cannot be read" in said(2, "plan", "-")
+    assert "stdin: cannot be read here" in said(2, "plan", "-")
 
 
 def test_anchors_have_a_place_of_their_own(said: Callable[..., str], tmp_path: Path) -> None:
