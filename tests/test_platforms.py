@@ -26,7 +26,8 @@ runpy.run_module("harness", run_name="__main__")
 # standard library's own modules look at it.
 _MAC = """
 import os, sys
-import builtins, io, pathlib, subprocess, multiprocessing, ctypes, platform, uuid, tempfile, socket, selectors, numpy
+import builtins, ctypes, io, multiprocessing, numpy, pathlib, platform, selectors, socket, subprocess, sysconfig, tempfile, uuid
+sysconfig.get_config_vars()
 for name in ("sched_getaffinity", "sched_setaffinity", "waitid", "posix_fadvise", "fdatasync"):
     if hasattr(os, name):
         delattr(os, name)

@@ -75,7 +75,7 @@ def _lacking(name: str, action: argparse.Action | None) -> str:
     """What is missing, and what it may be."""
     if action is not None and action.choices is not None:
         one = f"one of {', '.join(map(str, action.choices))}"
-        return f"{name} is missing: {one}" if action.option_strings else f"{one} is missing"
+        return f"{one} is missing" if "|" in name else f"{name} is missing: {one}"
     return f"{name} is missing" + (f": {action.help}" if action is not None and action.help else "")
 
 

@@ -78,7 +78,7 @@ def test_what_looks_like_a_setting_and_is_none(said: Callable[..., str], tmp_pat
         ("report runs/a runs/b", 'unexpected argument "runs/b"; it takes RUN\n'),
         ("export runs/a 1f", "--to is missing: one of torch, tf, jax"),
         ("data", "one of list, fetch, show is missing"),
-        ("", "one of run, plan"),
+        ("", "COMMAND is missing: one of run, plan"),
         ("Plan small.yaml", 'unknown command "Plan"; did you mean "plan"?'),
         ("plan small.yaml --executor INLINE", '"INLINE"; did you mean "inline"?'),
         ("plan small.yml", 'small.yml: no such file; did you mean "small.yaml"? Valid: small.yaml.'),

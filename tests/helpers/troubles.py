@@ -39,7 +39,6 @@ class Trouble:
         """The message, without the lists of what is valid, which grow with every release."""
         message = self.message or _refused(self, folder)
         message = re.sub(r"Valid: .*?\.(?= |$)", "Valid: ...", message, flags=re.MULTILINE)
-        message = re.sub(r"(one of) run, .*? is missing", r"\1 run, ... is missing", message)
         return message.partition("\nSee: ")[0].replace(str(folder), "FOLDER")
 
 
