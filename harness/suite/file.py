@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from harness.errors import UserError, nearest
-from harness.suite.foreign import remedy, what_are
+from harness.sniff import remedy, what_are
 
 STDIN, SHOWN = Path("-"), Path("stdin")
 """What stands for it on the command line, and in messages."""
@@ -63,7 +63,7 @@ def _read(descriptor: int, path: Path) -> bytes:
 
 
 def _decoded(data: bytes, path: Path) -> str:
-    found = what_are(data[:_HEAD])
+    found = what_are(data[:_HEAD], len(data))
     if not found.startswith(_READABLE):
         advice = remedy(found)
         raise UserError(f"{path}: {found}, expected a suite in YAML{f'; {advice}' if advice else ''}")
