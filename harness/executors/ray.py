@@ -55,7 +55,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20  # jobs and events; files pass through it only
 _CONNECT_S = 30.0
 _GONE_S = 10.0
 _LIMIT = "CAPSBENCH_RAY_START_S"
-_LIMIT_S = 90.0
+_LIMIT_S = 180.0
 """How long a start may take; the environment variable sets another limit."""
 _SHARED = Path("/dev/shm")
 _LONGEST_BASE = 23  # bytes: a Unix socket's path has 107 at most, and Ray adds 80 to this folder's
@@ -238,7 +238,7 @@ def _limit_s() -> float:
     except ValueError:
         limit_s = 0.0
     if not 0 < limit_s < 1e6:
-        raise UserError(f'{_LIMIT} is "{value}"; it must be a number of seconds, such as 90')
+        raise UserError(f'{_LIMIT} is "{value}"; it must be a number of seconds, such as 180')
     return limit_s
 
 
