@@ -76,10 +76,10 @@ def acquire(handle: int, timeout_s: float = 0.5) -> None:
 
 def temporary_folder() -> Path:
     """The folder for temporary files. Raises `UserError` if there is none but the working folder, which nobody named."""
+    meant = {"/tmp", "/var/tmp", "/usr/tmp", *(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))}
     try:
         found = Path(tempfile.gettempdir())
-        named = {os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")}
-        if str(found) in named or found != Path.cwd() or str(found) in ("/tmp", "/var/tmp", "/usr/tmp"):
+        if str(found) in meant or found != Path.cwd():
             return found
     except FileNotFoundError:
         pass

@@ -39,6 +39,7 @@ class TrialFailed(Exception):
 _ADVICE = {
     errno.ENOSPC: "make room, or name another folder",
     errno.EDQUOT: "your quota is used up: make room, or name another folder",
+    errno.EFBIG: "allow larger files: ulimit -f unlimited",
     errno.EROFS: "name a folder that can be written",
     errno.EACCES: "name something that you may read and write",
     errno.EPERM: "name something that you may read and write",

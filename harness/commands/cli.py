@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if as_json:
             print_json({"error": "interrupted"})
         code = 130
+    except SystemExit as end:  # --help, --version
+        code = end.code if isinstance(end.code, int) else 0
     except OSError as error:
         if not (message := of_the_system(error)):
             raise

@@ -130,7 +130,8 @@ def _execute(
     except OSError as error:
         if not (cause := of_the_system(error)):
             raise
-        raise Stopped(f"{cause}. What had finished is kept: after that, give the same command again") from error
+        where = f"{plan.run_dir}: " if error.filename is None else ""
+        raise Stopped(f"{where}{cause}. What had finished is kept: after that, give the same command again") from error
     finally:
         screen.end()
         closing = tracker.close(5 if interrupted else 60) if tracker else None
