@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import warnings
 from collections.abc import Collection, Iterable
@@ -10,6 +11,8 @@ from collections.abc import Collection, Iterable
 
 class UserError(Exception):
     """The request was wrong: what was wrong, what was found, the nearest valid choice, what to do. Exit code 2."""
+
+    code = 2
 
 
 class Noted(UserWarning):
@@ -28,6 +31,12 @@ def note(message: str, category: type[Noted] = Noted) -> None:
         warnings.showwarning(told, category, __file__, 0)
 
 
+class Stopped(UserError):
+    """What was begun cannot go on, such as on a full disk: why, and what to do. Exit code 1."""
+
+    code = 1
+
+
 class BrokenPlugin(UserError):
     """A plug-in registered by a distribution does not work: which, and why. Exit code 2."""
 
@@ -38,6 +47,38 @@ class TrialFailed(Exception):
     def __init__(self, cause: str, error: str, hint: str) -> None:
         super().__init__(cause)
         self.error, self.hint = error, hint
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room, or name another folder",
+    errno.EDQUOT: "your quota is used up: make room, or name another folder",
+    errno.EFBIG: "allow larger files: ulimit -f unlimited",
+    errno.EROFS: "name a folder that can be written",
+    errno.EACCES: "name something that you may read and write",
+    errno.EPERM: "name something that you may read and write",
+    errno.EMFILE: "allow more open files: ulimit -n 4096",
+    errno.ENFILE: "the machine has too many open files",
+    errno.ENOMEM: "free some memory",
+    errno.EAGAIN: "the machine allows no more processes or threads: ulimit -u",
+    errno.EIO: "the disk or the network drive has a fault",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "a link that points to itself",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EISDIR: "name a file",
+    errno.ENOENT: "it is not there, or no longer",
+}
+
+
+def of_the_system(error: OSError) -> str | None:
+    """What the operating system refused, in one line with what to do; None if it can be no fault but the program's."""
+    if error.errno not in _ADVICE:
+        return None
+    if error.errno == errno.ENOENT and error.filename is None:
+        if "temporary" in str(error.strerror):
+            return "no folder for temporary files can be written: set TMPDIR to one of yours"
+        return "the folder that this shell is in no longer exists: change to another one"
+    what = f"{error.filename}: " if error.filename is not None else ""
+    return f"{what}{error.strerror}; {_ADVICE[error.errno]}"
 
 
 _STARVED = re.compile(
@@ -58,6 +99,7 @@ def starved(error: BaseException | str, exceptions: Collection[str] = ()) -> boo
 def nearest(found: str, valid: Iterable[str]) -> str:
     """A sentence with the closest valid choice, if one is close, and all choices: '; did you mean "torch"? Valid: ...'."""
     names = sorted(valid)
-    close = difflib.get_close_matches(found, names, n=1, cutoff=0.5)
+    lower = {name.lower(): name for name in names}
+    close = [lower[each] for each in difflib.get_close_matches(found.lower(), lower, n=1, cutoff=0.5)]
     hint = f'; did you mean "{close[0]}"?' if close else "."
     return f"{hint} Valid: {', '.join(names)}."

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import UserError, nearest
 from harness.frameworks import Framework, framework
+from harness.own_file import is_file_name, target_of
 
 if TYPE_CHECKING:
     from harness.spec import Impl
@@ -137,9 +138,10 @@ def names() -> tuple[str, ...]:
 
 
 def resolve(name: str) -> Entry:
-    """The entry of `name`, which may also be "package.module:Class". Nothing is imported but its `device.py`.
+    """The entry of `name`, which may also be "package.module:Class" or "some-file.py:Class".
 
-    Raises `UserError` for an unknown name, a malformed target, or a package that cannot be found.
+    Nothing is imported but its `device.py`. Raises `UserError` for an unknown name, a malformed target, or a package or
+    file that cannot be found.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]
@@ -147,10 +149,15 @@ def resolve(name: str) -> Entry:
         return Entry(name, "harness.parity.ordinary.adapter:Ordinary", (), "", devices=("cpu",))
     for point in entry_points(group=GROUP, name=name):
         return _registered(point)
+    if is_file_name(name):
+        target = target_of(name, locate)
+        return _with_facts(Entry(name, target, (target.partition(":")[0],), f"keep {name.rpartition(':')[0]} there"))
     if ":" not in name:
-        raise UserError(f'unknown implementation "{name}"{_nearest(name)} Or name a class: package.module:Class')
+        raise UserError(
+            f'unknown implementation "{name}"{_nearest(name)} Or name a class: file.py:Class or package.module:Class'
+        )
     if not _TARGET.fullmatch(name):
-        raise UserError(f'"{name}" does not name an implementation: expected package.module:Class')
+        raise UserError(f'"{name}" does not name an implementation: expected package.module:Class or file.py:Class')
     top = name.partition(":")[0].partition(".")[0]
     if _find(top) is None:
         raise UserError(f'implementation "{name}": no package "{top}"; install it, or put its folder in PYTHONPATH')

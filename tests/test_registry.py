@@ -82,7 +82,7 @@ def test_unknown_name_is_told_the_nearest(found: str, meant: str) -> None:
     with pytest.raises(UserError) as caught:
         registry.resolve(found)
     assert str(caught.value).startswith(f'unknown implementation "{found}"; did you mean "{meant}"? Valid: jax, numpy,')
-    assert str(caught.value).endswith("Or name a class: package.module:Class")
+    assert str(caught.value).endswith("Or name a class: file.py:Class or package.module:Class")
 
 
 def test_entry_point(place: Callable[[str, str], Path]) -> None:
@@ -117,9 +117,7 @@ def test_locate_what_is_not_there(module: str) -> None:
     assert registry.locate(module) is None
 
 
-@pytest.mark.parametrize(
-    "name", ["a:", ":B", "a.b:", "a..b:C", "a b:C", "a-b:C", "a:B:C", "a:B()", "1a:B", "a/b.py:C", ":"]
-)
+@pytest.mark.parametrize("name", ["a:", ":B", "a.b:", "a..b:C", "a b:C", "a-b:C", "a:B:C", "a:B()", "1a:B", ":"])
 def test_malformed_target(name: str) -> None:
     with pytest.raises(UserError, match="does not name an implementation: expected package"):
         registry.resolve(name)

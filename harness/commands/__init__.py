@@ -2,3 +2,7 @@
 
 It may import anything; nothing imports it.
 """
+
+from harness.platforms import require
+
+require()  # before the import of a module that Windows lacks

@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from harness import __version__
+from harness import __version__, terminal
 from harness.commands.output import print_json
 from harness.commands.parser import JSON_HELP, Parser
-from harness.errors import Noted, UserError
+from harness.errors import Noted, UserError, of_the_system
 
 COMMANDS = {
     "run": "run a suite: finished trials are kept, half-done ones go on",
@@ -42,7 +42,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The `capsbench` command; without `argv`, of this process, whose environment and import path it then settles."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _in_order(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        terminal.prepare()
     as_json = "--json" in arguments
     if argv is None:
         _ease_warnings()
@@ -53,16 +55,34 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             _settle()
         code = _module(args.command).main(args)
     except UserError as error:
-        Console(stderr=True).print(Text(f"capsbench: {error}", "red"), soft_wrap=True)
-        if as_json:
-            print_json({"error": str(error)})
-        code = 2
+        code = _refuse(str(error), error.code, as_json)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         if as_json:
             print_json({"error": "interrupted"})
         code = 130
-    sys.exit(code)
+    except SystemExit as end:  # --help, --version
+        code = end.code if isinstance(end.code, int) else 0
+    except OSError as error:
+        if not (message := of_the_system(error)):
+            raise
+        code = _refuse(message, 2, as_json)
+    sys.exit(terminal.finish(code) if argv is None else code)
+
+
+def _refuse(message: str, code: int, as_json: bool) -> int:
+    Console(stderr=True).print(Text(f"capsbench: {message}", "red"), soft_wrap=True)
+    if as_json:
+        print_json({"error": message})
+    return code
+
+
+def _in_order(arguments: Sequence[str]) -> list[str]:
+    """`help plan` means `plan --help`, and --json may come first."""
+    found = list(arguments)
+    if found[:1] == ["help"]:
+        return [*found[1:2], "--help"]
+    return [*found[1:], "--json"] if found[:1] == ["--json"] and found[1:] else found
 
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ def suite_or_built_in(path: Path | None, built_in: str, overrides: Sequence[str]
         return load_suite(path, overrides)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "built-in.yaml"
-        written.write_text(built_in)
+        written.write_text(built_in, encoding="utf-8")
         try:
             return load_suite(written, overrides)
         except UserError as error:

@@ -28,6 +28,7 @@ from harness.machine.environment import available_cores, cpu_flags, environment
 from harness.machine.leases import local_cores, stale_gpus
 from harness.machine.surroundings import child_environment
 from harness.machine.topology import physical, shared
+from harness.views.bug_report import bug_report
 
 State = Literal["ok", "warning", "absent", "broken"]
 
@@ -113,7 +114,7 @@ def diagnose(
         python: the interpreter that trials run in.
         timeout_s: time limit for importing each framework.
     """
-    load = os.getloadavg()[0]  # before the probes add to it
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # before the probes add to it
     entries = [registry.resolve(name) for name in registry.names()]
     with ThreadPoolExecutor(max_workers=2) as pool:  # imports are heavy: on few cores, more at once would not be faster
         futures = [pool.submit(probe, entry, python, timeout_s) for entry in entries]
@@ -343,11 +344,18 @@ def _gpus(found: dict[str, Any], working: Sequence[Check]) -> Check:
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench doctor`."""
     parser.out(command)
+    command.add_argument(
+        "--report", action="store_true",
+        help="print all of it as one block of Markdown for a bug report, without user and host names, paths and secrets",
+    )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
     diagnosis = diagnose(args.out)
-    if args.json:
+    if args.report:
+        text = bug_report(diagnosis.to_json(), os.environ)
+        print_json({"report": text}) if args.json else print(text)
+    elif args.json:
         print_json(diagnosis.to_json())
     else:
         render(diagnosis, Console())

@@ -185,7 +185,8 @@ def options(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"{', '.join(registry.names())}, or a class of yours as package.module:Class; may be given several times",
+        help=f"{', '.join(registry.names())}, or a class of yours as package.module:Class or file.py:Class; may be given "
+        "several times",
     )
     command.add_argument(
         "--level", type=str.upper, choices=("L1", "L2", "L3", "L4", "L5", "L6"), help="how far to climb; default: L6"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from harness.errors import UserError, nearest
 
 JSON_HELP = "print one JSON document on stdout, all else on stderr"
+_SETTING = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)*=.*", re.DOTALL)  # key=value
+_MISSING = "the following arguments are required: "
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,12 +24,38 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Any = None, namespace: Any = None
     ) -> Any:
-        """Refuses an unknown option in the parser of its command, which knows the valid ones."""
+        """Refuses what is unknown in the parser of its command, which knows what is valid there."""
+        if args is not None and "-s" in self._known:
+            args = self._with_settings(args)
         parsed, unknown = super().parse_known_args(args, namespace)
         if options := [each for each in unknown if each.startswith("-")]:
             name = options[0].partition("=")[0]
-            self.error(f'unknown option "{name}"{nearest(name, cast(Any, self)._option_string_actions)}')
+            meant = name.lstrip("-")
+            if "-s" in self._known and "." in meant:
+                self.error(f'unknown option "{name}"; a setting has no dashes: {meant}=VALUE')
+            self.error(f'unknown option "{name}"{nearest(name, self._known)}')
+        if unknown:
+            names = " ".join(str(each.metavar or each.dest) for each in self._get_positional_actions())
+            takes = f"it takes {names}" if names else "it takes none"
+            hint = "; a setting is KEY=VALUE, without spaces" if "-s" in self._known else ""
+            self.error(f'unexpected argument "{unknown[0]}"; {takes}{hint}')
         return parsed, unknown
+
+    @property
+    def _known(self) -> dict[str, argparse.Action]:
+        return cast(Any, self)._option_string_actions
+
+    def _with_settings(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments with -s before each key=value that stands alone. A file of that name is a suite."""
+        found: list[str] = []
+        is_value = False
+        for each in arguments:
+            is_option = not is_value and each.startswith("-") and each != "-"
+            if not (is_value or is_option) and _SETTING.fullmatch(each) and not Path(each).exists():
+                found.append("-s")
+            found.append(each)
+            is_value = is_option and each in self._known and self._known[each].nargs is None
+        return found
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -33,7 +63,20 @@ class Parser(argparse.ArgumentParser):
             self.error(f'unknown {what} "{value}"{nearest(str(value), action.choices)}')
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith(_MISSING):
+            names = message.removeprefix(_MISSING).split(", ")
+            every = (*self._get_positional_actions(), *self._known.values())
+            told = {"/".join(each.option_strings) or each.metavar or each.dest: each for each in every}
+            message = "; ".join(_lacking(name, told.get(name)) for name in names)
         raise UserError(f"{message}\nSee: {self.prog} --help")
+
+
+def _lacking(name: str, action: argparse.Action | None) -> str:
+    """What is missing, and what it may be."""
+    if action is not None and action.choices is not None:
+        one = f"one of {', '.join(map(str, action.choices))}"
+        return f"{one} is missing" if "|" in name else f"{name} is missing: {one}"
+    return f"{name} is missing" + (f": {action.help}" if action is not None and action.help else "")
 
 
 def suite(parser: argparse.ArgumentParser, example: str = "suites/quickstart.yaml") -> None:
@@ -42,7 +85,7 @@ def suite(parser: argparse.ArgumentParser, example: str = "suites/quickstart.yam
         "suite",
         type=Path,
         metavar="SUITE",
-        help=f"a shipped suite, such as quickstart, or a YAML file, such as {example}",
+        help=f"a shipped suite, such as quickstart, or a YAML file, such as {example}; - reads it from stdin",
     )
     overrides(parser)
 
@@ -82,7 +125,7 @@ def overrides(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a setting: -s model.routing=1,3 -s train.epochs=2",
+        help="override a setting: -s model.routing=1,3 -s train.epochs=2; -s may be left out",
     )
 
 

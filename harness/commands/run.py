@@ -19,7 +19,7 @@ from harness.analysis.equivalence import Pair, caveat, compare, sentence
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_plan, reasons, requested, surrounding
-from harness.errors import UserError
+from harness.errors import Stopped, UserError, of_the_system
 from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job
 from harness.journal.carry import carry_over
@@ -27,6 +27,7 @@ from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.journal.resume import resume_point
 from harness.spec.trial import Trial
+from harness.suite.file import is_passing
 from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
 from harness.views.figures.draw import draw_missing
@@ -45,6 +46,7 @@ class Outcome:
     mlflow_uri: str | None
     results: list[Result]
     interrupted: bool
+    source: Path  # of the suite; what came through a pipe is read again from the run directory
     warnings: list[str] = field(default_factory=list[str])
     equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
 
@@ -100,7 +102,8 @@ def _execute(
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
     warnings = [*([note] if note else []), *anew(plan)]
-    _write_plan(request, plan, journal)
+    source = plan.run_dir / "suite.yaml" if is_passing(request.suite) else request.suite
+    _write_plan(request, plan, source, journal)
     tracker = _tracker(request, journal, warnings)
 
     def tell(trial_id: str, event: TrialEvent) -> None:
@@ -134,6 +137,11 @@ def _execute(
             warnings += draw_missing(journal, finished, tracker.notify if tracker else lambda _: None, screen.note)
     except KeyboardInterrupt:
         interrupted = True
+    except OSError as error:
+        if not (cause := of_the_system(error)):
+            raise
+        where = f"{plan.run_dir}: " if error.filename is None else ""
+        raise Stopped(f"{where}{cause}. What had finished is kept: after that, give the same command again") from error
     finally:
         screen.end()
         closing = tracker.close(5 if interrupted else 60) if tracker else None
@@ -144,14 +152,14 @@ def _execute(
     if equivalence and (coarse := caveat(plan.trials)):
         warnings.append(coarse)
     uri = redact(tracker.uri) if tracker else None
-    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, warnings, equivalence)
+    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, warnings, equivalence)
 
 
-def _write_plan(request: RunRequest, plan: Plan, journal: Journal) -> None:
+def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal) -> None:
     document = {
         "suite": plan.suite.name,
         "question": plan.suite.question,
-        "source": str(request.suite),
+        "source": str(source),
         "overrides": list(request.overrides),
         "quick": request.quick,
         "trials": [trial.model_dump(mode="json") for trial in plan.trials],
@@ -240,7 +248,8 @@ def main(args: argparse.Namespace) -> int:
         console.print(line, soft_wrap=True)
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
     if outcome.interrupted:
-        again = shlex.join(["capsbench", *sys.argv[1:]])
+        given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
+        again = shlex.join(["capsbench", *given])
         console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
     elif outcome.mlflow_uri:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"

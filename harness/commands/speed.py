@@ -159,7 +159,7 @@ def options(command: argparse.ArgumentParser) -> None:
         (
             "--impl",
             "NAME",
-            f"{', '.join(registry.names())}, or a class of yours as package.module:Class; "
+            f"{', '.join(registry.names())}, or a class of yours as package.module:Class or file.py:Class; "
             f"default: {', '.join(registry.FRAMEWORKS)}",
         ),
         ("--precision", "P", "fp32, or another that `runtime.precision` may have"),

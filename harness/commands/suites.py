@@ -14,8 +14,8 @@ from harness.commands import parser
 from harness.commands.output import print_json
 from harness.disk import write_atomic
 from harness.errors import UserError
+from harness.suite.file import read_text
 from harness.suite.shipped import Shipped, named, shipped
-from harness.suite.yaml import read_text
 
 
 def copy(name: str, folder: Path, force: bool) -> Path:

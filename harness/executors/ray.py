@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import shutil
@@ -20,9 +21,11 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.disk import temporary_folder
 from harness.errors import UserError
 from harness.executors.base import Capacity, Emit, Job, check_fits
-from harness.executors.cleanup import Guardian
+from harness.executors.bounded import TooLong, bounded
+from harness.executors.cleanup import Guardian, end_children
 from harness.machine.leases import local_cores, local_gpus, stale_gpus
 from harness.machine.surroundings import child_environment
 from harness.spec.trial import Trial
@@ -52,6 +55,12 @@ _WORKER_ENVIRONMENT = {
 _OBJECT_STORE_BYTES = 256 * 2**20  # jobs and events; files pass through it only on clusters
 _CONNECT_S = 30.0
 _GONE_S = 10.0
+_LIMIT = "CAPSBENCH_RAY_START_S"
+_LIMIT_S = 180.0
+"""How long a start may take; the environment variable sets another limit."""
+_SHARED = Path("/dev/shm")
+_LONGEST_BASE = 23  # bytes: a Unix socket's path has 107 at most, and Ray adds 80 to this folder's
+_INSTEAD = "--executor inline runs the trials without Ray, one after another"
 
 
 class RayExecutor:
@@ -79,33 +88,49 @@ class RayExecutor:
     def start(self) -> None:
         """Starts Ray, or connects to it; takes a few seconds. `run` calls it if it has not been called before.
 
-        Raises `UserError` if the cluster cannot be reached within a bounded time.
+        Raises `UserError` if it does not start within a bounded time, or cannot; `KeyboardInterrupt` on Ctrl-C or
+        SIGTERM.
         """
         if self._started:
             return
-        with interruptible() as stop:  # a half-started Ray cannot be shut down
-            os.environ.update(_ENVIRONMENT | _WORKER_ENVIRONMENT)
-            import ray
+        if self._address is None and sys.platform == "linux" and not os.access(_SHARED, os.W_OK | os.X_OK):
+            raise UserError(f"Ray needs {_SHARED}, which is missing or cannot be written; {_INSTEAD}")
+        limit_s = _limit_s()
+        late = f"Ray has not started within {limit_s:.0f} s ({_LIMIT} sets another limit); {_INSTEAD}"
+        self._temp = _folder()
+        try:
+            with bounded(limit_s, late, self._abandon):
+                try:
+                    self._begin()
+                except BaseException:  # half-started, Ray waits for its processes when it is shut down
+                    self._abandon()
+                    with contextlib.suppress(Exception):
+                        import ray
 
-            _silence()
-            if self._address is not None:
-                _probe(self._address)
-            if stop.is_set():
-                raise KeyboardInterrupt
-            # Paths of Unix sockets are at most 107 bytes long, and Ray's are below this folder.
-            base = tempfile.gettempdir()
-            self._temp = Path(tempfile.mkdtemp(prefix="cb-", dir=base if len(base) < 24 else "/tmp"))
-            try:
-                self._init()
-                self._guardian = Guardian(self._temp)
-            except BaseException:
-                ray.shutdown()
-                shutil.rmtree(self._temp, ignore_errors=True)
-                raise
-            self._started = True
-        if stop.is_set():
-            self.close()
-            raise KeyboardInterrupt
+                        ray.shutdown()
+                    raise
+        except TooLong as error:
+            raise UserError(late) from error
+        except UserError:
+            raise
+        except Exception as error:  # whatever Ray raises
+            cause = " ".join(str(error).split())[:300]
+            raise UserError(f"Ray cannot start: {type(error).__name__}: {cause}; {_INSTEAD}") from error
+        self._started = True
+
+    def _begin(self) -> None:
+        os.environ.update(_ENVIRONMENT | _WORKER_ENVIRONMENT)
+        importlib.import_module("ray")
+        _silence()
+        if self._address is not None:
+            _probe(self._address)
+        self._init()
+        self._guardian = Guardian(self._temp)
+
+    def _abandon(self) -> None:
+        """Ends the processes of a Ray that has not started, and removes its files."""
+        end_children()
+        shutil.rmtree(self._temp, ignore_errors=True)
 
     def capacity(self) -> Capacity:
         """The capacity of all nodes together. Connects to a cluster; a private one need not be started."""
@@ -207,6 +232,30 @@ def _count(variable: str, otherwise: int) -> int:
     if not value.isdigit():
         raise UserError(f'{variable} is "{value}"; it must be a number of logical resources, such as 4')
     return int(value)
+
+
+def _limit_s() -> float:
+    value = os.environ.get(_LIMIT) or str(_LIMIT_S)
+    try:
+        limit_s = float(value)
+    except ValueError:
+        limit_s = 0.0
+    if not 0 < limit_s < 1e6:
+        raise UserError(f'{_LIMIT} is "{value}"; it must be a number of seconds, such as 180')
+    return limit_s
+
+
+def _folder() -> Path:
+    """A new folder for Ray's files, with a path that is short enough. Raises `UserError` if there can be none."""
+    bases = [temporary_folder(), Path("/tmp"), Path("/var/tmp")]
+    for base in bases:
+        if len(os.fsencode(base)) <= _LONGEST_BASE:
+            with contextlib.suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix="cb-", dir=base))
+    raise UserError(
+        f"Ray needs a folder for temporary files whose path has at most {_LONGEST_BASE} bytes, for its sockets: {bases[0]} "
+        f"is longer, and no other can be written. Set TMPDIR to a shorter one; or {_INSTEAD}"
+    )
 
 
 @contextlib.contextmanager

@@ -223,7 +223,11 @@ class Relay(tune.Callback):
         trial.set_config({"given": configuration(progress.job, self._home), "ended": progress.ended})
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        lines = [line.strip() for line in Path(trial.error_file or os.devnull).read_text().splitlines() if line.strip()]
+        lines = [
+            line.strip()
+            for line in Path(trial.error_file or os.devnull).read_text(errors="replace").splitlines()
+            if line.strip()
+        ]
         cause = f"its supervisor failed twice: {lines[-1][:500] if lines else 'unknown cause'}"
         self._say(self._of(trial), FailedEvent(cause=cause, error="SupervisorFailed", hint=None))
 

@@ -108,7 +108,9 @@ class Draft:
                     self._read_section(node, f"{key}.")
                 elif node.value is not None:  # null: all its keys are commented out
                     self.problems.add(node.place, key, f"found {node}, expected a section of {', '.join(inside(key))}")
-            elif prefix or name not in ("grid", "quick"):
+            elif not prefix and (name in ("grid", "quick") or name.startswith("x-")):
+                continue  # x-NAME: for anchors
+            else:
                 self.problems.add(node.place, key, unknown(key, known().section, inside(prefix.rstrip("."))))
 
     def _entries(self, root: Node, key: str) -> list[tuple[str, Node]]:

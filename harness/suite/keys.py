@@ -72,7 +72,9 @@ class Leaf:
         except ValidationError:
             if isinstance(node.value, str) and (choices := _choices(self._schema)):
                 raise ValueError(f"found {node}{nearest(node.value, choices)}") from None
-            raise ValueError(f"found {node}, expected {self.expected}") from None
+            quotable = isinstance(node.value, bool | int | float) and self._schema.get("type") == "string"
+            hint = f'; in quotes it is text: "{node.text}"' if quotable else ""
+            raise ValueError(f"found {node}, expected {self.expected}{hint}") from None
 
 
 def _leaf(annotation: Any) -> Leaf:

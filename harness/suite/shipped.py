@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError, nearest
-from harness.suite.yaml import Problems, files_near, nearest_file, parse_mapping, read_text
+from harness.suite.file import STDIN, files_near, nearest_file, read_text
+from harness.suite.yaml import Problems, parse_mapping
 
 _TOP = Path(__file__).resolve().parents[2]
 _FOLDERS = (_TOP / "capsbench" / "suites", _TOP / "suites")
@@ -44,8 +45,10 @@ def named(name: str) -> Path:
 def locate(path: Path) -> Path:
     """The file that a command's SUITE refers to: `path` itself, or the shipped suite of that name.
 
-    A file of that name takes precedence. Raises `UserError` if it is neither.
+    A file of that name takes precedence; "-" is stdin. Raises `UserError` if it is neither.
     """
+    if path == STDIN:
+        return path
     is_name = str(path) == path.name and path.suffix not in (".yaml", ".yml")
     try:
         is_there, is_folder = path.exists(), path.is_dir()

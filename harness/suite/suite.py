@@ -24,10 +24,11 @@ from harness.spec.model import ModelSpec
 from harness.spec.trial import Augment, Stop, TrainConfig, Trial
 from harness.suite import identity, shipped
 from harness.suite.draft import Draft, attributed
+from harness.suite.file import SHOWN, STDIN, read_text
 from harness.suite.keys import AXES, VARIABLES, Sections, known
 from harness.suite.start import start_sha256
 from harness.suite.unused import idle_keys, misplaced, without_idle
-from harness.suite.yaml import Problems, parse_mapping, read_text
+from harness.suite.yaml import Problems, parse_mapping
 
 MAX_TRIALS = 10_000
 
@@ -87,6 +88,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
     path = shipped.locate(Path(path))
     problems = Problems()
     source = read_text(path)
+    path = SHOWN if path == STDIN else path
     root = parse_mapping(source, path, problems)
 
     as_written = Draft.of_file(root, problems)

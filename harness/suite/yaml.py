@@ -15,9 +15,9 @@ from typing import cast
 
 import yaml
 
-from harness.errors import UserError, nearest
+from harness.errors import UserError
+from harness.suite.visible import invisible, visible
 
-_MAX_BYTES = 1_000_000
 _MAX_VALUES = 20_000  # aliases multiply: a few hundred bytes can stand for billions of values
 _MAX_DEPTH = 32
 _TAG = "tag:yaml.org,2002:"
@@ -73,11 +73,21 @@ class Problems:
 
     def __init__(self) -> None:
         self._lines: dict[str, float] = {}  # message -> line of the file
+        self._unseen: dict[str, str] = {}  # place -> what is there that cannot be seen
 
     def add(self, place: str, *message: str) -> None:
         """Adds "place: message: ...", where `place` is a `Node.place` or a file."""
         line = place.rpartition(":")[2]
         self._lines[": ".join((place, *message))] = int(line) if line.isdecimal() else math.inf
+
+    def look_at(self, text: str, path: Path) -> None:
+        """Makes messages about a line of `text` say what in it cannot be seen."""
+        self._unseen |= {f"{path}:{line}": found for line, found in invisible(text).items()}
+
+    def note(self, message: str) -> str:
+        """The message, with what cannot be seen in the line that it begins with."""
+        place = next((each for each in self._unseen if message.startswith(f"{each}:")), None)
+        return visible(message) + (f" ({self._unseen[place]})" if place else "")
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -85,25 +95,7 @@ class Problems:
     def raise_any(self) -> None:
         """Raises `UserError` with all lines, if there are any."""
         if self._lines:
-            raise UserError("\n".join(sorted(self._lines, key=self._lines.__getitem__)))
-
-
-def read_text(path: Path) -> str:
-    """The text of the file at `path`. Raises `UserError` if it is missing (names the nearest) or cannot be read."""
-    try:
-        if not path.exists():
-            raise UserError(f"{path}: no such file{nearest_file(path)}")
-        if not path.is_file():
-            kind = "a folder" if path.is_dir() else "not a regular file"
-            raise UserError(f"{path}: {kind}; name a .yaml file{nearest_file(path / 'suite.yaml')}")
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes; a suite has at most {_MAX_BYTES:,}")
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 text (byte 0x{error.object[error.start]:02x})") from error
+            raise UserError("\n".join(map(self.note, sorted(self._lines, key=self._lines.__getitem__))))
 
 
 def parse_mapping(text: str, path: Path, problems: Problems) -> Node:
@@ -112,14 +104,19 @@ def parse_mapping(text: str, path: Path, problems: Problems) -> Node:
     Duplicate keys, foreign tags and malformed scalars go to `problems`. Raises `UserError` if it is impossible to go
     on: for a syntax error, an empty file, no mapping, or aliases that expand without end.
     """
-    root = _compose(text, lambda line: f"{path}:{line}")
+    problems.look_at(text, path)
+    try:
+        root = _compose(text, lambda line: f"{path}:{line}")
+    except UserError as error:
+        raise UserError(problems.note(str(error))) from error
     if root is None or root.tag == _TAG + "null":
         raise UserError(f"{path}: empty; a suite needs at least name, data.name and grid.impl")
     node = _Reader(problems, lambda line: f"{path}:{line}").read(root)
     if node.refused:
         problems.raise_any()
     if node.entries is None:
-        raise UserError(f"{node.place}: found {node}, expected a mapping such as name: my-suite")
+        hint = "; a space is missing after a colon" if re.match(r"[\w.]+:\S", node.text) else ""
+        raise UserError(problems.note(f"{node.place}: found {node}, expected a mapping such as name: my-suite{hint}"))
     return node
 
 
@@ -232,26 +229,35 @@ def _compose(text: str, place: Callable[[int], str]) -> yaml.Node | None:
         return cast("yaml.Node | None", yaml.compose(text, _Loader))  # pyright: ignore[reportUnknownMemberType]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
-        cause = "a tab; indent with spaces" if tab else error.problem or error.context or str(error)
+        cause = _cause(error, text[mark.index : mark.index + 1] if mark else "")
         raise UserError(f"{place(mark.line + 1 if mark else 1)}: not valid YAML: {cause}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise UserError(f"{place(line)}: not valid YAML: control character in the text") from error
+        raise UserError(f"{place(line)}: not valid YAML: control character in the text; delete it") from error
     except RecursionError as error:
         raise UserError(f"{place(1)}: nested more than {_MAX_DEPTH} deep") from error
 
 
-def nearest_file(path: Path) -> str:
-    """The end of a message about a missing suite file: which nearby file was probably meant, and which ones exist."""
-    found = files_near(path)
-    return nearest(str(path.with_suffix(".yaml")), found) if found else "; there is no .yaml file in that folder"
+_HINTS = {
+    "mapping values are not allowed": "look at the colons and the indentation of this line and the one above",
+    "could not find expected ':'": "a colon is missing, or the space after one",
+    "expected <block end>": "its indentation is not that of the lines above",
+    "found unexpected end of stream": "a quote or a bracket is not closed",
+    "but found another document": "a suite is one document; delete the line ---",
+    "cannot start any token": "put the value in quotes",
+    "found undefined alias": "an anchor, &name, comes before its alias; a * of another kind is put in quotes",
+    "expected ',' or": "a comma is missing, or a bracket is not closed",
+    "found unknown escape": "within double quotes a backslash counts twice: use single quotes",
+}
+"""What PyYAML says -> what that mostly means."""
 
 
-def files_near(path: Path) -> set[str]:
-    """The suite files in the folder of `path`, and in `suites` in the current folder."""
-    folders = (path.parent, Path("suites"))
-    return {str(file) for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")}
+def _cause(error: yaml.MarkedYAMLError, at: str) -> str:
+    if at == "\t":
+        return "a tab; indent with spaces"
+    cause = error.problem or error.context or str(error)
+    hint = next((meaning for said, meaning in _HINTS.items() if said in cause), None)
+    return f"{cause} ({hint})" if hint else cause
 
 
 def _short(text: str) -> str:

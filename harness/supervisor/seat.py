@@ -66,7 +66,8 @@ def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dic
 def interruptible() -> Generator[threading.Event]:
     """SIGINT and SIGTERM set the event, so that no signal ever cuts a write of the journal in two.
 
-    Only the main thread can receive signals; elsewhere the event is never set.
+    So does SIGHUP, when the terminal is closed, unless it is ignored (nohup). Only the main thread can receive signals;
+    elsewhere the event is never set.
     """
     stop = threading.Event()
 
@@ -76,7 +77,10 @@ def interruptible() -> Generator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop
     finally:

@@ -27,6 +27,7 @@ from harness.events import (
     WarningEvent,
 )
 from harness.spec.trial import Trial
+from harness.terminal import copy_of
 from harness.text import UNKNOWN, duration, number
 
 _ACTIVE = ("starting", "checking", "training", "testing")
@@ -45,7 +46,13 @@ _COLOUR = {"finished": "green", "cached": "green", "failed": "red", "interrupted
 def own_console(json_mode: bool) -> Console:
     """A console on a copy of stdout (stderr if JSON goes to stdout), so that libraries that print cannot disturb it."""
     stream = sys.stderr if json_mode else sys.stdout
-    return Console(file=os.fdopen(os.dup(stream.fileno()), "w", encoding="utf-8"))
+    return Console(file=copy_of(stream))
+
+
+def _is_live(console: Console) -> bool:
+    """Whether lines can be drawn again. Neither a notebook (`!capsbench`) nor a file takes that, FORCE_COLOR or not."""
+    is_forced = "FORCE_COLOR" in os.environ and not console.file.isatty()
+    return console.is_terminal and not (console.is_dumb_terminal or is_forced or "JPY_PARENT_PID" in os.environ)
 
 
 class _Row:
@@ -111,6 +118,7 @@ class Screen:
         self._estimates = estimates
         self._rows: dict[str, _Row] = {}
         self._note = ""
+        self._is_live = _is_live(console)
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render, transient=True)
 
     def begin(self, trials: Sequence[Trial], cached: set[str]) -> None:
@@ -118,7 +126,7 @@ class Screen:
             trial.id: _Row(trial, "cached" if trial.id in cached else "waiting", self._estimates.get(trial.id))
             for trial in trials
         }
-        if self.console.is_terminal:
+        if self._is_live:
             self._live.start()
 
     def end(self) -> None:
@@ -127,7 +135,7 @@ class Screen:
     def note(self, text: str) -> None:
         """One line about the run as a whole, such as what it is waiting for."""
         self._note = text
-        if not self.console.is_terminal:
+        if not self._is_live:
             self._say(text)
 
     def update(self, trial_id: str, event: TrialEvent) -> None:
@@ -135,7 +143,7 @@ class Screen:
         row.update(event)
         if self._note:
             self._note = ""
-        if not self.console.is_terminal and (line := _line(event, row.timed)):
+        if not self._is_live and (line := _line(event, row.timed)):
             self._say(f"{run_name(row.trial):<20} {line}")
 
     def _say(self, line: str) -> None:

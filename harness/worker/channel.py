@@ -92,6 +92,9 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
     parser = argparse.ArgumentParser(description=f"{description}; started by capsbench, not by hand.")
     parser.add_argument("--events-fd", type=int, required=True)
     channel = Channel(parser.parse_args().events_fd)
+    for log in (sys.stdout, sys.stderr):  # whatever the locale: what a framework prints ends no training
+        if isinstance(log, io.TextIOWrapper):
+            log.reconfigure(encoding="utf-8", errors="backslashreplace")
     line = io.FileIO(0, closefd=False).readline()  # unbuffered: later lines belong to the thread that serves stdin
     if not line:
         os._exit(128 + signal.SIGHUP)

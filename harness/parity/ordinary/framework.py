@@ -24,7 +24,7 @@ def imports(path: Path) -> set[str]:
             continue
         seen.add(here)
         try:
-            tree = ast.parse(here.read_text())
+            tree = ast.parse(here.read_bytes())
         except (SyntaxError, UnicodeDecodeError, ValueError):
             continue
         for node in ast.walk(tree):

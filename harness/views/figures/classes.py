@@ -73,8 +73,8 @@ def draw_classes(material: Material, folder: Path) -> list[Path]:
         "classes": [asdict(row) for row in rows],
         "confusion": matrix.tolist(),  # rows: true class; columns: predicted class
     }
-    (folder / "classes.json").write_text(json.dumps(document, indent=2) + "\n")
-    with (folder / "classes.csv").open("w", newline="") as file:
+    (folder / "classes.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    with (folder / "classes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(rows[0])))
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)

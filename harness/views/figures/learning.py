@@ -21,7 +21,7 @@ def draw_epochs(material: Material, folder: Path) -> list[Path]:
     records = [_flat(epoch) for epoch in material.result.epochs]
     if not records:
         raise LeftOut("the run holds no epoch of this trial")
-    with (folder / "epochs.csv").open("w", newline="") as file:
+    with (folder / "epochs.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for record in records for name in record)))
         writer.writeheader()
         writer.writerows(records)

@@ -1,0 +1,162 @@
+"""The terminal that a command finds, whatever it is: output that nobody can see never ends a command.
+
+Imports nothing that takes time: it comes before all else.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import select
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+_PLAIN = {"\u2026": "...", "\u2501": "-", "\u2578": " ", "\u257a": " ", "\xd7": "x"}
+_WIDTHS = range(20, 1001)  # columns of a screen that tables can be laid out for
+_PATIENCE_S = 10.0  # with a non-blocking stdout whose reader is slow
+_ERRORS = "capsbench.plain"
+_IGNORED = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # by Python itself
+
+_lost: list[OSError] = []
+"""What went wrong with stdout, if anything that matters."""
+
+
+class _Patient(io.FileIO):
+    """A descriptor that takes whatever is written: once that fails, it leads to /dev/null, for C libraries too."""
+
+    def __init__(self, descriptor: int, report: Callable[[OSError], None]) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._report = report
+        self._is_terminal = self.isatty()
+
+    def write(self, data: Any, /) -> int:
+        try:
+            written = super().write(data)
+            if written is None:  # non-blocking, and full
+                select.select([], [self.fileno()], [], _PATIENCE_S)
+                written = super().write(data)
+            if written is not None:
+                return written
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        except OSError as error:
+            if error.errno != errno.EPIPE and not self._is_terminal:  # else its reader went away, and wants no more
+                self._report(error)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            return len(memoryview(data).cast("B"))
+
+
+def prepare() -> None:
+    """Makes this process, and those that it will start, independent of the terminal and of a missing home.
+
+    Closed standard descriptors are opened on /dev/null, since a file of the run would get their numbers; output errors
+    and characters that the locale lacks end nothing; warnings are no errors, whatever PYTHONWARNINGS says; absurd
+    widths are ignored; libraries find a HOME and a user name.
+    """
+    was_open = [_is_open(descriptor) for descriptor in range(3)]
+    while (opened := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    if not was_open[0]:
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
+    sys.stdout = sys.__stdout__ = _stream(1, sys.stdout, _lost.append)
+    sys.stderr = sys.__stderr__ = _stream(2, sys.stderr, _ignore)
+    _forgive_warnings()
+    _forget_odd_widths()
+    _find_home()
+
+
+def finish(code: int) -> int:
+    """Writes out what is left; the exit code, 1 instead of 0 if stdout failed otherwise than by a reader that went away."""
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:
+            stream.flush()
+    if not _lost:
+        return code
+    sys.stderr.write(f"capsbench: stdout: {_lost[0].strerror}; what was to be printed there is lost\n")
+    sys.stderr.flush()
+    return code or 1
+
+
+def copy_of(stream: TextIO) -> TextIO:
+    """A stream on a copy of the descriptor of `stream`; the stream itself if it has none."""
+    try:
+        descriptor = os.dup(stream.fileno())
+    except (OSError, ValueError):
+        return stream
+    return _stream(descriptor, stream, _lost.append if stream is sys.stdout else _ignore)
+
+
+def _stream(descriptor: int, like: TextIO | None, report: Callable[[OSError], None]) -> TextIO:
+    codecs.register_error(_ERRORS, _plain)
+    raw = _Patient(descriptor, report)
+    encoding = getattr(like, "encoding", None) or "utf-8"
+    at_once = isinstance(like, io.TextIOWrapper) and (like.line_buffering or like.write_through)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=_ERRORS, line_buffering=at_once)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that the terminal's encoding lacks, and for bytes of file names that are no text."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    shown = (_PLAIN.get(each) or each.encode("ascii", "backslashreplace").decode() for each in found)
+    return "".join(shown), error.end
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _forgive_warnings() -> None:
+    os.environ.pop("PYTHONWARNINGS", None)  # it would make errors of the warnings of every library in every process
+    if any(each[0] == "error" for each in warnings.filters):
+        warnings.resetwarnings()
+        for category in _IGNORED:
+            warnings.simplefilter("ignore", category)
+
+
+def _forget_odd_widths() -> None:
+    asked = os.environ.get("COLUMNS", "")
+    if asked and not (asked.isdecimal() and int(asked) in _WIDTHS):
+        del os.environ["COLUMNS"]
+    for descriptor in (1, 2):
+        if os.isatty(descriptor) and os.get_terminal_size(descriptor).columns not in (0, *_WIDTHS):
+            os.environ.setdefault("COLUMNS", "80")
+
+
+def _find_home() -> None:
+    """Libraries keep caches at home and name files by their user: gives both to a process that has none."""
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # an empty one would be the root folder
+    home = os.path.expanduser("~")  # noqa: PTH111 (Path.home raises)
+    if not os.path.isdir(home):  # noqa: PTH112
+        try:
+            ours = Path(tempfile.gettempdir(), f"capsbench-{os.getuid()}", "home")
+            ours.parent.mkdir(mode=0o700, exist_ok=True)
+            ours.mkdir(exist_ok=True)
+            os.environ["HOME"] = str(ours)
+        except OSError:
+            pass  # whoever needs it will say so
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        try:
+            import pwd
+
+            pwd.getpwuid(os.getuid())
+        except (ImportError, KeyError):
+            os.environ["USER"] = f"uid-{os.getuid()}"
+
+
+def _ignore(_error: OSError) -> None:
+    pass
