@@ -44,6 +44,7 @@ class RunRequest:
     mlflow_uri: str | None = None
     track: bool = True
     figures: bool = True
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,4 +171,5 @@ def requested(args: argparse.Namespace) -> RunRequest:
     request = RunRequest(args.suite, args.overrides, args.quick, args.out, args.executor, args.ray_address)
     if args.command == "plan":
         return request
-    return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
+    request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
+    return replace(request, tensorboard=args.tensorboard)

@@ -32,6 +32,7 @@ from harness.views.mlflow.client import redact
 from harness.views.mlflow.tracking import Tracker
 from harness.views.screen import Screen, own_console
 from harness.views.tables import comparison, print_table, remarks
+from harness.views.tensorboard import FOLDER, LiveFiles, require_writer
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
 
     Raises `UserError` before anything is started or written if the request cannot be met.
     """
+    if request.tensorboard:
+        require_writer()
     executor, note = make_executor(request)
     try:
         plan = make_plan(request, executor)
@@ -98,6 +101,7 @@ def _execute(
     warnings = [note] if note else []
     _write_plan(request, plan, journal)
     tracker = _tracker(request, journal, warnings)
+    board = LiveFiles(journal, by_id) if request.tensorboard else None
 
     def on_event(trial_id: str, event: TrialEvent) -> None:
         if isinstance(event, WaitingEvent):  # for a core or GPU: matters only now
@@ -110,6 +114,8 @@ def _execute(
                 journal.write_result(trial_id, results[trial_id].to_json())
         if tracker:
             tracker.notify(trial_id)
+        if board:
+            board.update(trial_id)
         screen.update(trial_id, event)
 
     interrupted = False
@@ -127,8 +133,8 @@ def _execute(
     finally:
         screen.end()
         closing = tracker.close(5 if interrupted else 60) if tracker else None
-    if closing:
-        warnings.append(closing)
+        lacking = board.close() if board else None
+    warnings += filter(None, (closing, lacking))
     reported = [_reported(trial, plan, results) for trial in plan.trials]
     equivalence = compare(reported, plan.suite.parity.margin_pct)
     if equivalence and (coarse := caveat(plan.trials)):
@@ -201,6 +207,10 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-figures", action="store_true", help="draw no figures at the end; `capsbench figures` can follow later"
     )
+    command.add_argument(
+        "--tensorboard", action="store_true",
+        help="keep event files for TensorBoard up to date in RUN/tensorboard; `capsbench sync --tensorboard` can follow later",
+    )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -219,6 +229,9 @@ def main(args: argparse.Namespace) -> int:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
         where += f" --mlflow-uri {shlex.quote(args.mlflow_uri)}" if args.mlflow_uri else ""
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
+    if args.tensorboard:
+        told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
+        console.print(Text(told), soft_wrap=True)
     if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
         console.print(Text(told), soft_wrap=True)
