@@ -55,18 +55,9 @@ def predict(
     trained: Trained, items: Sequence[Item], impl: str | None = None, fit: Fit = "pad", invert: bool = False,
     batch: int = BATCH,
 ) -> Predicted:  # fmt: skip
-    """Predictions for `items`, with a progress bar on a terminal. Raises `UserError` if the implementation cannot be used.
-
-    Frameworks read their environment when they are imported, which happens here.
-    """
+    """Predictions for `items`, with a progress bar on a terminal. Raises `UserError` if the implementation cannot be used."""
     entry, why = implementation(trained, impl)
-    threads = available_cores()
-    wanted = registry.environment(entry.name, threads, "fp32", False)
-    for name in [name for name, value in wanted.items() if value is None]:
-        os.environ.pop(name, None)
-    os.environ.update({name: value for name, value in wanted.items() if value is not None})
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    predictor = Predictor(trained, entry, threads)
+    predictor = Predictor(trained, entry, available_cores())
     notes = [why] if why else []
     if predictor.precision != trained.precision:
         notes.append(f"computed in {predictor.precision}: {entry.name} has no {trained.precision} on a CPU")
@@ -125,6 +116,7 @@ def main(args: argparse.Namespace) -> int:
         require_matplotlib()
     trained, paths = requested(args.words, args.weights)
     items = find(paths)
+    _set_environment(implementation(trained, args.impl)[0].name)
     found = predict(trained, items, args.impl, args.fit, args.invert, args.batch)
     document = found.to_json()
     try:
@@ -140,6 +132,16 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**document, "csv": args.csv, "sheet": args.sheet and str(args.sheet)})
     return found.exit_code
+
+
+def _set_environment(impl: str) -> None:
+    """What the implementation needs, before its framework is imported. Predictions need no accelerator."""
+    wanted = {**registry.environment(impl, available_cores(), "fp32", False), "CUDA_VISIBLE_DEVICES": ""}
+    for name, value in wanted.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _show(found: Predicted, args: argparse.Namespace) -> None:

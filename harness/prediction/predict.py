@@ -150,5 +150,6 @@ class Backgrounds:
         lightness = "light" if seen[far].mean() > own.mean() else "dark"
         return (
             f"{int(far.sum())} of {len(seen)} pictures have a {lightness} background (level {np.median(seen[far]):.0f} of "
-            f"255) unlike {known[1].split(',')[0]}'s ({low:.0f} to {high:.0f}): such predictions mean little; {option}"
+            f"255), where the images of {known[1].partition(',')[0]} have {low:.0f} to {high:.0f}: what is predicted for "
+            f"them means little; {option}"
         )
