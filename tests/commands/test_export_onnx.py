@@ -96,7 +96,7 @@ import numpy as np
 from model import load
 np.savez("found.npz", **load()(np.load("../pixels.npy")))
 """
-    outside = {name: value for name, value in os.environ.items()}
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path / "out", env=outside, capture_output=True, text=True
     )
