@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.machine.environment import available_cores
 from harness.prediction.fitting import FITS, Fit
 from harness.prediction.pictures import Item, find
-from harness.prediction.predict import BATCH, Backgrounds, Prediction, Predictor, Problem, predictions, score_meaning
+from harness.prediction.predict import BATCH, Prediction, Predictor, Problem, Seen, predictions, score_meaning
 from harness.prediction.trained import Trained, implementation, requested
 from harness.views.figures.draw import require_matplotlib
 from harness.views.prediction import SHEET, as_csv, as_json, draw_sheet, remarks, table
@@ -61,7 +61,7 @@ def predict(
     notes = [why] if why else []
     if predictor.precision != trained.precision:
         notes.append(f"computed in {predictor.precision}: {entry.name} has no {trained.precision} on a CPU")
-    console, backgrounds = Console(stderr=True), Backgrounds()
+    console, seen = Console(stderr=True), Seen()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     said: list[Prediction | Problem] = []
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -69,13 +69,11 @@ def predict(
         for number, each in enumerate(predictions(predictor, items, fit, invert, batch)):
             progress.advance(task)
             if isinstance(each, Prediction):
-                backgrounds.see(each.pixels)
+                seen.see(each.pixels)
                 each = each if number < SHEET else each.without_pictures()
             said.append(each)
-    doubt = backgrounds.doubt(trained, invert)
-    return Predicted(
-        trained, entry.name, predictor.precision, said, notes, [*trained.doubts, *([doubt] if doubt else [])]
-    )
+    doubts = [*trained.doubts, *seen.doubts(trained, invert)]
+    return Predicted(trained, entry.name, predictor.precision, said, notes, doubts)
 
 
 def options(command: argparse.ArgumentParser) -> None:

@@ -11,27 +11,37 @@ from harness.prediction.pictures import Picture, Unreadable, pillow
 
 Fit = Literal["pad", "crop", "stretch"]
 FITS: tuple[Fit, ...] = get_args(Fit)
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PNG and JPEG libraries convert
+_LUMA = np.array([19595, 38470, 7471], np.uint32)  # ITU-R BT.601, times 2^16, as Pillow has it
 
 
 def fitted(
-    picture: Picture, image: tuple[int, int, int], fit: Fit = "pad", invert: bool = False
+    picture: Picture,
+    image: tuple[int, int, int],
+    fit: Fit = "pad",
+    invert: bool = False,
+    within: tuple[int, int] | None = None,
 ) -> tuple[UInt8[np.ndarray, "H W C"], tuple[str, ...]]:
     """The picture with the model's height, width and channels, and what was done to it, in order.
 
     "pad" keeps the whole picture and its aspect ratio, centred; what remains is filled with the median of its border.
     "crop" keeps the aspect ratio and cuts the longer side; "stretch" does not keep it. Sizes change by Pillow's Lanczos
-    filter, in steps of whole pixels. Raises `Unreadable` for channels that cannot be converted.
+    filter. If the model's images are smaller ones on a black canvas, `within` is their height and width, and so is the
+    picture made; one that already has the canvas's size is left as it is. Raises `Unreadable` for channels that cannot
+    be converted.
     """
     pixels, said = _channels(picture.pixels, image[2])
     notes = [*picture.notes, *said]
-    height, width = image[:2]
-    if pixels.shape[:2] != (height, width):
-        pixels, how = _resized(pixels, (height, width), fit)
+    canvas = image[:2]
+    size = canvas if within is None or pixels.shape[:2] == canvas else within
+    if pixels.shape[:2] != size:
+        pixels, how = _resized(pixels, size, fit)
         notes.append(how)
     if invert:
         pixels = 255 - pixels
         notes.append("inverted")
+    if size != canvas:
+        pixels = _placed(pixels, np.zeros((*canvas, pixels.shape[2]), np.uint8))
+        notes.append(f"centred on black, {canvas[0]}x{canvas[1]}")
     return np.ascontiguousarray(pixels), tuple(notes)
 
 
@@ -48,7 +58,7 @@ def _channels(pixels: np.ndarray, wanted: int) -> tuple[np.ndarray, list[str]]:
     if (found, wanted) == (3, 1):
         if (pixels == pixels[..., :1]).all():  # grey, stored as colour
             return pixels[..., :1], []
-        return np.rint(pixels @ np.array(_LUMA)).astype(np.uint8)[..., None], ["colour to grey"]
+        return ((pixels @ _LUMA + 0x8000) >> 16).astype(np.uint8)[..., None], ["colour to grey"]
     if (found, wanted) == (1, 3):
         return np.repeat(pixels, 3, axis=2), ["grey to colour"]
     raise Unreadable(f"it has {found} channels, the model takes {wanted}")
@@ -70,10 +80,15 @@ def _resized(pixels: np.ndarray, size: tuple[int, int], fit: Fit) -> tuple[np.nd
     if fit == "crop":
         top, left = (inner[0] - height) // 2, (inner[1] - width) // 2
         return scaled[top : top + height, left : left + width], f"{resized}, cut to {height}x{width}"
-    filled = np.broadcast_to(border(pixels), (height, width, pixels.shape[2])).copy()
-    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-    filled[top : top + inner[0], left : left + inner[1]] = scaled
-    return filled, f"{resized}, padded to {height}x{width}"
+    ground = np.broadcast_to(border(pixels), (height, width, pixels.shape[2])).copy()
+    return _placed(scaled, ground), f"{resized}, padded to {height}x{width}"
+
+
+def _placed(pixels: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """`ground` with `pixels` in its middle; if that is between two pixels, above and left of it."""
+    top, left = ((whole - part) // 2 for whole, part in zip(ground.shape[:2], pixels.shape[:2], strict=True))
+    ground[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return ground
 
 
 def _scaled(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -19,9 +19,9 @@ from harness.data.files import CorruptFile
 from harness.data.idx import parse
 from harness.errors import UserError, nearest
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff")
 """What a folder is searched for, in lower or upper case. A file that is named may have any name."""
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF")
 _NAMES = ("images", "image", "x_test", "x", "arr_0")
 """Where an .npz archive with several arrays may have its images, best first."""
 _IDX = b"\0\0\x08"
@@ -152,7 +152,7 @@ def _picture(path: Path) -> Picture:
 
 def _decoded(image: Any) -> Picture:
     notes: list[str] = []
-    if (frames := getattr(image, "n_frames", 1)) > 1:
+    if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
         notes.append(f"the first of {frames} pages")
     upright = importlib.import_module("PIL.ImageOps").exif_transpose(image)
     if image.getexif().get(_ORIENTATION, 1) != 1:
@@ -163,10 +163,10 @@ def _decoded(image: Any) -> Picture:
     if image.has_transparency_data:
         clear = image.convert("RGBA")
         if clear.getextrema()[3][0] < 255:
-            notes.append("transparent parts on white")
-        white = pillow().new("RGBA", clear.size, "white")
+            notes.append("transparent parts on black")
+        black = pillow().new("RGBA", clear.size, (0, 0, 0, 255))
         coloured = image.mode not in ("LA", "La")
-        image = pillow().alpha_composite(white, clear).convert("RGB" if coloured else "L")
+        image = pillow().alpha_composite(black, clear).convert("RGB" if coloured else "L")
     elif image.mode not in ("L", "RGB"):
         if image.mode not in ("1", "P"):
             notes.append(f"{image.mode} to RGB")

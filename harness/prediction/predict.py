@@ -64,7 +64,7 @@ class Predictor:
     """An implementation with the trained weights, on the CPU. Raises `UserError` if it cannot be loaded."""
 
     def __init__(self, trained: Trained, entry: registry.Entry, threads: int) -> None:
-        self.model = trained.model
+        self.model, self.within = trained.model, trained.within
         # On a CPU, only the specification computes as TF32 does; the others would refuse.
         tf32 = trained.precision == "tf32" and not entry.any_precision
         self.precision = "fp32" if tf32 else trained.precision
@@ -102,7 +102,7 @@ def predictions(
         rows: list[Problem | tuple[str, np.ndarray, tuple[str, ...]]] = []
         for item in chunk:
             try:
-                rows.append((item.name, *fitted(item.read(), predictor.model.image, fit, invert)))
+                rows.append((item.name, *fitted(item.read(), predictor.model.image, fit, invert, predictor.within)))
             except Unreadable as error:
                 rows.append(Problem(item.name, str(error)))
             on_read()
@@ -120,21 +120,25 @@ def _said(
         yield Prediction(name, classes[index], scores[index], pixels, notes, drawn)
 
 
-class Backgrounds:
-    """Compares the backgrounds of pictures with those of the data set: a white sheet is not the black of MNIST."""
+class Seen:
+    """What the pictures look like: a white sheet is not the black of MNIST, and an empty picture shows nothing."""
 
     def __init__(self) -> None:
-        self._seen: list[float] = []
+        self._backgrounds: list[float] = []
+        self._blank = 0
 
     def see(self, pixels: UInt8[np.ndarray, "H W C"]) -> None:
-        self._seen.append(float(border(pixels).mean()))
+        self._backgrounds.append(float(border(pixels).mean()))
+        self._blank += bool(pixels.min() == pixels.max())
 
-    def doubt(self, trained: Trained, inverted: bool) -> str | None:
-        """A warning if some pictures look inverted beside the images that the model was trained for."""
-        if not self._seen:
-            return None
-        seen, option = np.array(self._seen), "leave out --invert" if inverted else "try --invert"
-        known = real_images(trained.model, trained.data, _KNOWN)
+    def doubts(self, trained: Trained, inverted: bool) -> list[str]:
+        """Warnings if pictures are blank, or look inverted beside the images that the model was trained for."""
+        blank = f"{self._blank} of {len(self._backgrounds)} pictures are a single colour: nothing is in them"
+        found = self._background(trained, "leave out --invert" if inverted else "try --invert")
+        return [*([blank] if self._blank else []), *([found] if found else [])]
+
+    def _background(self, trained: Trained, option: str) -> str | None:
+        seen, known = np.array(self._backgrounds), real_images(trained.model, trained.data, _KNOWN)
         if known is None:
             if trained.model.image[2] == 3 or not (count := int((seen > 127).sum())):
                 return None

@@ -55,6 +55,13 @@ class Trained:
             return numbers
         return names if len(names) == self.model.classes else numbers
 
+    @property
+    def within(self) -> tuple[int, int] | None:
+        """Height and width of the data set's images, if the model was trained on them centred on a black canvas."""
+        if self.data is None or self.data.canvas is None:
+            return None
+        return data.info(self.data.name).image[:2]
+
     def described(self) -> dict[str, Any]:
         """The entry "model" of `predict --json`."""
         told = {key: self.facts.get(key) for key in ("suite", "trial", "seed", "epoch")}

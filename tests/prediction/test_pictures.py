@@ -55,12 +55,12 @@ def test_pixel_formats(tmp_path: Path) -> None:
     palette = tmp_path / "palette.png"
     pillow.fromarray(np.stack([GREY] * 3, -1)).quantize(256).save(palette)
     assert (only(palette).pixels[..., 0] == GREY).all()
-    ink = np.zeros((4, 4, 4), np.uint8)
-    ink[1, 1] = 0, 0, 0, 255  # black ink on nothing
+    ink = np.full((4, 4, 4), (255, 255, 255, 0), np.uint8)
+    ink[1, 1, 3] = 255  # white ink on nothing
     picture = only(saved(tmp_path / "clear.png", ink))
-    assert picture.pixels[0, 0].tolist() == [255, 255, 255]
-    assert picture.pixels[1, 1].tolist() == [0, 0, 0]
-    assert picture.notes == ("transparent parts on white",)
+    assert picture.pixels[0, 0].tolist() == [0, 0, 0]
+    assert picture.pixels[1, 1].tolist() == [255, 255, 255]
+    assert picture.notes == ("transparent parts on black",)
     floats = saved(tmp_path / "floats.tiff", np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 4))
     with pytest.raises(Unreadable, match="values go from -1 to 1"):
         only(floats)
@@ -221,7 +221,18 @@ def test_invert_comes_last_and_is_told() -> None:
     assert border(pixels).tolist() == [0]
 
 
+def test_images_on_a_black_canvas() -> None:
+    pixels, notes = fit(GREY, (40, 40, 1), within=(28, 28))
+    assert notes == ("centred on black, 40x40",)
+    assert (pixels[6:34, 6:34, 0] == GREY).all()
+    assert pixels.astype(int).sum() == GREY.astype(int).sum()
+    pixels, notes = fit(np.full((56, 56), 255, np.uint8), (41, 41, 1), within=(28, 28), invert=True)
+    assert notes == ("56x56 resized to 28x28", "inverted", "centred on black, 41x41")
+    assert not pixels.any()
+    assert fit(np.full((40, 40), 7, np.uint8), (40, 40, 1), within=(28, 28))[1] == ()
+
+
 def test_pillow_as_the_reference_for_grey() -> None:
     colours = np.random.default_rng(1).integers(0, 256, (28, 28, 3), dtype=np.uint8)
     expected = np.asarray(importlib.import_module("PIL.Image").fromarray(colours).convert("L"))
-    assert np.abs(fit(colours)[0][..., 0].astype(int) - expected).max() <= 1
+    assert (fit(colours)[0][..., 0] == expected).all()

@@ -13,7 +13,7 @@ from harness import registry
 from harness.errors import UserError
 from harness.parity import probe_weights
 from harness.prediction.pictures import Item, Picture, Unreadable
-from harness.prediction.predict import Backgrounds, Prediction, Predictor, Problem, predictions, score_name
+from harness.prediction.predict import Prediction, Predictor, Problem, Seen, predictions, score_name
 from harness.prediction.trained import Trained, implementation, of_file, of_trial, some_images
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig
@@ -178,10 +178,14 @@ def test_which_implementation_computes() -> None:
 
 
 def doubt(which: Trained, level: int, inverted: bool = False) -> str | None:
-    seen = Backgrounds()
+    seen = Seen()
     for _ in range(3):
-        seen.see(np.full(which.model.image, level, np.uint8))
-    return seen.doubt(which, inverted)
+        pixels = np.full(which.model.image, level, np.uint8)
+        pixels[3, 3] = 128  # otherwise blank
+        seen.see(pixels)
+    found = seen.doubts(which, inverted)
+    assert len(found) < 2
+    return found[0] if found else None
 
 
 def test_a_light_background_is_doubted_beside_dark_digits() -> None:
@@ -200,6 +204,16 @@ def test_where_the_data_set_is_not_here_its_background_is_not_known(tmp_path: Pa
     assert "its data are not here" in (doubt(trained(small_model((28, 28, 1)), absent), 250) or "")
     assert doubt(trained(small_model((28, 28, 1)), absent), 3) is None
     assert doubt(trained(small_model((32, 32, 3))), 250) is None  # a colour photograph may be light
+
+
+def test_blank_pictures_are_noticed() -> None:
+    seen = Seen()
+    for level in (0, 9):
+        pixels = np.zeros((28, 28, 1), np.uint8)
+        pixels[4:7] = level
+        seen.see(pixels)
+    found = seen.doubts(of_trial(RUN, TRIAL, "last"), False)
+    assert found == ["1 of 2 pictures are a single colour: nothing is in them"]
 
 
 def test_real_images_are_the_data_set_s_own(tmp_path: Path) -> None:
