@@ -20,11 +20,18 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Any = None, namespace: Any = None
     ) -> Any:
-        """Refuses an unknown option in the parser of its command, which knows the valid ones."""
+        """Refuses an unknown option in the parser of its command, which knows the valid ones.
+
+        Words for an argument that takes any number may stand before and after options, which argparse does not allow.
+        """
         parsed, unknown = super().parse_known_args(args, namespace)
         if options := [each for each in unknown if each.startswith("-")]:
             name = options[0].partition("=")[0]
             self.error(f'unknown option "{name}"{nearest(name, cast(Any, self)._option_string_actions)}')
+        for action in cast(Any, self)._actions:
+            if unknown and action.nargs == "*" and not action.option_strings:
+                setattr(parsed, action.dest, [*(getattr(parsed, action.dest) or ()), *unknown])
+                return parsed, []
         return parsed, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -6,6 +6,7 @@ import gzip
 import importlib
 import importlib.util
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -95,6 +96,8 @@ def _walked(folder: Path) -> list[Path]:
 def _named(path: Path) -> list[Item]:
     """The pictures in a file that the user named. Raises `UserError` unless it is one, or an array."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path}: not a file but a pipe or a device; expected a picture")
         with path.open("rb") as file:
             head = file.read(4)
     except FileNotFoundError as error:
@@ -121,7 +124,12 @@ def _missing(path: Path) -> str:
 
 
 def _items_of(path: Path) -> list[Item]:
-    return [Item(str(path), partial(_picture, path))]
+    return [Item(_shown(path), partial(_picture, path))]
+
+
+def _shown(path: Path) -> str:
+    """The path as text that can be written anywhere: bytes of a name that are not UTF-8 are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 # Pictures
@@ -207,7 +215,7 @@ def _array_items(path: Path, load: Callable[[Path], np.ndarray]) -> list[Item]:
 
 def _each(path: Path, images: np.ndarray) -> Iterator[Item]:
     for index, pixels in enumerate(images):
-        yield Item(f"{path}[{index}]" if len(images) > 1 else str(path), partial(Picture, pixels))
+        yield Item(f"{_shown(path)}[{index}]" if len(images) > 1 else _shown(path), partial(Picture, pixels))
 
 
 def _idx(path: Path) -> np.ndarray:

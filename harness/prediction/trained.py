@@ -46,21 +46,23 @@ class Trained:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The data set's names of the classes; their numbers if it is unknown here."""
-        numbers = tuple(map(str, range(self.model.classes)))
-        if self.data is None:
-            return numbers
-        try:
-            names = tuple(map(str, data.info(self.data.name).class_names))
-        except UserError:
-            return numbers
-        return names if len(names) == self.model.classes else numbers
+        told: Any = self.facts.get("classes") or (self._about.class_names if self._about else ())
+        names = tuple(map(str, told))
+        return names if len(names) == self.model.classes else tuple(map(str, range(self.model.classes)))
 
     @property
     def within(self) -> tuple[int, int] | None:
         """Height and width of the data set's images, if the model was trained on them centred on a black canvas."""
-        if self.data is None or self.data.canvas is None:
+        has_canvas = self.data is not None and self.data.canvas is not None
+        return self._about.image[:2] if has_canvas and self._about else None
+
+    @property
+    def _about(self) -> data.Info | None:
+        """The data set; None if it is unknown here."""
+        try:
+            return data.info(self.data.name) if self.data else None
+        except UserError:
             return None
-        return data.info(self.data.name).image[:2]
 
     def described(self) -> dict[str, Any]:
         """The entry "model" of `predict --json`."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import models
+from harness.disk import finite
 from harness.prediction.predict import Prediction, Problem, score_meaning, score_name
 from harness.prediction.trained import Trained
 from harness.spec import ModelSpec
@@ -94,14 +95,16 @@ def _joined(value: Any) -> Any:
 
 def as_json(trained: Trained, said: Said) -> dict[str, Any]:
     """The entries of `predict --json` that tell of the pictures."""
-    return {
-        "model": trained.described(),
-        "score": score_name(trained.model),
-        "score_means": score_meaning(trained.model),
-        "class_names": list(trained.class_names),
-        "predictions": [_row(trained, each) for each in said if isinstance(each, Prediction)],
-        "problems": [{"file": each.name, "why": each.why} for each in said if isinstance(each, Problem)],
-    }
+    return finite(
+        {
+            "model": trained.described(),
+            "score": score_name(trained.model),
+            "score_means": score_meaning(trained.model),
+            "class_names": list(trained.class_names),
+            "predictions": [_row(trained, each) for each in said if isinstance(each, Prediction)],
+            "problems": [{"file": each.name, "why": each.why} for each in said if isinstance(each, Problem)],
+        }
+    )
 
 
 def _row(trained: Trained, each: Prediction) -> dict[str, Any]:

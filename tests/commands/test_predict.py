@@ -33,7 +33,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pictures_of_the_test_images_are_predicted_as_they_were(digits: Path, tmp_path: Path) -> None:
     done = capsbench(
-        tmp_path, "predict", RUN, TRIAL[:4], digits, "--csv", "out.csv", "--sheet", "sheet.png", "--json", "--batch", 50
+        tmp_path, "predict", "--csv", "out.csv", RUN, TRIAL[:4], "--sheet", "sheet.png", "--json", "--batch", 50, digits
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def test_jpeg_and_odd_names(tmp_path: Path) -> None:
     path = saved(tmp_path / "ünï [1] #%.JPG", flat, quality=100)
     assert np.abs(only(path).pixels.astype(int) - flat).max() <= 3
     assert only(path.rename(tmp_path / "without_suffix")).pixels.shape == (20, 30, 3)
+
+
+def test_a_name_that_is_not_text(tmp_path: Path) -> None:
+    saved(tmp_path / "a.png", GREY).rename(os.fsdecode(bytes(tmp_path) + b"/\xff.png"))
+    [item] = find([tmp_path])
+    assert item.name.encode().endswith(b"\\udcff.png")
+    assert (item.read().pixels[..., 0] == GREY).all()
 
 
 def test_pixel_formats(tmp_path: Path) -> None:
@@ -118,6 +126,8 @@ def refused(path: Path) -> str:
 
 
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "not a file but a pipe" in refused(tmp_path / "pipe.png")
     saved(tmp_path / "seven.png", GREY)
     assert 'no such file; did you mean "seven.png"?' in refused(tmp_path / "sven.png")
     assert "there is no folder" in refused(tmp_path / "nowhere" / "seven.png")
