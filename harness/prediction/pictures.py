@@ -22,7 +22,7 @@ from harness.errors import UserError, nearest
 
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff")
 """What a folder is searched for, in lower or upper case. A file that is named may have any name."""
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF")
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")
 _NAMES = ("images", "image", "x_test", "x", "arr_0")
 """Where an .npz archive with several arrays may have its images, best first."""
 _IDX = b"\0\0\x08"
