@@ -235,7 +235,7 @@ def _loaded(path: Path) -> np.ndarray:
     """The images of a NumPy file as uint8 (N, h, w, C). Raises `UserError`."""
     try:
         found: Any = np.load(path, allow_pickle=False)
-        array = found if isinstance(found, np.ndarray) else _of_archive(path, found)
+        array: np.ndarray = _of_archive(path, found) if hasattr(found, "files") else found
     except UserError:
         raise
     except Exception as error:  # an archive meets whatever a damaged file holds

@@ -46,10 +46,11 @@ def table(trained: Trained, said: Said) -> Table:
             continue
         scores = each.scores
         after = int(np.argsort(-scores, kind="stable")[len(each.classes) % len(scores)])
-        own = [f"{scores[label]:.3f}" for label in each.classes]
-        share = [f"{scores[label] / max(float(scores.sum()), 1e-12):.3f}" for label in each.classes]
+        labels: list[int] = each.classes.tolist()
+        own = [f"{scores[label]:.3f}" for label in labels]
+        share = [f"{scores[label] / max(float(scores.sum()), 1e-12):.3f}" for label in labels]
         shown.add_row(
-            Text(each.name), Text(" + ".join(names[label] for label in each.classes)), " + ".join(own),
+            Text(each.name), Text(" + ".join(names[label] for label in labels)), " + ".join(own),
             *([" + ".join(share)] if has_lengths else ()), Text(f"{names[after]} {scores[after]:.3f}"),
         )  # fmt: skip
     return shown
@@ -109,7 +110,7 @@ def as_json(trained: Trained, said: Said) -> dict[str, Any]:
 
 def _row(trained: Trained, each: Prediction) -> dict[str, Any]:
     """One picture. If the model's images show several digits, "class", "name" and "score" are lists."""
-    scores = [round(float(score), 7) for score in each.scores]
+    scores: list[float] = each.scores.astype(np.float64).round(7).tolist()
     classes = each.classes.tolist()
     total = max(sum(scores), 1e-12)
     row: dict[str, Any] = {

@@ -7,7 +7,6 @@ framework; `tensorboard --logdir RUN/tensorboard` shows them.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import math
 import re
@@ -112,10 +111,12 @@ def settings(trial: Trial) -> dict[str, str | float | bool]:
 
 def require_writer() -> None:
     """Raises `UserError` if tensorboardX is not installed."""
-    if importlib.util.find_spec("tensorboardX") is None:
+    try:
+        importlib.import_module("tensorboardX.event_file_writer")
+    except ImportError as error:
         raise UserError(
-            'TensorBoard files need tensorboardX, which is not installed: pip install "capsbench[tensorboard]"'
-        )
+            f'TensorBoard files need tensorboardX ({error}): pip install "capsbench[tensorboard]"'
+        ) from error
 
 
 class EventFiles:

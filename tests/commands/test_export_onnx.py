@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,10 +95,7 @@ import numpy as np
 from model import load
 np.savez("found.npz", **load()(np.load("../pixels.npy")))
 """
-    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path / "out", env=outside, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "out", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = loaded("numpy", which.model, which.weights).forward(images)
     with np.load(tmp_path / "out" / "found.npz") as found:

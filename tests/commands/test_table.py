@@ -37,12 +37,12 @@ def test_one_row_for_each_epoch_of_each_trial(name: str, capsys: pytest.CaptureF
     for row, epoch in zip(rows, epochs, strict=True):
         trial = trials[row["trial"]]
         for column in ("epoch_s", "train_loss", "val_err_pct", "lr", "train_margin"):
-            assert float(row[column]) == epoch[column]
+            assert row[column] == ("" if epoch.get(column) is None else repr(epoch[column]))
         assert row["warmup"] == str(epoch["warmup"]).lower()
         for column in ("epoch_s", "test_err_pct", "peak_bytes", "parity_max_rel_err"):
-            assert float(row[f"trial_{column}"]) == trial[column]
+            assert row[f"trial_{column}"] == ("" if trial[column] is None else repr(trial[column]))
         assert row["trial_status"] == "finished"
-        assert row["trial_parity_ok"] == "true"
+        assert row["trial_parity_ok"] == str(trial["parity_ok"]).lower()
 
 
 def test_the_columns_are_the_same_in_every_run_and_documented() -> None:
