@@ -110,7 +110,8 @@ def as_json(trained: Trained, said: Said) -> dict[str, Any]:
 
 def _row(trained: Trained, each: Prediction) -> dict[str, Any]:
     """One picture. If the model's images show several digits, "class", "name" and "score" are lists."""
-    scores: list[float] = each.scores.astype(np.float64).round(7).tolist()
+    raw: list[float] = each.scores.tolist()
+    scores = [round(score, 7) for score in raw]
     classes = each.classes.tolist()
     total = max(sum(scores), 1e-12)
     row: dict[str, Any] = {
@@ -138,7 +139,7 @@ def draw_sheet(trained: Trained, said: Said, path: Path) -> None:
     several = f"the first {len(shown)} of {len(found):,} pictures" if len(shown) < len(found) else "pictures"
     what = "and their reconstructions" if len(rows) > 1 else "as the network sees them (the model has no decoder)"
     who = " ".join(str(trained.facts[key]) for key in ("suite", "trial") if trained.facts.get(key))
-    figure = mosaic_figure(f"{who or trained.path}\n{several} {what}", len(lines) * (len(rows) + 0.55), _ACROSS)
+    figure = mosaic_figure(f"{who or trained.path}\n{several} {what}", len(lines) * (len(rows) + 0.55), min(_ACROSS, max(4, len(shown))))
     axes = figure.subplots(len(lines), 1, squeeze=False)[:, 0]
     for axis, line in zip(axes, lines, strict=True):
         tiles = np.stack([_column(each) for each in line], axis=1)[: len(rows)]
