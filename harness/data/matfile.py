@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.data.base import Split
 from harness.data.files import CorruptFile
+from harness.data.sniff import HEAD_BYTES, kind
 
 
 def variables(content: bytes, name: str, *wanted: str) -> dict[str, Any]:
@@ -19,7 +20,10 @@ def variables(content: bytes, name: str, *wanted: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = scipy_io.loadmat(io.BytesIO(content), variable_names=wanted)
     except Exception as error:  # damaged files raise a dozen different ones
-        raise CorruptFile(f"{name}: truncated, corrupt or not a MATLAB file of version 5 ({error}).") from None
+        found = kind(content[:HEAD_BYTES])
+        said = f"it is {found}" if found and found != "a MATLAB file of version 5" else error
+        again = "; in MATLAB, save it with -v7" if found and "HDF5" in found else ""
+        raise CorruptFile(f"{name}: truncated, corrupt or not a MATLAB file of version 5 ({said}){again}.") from None
     if absent := [each for each in wanted if each not in found]:
         there = ", ".join(each for each in found if not each.startswith("__")) or "nothing"
         raise CorruptFile(f"{name}: no variable {' and no '.join(absent)} in it; {there} found.")
