@@ -19,7 +19,10 @@ from harness.data.own.npz import NAMES_HELP, sorted_out
 from harness.errors import UserError
 from harness.spec.trial import DataConfig
 
-CONTRACT = f"a dictionary with the arrays {NAMES_HELP}; or a tuple (images, labels), or (images, labels, test images, test labels)"
+CONTRACT = (
+    f"a dictionary with the arrays {NAMES_HELP}; "
+    "or a tuple (images, labels), or (images, labels, test_images, test_labels)"
+)
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _TUPLES = {2: ("images", "labels"), 4: ("images", "labels", "test_images", "test_labels")}
 
