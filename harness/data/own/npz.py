@@ -101,8 +101,6 @@ def _snake(name: str) -> str:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: a single NumPy array (NPY); expected {_EXPECTED}")
             return {name: _array(archive, name, path) for name in archive.files}
     except UserError:
         raise

@@ -21,7 +21,7 @@ OTHER_SUFFIXES = frozenset(
     (".gif", ".webp", ".heic", ".heif", ".avif", ".svg", ".ppm", ".pgm", ".pnm", ".jp2", ".jxl", ".ico", ".tga", ".psd")
 )
 """Pictures of kinds that are not read."""
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF")
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 _SIDEWAYS = range(5, 9)  # EXIF orientations that exchange height and width
 _ORIENTATION = 0x0112
@@ -53,7 +53,7 @@ def header(path: Path) -> Header:
         height, width = picture.height, picture.width
         if height * width > _MAX_PIXELS:
             raise Broken(f"{height:,} x {width:,} pixels; at most {_MAX_PIXELS:,} in all")
-        if _orientation(picture) in _SIDEWAYS:
+        if picture.format != "TIFF" and _orientation(picture) in _SIDEWAYS:  # Pillow turns a TIFF file's size itself
             height, width = width, height
         return Header((height, width), picture.mode in _GREY or _is_grey_palette(picture), tuple(_notes(picture)))
 

@@ -35,7 +35,8 @@ def draw_perturbations(material: Material, folder: Path) -> list[Path]:
     net, shown = material.decoding, material.right
     if not len(shown):
         raise LeftOut("no test image is rightly classified")
-    labels = shown.labels.reshape(len(shown), -1)[:, 0].tolist()  # the first, if there are several digits
+    # the first, if there are several digits
+    labels: list[int] = shown.labels.reshape(len(shown), -1)[:, 0].tolist()
     grids = [perturbed(net, digit, label) for digit, label in zip(shown.digit, labels, strict=True)]
     across = min(5, len(grids))
     down = math.ceil(len(grids) / across)
