@@ -480,7 +480,7 @@ def test_npz_files_that_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", images)
     assert "a NumPy array (NPY); expected an NPZ file" in refused("npz", tmp_path / "d.npy")
     assert "there is no file" in refused("npz", tmp_path / "d.npx")
-    assert 'did you mean "d.npy"?' in refused("npz", tmp_path / "d.npx")
+    assert 'did you mean "d.npz"?' in refused("npz", tmp_path / "d.npx")
 
 
 def test_labels_with_gaps_and_text(tmp_path: Path) -> None:
