@@ -15,6 +15,7 @@ from rich.text import Text
 from harness import registry
 from harness.commands import parser
 from harness.commands.output import print_json
+from harness.commands.pictures import notes
 from harness.cost.estimate import estimate_s
 from harness.cost.limits import Verdict, refusal
 from harness.errors import UserError
@@ -59,6 +60,7 @@ class Plan:
     states: dict[str, str]  # finished, failed, interrupted, running, pending or unavailable
     unavailable: dict[str, Verdict]  # trial -> why it cannot run here
     estimates: dict[str, float | None]  # trial -> seconds; 0 for a finished one
+    notes: tuple[str, ...] = ()  # on one's own pictures
 
     def to_json(self) -> dict[str, Any]:
         """The output of `plan --json`."""
@@ -106,7 +108,7 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
     known = list(finished_trials(request.out))
     ended = ("finished", "unavailable")
     estimates = {trial.id: 0.0 if states[trial.id] in ended else estimate_s(trial, known) for trial in trials}
-    return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates)
+    return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates, notes(trials, journal))
 
 
 def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Verdict]:
@@ -160,7 +162,7 @@ def main(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
-    for line in [note, *reasons(plan)]:
+    for line in [note, *reasons(plan), *plan.notes]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0

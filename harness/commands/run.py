@@ -98,7 +98,7 @@ def _execute(
 ) -> Outcome:
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
-    warnings = [note] if note else []
+    warnings = [*([note] if note else []), *plan.notes]
     _write_plan(request, plan, journal)
     tracker = _tracker(request, journal, warnings)
     board = LiveFiles(journal, by_id) if request.tensorboard else None

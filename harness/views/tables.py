@@ -163,6 +163,9 @@ def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for title in ("name", "images", "classes", "train", "validation", "test", "state", "where"):
         table.add_column(title, no_wrap=True)
     for row in rows:
+        if row["state"] == "broken":
+            table.add_row(row["name"], *["-"] * 5, "broken", "-")
+            continue
         size = "x".join(str(side) for side in row["image"])
         counts = (f"{row[split]:,}" for split in ("train", "validation", "test"))
         where = row["path"] or row["source"]
@@ -174,7 +177,7 @@ def print_data(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints the table of data sets, and what is wrong with any of them."""
     print_table(console, data_table(rows))
     for row in rows:
-        if row["detail"] and row["state"] == "corrupt":
+        if row["detail"] and row["state"] in ("corrupt", "broken"):
             console.print(Text(f"\n{row['name']}: {row['detail']}", "yellow"), soft_wrap=True)
     if any(row["state"] in ("absent", "test only") for row in rows):
         hint = "`capsbench data fetch NAME` fetches or makes what is absent; a run does so by itself."

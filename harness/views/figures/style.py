@@ -50,6 +50,12 @@ def save(figure: Any, path: Path) -> Path:
     return path
 
 
+def short(name: str, most: int = 18) -> str:
+    """A class's name, cut to what fits beside an axis; without what matplotlib would read as mathematics."""
+    name = name.replace("$", r"\$")
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def mosaic(tiles: Float[np.ndarray, "R K H W C"]) -> Float[np.ndarray, "y x c"]:
     """R rows of K images (0..1) as one image, grey or in colour; other numbers of channels are averaged."""
     if tiles.shape[-1] not in (1, 3):
