@@ -52,7 +52,7 @@ class Predicted:
 
 
 def predict(
-    trained: Trained, items: Sequence[Item], impl: str | None = None, fit: Fit = "pad", invert: bool = False,
+    trained: Trained, items: Sequence[Item], impl: str | None = None, fit: Fit | None = None, invert: bool = False,
     batch: int = BATCH,
 ) -> Predicted:  # fmt: skip
     """Predictions for `items`, with a progress bar on a terminal. Raises `UserError` if the implementation cannot be used."""
@@ -92,8 +92,9 @@ def options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--impl", metavar="NAME", help="what computes: default: what trained, if it is installed")
     command.add_argument(
-        "--fit", choices=FITS, default="pad",
-        help="pictures of another size: keep all and pad (default), keep the aspect ratio and crop, or stretch",
+        "--fit", choices=FITS,
+        help="pictures of another size: keep all and pad, keep the aspect ratio and crop, or stretch; default: as the data "
+        "set's images in training, else pad",
     )  # fmt: skip
     command.add_argument("--invert", action="store_true", help="swap light and dark first: a dark digit on white paper")
     command.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"pictures at a time; default: {BATCH}")

@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
 
-from harness.prediction.pictures import Picture, Unreadable, pillow
+from harness.data.own.picture import require_pillow
+from harness.data.own.pixels import grey
+from harness.prediction.pictures import Picture, Unreadable
 
 Fit = Literal["pad", "crop", "stretch"]
 FITS: tuple[Fit, ...] = get_args(Fit)
-_LUMA = np.array([19595, 38470, 7471], np.uint32)  # ITU-R BT.601, times 2^16, as Pillow has it
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a data set's own images were made the model's: scaled, cut, or centred on a black canvas."""
+
+    size: tuple[int, int] | None  # height and width of the data set's images; None: any
+    apply: Callable[[UInt8[np.ndarray, "h w C"]], UInt8[np.ndarray, "H W C"]]
+    said: str
 
 
 def fitted(
     picture: Picture,
     image: tuple[int, int, int],
-    fit: Fit = "pad",
+    fit: Fit | None = None,
     invert: bool = False,
-    within: tuple[int, int] | None = None,
+    framing: Framing | None = None,
 ) -> tuple[UInt8[np.ndarray, "H W C"], tuple[str, ...]]:
     """The picture with the model's height, width and channels, and what was done to it, in order.
 
-    "pad" keeps the whole picture and its aspect ratio, centred; what remains is filled with the median of its border.
-    "crop" keeps the aspect ratio and cuts the longer side; "stretch" does not keep it. Sizes change by Pillow's Lanczos
-    filter. If the model's images are smaller ones on a black canvas, `within` is their height and width, and so is the
-    picture made; one that already has the canvas's size is left as it is. Raises `Unreadable` for channels that cannot
-    be converted.
+    One that has this size is left as it is. Any other is treated as the data set's images were, `framing`: if these had
+    one size, it is first given that. Without framing, or if `fit` is given and decides, "pad" keeps the whole picture and
+    its aspect ratio, centred, and fills what remains with the median of its border; "crop" keeps the aspect ratio and
+    cuts the longer side; "stretch" does not keep it. Sizes change by Pillow's Lanczos filter.
+
+    Raises `Unreadable` for channels that cannot be converted.
     """
     pixels, said = _channels(picture.pixels, image[2])
     notes = [*picture.notes, *said]
-    canvas = image[:2]
-    size = canvas if within is None or pixels.shape[:2] == canvas else within
-    if pixels.shape[:2] != size:
-        pixels, how = _resized(pixels, size, fit)
+    if pixels.shape[:2] == image[:2] or (fit and framing and framing.size is None):
+        framing = None
+    size = framing.size if framing else image[:2]
+    if size and pixels.shape[:2] != size:
+        pixels, how = _resized(pixels, size, fit or "pad")
         notes.append(how)
     if invert:
         pixels = 255 - pixels
         notes.append("inverted")
-    if size != canvas:
-        pixels = _placed(pixels, np.zeros((*canvas, pixels.shape[2]), np.uint8))
-        notes.append(f"centred on black, {canvas[0]}x{canvas[1]}")
+    if framing:
+        pixels = framing.apply(pixels)
+        notes.append(framing.said)
     return np.ascontiguousarray(pixels), tuple(notes)
 
 
@@ -58,7 +73,7 @@ def _channels(pixels: np.ndarray, wanted: int) -> tuple[np.ndarray, list[str]]:
     if (found, wanted) == (3, 1):
         if (pixels == pixels[..., :1]).all():  # grey, stored as colour
             return pixels[..., :1], []
-        return ((pixels @ _LUMA + 0x8000) >> 16).astype(np.uint8)[..., None], ["colour to grey"]
+        return grey(pixels), ["colour to grey"]
     if (found, wanted) == (1, 3):
         return np.repeat(pixels, 3, axis=2), ["grey to colour"]
     raise Unreadable(f"it has {found} channels, the model takes {wanted}")
@@ -80,21 +95,17 @@ def _resized(pixels: np.ndarray, size: tuple[int, int], fit: Fit) -> tuple[np.nd
     if fit == "crop":
         top, left = (inner[0] - height) // 2, (inner[1] - width) // 2
         return scaled[top : top + height, left : left + width], f"{resized}, cut to {height}x{width}"
-    ground = np.broadcast_to(border(pixels), (height, width, pixels.shape[2])).copy()
-    return _placed(scaled, ground), f"{resized}, padded to {height}x{width}"
-
-
-def _placed(pixels: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """`ground` with `pixels` in its middle; if that is between two pixels, above and left of it."""
-    top, left = ((whole - part) // 2 for whole, part in zip(ground.shape[:2], pixels.shape[:2], strict=True))
-    ground[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    return ground
+    filled = np.broadcast_to(border(pixels), (height, width, pixels.shape[2])).copy()
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    filled[top : top + inner[0], left : left + inner[1]] = scaled
+    return filled, f"{resized}, padded to {height}x{width}"
 
 
 def _scaled(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if pixels.shape[:2] == size:
         return pixels
-    library = pillow()
+    require_pillow()
+    library: Any = importlib.import_module("PIL.Image")
     channels = [
         library.fromarray(np.ascontiguousarray(pixels[..., each])).resize(
             (size[1], size[0]), library.Resampling.LANCZOS

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import importlib
-import importlib.util
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,9 @@ from jaxtyping import UInt8
 
 from harness.data.files import CorruptFile
 from harness.data.idx import parse
+from harness.data.own.picture import SUFFIXES, Broken, decoded, header, require_pillow
 from harness.errors import UserError, nearest
 
-SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff")
-"""What a folder is searched for, in lower or upper case. A file that is named may have any name."""
-_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF")
 _NAMES = ("images", "image", "x_test", "x", "arr_0")
 """Where an .npz archive with several arrays may have its images, best first."""
 _IDX = b"\0\0\x08"
@@ -72,6 +68,7 @@ def find(paths: Sequence[Path]) -> list[Item]:
 
 def _walked(folder: Path) -> list[Path]:
     """The pictures in a folder and the folders in it; hidden ones are left out."""
+    require_pillow()
     found: list[Path] = []
     others: dict[str, int] = {}
 
@@ -89,7 +86,7 @@ def _walked(folder: Path) -> list[Path]:
     if not found:
         listed = ", ".join(f"{count} of {suffix}" for suffix, count in sorted(others.items())[:_SHOWN])
         holds = f"its files: {listed}" if others else "it is empty"
-        raise UserError(f"{folder}: no pictures in this folder ({', '.join(SUFFIXES)}); {holds}")
+        raise UserError(f"{folder}: no pictures in this folder ({', '.join(sorted(SUFFIXES))}); {holds}")
     return found
 
 
@@ -108,10 +105,12 @@ def _named(path: Path) -> list[Item]:
         return _array_items(path, _loaded)
     if head[:3] == _IDX or (head[:2] == b"\x1f\x8b" and "idx" in path.name):
         return _array_items(path, _idx)
+    require_pillow()
     try:
-        opened(path).close()
-    except Unreadable as error:
-        raise UserError(f"{path}: {error}") from error
+        header(path)
+    except Broken as error:
+        expected = "expected a PNG, JPEG, BMP or TIFF picture, or an array of images (.npy, .npz, IDX)"
+        raise UserError(f"{path}: {error}; {expected}") from error
     return _items_of(path)
 
 
@@ -132,75 +131,13 @@ def _shown(path: Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-# Pictures
-
-
-def opened(path: Path) -> Any:
-    """The picture, its pixels not yet decoded. Raises `Unreadable`, and `UserError` if Pillow is not installed."""
-    library = pillow()
-    try:
-        return library.open(path, formats=_FORMATS)
-    except library.DecompressionBombError as error:
-        raise Unreadable(f"more pixels than Pillow opens: {error}") from error
-    except importlib.import_module("PIL").UnidentifiedImageError as error:
-        raise Unreadable("not a picture: expected PNG, JPEG, BMP, TIFF, .npy, .npz or IDX") from error
-    except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
-
-
 def _picture(path: Path) -> Picture:
+    """The picture, decoded as those that models are trained on."""
     try:
-        with opened(path) as image:
-            return _decoded(image)
-    except Unreadable:
-        raise
-    except Exception as error:  # a decoder meets whatever a damaged file holds
-        raise Unreadable(f"damaged: {' '.join(str(error).split())}") from error
-
-
-def _decoded(image: Any) -> Picture:
-    notes: list[str] = []
-    if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
-        notes.append(f"the first of {frames} pages")
-    upright = importlib.import_module("PIL.ImageOps").exif_transpose(image)
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        notes.append("turned as its EXIF data say")
-    image = upright
-    if image.mode in ("I", "F", "I;16", "I;16L", "I;16B", "I;16N"):
-        return Picture(*_deep(np.asarray(image), notes))
-    if image.has_transparency_data:
-        clear = image.convert("RGBA")
-        if clear.getextrema()[3][0] < 255:
-            notes.append("transparent parts on black")
-        black = pillow().new("RGBA", clear.size, (0, 0, 0, 255))
-        coloured = image.mode not in ("LA", "La")
-        image = pillow().alpha_composite(black, clear).convert("RGB" if coloured else "L")
-    elif image.mode not in ("L", "RGB"):
-        if image.mode not in ("1", "P"):
-            notes.append(f"{image.mode} to RGB")
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    pixels = np.asarray(image)
-    return Picture(pixels.reshape(*pixels.shape[:2], -1), tuple(notes))
-
-
-_ORIENTATION = 0x0112  # of EXIF
-
-
-def _deep(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Grey of more than 8 bits as uint8: 16 bits are divided by 257. Raises `Unreadable` for any other range."""
-    low, high = float(values.min()), float(values.max())
-    if not np.issubdtype(values.dtype, np.integer) or low < 0 or high > 65535:
-        raise Unreadable(f"its values go from {low:g} to {high:g}; expected 8 or 16 bits a pixel")
-    eight = np.rint(values / 257).astype(np.uint8)
-    return eight[..., None], (*notes, "16 bits to 8")
-
-
-@cache
-def pillow() -> Any:
-    """Pillow's module of pictures. Raises `UserError` if it is not installed."""
-    if importlib.util.find_spec("PIL") is None:
-        raise UserError('pictures need Pillow, which is not installed: pip install "capsbench[pictures]"')
-    return importlib.import_module("PIL.Image")
+        head = header(path)
+        return Picture(decoded(path.read_bytes(), path, 1 if head.is_grey else 3), head.notes)
+    except (Broken, OSError) as error:
+        raise Unreadable(str(error)) from error
 
 
 # Arrays

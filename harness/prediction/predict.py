@@ -64,7 +64,7 @@ class Predictor:
     """An implementation with the trained weights, on the CPU. Raises `UserError` if it cannot be loaded."""
 
     def __init__(self, trained: Trained, entry: registry.Entry, threads: int) -> None:
-        self.model, self.within = trained.model, trained.within
+        self.model, self.framing = trained.model, trained.framing
         # On a CPU, only the specification computes as TF32 does; the others would refuse.
         tf32 = trained.precision == "tf32" and not entry.any_precision
         self.precision = "fp32" if tf32 else trained.precision
@@ -92,7 +92,7 @@ class Predictor:
 
 
 def predictions(
-    predictor: Predictor, items: Sequence[Item], fit: Fit, invert: bool, batch: int = BATCH,
+    predictor: Predictor, items: Sequence[Item], fit: Fit | None, invert: bool, batch: int = BATCH,
     on_read: Callable[[], None] = lambda: None,
 ) -> Iterator[Prediction | Problem]:  # fmt: skip
     """A prediction or a problem for each of `items`, in their order; `on_read` is called after each."""
@@ -102,7 +102,7 @@ def predictions(
         rows: list[Problem | tuple[str, np.ndarray, tuple[str, ...]]] = []
         for item in chunk:
             try:
-                rows.append((item.name, *fitted(item.read(), predictor.model.image, fit, invert, predictor.within)))
+                rows.append((item.name, *fitted(item.read(), predictor.model.image, fit, invert, predictor.framing)))
             except Unreadable as error:
                 rows.append(Problem(item.name, str(error)))
             on_read()

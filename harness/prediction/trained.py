@@ -13,14 +13,17 @@ from jaxtyping import UInt8
 from pydantic import ValidationError
 
 from harness import data, models, registry
+from harness.data import own
 from harness.data.base import PartialSource
 from harness.data.divide import test_images
+from harness.data.frame import framed, in_words, is_framed
 from harness.data.overlay import composite
 from harness.errors import UserError, nearest
 from harness.journal.journal import Journal
 from harness.journal.kept import choose, find_trial, read
 from harness.journal.results import named_files, summarise
 from harness.parity.inputs import drawn
+from harness.prediction.fitting import Framing
 from harness.spec import ModelSpec, Weights
 from harness.spec.trial import DataConfig, Trial
 from harness.weights import weight_table
@@ -51,16 +54,30 @@ class Trained:
         return names if len(names) == self.model.classes else tuple(map(str, range(self.model.classes)))
 
     @property
-    def within(self) -> tuple[int, int] | None:
-        """Height and width of the data set's images, if the model was trained on them centred on a black canvas."""
-        has_canvas = self.data is not None and self.data.canvas is not None
-        return self._about.image[:2] if has_canvas and self._about else None
+    def framing(self) -> Framing | None:
+        """What was done to the data set's images to make them the model's; None if nothing, or if that is unknown here."""
+        config, about = self.data, self._about
+        if config is None or about is None:
+            return None
+        resized, canvas = config.resize is not None, config.canvas is not None
+        scaled = is_framed(config) and (
+            resized or not about.is_framed
+        )  # of own pictures, only the framed size is known
+        if not (scaled or canvas):
+            return None
+        said = [in_words(config).removeprefix(", ")] if scaled else []
+        said += [f"centred on black, {self.model.image[0]}x{self.model.image[1]}"] if canvas else []
+
+        def apply(pixels: UInt8[np.ndarray, "h w C"]) -> UInt8[np.ndarray, "H W C"]:
+            return centred((framed(pixels[None], config) if scaled else pixels[None]), self.model.image)[0]
+
+        return Framing(None if resized else about.image[:2], apply, ", ".join(said))
 
     @property
     def _about(self) -> data.Info | None:
         """The data set; None if it is unknown here."""
         try:
-            return data.info(self.data.name) if self.data else None
+            return data.about(self.data) if self.data else None
         except UserError:
             return None
 
@@ -69,6 +86,13 @@ class Trained:
         told = {key: self.facts.get(key) for key in ("suite", "trial", "seed", "epoch")}
         trained = {"trained_by": self.impl, "data": self.data.name if self.data else None}
         return {"weights": str(self.path), "kind": self.model.kind, **told, **trained, "image": list(self.model.image)}
+
+
+def centred(images: UInt8[np.ndarray, "N h w C"], image: tuple[int, int, int]) -> UInt8[np.ndarray, "N H W C"]:
+    """The images in the middle of black ones; if that is between two pixels, above and left of it."""
+    margins = [(whole - part) // 2 for whole, part in zip(image[:2], images.shape[1:3], strict=True)]
+    after = [whole - part - before for whole, part, before in zip(image[:2], images.shape[1:3], margins, strict=True)]
+    return np.pad(images, [(0, 0), *zip(margins, after, strict=True), (0, 0)])
 
 
 def of_trial(run_dir: Path, trial_id: str, which: str) -> Trained:
@@ -171,14 +195,18 @@ def real_images(
     if config is None:
         return None
     try:
-        source, directory = data.source(config.test_from or config.name), data.data_dir(config.dir)
-        part = source.read_test(directory) if isinstance(source, PartialSource) else source.read(directory)[1]
-        few = config.model_copy(update={"test": count})
-        images = composite(test_images(source.info, few, part).images)
+        directory = data.data_dir(config.dir)
+        if config.name in own.FORMATS:
+            about, part = data.about(config), own.read(config, directory)[1]
+        else:
+            source = data.source(config.test_from or config.name)
+            about = source.info
+            part = source.read_test(directory) if isinstance(source, PartialSource) else source.read(directory)[1]
+        images = composite(test_images(about, config.model_copy(update={"test": count}), part).images)
     except UserError:
         return None
     fits = images.shape[1:] == model.image
-    return (images, f"{source.info.name}, test images") if fits else None
+    return (images, f"{about.name}, test images") if fits else None
 
 
 def some_images(model: ModelSpec, config: DataConfig | None, count: int) -> tuple[UInt8[np.ndarray, "N H W C"], str]:

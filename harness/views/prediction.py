@@ -139,7 +139,8 @@ def draw_sheet(trained: Trained, said: Said, path: Path) -> None:
     several = f"the first {len(shown)} of {len(found):,} pictures" if len(shown) < len(found) else "pictures"
     what = "and their reconstructions" if len(rows) > 1 else "as the network sees them (the model has no decoder)"
     who = " ".join(str(trained.facts[key]) for key in ("suite", "trial") if trained.facts.get(key))
-    figure = mosaic_figure(f"{who or trained.path}\n{several} {what}", len(lines) * (len(rows) + 0.55), min(_ACROSS, max(4, len(shown))))
+    height, across = len(lines) * (len(rows) + 0.55), min(_ACROSS, max(4, len(shown)))
+    figure = mosaic_figure(f"{who or trained.path}\n{several} {what}", height, across)
     axes = figure.subplots(len(lines), 1, squeeze=False)[:, 0]
     for axis, line in zip(axes, lines, strict=True):
         tiles = np.stack([_column(each) for each in line], axis=1)[: len(rows)]

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
-from harness.prediction.fitting import border, fitted
+from harness.prediction.fitting import Framing, border, fitted
 from harness.prediction.pictures import Picture, Unreadable, find
+from harness.prediction.trained import Trained
+from harness.spec.trial import DataConfig
+from tests.helpers.impl_helpers import small_model
 
 pillow: Any = pytest.importorskip("PIL.Image")
 GREY = np.arange(28 * 28, dtype=np.uint32).reshape(28, 28).astype(np.uint8)
@@ -56,7 +59,7 @@ def test_a_name_that_is_not_text(tmp_path: Path) -> None:
 def test_pixel_formats(tmp_path: Path) -> None:
     deep = saved(tmp_path / "deep.png", np.array([[0, 257, 65535]], np.uint16))
     assert only(deep).pixels.ravel().tolist() == [0, 1, 255]
-    assert only(deep).notes == ("16 bits to 8",)
+    assert only(deep).notes == ("of 16 bits, divided by 257",)
     bits = tmp_path / "bits.png"
     pillow.fromarray(GREY).convert("1").save(bits)
     assert set(np.unique(only(bits).pixels)) == {0, 255}
@@ -68,9 +71,9 @@ def test_pixel_formats(tmp_path: Path) -> None:
     picture = only(saved(tmp_path / "clear.png", ink))
     assert picture.pixels[0, 0].tolist() == [0, 0, 0]
     assert picture.pixels[1, 1].tolist() == [255, 255, 255]
-    assert picture.notes == ("transparent parts on black",)
+    assert picture.notes == ("with transparency, laid over black",)
     floats = saved(tmp_path / "floats.tiff", np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 4))
-    with pytest.raises(Unreadable, match="values go from -1 to 1"):
+    with pytest.raises(Unreadable, match="floating-point pixels from -1 to 1"):
         only(floats)
 
 
@@ -81,15 +84,8 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     wide[:5] = 255
     picture = only(saved(tmp_path / "turned.jpg", wide, exif=exif, quality=100))
     assert picture.pixels.shape[:2] == (20, 10)
-    assert picture.notes == ("turned as its EXIF data say",)
+    assert picture.notes == ("turned upright as their EXIF data say",)
     assert picture.pixels[:, -1].mean() > 200  # its top is now at the right
-
-
-def test_only_the_first_page_counts(tmp_path: Path) -> None:
-    pages = [pillow.fromarray(GREY + np.uint8(page)) for page in range(3)]
-    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
-    assert only(tmp_path / "pages.tif").notes == ("the first of 3 pages",)
-    assert (only(tmp_path / "pages.tif").pixels[..., 0] == GREY).all()
 
 
 def test_a_folder_is_walked_in_order_and_each_picture_counts_once(tmp_path: Path) -> None:
@@ -134,7 +130,11 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to("gone.png")
     assert "a link to gone.png, which does not exist" in refused(tmp_path / "link.png")
     (tmp_path / "page.png").write_text("<html>please log in</html>")
-    assert "not a picture: expected PNG" in refused(tmp_path / "page.png")
+    assert "an HTML page" in refused(tmp_path / "page.png")
+    assert "expected a PNG, JPEG, BMP or TIFF picture, or an array" in refused(tmp_path / "page.png")
+    pages = [pillow.fromarray(GREY)] * 2
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    assert "2 pictures in one file" in refused(tmp_path / "pages.tif")
     (tmp_path / "empty").mkdir()
     assert "it is empty" in refused(tmp_path / "empty")
     (tmp_path / "empty" / "a.heic").write_bytes(b"x")
@@ -162,7 +162,7 @@ def test_a_damaged_picture_is_found_when_it_is_read(tmp_path: Path) -> None:
     whole = saved(tmp_path / "whole.png", noise)
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:2000])
     [item] = find([tmp_path / "cut.png"])
-    with pytest.raises(Unreadable, match="damaged: "):
+    with pytest.raises(Unreadable, match="ends early or is damaged"):
         item.read()
 
 
@@ -231,15 +231,31 @@ def test_invert_comes_last_and_is_told() -> None:
     assert border(pixels).tolist() == [0]
 
 
-def test_images_on_a_black_canvas() -> None:
-    pixels, notes = fit(GREY, (40, 40, 1), within=(28, 28))
+def test_pictures_are_framed_as_the_data_set_s_images_were() -> None:
+    def framing(**how: Any) -> Framing:
+        image = (40, 40, 1) if "canvas" in how else (24, 24, 1)
+        model = small_model(image, kernel=9)
+        found = Trained(model, {}, Path(), {}, DataConfig(name="digits", **how)).framing
+        assert found is not None
+        return found
+
+    pixels, notes = fit(GREY, (40, 40, 1), framing=framing(canvas=40))
     assert notes == ("centred on black, 40x40",)
     assert (pixels[6:34, 6:34, 0] == GREY).all()
     assert pixels.astype(int).sum() == GREY.astype(int).sum()
-    pixels, notes = fit(np.full((56, 56), 255, np.uint8), (41, 41, 1), within=(28, 28), invert=True)
-    assert notes == ("56x56 resized to 28x28", "inverted", "centred on black, 41x41")
+    pixels, notes = fit(np.full((56, 56), 255, np.uint8), (40, 40, 1), framing=framing(canvas=40), invert=True)
+    assert notes == ("56x56 resized to 28x28", "inverted", "centred on black, 40x40")
     assert not pixels.any()
-    assert fit(np.full((40, 40), 7, np.uint8), (40, 40, 1), within=(28, 28))[1] == ()
+    assert fit(np.full((40, 40), 7, np.uint8), (40, 40, 1), framing=framing(canvas=40))[1] == ()
+    pixels, notes = fit(GREY, (24, 24, 1), framing=framing(crop=24))
+    assert notes == ("cut to the middle 24x24",)
+    assert (pixels[..., 0] == GREY[2:26, 2:26]).all()
+    scaled = framing(resize=24, fit="stretch")
+    tall = np.repeat(np.arange(96, dtype=np.uint8)[:, None], 48, 1)
+    pixels, notes = fit(tall, (24, 24, 1), framing=scaled)
+    assert notes == ("scaled to 24x24",)
+    assert (pixels[..., 0] == np.asarray(pillow.fromarray(tall).resize((24, 24), pillow.Resampling.BILINEAR))).all()
+    assert fit(tall, (24, 24, 1), fit="pad", framing=scaled)[1] == ("96x48 resized to 24x12, padded to 24x24",)
 
 
 def test_pillow_as_the_reference_for_grey() -> None:
