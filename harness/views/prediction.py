@@ -112,7 +112,7 @@ def _row(trained: Trained, each: Prediction) -> dict[str, Any]:
     """One picture. If the model's images show several digits, "class", "name" and "score" are lists."""
     raw: list[float] = each.scores.tolist()
     scores = [round(score, 7) for score in raw]
-    classes = each.classes.tolist()
+    classes: list[int] = each.classes.tolist()
     total = max(sum(scores), 1e-12)
     row: dict[str, Any] = {
         "file": each.name,

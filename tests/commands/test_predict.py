@@ -13,10 +13,14 @@ import pytest
 
 from harness import data
 from harness.commands.cli import main
+from harness.prediction.fitting import fitted
+from harness.prediction.pictures import find
+from harness.prediction.trained import of_file
 from harness.spec.trial import DataConfig
 from harness.weights.files import load_predictions
 from tests.conftest import ROOT
-from tests.helpers.run_helpers import capsbench
+from tests.helpers.pictures import COLOURS, class_folders
+from tests.helpers.run_helpers import SMALL, capsbench, write_suite
 
 RUN, TRIAL = ROOT / "tests" / "runs" / "quickstart-0.1", "7e07db8f14b8"
 pillow: Any = pytest.importorskip("PIL.Image")
@@ -65,6 +69,38 @@ def test_the_table_and_what_is_doubtful(digits: Path, tmp_path: Path) -> None:
     assert "cut.png: a PNG picture that ends early or is damaged" in done.stdout
     assert "1 of 1 pictures have a light background" in done.stdout
     assert done.stderr == ""
+
+
+def test_one_s_own_pictures_are_predicted_as_in_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class_folders(tmp_path / "mine", 8, (24, 36))
+    tests = class_folders(tmp_path / "test", 5, (24, 36), first=500)
+    everything = dict.fromkeys(("train", "validation", "test"))
+    own = {"name": "folder", "path": "mine", "test_path": "test", "resize": 20, "fit": "crop", **everything}
+    suite = write_suite(tmp_path, data=own, model=SMALL["model"] | {"kernel": 5}, parity={"gate": False})
+    place = {"CAPSBENCH_DATA": str(tmp_path / "data")}
+    monkeypatch.setenv("CAPSBENCH_DATA", place["CAPSBENCH_DATA"])
+    done = capsbench(tmp_path, "run", suite, "--executor", "inline", "--no-mlflow", **place)
+    assert done.returncode == 0, done.stderr
+    [folder] = (tmp_path / "runs" / "small" / "trials").iterdir()
+    weights = folder / "weights.safetensors"
+    which = of_file(weights)
+    assert which.data is not None
+    before, _ = load_predictions(folder / "predictions.safetensors")
+    images = data.load(which.data).test.images
+    known = {image.tobytes(): label for image, label in zip(images, before.tolist(), strict=True)}
+    done = capsbench(tmp_path, "predict", tests, "--weights", weights, "--json", **place)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["class_names"] == list(COLOURS)
+    for item, each in zip(find([tests]), found["predictions"], strict=True):
+        pixels, _ = fitted(item.read(), which.model.image, framing=which.framing)
+        assert each["class"] == known[pixels.tobytes()]  # the very pixels that the trial was tested on
+    assert {each["name"] for each in found["predictions"]} <= set(COLOURS)
+    assert found["predictions"][0]["fitted"] == ["scaled to 20x20, sides cut off"]
+    shutil.rmtree(tmp_path / "mine")
+    shutil.rmtree(tmp_path / "data")  # a file of weights says by itself what its classes are
+    shutil.copy(weights, tmp_path / "alone.safetensors")
+    assert of_file(tmp_path / "alone.safetensors").class_names == COLOURS
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
