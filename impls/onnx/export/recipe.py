@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -34,6 +35,7 @@ def load(folder: str | Path = Path(__file__).parent) -> Callable[[np.ndarray], d
     names = [each.name for each in session.get_outputs()]
 
     def net(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, {"pixels": pixels}), strict=True))
+        found: list[Any] = session.run(names, {"pixels": pixels})
+        return dict(zip(names, found, strict=True))
 
     return net
