@@ -8,18 +8,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.analysis.rows import Row, epoch_rows, parity_rows, trial_rows, whose
 from harness.errors import UserError, nearest
 from harness.journal.journal import Journal
 from harness.journal.kept import choose, find_trial, read
-from harness.journal.results import parity_of, summarise
 from harness.spec import Weights
-from harness.spec.trial import Trial
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
 
 Table = Literal["trials", "epochs", "parity"]
-Row = dict[str, Any]
 
 
 def open_run(path: str | PathLike[str]) -> Run:
@@ -61,11 +59,11 @@ class Run:
 
     def rows(self, table: Table) -> list[Row]:
         """A table as a list of dictionaries, without pandas. Raises `UserError` for an unknown table."""
-        makers = {"trials": _trial_rows, "epochs": _epoch_rows, "parity": _parity_rows}
+        makers = {"trials": trial_rows, "epochs": epoch_rows, "parity": parity_rows}
         if table not in makers:
             raise UserError(f'a run has no table "{table}"{nearest(table, makers)}')
         trials = [self._journal.trial(id) for id in self._journal.trial_ids()]
-        return [_whose(trial) | row for trial in trials for row in makers[table](self._journal, trial)]
+        return [whose(trial) | row for trial in trials for row in makers[table](self._journal, trial)]
 
     def weights(self, trial: str, which: str | int = "last") -> Weights:
         """A trial's weights: canonical name -> array, as in `weight_table`. The file is checked first.
@@ -89,27 +87,3 @@ class Run:
             )
         pandas: Any = importlib.import_module("pandas")
         return pandas.DataFrame(self.rows(table))
-
-
-def _whose(trial: Trial) -> Row:
-    return {"trial": trial.id, "impl": trial.impl, "seed": trial.seed, **trial.params}
-
-
-def _trial_rows(journal: Journal, trial: Trial) -> list[Row]:
-    result = summarise(trial, journal.events(trial.id)).to_json()
-    return [{key: value for key, value in result.items() if key not in ("id", "impl", "seed", "params", "epochs")}]
-
-
-def _epoch_rows(journal: Journal, trial: Trial) -> list[Row]:
-    return summarise(trial, journal.events(trial.id)).epochs
-
-
-def _parity_rows(journal: Journal, trial: Trial) -> list[Row]:
-    parity = parity_of(journal.events(trial.id))
-    rows: list[Row] = []
-    for name, found in parity.tensors.items() if parity else ():
-        level, _, tensor = name.partition(" ")
-        error, tolerance = found["rel_err"], found["tolerance"]
-        is_ok = error is not None and error <= tolerance
-        rows.append({"level": level, "tensor": tensor, "rel_err": error, "tolerance": tolerance, "ok": is_ok})
-    return rows

@@ -127,6 +127,13 @@ _BUILT_IN = {
         ),
     )
 }  # fmt: skip
+_FORMATS = {
+    entry.name: entry
+    for entry in (
+        Entry("onnx", "impls.onnx:", ("onnx", "onnxruntime"), 'pip install "capsbench[onnx]"', devices=("cpu",)),
+    )
+}
+"""File formats of no implementation here that weights can be exported to; only `exporting` knows them."""
 BUILT_IN = tuple(_BUILT_IN)
 FRAMEWORKS = tuple(name for name in BUILT_IN if name != SPECIFICATION)
 """The built-in implementations for training; texts list them with `", ".join`."""
@@ -224,9 +231,14 @@ def exporter(entry: Entry) -> str | None:
     return name if name and locate(name) else None
 
 
+def exporting(name: str) -> Entry:
+    """The file format or implementation of that name, for `exporter`. Raises `UserError` as `resolve` does."""
+    return _FORMATS.get(name) or resolve(name)
+
+
 def exporters() -> tuple[str, ...]:
-    """The names of the implementations that have an exporter."""
-    return tuple(name for name in names() if (entry := known(name)) and exporter(entry))
+    """The names of the implementations that have an exporter, then the other file formats."""
+    return (*(name for name in names() if (entry := known(name)) and exporter(entry)), *_FORMATS)
 
 
 def ordinary() -> dict[str, Ordinary]:

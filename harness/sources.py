@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness import models, registry
+from harness.data import sets as data
 from harness.registry import Entry
 
 DECISIVE = ("spec", "data", "weights", "models", "machine", "parity", "supervisor", "worker")
@@ -20,16 +21,18 @@ _SHARED = _HARNESS.parent / "impls"  # modules here are shared by the implementa
 _SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".cu", ".cuh"}
 
 
-def code_version(entry: Entry, kind: str | None = None) -> str:
+def code_version(entry: Entry, kind: str | None = None, datasets: Iterable[str] = ()) -> str:
     """SHA-256 over the names and contents of the sources that determine a result: decisive rooms and implementation.
 
-    The sources of an external `kind` of model count, too. Line endings do not.
+    The sources of an external `kind` of model, and of external `datasets`, count, too. Line endings do not.
     """
     harness = [path for room in DECISIVE for path in (_HARNESS / room).glob("*") if _is_source(path)]
     files = [(path.relative_to(_HARNESS), path) for path in harness]
     files += [(Path("impls", path.name), path) for path in _SHARED.glob("*.py")]
     files += _implementation(entry)
     files += _kind(kind) if kind and not models.is_built_in(kind) else ()
+    for dataset in datasets:
+        files += _dataset(dataset) if data.is_registered(dataset) else ()
     sha = hashlib.sha256()
     for name, path in sorted({*files}):
         text = path.read_bytes().replace(b"\r\n", b"\n")
@@ -43,6 +46,11 @@ def _kind(name: str) -> Iterator[tuple[Path, Path]]:
     kind = models.load(name)
     for module in (models.target(name).partition(":")[0], *kind.parts.values()):
         yield from ((Path("kind", *path.parts[1:]), file) for path, file in _package(module))
+
+
+def _dataset(name: str) -> Iterator[tuple[Path, Path]]:
+    """The sources of a registered data set: the package around it, or just its module."""
+    yield from ((Path("data", *path.parts[1:]), file) for path, file in _package(data.target(name).partition(":")[0]))
 
 
 def _implementation(entry: Entry) -> Iterator[tuple[Path, Path]]:

@@ -115,7 +115,7 @@ def test_what_is_known_of_the_fifth(fifth: Callable[..., Path]) -> None:
     assert set(found["versions"]) == {"numpy", "fifthlib", "fifthcaps"}
     assert found["versions"]["fifthlib"] == "9.1"
     assert fingerprint(environment(), "torch") == elsewhere
-    assert registry.exporters() == (*registry.FRAMEWORKS, "fifth")
+    assert registry.exporters() == (*registry.FRAMEWORKS, "fifth", "onnx")
     base = {"FIFTH_STALE": "1"}
     own = worker_environment(trial, Seat((0,)), base)
     assert (own["FIFTH_THREADS"], "FIFTH_STALE" in own, own["JAX_PLATFORMS"]) == ("1", False, "cpu")

@@ -31,6 +31,8 @@ COMMANDS = {
     "sync": "bring a run into MLflow, or what MLflow still lacks of it",
     "report": "what a run says over its seeds, beside published figures, and of cost; tables, page, figures",
     "compare": "compare two runs cell by cell; exit code 1 if the second is significantly worse",
+    "predict": "say what a trained model sees in your own pictures; probabilities, reconstructions, CSV",
+    "table": "all figures of a run's trials and epochs in one table: on the screen, as CSV or JSON",
     "export": "write a trial's weights as a framework's own files, which load without capsbench",
     "figures": "draw the figures of a run's finished trials again, from its directory alone",
     "ui": "open the comparison in MLflow's pages, served to this machine alone",

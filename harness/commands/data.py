@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -11,13 +12,22 @@ from rich.text import Text
 from harness.commands import parser
 from harness.commands.output import print_json
 
+if TYPE_CHECKING:
+    from harness.spec.trial import DataConfig
+
+
+_NAMED = {
+    False: "a data set's name, such as mnist",
+    True: "a data set's name, such as mnist; or a suite, for its data (your own pictures)",
+}
+
 
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench data`."""
     actions = command.add_subparsers(dest="action", required=True, metavar="list|fetch|show")
     listing, fetch, show = (actions.add_parser(name) for name in ("list", "fetch", "show"))
     for each in (fetch, show):
-        each.add_argument("name", help="a data set's name, such as mnist")
+        each.add_argument("name", help=_NAMED[each is show])
     show.add_argument(
         "--out",
         type=Path,
@@ -36,9 +46,13 @@ def main(args: argparse.Namespace) -> int:
     if args.action == "show":
         from harness.views.sheet import show
 
-        shown = show(args.name, args.dir, args.out or Path(f"{args.name}.png"))
+        shown = show(_config(args.name, args.dir), args.out or Path(f"{Path(args.name).stem}.png"))
         console = Console(stderr=args.json)
-        for line in (shown["provenance"], *(f"Sheet: {split['sheet']}" for split in shown["splits"].values())):
+        for line in (
+            shown["provenance"],
+            *shown["notes"],
+            *(f"Sheet: {split['sheet']}" for split in shown["splits"].values()),
+        ):
             console.print(Text(line), soft_wrap=True)
         if args.json:
             print_json(shown)
@@ -48,4 +62,27 @@ def main(args: argparse.Namespace) -> int:
         print_json({"datasets": rows})
     else:
         print_data(Console(), rows)
+        if args.action == "list":
+            own = "Your own pictures: data.name folder, npz, csv, idx or module in a suite (README: Your own pictures)."
+            Console().print(Text(own, "dim"), soft_wrap=True)
     return 0
+
+
+def _config(name: str, directory: str | None) -> DataConfig:
+    """The data set of that name, or the data of the suite of that name. Raises `UserError`."""
+    from harness import data
+    from harness.data.own import FORMATS
+    from harness.errors import UserError
+    from harness.spec.trial import DataConfig
+
+    if name in FORMATS:
+        raise UserError(
+            f"{name}: your own pictures are described in a suite; capsbench data show SUITE.yaml draws them"
+        )
+    if name in data.names() or not (Path(name).exists() or name.endswith((".yaml", ".yml"))):
+        data.require(name)
+        return DataConfig(name=name, dir=directory)
+    from harness.suite.suite import load_suite
+
+    config = load_suite(name).data
+    return config.model_copy(update={"dir": directory}) if directory else config

@@ -269,6 +269,9 @@ def _data(directory: str | None) -> list[Check]:
             fetch = f"capsbench data fetch {name}, or name the folder that has the files in CAPSBENCH_DATA"
             advice = row["detail"] if row["embedded"] else fetch
             checks.append(Check("data", name, "absent", f"not there ({place})", advice))
+        elif row["state"] == "broken":
+            advice = "mend or uninstall what registers it, by an entry point of the group capsbench.data"
+            checks.append(Check("data", name, "broken", row["detail"], advice))
         elif row["state"] == "corrupt":
             what, _, advice = row["detail"].rpartition("\n")
             checks.append(Check("data", name, "broken", what, advice))

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,14 @@ from harness.journal.journal import Journal
 from harness.journal.kept import choose, find_trial, read
 from harness.machine.environment import available_cores
 from harness.machine.surroundings import child_environment
+from harness.models import probing
+from harness.prediction.trained import some_images
+from harness.spec import Weights
+from harness.spec.trial import Trial
 from harness.weights.files import read_facts
+
+_IMAGES = 16
+_TOLERANCE = 1e-4  # of a score in 0..1; float32 stays below 1e-5
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,12 @@ class Exported:
     folder: Path
     files: list[str]
     trained: dict[str, Any]  # whose weights: suite, trial, epoch, errors
+    checked: dict[str, Any] | None = None  # of a format that can be run here: on which images, the largest error
 
     def to_json(self) -> dict[str, Any]:
         """The output of `export --json`."""
-        return {"folder": str(self.folder), "files": self.files, "trained": self.trained}
+        found = {"folder": str(self.folder), "files": self.files, "trained": self.trained}
+        return found | ({"checked": self.checked} if self.checked else {})
 
 
 def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Path | None = None) -> Exported:
@@ -51,7 +61,7 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
     """
     trial = find_trial(run_dir, trial_id)
     path, event = choose(Journal(run_dir), trial, weights)
-    entry = registry.resolve(to)
+    entry = registry.exporting(to)
     if reason := registry.missing(entry):
         raise UserError(f"--to {to}: {reason}")
     exporter = _exporter(entry)
@@ -74,7 +84,26 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
         ) from error
     names = exporter.export(trial.model, arrays, folder)
     shutil.copyfile(standalone.__file__, folder / "model.py")
-    return Exported(folder, ["model.py", "config.json", *names], facts)
+    checked = _checked(exporter.scores, trial, arrays, folder) if hasattr(exporter, "scores") else None
+    return Exported(folder, ["model.py", "config.json", *names], facts, checked)
+
+
+def _checked(scores: Callable[..., np.ndarray], trial: Trial, weights: Weights, folder: Path) -> dict[str, Any]:
+    """Runs the exported files on some images beside the specification. Raises `UserError` if they do not agree.
+
+    The images are test images of the trial's data set if it is on this machine, and else drawn.
+    """
+    pixels, whose = some_images(trial.model, trial.data, _IMAGES)
+    images = np.zeros((len(pixels), *trial.model.several, *trial.model.image), np.uint8)
+    (images if trial.model.overlaid == 1 else images[:, 0])[:] = pixels  # the other digits are black
+    expected = probing.specification(trial.model, weights).forward(images).lengths
+    error = float(np.abs(scores(folder, pixels / np.float32(255)) - expected).max())
+    if not error <= _TOLERANCE:
+        raise UserError(
+            f"{folder}: these files do not compute what the specification does: scores differ by up to {error:.1e} on "
+            f"{len(pixels)} images ({whose}), {_TOLERANCE:g} is allowed. Do not use them"
+        )
+    return {"images": len(pixels), "of": whose, "max_error": error}
 
 
 def _exporter(entry: registry.Entry) -> Any:
@@ -94,7 +123,7 @@ def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench export`."""
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
     command.add_argument("trial", metavar="TRIAL", help="the trial's id, or its beginning; `capsbench plan` shows them")
-    command.add_argument("--to", required=True, choices=registry.exporters(), help="the framework")
+    command.add_argument("--to", required=True, choices=registry.exporters(), help="the framework or file format")
     command.add_argument(
         "--weights",
         default="last",
@@ -117,5 +146,8 @@ def main(args: argparse.Namespace) -> int:
         print_json(exported.to_json())
     else:
         Console().print(Text(f"{exported.folder}: {', '.join(exported.files)}"), soft_wrap=True)
+        if found := exported.checked:
+            told = f"Checked on {found['images']} images ({found['of']}): within {found['max_error']:.0e} of the specification"
+            Console().print(Text(told), soft_wrap=True)
         Console().print(Text(f"How to load them: the head of {exported.folder / 'model.py'}"), soft_wrap=True)
     return 0

@@ -24,7 +24,10 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Any = None, namespace: Any = None
     ) -> Any:
-        """Refuses what is unknown in the parser of its command, which knows what is valid there."""
+        """Refuses what is unknown in the parser of its command, which knows what is valid there.
+
+        Words for an argument that takes any number may stand before and after options, which argparse does not allow.
+        """
         if args is not None and "-s" in self._known:
             args = self._with_settings(args)
         parsed, unknown = super().parse_known_args(args, namespace)
@@ -34,6 +37,10 @@ class Parser(argparse.ArgumentParser):
             if "-s" in self._known and "." in meant:
                 self.error(f'unknown option "{name}"; a setting has no dashes: {meant}=VALUE')
             self.error(f'unknown option "{name}"{nearest(name, self._known)}')
+        for action in cast(Any, self)._actions:
+            if unknown and action.nargs == "*" and not action.option_strings:
+                setattr(parsed, action.dest, [*(getattr(parsed, action.dest) or ()), *unknown])
+                return parsed, []
         if unknown:
             names = " ".join(str(each.metavar or each.dest) for each in self._get_positional_actions())
             takes = f"it takes {names}" if names else "it takes none"

@@ -16,6 +16,7 @@ from harness import registry
 from harness.analysis.labels import run_name
 from harness.commands import parser
 from harness.commands.output import print_json
+from harness.commands.pictures import notes
 from harness.cost.estimate import estimate_s
 from harness.cost.limits import Verdict, refusal
 from harness.errors import UserError
@@ -52,6 +53,7 @@ class RunRequest:
     figures: bool = True
     fresh: bool = False  # train from the first epoch, even where a shorter trial could be gone on from
     go_on_from: Path | None = None  # another run directory with such trials
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Plan:
     estimates: dict[str, float | None]  # trial -> seconds; 0 for a finished one
     goes_on: dict[str, Shorter]  # trial -> the shorter one that it goes on from
     why_not: dict[str, tuple[Shorter, str]]  # trial -> one that it looks as if it could go on from, and why it cannot
+    notes: tuple[str, ...] = ()  # on one's own pictures
 
     def to_json(self) -> dict[str, Any]:
         """The output of `plan --json`."""
@@ -141,7 +144,9 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
         trial.id: 0.0 if states[trial.id] in ended else estimate_s(_rest(trial, goes_on.get(trial.id)), known)
         for trial in trials
     }
-    return Plan(suite, run_dir, facts, trials, results, states, unavailable, estimates, goes_on, why_not)
+    return Plan(
+        suite, run_dir, facts, trials, results, states, unavailable, estimates, goes_on, why_not, notes(trials, journal)
+    )
 
 
 def _other_run(request: RunRequest) -> Journal | None:
@@ -229,7 +234,7 @@ def main(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
-    for line in [note, *reasons(plan), *anew(plan), *surrounding()]:
+    for line in [note, *reasons(plan), *anew(plan), *surrounding(), *plan.notes]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0
@@ -241,4 +246,5 @@ def requested(args: argparse.Namespace) -> RunRequest:
     request = replace(request, fresh=args.fresh, go_on_from=args.go_on_from)
     if args.command == "plan":
         return request
-    return replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
+    request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
+    return replace(request, tensorboard=args.tensorboard)

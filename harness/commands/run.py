@@ -35,6 +35,7 @@ from harness.views.mlflow.tracking import Tracker
 from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
 from harness.views.tables import comparison, print_table, remarks
+from harness.views.tensorboard import FOLDER, LiveFiles, require_writer
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
     """
     if request.track:
         locate(request.out, request.mlflow_uri)
+    if request.tensorboard:
+        require_writer()
     executor, note = make_executor(request)
     try:
         plan = make_plan(request, executor)
@@ -101,14 +104,17 @@ def _execute(
 ) -> Outcome:
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
-    warnings = [*([note] if note else []), *anew(plan)]
+    warnings = [*([note] if note else []), *anew(plan), *plan.notes]
     source = plan.run_dir / "suite.yaml" if is_passing(request.suite) else request.suite
     _write_plan(request, plan, source, journal)
     tracker = _tracker(request, journal, warnings)
+    board = LiveFiles(journal, by_id) if request.tensorboard else None
 
     def tell(trial_id: str, event: TrialEvent) -> None:
         if tracker:
             tracker.notify(trial_id)
+        if board:
+            board.update(trial_id)
         screen.update(trial_id, event)
 
     def on_event(trial_id: str, event: TrialEvent) -> None:
@@ -145,8 +151,8 @@ def _execute(
     finally:
         screen.end()
         closing = tracker.close(5 if interrupted else 60) if tracker else None
-    if closing:
-        warnings.append(closing)
+        lacking = board.close() if board else None
+    warnings += filter(None, (closing, lacking))
     reported = [_reported(trial, plan, results) for trial in plan.trials]
     equivalence = compare(reported, plan.suite.parity.margin_pct)
     if equivalence and (coarse := caveat(plan.trials)):
@@ -233,6 +239,10 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-figures", action="store_true", help="draw no figures at the end; `capsbench figures` can follow later"
     )
+    command.add_argument(
+        "--tensorboard", action="store_true",
+        help="keep event files for TensorBoard up to date in RUN/tensorboard; `capsbench sync --tensorboard` can follow later",
+    )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -255,6 +265,9 @@ def main(args: argparse.Namespace) -> int:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
         where += f" --mlflow-uri {shlex.quote(redact(args.mlflow_uri))}" if args.mlflow_uri else ""
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
+    if args.tensorboard:
+        told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
+        console.print(Text(told), soft_wrap=True)
     if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
         console.print(Text(told), soft_wrap=True)

@@ -37,7 +37,7 @@ def estimate_s(trial: Trial, known: Iterable[tuple[Trial, dict[str, Any]]]) -> f
     the counted operations and this CPU's matmul rate, which is right within a factor of about two.
     """
     train, validation, test = data.sizes(trial.data)
-    own_test = min(test, data.info(trial.data.name).test)  # even if it is tested on another data set at the end
+    own_test = min(test, data.about(trial.data).test)  # even if it is tested on another data set at the end
     each_epoch = validation + (own_test if trial.train.stop.images == "test" else 0)
     images = trial.train.epochs * (train + _EVAL_COST * each_epoch) + _EVAL_COST * test
     # the gate: two steps and a trajectory of full batches, and the specification, which takes about as long

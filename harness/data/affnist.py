@@ -57,11 +57,11 @@ class AffNist:
             pack.read()
         except (MissingFiles, CorruptFile):
             files = FileSet(self.info.name, dict.fromkeys(archives), self.mirrors, exact=True, instead=_INSTEAD)
-            if len(locate(files, directory)) < len(archives):
+            if len(_located(files, directory)) < len(archives):
                 from harness.data.net.download import fetch
 
                 fetch(files, directory, progress=progress)
-            paths = locate(files, directory)
+            paths = _located(files, directory)
             if len(paths) < len(archives):
                 raise missing(files, directory) from None
             pack.write(self._blocks({paths[name]: count for name, count in archives.items()}), progress=progress)
@@ -75,6 +75,16 @@ class AffNist:
                 yield part
             if found != count:
                 raise CorruptFile(f"{path}: {count:,} images expected, found {found:,}.")
+
+
+def _located(files: FileSet, directory: Path) -> dict[str, Path]:
+    """The archives, or what they unpack to: validation.mat.zip to validation.mat, training_batches.zip to a folder."""
+    found = locate(files, directory)
+    for name in files.sha256:
+        unpacked = directory / files.name / name.removesuffix(".zip")
+        if name not in found and (unpacked.is_file() or any(unpacked.glob("*.mat"))):
+            found[name] = unpacked
+    return found
 
 
 def _parse(content: bytes, name: str, info: Info) -> Split:

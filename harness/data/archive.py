@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from harness.data.files import CorruptFile
+from harness.data.sniff import of_file
 
 
 def check_archive(path: Path) -> None:
@@ -17,13 +18,23 @@ def check_archive(path: Path) -> None:
 
 
 def entries(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each .mat entry, 2.mat before 10.mat. Raises `CorruptFile` for a damaged or hostile archive."""
+    """Name and content of each .mat entry, 2.mat before 10.mat. Raises `CorruptFile` for a damaged or hostile archive.
+
+    `path` may also be one .mat file, or a folder of them, as the archives unpack to.
+    """
     try:
+        if path.is_dir() or path.suffix == ".mat":
+            inside = path.glob("*.mat") if path.is_dir() else [path]
+            for each in sorted(inside, key=lambda each: (len(each.stem), each.stem)):
+                yield each.name, each.read_bytes()
+            return
         with zipfile.ZipFile(path) as archive:
             for entry in _files(path, archive):
                 yield entry.filename, archive.read(entry)  # verifies the entry's CRC-32
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise CorruptFile(f"{path}: truncated or corrupt zip archive ({error}).") from None
+        found = of_file(path)
+        said = f"it is {found}" if found and "zip archive" not in found else error
+        raise CorruptFile(f"{path}: truncated or corrupt zip archive ({said}).") from None
     except OSError as error:
         raise CorruptFile(f"{path}: cannot be read ({error.strerror or error}).") from None
 

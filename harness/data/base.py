@@ -35,6 +35,7 @@ class Info:
     apart: str = ""  # why training and validation images must not be exchanged; "": they may
     shift: int = 0  # default of data.augment.shift; always used for validation and test overlays
     overlaid: int = 1  # K: how many digits, of different classes, are overlaid in an image
+    is_framed: bool = False  # `data.resize`, `crop` and `pad` are already applied
 
     @property
     def originals(self) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 
 from harness.data.base import Dataset, Info, Split, order, release
+from harness.data.frame import framed, framed_shape, in_words, is_framed
 from harness.data.overlay import overlaid
 from harness.errors import UserError
 from harness.spec.trial import DataConfig
@@ -91,15 +92,22 @@ def _check_fit(info: Info, tested: Info, config: DataConfig) -> None:
 
 def image_shape(info: Info, config: DataConfig) -> tuple[int, int, int]:
     """Height, width and channels of the images as a trial gets them. Raises `UserError` if the canvas is too small."""
-    height, width, channels = info.image
+    height, width, channels = shape = info.image if info.is_framed else framed_shape(info.image, config)
     if config.canvas is None:
-        return info.image
+        return shape
     if config.canvas < max(height, width):
         raise UserError(
             f"data.canvas: {config.canvas} pixels a side, but the images of {info.name} are {height}x{width}: "
             f"at least {max(height, width)}, or leave it out."
         )
     return config.canvas, config.canvas, channels
+
+
+def _framed(split: Split, config: DataConfig, info: Info) -> Split:
+    """The images after resize, crop and pad, unless they were read so."""
+    if info.is_framed or not is_framed(config):
+        return split
+    return Split(framed(split.images, config), split.labels)
 
 
 def _centred(split: Split, shape: tuple[int, int, int]) -> Split:
@@ -140,7 +148,8 @@ def select(
         _shown(info, training_part.take(held_out), _VALIDATION).take(validation - held_out[:1]),
         _shown(info, test_part, _TEST).take(test),
     )
-    parts = tuple(_centred(part, shape) for part in drawn)
+    described = (info, info, tested or info)
+    parts = tuple(_centred(_framed(part, config, of), shape) for part, of in zip(drawn, described, strict=True))
     if tested:
         _refuse_overlap(parts, info, tested)
     provenance = (
@@ -148,6 +157,7 @@ def select(
     )
     provenance += f"; {tested.source}: " if tested else ", "
     provenance += f"{n_test:,} of {len(test_part):,} test images"
+    provenance += "" if info.is_framed else in_words(config)
     provenance += f", centred on {shape[0]}x{shape[1]} pixels" if config.canvas else ""
     return Dataset(info.name, parts[0], parts[1], parts[2], provenance=provenance, sha256=_digest(parts))
 
@@ -155,9 +165,8 @@ def select(
 def test_images(info: Info, config: DataConfig, test_part: Split) -> Split:
     """The test images of `info` on the canvas of `config`: as many as it asks for, or all if there are fewer."""
     count = min(config.test or len(test_part), len(test_part))
-    return _centred(
-        _shown(info, test_part, _TEST).take(_subset(np.arange(len(test_part)), count)), image_shape(info, config)
-    )
+    chosen = _shown(info, test_part, _TEST).take(_subset(np.arange(len(test_part)), count))
+    return _centred(_framed(chosen, config, info), image_shape(info, config))
 
 
 def _shown(info: Info, split: Split, part: int) -> Split:

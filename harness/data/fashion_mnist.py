@@ -21,6 +21,7 @@ FILES = FileSet(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     ),
     exact=True,
+    elsewhere=("FashionMNIST/raw",),  # torchvision's
 )
 
 SOURCE = IdxSource(

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.data.sniff import HEAD_BYTES, kind, wrong_length
 from harness.errors import UserError
+
+_OWN = {
+    "a gzip file": ".gz", "an IDX file of bytes": "ubyte", "a MATLAB file of version 5": ".mat", "a zip archive": ".zip",
+}  # fmt: skip
+"""What a file's name promises: not worth saying."""
 
 
 class MissingFiles(UserError):
@@ -35,6 +41,7 @@ class FileSet:
     ] = ()  # URL prefixes; each serves every file as <prefix><name>.gz, or <prefix><name> if exact
     exact: bool = False
     instead: str = "No files needed: data.name=digits."  # an alternative that needs no files
+    elsewhere: tuple[str, ...] = ()  # folders within the data directory where other tools keep the same files
 
     def served_as(self, name: str) -> str:
         """What a mirror calls the file."""
@@ -42,14 +49,21 @@ class FileSet:
 
 
 def locate(files: FileSet, directory: Path) -> dict[str, Path]:
-    """The files found: each as `name` or `name.gz`, in `<directory>/<set>/` or in `<directory>/` itself.
+    """The files found: each as `name` or `name.gz`, in `<directory>/<set>/`, in `<directory>/` itself or `elsewhere`.
 
-    Exact ones are only looked for as `name` in `<directory>/<set>/`: other sets have files of the same names.
+    Exact ones are only looked for as `name`, and not in `<directory>/`: other sets have files of the same names. Dotted
+    names (train-images.idx3-ubyte), as archives of MNIST have them, are found too.
     """
     found: dict[str, Path] = {}
-    folders = (directory / files.name,) if files.exact else (directory / files.name, directory)
+    folders = [
+        directory / files.name,
+        *([] if files.exact else [directory]),
+        *(directory / each for each in files.elsewhere),
+    ]
     for name in files.sha256:
-        places = (folder / file for folder in folders for file in dict.fromkeys((name, files.served_as(name))))
+        dotted = name.replace("-idx", ".idx")
+        names = dict.fromkeys((name, files.served_as(name), dotted, files.served_as(dotted)))
+        places = (folder / file for folder in folders for file in names)
         path = next((place for place in places if place.is_file()), None)
         if path:
             found[name] = path
@@ -78,27 +92,47 @@ def read_all(files: FileSet, directory: Path) -> dict[str, bytes]:
 
 def read_verified(path: Path, sha256: str | None, exact: bool = False) -> bytes:
     """The file's uncompressed content. Raises `CorruptFile` if it (if `exact`, the file) does not match `sha256`."""
+    found = _bytes(path)
+    if exact:
+        _compare(path, found, sha256, "SHA-256")
+        return _uncompressed(path, found)
+    found = _uncompressed(path, found)
+    _compare(path, found, sha256, "uncompressed SHA-256")
+    return found
+
+
+def content(path: Path) -> bytes:
+    """What is in the file, uncompressed if it is gzipped. Raises `CorruptFile` if it cannot be read."""
+    return _uncompressed(path, _bytes(path))
+
+
+def _uncompressed(path: Path, found: bytes) -> bytes:
+    if not found.startswith(b"\x1f\x8b"):  # by content, not by name: some servers decompress it
+        return found
     try:
-        content = path.read_bytes()
-        if exact:
-            _compare(path, content, sha256, "SHA-256")
-        if content.startswith(b"\x1f\x8b"):  # by content, not by name: some servers decompress it
-            content = gzip.decompress(content)
+        return gzip.decompress(found)
     except EOFError:
-        raise CorruptFile(f"{path}: truncated gzip.") from None
+        raise CorruptFile(f"{path}: truncated gzip, after {len(found):,} bytes.") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise CorruptFile(f"{path}: corrupt gzip ({error}).") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except OSError as error:
         raise CorruptFile(f"{path}: cannot be read ({error.strerror}).") from None
-    if not exact:
-        _compare(path, content, sha256, "uncompressed SHA-256")
-    return content
 
 
 def _compare(path: Path, content: bytes, sha256: str | None, what: str) -> None:
     found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise CorruptFile(f"{path}: corrupt; {what} expected {sha256}, found {found}.")
+    if found == sha256:
+        return
+    said, what_it_is = wrong_length(content), kind(content[:HEAD_BYTES])
+    if not said and what_it_is and not path.name.endswith(_OWN.get(what_it_is, "-")):
+        said = f"it is {what_it_is}"
+    said = f"{said}; " if said else ""
+    raise CorruptFile(f"{path}: corrupt; {said}{what} expected {sha256}, found {found}.")
 
 
 def missing(files: FileSet, directory: Path) -> MissingFiles:
@@ -121,5 +155,40 @@ def instructions(files: FileSet, directory: Path) -> str:
         f"Data set {files.name}: {len(lines)} of {len(files.sha256)} files are missing from {directory}:\n  "
         + "\n  ".join(lines)
         + f"\nPut them into {directory / files.name}, {how}.\n"
-        f"Another folder: set the environment variable CAPSBENCH_DATA, or data.dir in the suite. {files.instead}"
+        + _misnamed(files, directory, found)
+        + f"Another folder: set the environment variable CAPSBENCH_DATA, or data.dir in the suite. {files.instead}"
     )
+
+
+def _misnamed(files: FileSet, directory: Path, found: Mapping[str, Path]) -> str:
+    """What a file is called that is missing by its name only: unpacked, or packed otherwise, or in another folder."""
+    said: list[str] = []
+    folders = [directory / files.name, *(directory / each for each in files.elsewhere)]
+    for name in files.sha256:
+        if name in found:
+            continue
+        bare = name.removesuffix(".gz").removesuffix(".zip")
+        for folder in folders:
+            for other in (
+                bare,
+                f"{bare}.zip",
+                f"{name}.zip",
+                f"{name}.part",
+                f"{name}.crdownload",
+                f"{name} (1)",
+                f"{name}.1",
+            ):
+                place = folder / other
+                if other != name and place.is_file():
+                    said.append(f"{place} is there: {_remedy(place, name, bare)}\n")
+    return "".join(said)
+
+
+def _remedy(place: Path, name: str, bare: str) -> str:
+    if place.name.endswith((".part", ".crdownload")):
+        return "a download that was not finished."
+    if place.name == bare and name.endswith((".gz", ".zip")):
+        return f"it was unpacked, and only {name} as published can be verified."
+    if place.suffix == ".zip" and not name.endswith(".zip"):
+        return f"a zip archive; unpack it, so that {bare} lies there."
+    return f"if it is the published file, rename it to {name}."

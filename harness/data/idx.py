@@ -11,23 +11,31 @@ import numpy as np
 
 from harness.data.base import Info, Split
 from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
+from harness.data.sniff import HEAD_BYTES, kind, wrong_length
 
 _UINT8 = 0x08
+_TYPES = {_UINT8: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def parse(content: bytes, name: str) -> np.ndarray:
-    """An IDX file's array of uint8. Raises `CorruptFile` naming the file if magic, dimensions or length disagree."""
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UINT8 or content[3] == 0:
-        raise CorruptFile(f"{name}: not an IDX file of bytes (starts with 0x{content[:4].hex()}, not 0x000008NN).")
+def parse(content: bytes, name: str, any_type: bool = False) -> np.ndarray:
+    """An IDX file's array, of uint8 unless `any_type`. Raises `CorruptFile` if magic, dimensions or length disagree."""
+    types = {*_TYPES} if any_type else {_UINT8}
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in types or content[3] == 0:
+        found = kind(content[:HEAD_BYTES])
+        raise CorruptFile(
+            f"{name}: not an IDX file of bytes (starts with 0x{content[:4].hex()}, not 0x000008NN)"
+            + (f"; it is {found}." if found else ".")
+        )
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise CorruptFile(f"{name}: the IDX header ends after {len(content)} bytes; it needs {start}.")
-    shape = struct.unpack_from(f">{content[3]}I", content, 4)
-    if len(content) - start != math.prod(shape):
+    shape, dtype = struct.unpack_from(f">{content[3]}I", content, 4), np.dtype(_TYPES[content[2]])
+    if len(content) - start != math.prod(shape) * dtype.itemsize:
         raise CorruptFile(
-            f"{name}: {math.prod(shape):,} bytes expected after the header {shape}, found {len(content) - start:,}."
+            f"{name}: {math.prod(shape) * dtype.itemsize:,} bytes expected after the header {shape}, found "
+            f"{len(content) - start:,}: the file is {wrong_length(content)}."
         )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ FILES = FileSet(
     },
     mirrors=("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
     exact=True,
+    elsewhere=("KMNIST/raw",),  # torchvision's
 )
 
 SOURCE = IdxSource(

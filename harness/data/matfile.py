@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.data.base import Split
 from harness.data.files import CorruptFile
+from harness.data.sniff import HEAD_BYTES, kind
 
 
 def variables(content: bytes, name: str, *wanted: str) -> dict[str, Any]:
@@ -19,7 +20,10 @@ def variables(content: bytes, name: str, *wanted: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = scipy_io.loadmat(io.BytesIO(content), variable_names=wanted)
     except Exception as error:  # damaged files raise a dozen different ones
-        raise CorruptFile(f"{name}: truncated, corrupt or not a MATLAB file of version 5 ({error}).") from None
+        what = kind(content[:HEAD_BYTES]) or ""
+        said = error if what in ("", "a MATLAB file of version 5") else f"it is {what}"
+        again = "; in MATLAB, save it with -v7" if "HDF5" in what else ""
+        raise CorruptFile(f"{name}: truncated, corrupt or not a MATLAB file of version 5 ({said}){again}.") from None
     if absent := [each for each in wanted if each not in found]:
         there = ", ".join(each for each in found if not each.startswith("__")) or "nothing"
         raise CorruptFile(f"{name}: no variable {' and no '.join(absent)} in it; {there} found.")

@@ -20,6 +20,7 @@ FILES = FileSet(
         "https://azureopendatastorage.blob.core.windows.net/mnist/",
         "https://raw.githubusercontent.com/fgnt/mnist/master/",
     ),
+    elsewhere=("MNIST/raw",),  # torchvision's
 )
 
 SOURCE = IdxSource(

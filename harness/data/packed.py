@@ -26,6 +26,8 @@ class Pack:
     image: tuple[int, int, int]
     count: int
     recipe: str  # how they are made; images of another recipe are not accepted
+    name: str = ""  # what to call them; default: the folder's name
+    again: str = ""  # how to have them made anew; default: by `capsbench data fetch`
 
     @property
     def manifest(self) -> Path:
@@ -40,23 +42,34 @@ class Pack:
 
     def read(self) -> Split:
         """The verified images, memory-mapped. Raises `MissingFiles`, or `CorruptFile` if a checksum is wrong."""
-        expected = self._expected()
-        name = self.folder.name
-        if expected is None:
-            raise MissingFiles(
-                f"{name}: its {self.part} part is not in {self.folder}; `capsbench data fetch {name}` makes it."
-            )
-        for what, sha256 in expected.items():
-            path = self.path(what)
-            try:
-                with path.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise CorruptFile(f"{path}: cannot be read ({error.strerror}).\n{self._mend()}") from None
-            if found != sha256:
-                raise CorruptFile(f"{path}: corrupt; SHA-256 expected {sha256}, found {found}.\n{self._mend()}")
+        for what, sha256 in self.checksums().items():
+            self._verify(what, sha256)
         images: np.ndarray = np.load(self.path("images"), mmap_mode="r")
         return Split(images, np.load(self.path("labels")))
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the images' and of the labels' file, as written. Raises `MissingFiles`."""
+        expected = self._expected()
+        if expected is None:
+            name = self.name or self.folder.name
+            made = "" if self.again else f"; `capsbench data fetch {name}` makes it"
+            raise MissingFiles(f"{name}: its {self.part} part is not in {self.folder}{made}.")
+        return expected
+
+    def labels(self) -> np.ndarray:
+        """The verified labels alone. Raises `MissingFiles` or `CorruptFile`."""
+        self._verify("labels", self.checksums()["labels"])
+        return np.load(self.path("labels"))
+
+    def _verify(self, what: str, sha256: str) -> None:
+        path = self.path(what)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CorruptFile(f"{path}: cannot be read ({error.strerror}).\n{self._mend()}") from None
+        if found != sha256:
+            raise CorruptFile(f"{path}: corrupt; SHA-256 expected {sha256}, found {found}.\n{self._mend()}")
 
     def write(self, blocks: Iterable[Split], *, progress: bool) -> None:
         """Writes what `blocks` yields, all of it or nothing; one process at a time, others then find it there.
@@ -88,7 +101,9 @@ class Pack:
         try:
             with contextlib.ExitStack() as stack:
                 images, labels = (stack.enter_context(path.open("wb")) for path in parts.values())
-                task = stack.enter_context(bar).add_task(f"{self.folder.name}, {self.part} part", total=self.count)
+                task = stack.enter_context(bar).add_task(
+                    f"{self.name or self.folder.name}, {self.part} part", total=self.count
+                )
                 sums = _Sum(images, "|u1", (self.count, *self.image)), _Sum(labels, "<i8", (self.count,))
                 done = 0
                 for block in blocks:
@@ -98,7 +113,7 @@ class Pack:
                     bar.update(task, completed=done)
             if done != self.count:
                 raise CorruptFile(
-                    f"{self.folder.name}, {self.part} part: {self.count:,} images expected, found {done:,}."
+                    f"{self.name or self.folder.name}, {self.part} part: {self.count:,} images expected, found {done:,}."
                 )
             self.manifest.unlink(missing_ok=True)  # until it is written anew, the pack does not exist
             for what, path in parts.items():
@@ -132,7 +147,7 @@ class Pack:
         return None
 
     def _mend(self) -> str:
-        return f"`capsbench data fetch {self.folder.name}` makes it anew."
+        return self.again or f"`capsbench data fetch {self.folder.name}` makes it anew."
 
     def _bytes(self) -> int:
         return self.count * int(np.prod(self.image))

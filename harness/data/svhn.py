@@ -19,6 +19,7 @@ FILES = FileSet(
     },
     mirrors=("http://ufldl.stanford.edu/housenumbers/",),
     exact=True,
+    elsewhere=("SVHN",),  # torchvision's
 )
 
 

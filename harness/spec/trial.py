@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,10 +18,81 @@ class Augment(Section):
     shift: Annotated[int, Field(ge=0, le=100)] | None = None
 
 
+class Division(Section):
+    """How one's own pictures are divided where their files do not say: for each class by these fractions, drawn once.
+
+    It does not depend on a trial's seed: trials are compared on the same test images. `seed` draws another division.
+    """
+
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of all pictures
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of those that are left
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+
+
+class OwnData(Section):
+    """What was found in one's own files, or said by a data set from elsewhere, when the suite was read.
+
+    A finished trial is reported from this alone. Only `sha256` is part of a trial's identity.
+    """
+
+    image: tuple[Count, Count, Count] = Field(strict=False)  # height, width, channels: after resize, crop and pad
+    classes: tuple[str, ...] = Field(strict=False)
+    train: int
+    validation: int
+    test: int
+    sha256: str | None = None  # of the pixels and labels in both parts; None: a data set that a distribution registers
+    key: str = ""  # the folder that holds them, verified, in the data directory: see `harness.data.own.store`
+    files_sha256: str = ""  # of the files that they were read from
+    is_apart: bool = False  # validation pictures had files of their own
+    notes: tuple[str, ...] = Field(default=(), strict=False)  # what a user should know about the files
+
+
+_SIDES = "a number of pixels such as 32, or HEIGHTxWIDTH such as 32x48"
+Size = Annotated[
+    Annotated[int, Field(ge=1, le=4096)] | Annotated[str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$")],
+    Field(description=_SIDES),
+]
+"""Height and width; a number stands for both."""
+
+
+def sides(size: int | str) -> tuple[int, int]:
+    """Height and width of a `Size`."""
+    height, _, width = str(size).partition("x")
+    return int(height), int(width or height)
+
+
 class DataConfig(Section):
-    """Which images. A size left out means all images. Validation images are never trained on, test images never chosen on."""
+    """Which images. A size left out means all images. Validation images are never trained on, test images never chosen on.
+
+    Those of one's own files (`name` is folder, npz, csv, idx or module) are said by the keys from `path` to `split`.
+    """
+
+    RESOLVED: ClassVar = ("own",)  # fields that no suite sets
 
     name: str
+    path: str | None = None  # the folder or file; not part of a trial's identity, which its content is
+    test_path: str | None = None  # the same for test pictures, if they are elsewhere
+    module: str | None = None  # for name: module, the function that returns arrays, package.module:function
+    # names of the classes: of a folder those to use, in this order; of the labels 0, 1, ... otherwise
+    classes: Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=10_000)] | None = None
+    channels: Literal[1, 3] | None = None  # grey or colour; None: colour if any picture has it
+    shape: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}(x[13])?$",
+                description="HEIGHTxWIDTH such as 28x28, or HEIGHTxWIDTHx3",
+            ),
+        ]
+        | None
+    ) = None  # of the pictures in a CSV file
+    label_column: str | None = None  # of a CSV file: first, last, or the name in its header; None: found out
+    split: Division = Division()
+    resize: Size | None = None  # scaled to this size; then `crop`, then `pad`
+    fit: Literal["stretch", "crop", "pad"] = "stretch"  # what `resize` does to another aspect ratio
+    crop: Size | None = None  # cut from the middle
+    pad: Size | None = None  # centred on black
+    own: OwnData | None = None
     test_from: str | None = None  # another data set, whose test images replace this one's
     train: Count | None = None
     validation: Annotated[int, Field(ge=0)] | None = None
@@ -138,6 +209,7 @@ class Trial(Section):
             "seed": self.seed,
             "profile": self.model.variant,
             "data": self.data.name,
+            **({"classes": list(self.data.own.classes)} if self.data.own else {}),
             "model": self.model.model_dump(mode="json"),
         }
 
@@ -152,6 +224,6 @@ class Trial(Section):
 
 
 __all__ = [
-    "Augment", "DataConfig", "LrDecay", "MeasureConfig", "ParityConfig", "Positive", "Resources", "RuntimeConfig", "Stop",
-    "TrainConfig", "Trial",
+    "Augment", "DataConfig", "Division", "LrDecay", "MeasureConfig", "OwnData", "ParityConfig", "Positive", "Resources",
+    "RuntimeConfig", "Size", "Stop", "TrainConfig", "Trial", "sides",
 ]  # fmt: skip

@@ -178,7 +178,7 @@ class Draft:
             elif key == "model.kind":
                 models.load(value)
             elif key in ("data.name", "data.test_from") and value is not None:
-                data.info(value, key)
+                data.require(value, key)
         except ValueError as error:
             self.problems.add(node.place, self.written(key), str(error))
         except UserError as error:

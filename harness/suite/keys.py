@@ -58,7 +58,7 @@ class Leaf:
     @property
     def is_list(self) -> bool:
         """Whether one value of this key is itself a list, as for model.decoder_units."""
-        return self._schema.get("type") == "array"
+        return any(part.get("type") == "array" for part in self._schema.get("anyOf", [self._schema]))
 
     @property
     def expected(self) -> str:
@@ -85,6 +85,8 @@ def _leaves(section: type[BaseModel], prefix: str = "") -> dict[str, Leaf]:
     found: dict[str, Leaf] = {}
     for name, field in section.model_fields.items():
         annotation = field.annotation
+        if name in getattr(section, "RESOLVED", ()):
+            continue
         if annotation is ModelConfig:
             found |= _model_leaves(f"{prefix}{name}.")
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -142,11 +144,11 @@ def _known(_kinds: tuple[str, ...]) -> Keys:
 
 AXES = _leaves(_Axes)
 """The keys that only the grid has: impl and seed."""
-TEXTS = ("name", "question", "data.dir")
+TEXTS = ("name", "question", "data.dir", "data.path", "data.test_path")
 """Keys that hold free text."""
 VARIABLES = "runtime.environment"
 """The key that holds a mapping of names that only the user knows; `runtime.environment.NAME` is one of them."""
-FIXED = (*TEXTS, "vary", "parity.margin_pct")
+FIXED = ("name", "question", "data.dir", "vary", "parity.margin_pct")
 """Keys that change no result and so cannot be varied: trials that differ only in these are the same trial."""
 
 

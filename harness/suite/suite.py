@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from harness import data as datasets
 from harness import models, registry
@@ -21,7 +21,7 @@ from harness.errors import UserError
 from harness.machine.surroundings import kept
 from harness.models import contract
 from harness.spec.model import ModelSpec
-from harness.spec.trial import Augment, Stop, TrainConfig, Trial
+from harness.spec.trial import Augment, DataConfig, Stop, TrainConfig, Trial
 from harness.suite import identity, shipped
 from harness.suite.draft import Draft, attributed
 from harness.suite.file import SHOWN, STDIN, read_text
@@ -41,6 +41,17 @@ class Suite(Sections):
     source: str  # the file's text
     overrides: tuple[str, ...] = ()
     quick: bool = False
+    _data: dict[str, DataConfig | UserError] = PrivateAttr(default_factory=dict[str, DataConfig | UserError])
+
+    def resolved(self, config: DataConfig) -> DataConfig | UserError:
+        """`config` with what was found in one's own files, which are read once; or what is wrong with them."""
+        key = config.model_dump_json()
+        if key not in self._data:
+            try:
+                self._data[key] = datasets.resolved(config)
+            except UserError as error:
+                self._data[key] = error
+        return self._data[key]
 
     def trials(self, gpus_available: int, fingerprint: Callable[[str], Mapping[str, Any]]) -> tuple[Trial, ...]:
         """The expanded grid: all combinations, or with `vary: singly` those that differ from the first in one key.
@@ -137,16 +148,18 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
     for key, message in itertools.chain(misplaced(draft, [cell.sections for cell in cells]), conflicts):
         problems.add(draft.place(key) or str(path), draft.written(key), message)
     problems.raise_any()
-    return suite
+    found = suite.resolved(suite.data)
+    return suite.model_copy(update={"data": found}) if isinstance(found, DataConfig) else suite
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """One point of the grid."""
+    """One point of the grid; `unread` is what is wrong with its data, if they cannot be used."""
 
     choice: dict[str, Any]
     sections: Sections
     entry: registry.Entry
+    unread: UserError | None = None
 
     def model(self) -> ModelSpec:
         """The model for its data set. Raises `ValidationError` if they do not fit, `UserError` for a bad canvas."""
@@ -184,6 +197,9 @@ class _Cell:
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """(key, message) for settings that are valid alone but impossible together."""
         sections = self.sections
+        if self.unread:
+            yield attributed(self.unread, "data.name")
+            return
         try:
             train, validation, _ = datasets.sizes(sections.data)
         except UserError as error:
@@ -228,10 +244,16 @@ def _stop_conflicts(stop: Stop, validation: int) -> Iterator[tuple[str, str]]:
 def _cells(suite: Suite) -> Iterator[_Cell]:
     between = [key for key in suite.grid if key not in AXES]
     fixed = suite.model_dump(include=set(Sections.model_fields))
+    fixed["data"]["own"] = None
     entries = {name: registry.resolve(name) for name in suite.grid["impl"]}
     varied = _distinct(_points({key: suite.grid[key] for key in between}, suite.vary), fixed)
     for seed, (point, sections), impl in itertools.product(suite.grid["seed"], varied, suite.grid["impl"]):
-        yield _Cell({"seed": seed, **point, "impl": impl}, sections, entries[impl])
+        found = suite.resolved(sections.data)
+        choice = {"seed": seed, **point, "impl": impl}
+        if isinstance(found, UserError):
+            yield _Cell(choice, sections, entries[impl], found)
+        else:
+            yield _Cell(choice, sections.model_copy(update={"data": found}), entries[impl])
 
 
 def _points(varied: Mapping[str, Sequence[Any]], vary: str) -> Iterator[dict[str, Any]]:

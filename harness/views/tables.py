@@ -119,6 +119,27 @@ def doubts(results: Sequence[Result]) -> list[str]:
     return [f"{', '.join(dict.fromkeys(impls))}: {reason}" for reason, impls in notes.items()]
 
 
+def epochs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One line per trial and epoch: some of the columns of `harness.analysis.rows.all_rows`."""
+    varied = [[*row][[*row].index("seed") + 1 : [*row].index("epoch")] for row in rows[:1]]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("trial", "impl", *(("setting",) if varied and varied[0] else ()), "state"):
+        table.add_column(title, no_wrap=True)
+    errors = {"train loss": "train_loss", "train %": "train_err_pct", "val loss": "val_loss", "val %": "val_err_pct"}
+    for title in ("seed", "epoch", *errors, "s/epoch", "images/s", "test %"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        settings = {key: row[key] for key in varied[0] if row[key] is not None}
+        is_last = row["epoch"] == row["trial_epochs_trained"] and row["epoch"]
+        table.add_row(
+            row["trial"], row["impl"], *([setting(settings)] if varied[0] else ()), row["trial_status"],
+            str(row["seed"]), UNKNOWN if row["epoch"] is None else str(row["epoch"]),
+            *(number(row[name]) for name in errors.values()), number(row["epoch_s"]), number(row["img_per_s"]),
+            number(row["trial_test_err_pct"]) if is_last else "",
+        )  # fmt: skip
+    return table
+
+
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The trials of a suite: what each one is, what it needs, and what is already known about it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -159,6 +180,9 @@ def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for title in ("name", "images", "classes", "train", "validation", "test", "state", "where"):
         table.add_column(title, no_wrap=True)
     for row in rows:
+        if row["state"] == "broken":
+            table.add_row(row["name"], *["-"] * 5, "broken", "-")
+            continue
         size = "x".join(str(side) for side in row["image"])
         counts = (f"{row[split]:,}" for split in ("train", "validation", "test"))
         where = row["path"] or row["source"]
@@ -170,7 +194,7 @@ def print_data(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints the table of data sets, and what is wrong with any of them."""
     print_table(console, data_table(rows))
     for row in rows:
-        if row["detail"] and row["state"] == "corrupt":
+        if row["detail"] and row["state"] in ("corrupt", "broken"):
             console.print(Text(f"\n{row['name']}: {row['detail']}", "yellow"), soft_wrap=True)
     if any(row["state"] in ("absent", "test only") for row in rows):
         hint = "`capsbench data fetch NAME` fetches or makes what is absent; a run does so by itself."

@@ -38,6 +38,8 @@ def modules(folder: Path, script: str, *arguments: str) -> list[str]:
         "summary quickstart",
         "suites",
         "speed --help",
+        "predict --help",
+        "table tests/runs/quickstart-0.1",
     ],
 )
 def test_no_framework_is_imported(arguments: str, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from harness.weights.files import load_weights
 from tests.helpers.run_helpers import ROOT
 
 PLUGIN = ROOT / "examples" / "linear_kind"
@@ -218,6 +220,20 @@ def test_it_is_not_exported(place: Path, ran: Path) -> None:
     done = called(place, "export", str(ran), trial, "--to", "torch")
     assert done.returncode == 2
     assert "a model of kind linear cannot be exported; capsnet and cnn can" in done.stderr
+
+
+def test_it_predicts(place: Path, ran: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
+    np.save(place / "three.npy", images)
+    [trial] = (path.name for path in ran.glob("trials/*") if '"numpy"' in (path / "trial.json").read_text())
+    done = called(place, "predict", str(ran), trial, "three.npy", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["impl"], found["model"]["kind"], found["score"]) == ("numpy", "linear", "probability")
+    weights = load_weights(ran / "trials" / trial / "weights.safetensors")
+    logits = images.reshape(3, -1) / 255 @ weights["fc1.w"] / 2 + weights["fc1.b"]
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose([each["scores"] for each in found["predictions"]], shares, rtol=1e-3, atol=1e-6)
 
 
 BROKEN = {

@@ -337,7 +337,19 @@ RECIPES = [f"recipes/{path.stem}" for path in sorted((SUITES / "recipes").glob("
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", "mnist", "routing", "affnist", "affnist-paper-stop", "paper", "multimnist", "svhn", *RECIPES]
+    "name",
+    [
+        "quickstart",
+        "mnist",
+        "routing",
+        "affnist",
+        "affnist-paper-stop",
+        "paper",
+        "multimnist",
+        "svhn",
+        "cifar10",
+        *RECIPES,
+    ],
 )
 def test_shipped_suites(name: str) -> None:
     path = SUITES / f"{name}.yaml"
@@ -470,7 +482,10 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
     "unknown data set": (
         minimal(data="{name: minst}"),
         2,
-        ('data.name: unknown data set "minst"; did you mean "mnist"?', "Valid: affnist, affnist-gen, digits, "),
+        (
+            'data.name: unknown data set "minst"; did you mean "mnist"?',
+            "Valid: affnist, affnist-gen, cifar10, csv, digits, ",
+        ),
     ),
     "unknown implementation": (
         minimal(grid="{impl: [torhc]}"),

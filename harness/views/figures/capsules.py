@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from harness.parity.specification import Inspectable
 from harness.spec import MARGIN_MINUS, MARGIN_PLUS
 from harness.views.figures.material import Examples, LeftOut, Material
 from harness.views.figures.overlaid import draw_overlaid
-from harness.views.figures.style import TEST, TRAIN, VALIDATION, new_figure, plain, save, show_mosaic
+from harness.views.figures.style import TEST, TRAIN, VALIDATION, new_figure, plain, save, short, show_mosaic
 
 STEPS = np.arange(-5, 6) * 0.05
 """How far section 5.1 moves one dimension of a capsule at a time: from -0.25 to 0.25, with exactly 0 in the middle."""
@@ -34,7 +35,8 @@ def draw_perturbations(material: Material, folder: Path) -> list[Path]:
     net, shown = material.decoding, material.right
     if not len(shown):
         raise LeftOut("no test image is rightly classified")
-    labels = shown.labels.reshape(len(shown), -1)[:, 0].tolist()  # the first, if there are several digits
+    # the first, if there are several digits
+    labels: list[int] = shown.labels.reshape(len(shown), -1)[:, 0].tolist()
     grids = [perturbed(net, digit, label) for digit, label in zip(shown.digit, labels, strict=True)]
     across = min(5, len(grids))
     down = math.ceil(len(grids) / across)
@@ -53,7 +55,7 @@ def draw_perturbations(material: Material, folder: Path) -> list[Path]:
             axis.axis("off")
             continue
         show_mosaic(axis, grids[index], [str(dim + 1) for dim in range(dims)], columns)
-        axis.set_title(f"class {labels[index]}", fontsize=10)
+        axis.set_title(f"class {short(material.names[labels[index]])}", fontsize=10)
     for axis in axes[:, 0]:
         axis.set_ylabel("dimension")
     return [save(figure, folder / "perturbations.png")]
@@ -80,7 +82,7 @@ def draw_reconstructions(material: Material, folder: Path) -> list[Path]:
     for axis, (shown, rows, heading) in zip(axes, blocks, strict=True):
         tiles = _beside(net, shown, len(rows))
         blank = [(0, 0), (0, across - len(shown)), *[(0, 0)] * 3]  # so that all images have the same size
-        show_mosaic(axis, np.pad(tiles, blank, constant_values=1.0), rows, _captions(shown))
+        show_mosaic(axis, np.pad(tiles, blank, constant_values=1.0), rows, _captions(shown, material.names))
         axis.set_title(heading, fontsize=10, loc="left")
     return [save(figure, folder / "reconstructions.png")]
 
@@ -90,9 +92,12 @@ def _beside(net: Inspectable, shown: Examples, rows: int) -> Float[np.ndarray, "
     return np.stack([shown.images / 255, *decoded])[:rows]
 
 
-def _captions(shown: Examples) -> list[str]:
+def _captions(shown: Examples, names: Sequence[str]) -> list[str]:
+    def name(label: int) -> str:
+        return short(names[label], 9)
+
     return [
-        str(label) if label == said else f"true {label}\npredicted {said}"
+        name(label) if label == said else f"true {name(label)}\npredicted {name(said)}"
         for label, said in zip(shown.labels, shown.predicted, strict=True)
     ]
 

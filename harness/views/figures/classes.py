@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from harness.spec import is_right
 from harness.views.figures.material import Material
-from harness.views.figures.style import colormap, new_figure, save
+from harness.views.figures.style import colormap, new_figure, save, short
 
 _MOST_NUMBERS = 20  # classes; up to here every cell shows its number
 
@@ -28,6 +28,7 @@ class ClassRow:
     recall: float | None  # the share of this class's images that were predicted as such
     f1: float | None  # harmonic mean of precision and recall
     support: int  # test images of the class
+    name: str
 
 
 def confusion(
@@ -50,14 +51,19 @@ def confusion(
     return matrix
 
 
-def class_rows(matrix: Int[np.ndarray, "J J"]) -> list[ClassRow]:
-    """One row for each class of a confusion matrix."""
+def class_rows(matrix: Int[np.ndarray, "J J"], names: Sequence[str] = ()) -> list[ClassRow]:
+    """One row for each class of a confusion matrix; without `names`, these are numbers."""
+    names = names or [str(label) for label in range(len(matrix))]
     rows: list[ClassRow] = []
     for label, (hits, said, support) in enumerate(
         zip(np.diag(matrix).tolist(), matrix.sum(0).tolist(), matrix.sum(1).tolist(), strict=True)
     ):
         f1 = 2 * hits / (said + support) if said + support else None
-        rows.append(ClassRow(label, hits / said if said else None, hits / support if support else None, f1, support))
+        rows.append(
+            ClassRow(
+                label, hits / said if said else None, hits / support if support else None, f1, support, names[label]
+            )
+        )
     return rows
 
 
@@ -65,7 +71,7 @@ def draw_classes(material: Material, folder: Path) -> list[Path]:
     """confusion.png for the whole test set; classes.csv and classes.json hold the same as data."""
     predicted, labels = material.predictions
     matrix = confusion(labels, predicted, material.trial.model.classes)
-    rows = class_rows(matrix)
+    rows = class_rows(matrix, material.names)
     right = int(is_right(predicted, labels).sum())
     document = {
         "images": len(labels),
@@ -98,8 +104,10 @@ def _figure(material: Material, title: str, matrix: np.ndarray, rows: Sequence[C
     axis.hlines(edges, -0.5, classes - 0.5, color="0.88", lw=0.6)
     axis.vlines(edges, -0.5, classes - 0.5, color="0.88", lw=0.6)
     step = 1 if told else 1 + classes // _MOST_NUMBERS
-    axis.set_xticks(range(0, classes, step))
-    axis.set_yticks(range(0, classes, step))
+    names = [short(row.name) for row in rows[::step]]
+    is_long = max(map(len, names)) > 3
+    axis.set_xticks(range(0, classes, step), names, rotation=45 if is_long else 0, ha="right" if is_long else "center")
+    axis.set_yticks(range(0, classes, step), names)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     axis.set_xlim(-0.55, 1.72 * classes)

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from harness import models
+from harness import data, models
 from harness.data.base import Dataset, Split, order
 from harness.errors import UserError
 from harness.events import ResultEvent
@@ -70,6 +70,16 @@ class Material:
         events = journal.events(trial_id)
         self.result = summarise(self.trial, events)
         self._named = named_files(events)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names, by class: their numbers if nothing says more."""
+        count = self.trial.model.classes
+        try:
+            names = data.class_names(self.trial.data)
+        except UserError:  # a data set that is not installed here
+            names = ()
+        return names if len(names) == count else tuple(map(str, range(count)))
 
     @cached_property
     def test(self) -> Split:

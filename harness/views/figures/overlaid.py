@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from harness.data.overlay import composite
 from harness.parity.specification import Inspectable
 from harness.views.figures.material import Examples, LeftOut, Material
-from harness.views.figures.style import new_figure, save, show_mosaic
+from harness.views.figures.style import new_figure, save, short, show_mosaic
 
 _COLOURS = np.array([[1.0, 0.25, 0.2], [0.2, 0.95, 0.4], [0.35, 0.5, 1.0]])  # of the first digit, the second, others
 ROWS = ["image", "its digits", "reconstructed"]
@@ -34,6 +34,10 @@ def draw_overlaid(material: Material, folder: Path) -> list[Path]:
     title = "overlaid test images and the reconstruction of each digit"
     figure = new_figure(material, title, (10.5, 0.9 + (0.97 * len(rows) + 0.6) * len(blocks)))
     axes = figure.subplots(len(blocks), 1, squeeze=False)[:, 0]
+
+    def name(classes: list[int]) -> str:
+        return " + ".join(short(material.names[each], 8) for each in classes)
+
     across = max(len(shown) for shown, _ in blocks)
     for axis, (shown, heading) in zip(axes, blocks, strict=True):
         blank = [(0, 0), (0, across - len(shown)), *[(0, 0)] * 3]  # so that all images have the same size
@@ -43,7 +47,7 @@ def draw_overlaid(material: Material, folder: Path) -> list[Path]:
             np.pad(_tiles(net, shown, predicted), blank, constant_values=1.0),
             rows,
             [
-                f"{_names(label)}" if set(label) == set(said) else f"true {_names(label)}\npredicted {_names(said)}"
+                name(label) if set(label) == set(said) else f"true {name(label)}\npredicted {name(said)}"
                 for label, said in zip(shown.labels.tolist(), predicted.tolist(), strict=True)
             ],
         )
@@ -74,7 +78,3 @@ def _coloured(digits: Float[np.ndarray, "N K H W C"]) -> Float[np.ndarray, "N H 
     """The sum of the digits, each in its own colour: yellow where the first two overlap."""
     colours = _COLOURS[[min(digit, len(_COLOURS) - 1) for digit in range(digits.shape[1])]]
     return (digits.mean(-1, keepdims=True) * colours[None, :, None, None, :]).sum(1).clip(0, 1)
-
-
-def _names(classes: list[int]) -> str:
-    return " + ".join(map(str, classes))

@@ -26,6 +26,14 @@ def new_figure(material: Material, title: str, inches: tuple[float, float], dpi:
     return figure
 
 
+def mosaic_figure(title: str, rows: float, columns: int) -> Any:
+    """A figure for mosaics of so many `rows` and `columns` of images, headed by `title`."""
+    size = (1.2 + 0.97 * columns, 0.7 + 0.97 * rows)
+    figure = importlib.import_module("matplotlib.figure").Figure(figsize=size, dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def plain(axis: Any) -> Any:
     """An axis with a faint grid and no box."""
     axis.grid(alpha=0.3)
@@ -40,6 +48,12 @@ def colormap(name: str) -> Any:
 def save(figure: Any, path: Path) -> Path:
     figure.savefig(path)
     return path
+
+
+def short(name: str, most: int = 18) -> str:
+    """A class's name, cut to what fits beside an axis; without what matplotlib would read as mathematics."""
+    name = name.replace("$", r"\$")
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def mosaic(tiles: Float[np.ndarray, "R K H W C"]) -> Float[np.ndarray, "y x c"]:
