@@ -45,7 +45,10 @@ def as_npy(path: Path) -> None:
 
 
 def of(content: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(content) and None
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
 
 
 MADE: dict[str, Callable[[Path], None]] = {

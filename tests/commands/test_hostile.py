@@ -38,7 +38,9 @@ def test_a_class_of_the_working_directory_runs_and_other_files_there_do_not(tmp_
         "CUDA_VISIBLE_DEVICES": "7",
         "CAPSBENCH_KEEP": "KEPT",
     }
-    done = capsbench(tmp_path, "run", suite.name, "--executor", "inline", "--no-mlflow", "--json", KEPT="yes", **shell)
+    done = capsbench(
+        tmp_path, "run", suite.name, "--executor", "inline", "--no-mlflow", "--json", figures=False, KEPT="yes", **shell
+    )
     assert done.returncode == 0, done.stderr
     assert "CUDA_VISIBLE_DEVICES names 7, but the driver shows no such GPU: trials use the CPU" in done.stderr
     assert "set here, but not for the trials: " in done.stderr

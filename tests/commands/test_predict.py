@@ -79,7 +79,7 @@ def test_one_s_own_pictures_are_predicted_as_in_the_trial(tmp_path: Path, monkey
     suite = write_suite(tmp_path, data=own, model=SMALL["model"] | {"kernel": 5}, parity={"gate": False})
     place = {"CAPSBENCH_DATA": str(tmp_path / "data")}
     monkeypatch.setenv("CAPSBENCH_DATA", place["CAPSBENCH_DATA"])
-    done = capsbench(tmp_path, "run", suite, "--executor", "inline", "--no-mlflow", **place)
+    done = capsbench(tmp_path, "run", suite, "--executor", "inline", "--no-mlflow", figures=False, **place)
     assert done.returncode == 0, done.stderr
     [folder] = (tmp_path / "runs" / "small" / "trials").iterdir()
     weights = folder / "weights.safetensors"
@@ -88,7 +88,7 @@ def test_one_s_own_pictures_are_predicted_as_in_the_trial(tmp_path: Path, monkey
     before, _ = load_predictions(folder / "predictions.safetensors")
     images = data.load(which.data).test.images
     known = {image.tobytes(): label for image, label in zip(images, before.tolist(), strict=True)}
-    done = capsbench(tmp_path, "predict", tests, "--weights", weights, "--json", **place)
+    done = capsbench(tmp_path, "predict", tests, "--weights", weights, "--json", figures=False, **place)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["class_names"] == list(COLOURS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def bound() -> list[str]:
 
 
 @contextmanager
-def only_to_be_read(folder: Path) -> Iterator[None]:
+def only_to_be_read(folder: Path) -> Generator[None]:
     """Takes the permission to write from a folder and all in it, until the end of the block."""
     everything = [folder, *folder.rglob("*")]
     for path in everything:

@@ -49,7 +49,7 @@ def _file(shown: str, remedy: str, content: str | bytes) -> Trouble:
 
 def _line(remedy: str, **changed: str) -> Trouble:
     """A suite with another line, or one more."""
-    lines = dict(line.split(": ", 1) for line in SUITE.splitlines())
+    lines = {key: value for key, _, value in (line.partition(": ") for line in SUITE.splitlines())}
     content = "".join(f"{key}: {value}\n" for key, value in {**lines, **changed}.items())
     return Trouble(
         "run mine.yaml", remedy, {"mine.yaml": content}, shown=" ".join(f"`{k}: {v}`" for k, v in changed.items())

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -193,7 +193,7 @@ def _unprivileged(has_account: bool) -> tuple[str, ...]:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def _folder() -> Generator[Path]:
     base = Path(tempfile.mkdtemp(prefix="hostile-"))
     try:
         yield base

@@ -63,6 +63,7 @@ def test_as_the_specification_says(name: str) -> None:
             assert each.reconstruction is None
         else:
             drawn = expected.reconstruction[index].reshape(-1, *model.image)
+            assert each.reconstruction is not None
             np.testing.assert_allclose(each.reconstruction, drawn, rtol=1e-5, atol=1e-5)
 
 

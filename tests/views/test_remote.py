@@ -7,7 +7,7 @@ import http.server
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(context: ssl.SSLContext | None = None) -> Iterator[int]:
+def serving(context: ssl.SSLContext | None = None) -> Generator[int]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True)

@@ -68,7 +68,7 @@ def test_the_files_hold_the_journal_s_figures(tmp_path: Path) -> None:
         }.items():  # fmt: skip
             [value] = [value for each, step, value in found if (each, step) == (tag, epoch["epoch"])]
             assert value == pytest.approx(expected, rel=1e-6)
-    final = {tag: value for tag, step, value in found}
+    final = {tag: value for tag, _, value in found}
     assert final["accuracy_pct/test"] == pytest.approx(100 - (result.test_err_pct or 0), rel=1e-6)
     assert final["parity/max_rel_err"] == pytest.approx(result.parity_max_rel_err, rel=1e-6)
     assert final["parity/ok"] == 1

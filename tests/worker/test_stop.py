@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness import data
+from harness.data import sets
 from harness.errors import UserError
 from harness.journal.results import Result, summarise
 from harness.spec.trial import Stop
@@ -88,7 +89,7 @@ def test_the_paper_s_rule_looks_at_the_test_images_of_the_set_trained_on(
         read=lambda _: (training, replace(test, labels=(test.labels + 1) % 10)),
     )
     monkeypatch.setitem(sys.modules, "wrong_digits", SimpleNamespace(SOURCE=wrong))
-    monkeypatch.setitem(data._MODULES, "wrong", "wrong_digits")
+    monkeypatch.setitem(sets._BUILT_IN, "wrong", "wrong_digits")
     trial = make_trial(
         "parity.gate=false", "data.test_from=wrong", "train.epochs=4", "train.stop.accuracy_pct=9", "train.stop.on=test"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from capsbench import Layer, ModelKind, ModelSpec, Positive, WeightRow
@@ -23,7 +24,7 @@ class LinearKind(ModelKind):
 
     name = "linear"
     spec = LinearSpec
-    parts: ClassVar[dict[str, str]] = {"numpy": "linearkind.in_numpy", "torch": "linearkind.in_torch"}
+    parts: ClassVar[Mapping[str, str]] = {"numpy": "linearkind.in_numpy", "torch": "linearkind.in_torch"}
 
     def weights(self, model: ModelSpec) -> tuple[WeightRow, ...]:
         return (

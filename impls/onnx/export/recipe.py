@@ -23,10 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 
 
 def load(folder: str | Path = Path(__file__).parent) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -35,7 +34,6 @@ def load(folder: str | Path = Path(__file__).parent) -> Callable[[np.ndarray], d
     names = [each.name for each in session.get_outputs()]
 
     def net(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        found: list[Any] = session.run(names, {"pixels": pixels})
-        return dict(zip(names, found, strict=True))
+        return dict(zip(names, map(np.asarray, session.run(names, {"pixels": pixels})), strict=True))
 
     return net
