@@ -107,7 +107,7 @@ def chosen(made: object) -> object:
     with_labels = [each for each in models if len(getattr(each, "inputs", None) or ()) == 2]
     if plain and with_labels:
         return Pair(plain[0], with_labels[0])
-    return models[0] if models else several[0]
+    return models[0] if models else several
 
 
 class Pair:
