@@ -22,8 +22,8 @@ def carry_over(journal: Journal, trial: Trial, shorter: Trial, its: Journal | No
 
     Both are in `journal`, unless `its` is that of the shorter one.
 
-    Its journal gets the events of the shorter one's epochs, all at once, and last the event that is returned. What stays
-    of the shorter trial is all of it. Files take no space twice where the file system has links.
+    Its journal gets the events of the shorter one's epochs, all at once, and last the event that is returned. The shorter
+    trial stays as it is. Files take no space twice where the file system has links.
 
     Raises `UserError` if there is no intact checkpoint to go on from; then nothing was written.
     """

@@ -44,12 +44,12 @@ def require_readable(plan: Mapping[str, Any], run_dir: Path) -> None:
         )
     if version[0] > SCHEMA[0]:
         by = plan.get("made_by")
-        maker = by if isinstance(by, str) and by else "a newer capsbench"
+        maker = by[:60] if isinstance(by, str) and by.isprintable() and by else "a newer capsbench"
         wanted = re.fullmatch(r"capsbench (\d[\w.]*)", maker)
         raise UserError(
             f"{run_dir} was made by {maker}, schema {plan['schema']}; this one, capsbench {__version__}, reads up to "
             f"{SCHEMA[0]}.x. Install {'capsbench ' + wanted[1] + ' or newer' if wanted else 'the newer capsbench'} to read "
-            "it, or write elsewhere with --out DIR."
+            "it; to run a suite, give another folder with --out DIR."
         )
 
 
@@ -72,7 +72,7 @@ def upgraded_plan(plan: Document) -> Document:
 
 def _version(plan: Mapping[str, Any]) -> tuple[int, int] | None:
     told = plan.get("schema", ".".join(map(str, OLDEST)))
-    match = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", told) if isinstance(told, str) else None
+    match = re.fullmatch(r"([1-9]\d{0,5})\.(\d{1,6})", told) if isinstance(told, str) else None
     return (int(match[1]), int(match[2])) if match else None
 
 

@@ -80,7 +80,10 @@ def _content(path: Path, _changed_ns: int) -> tuple[Mapping[str, tuple[str, tupl
 def _require_named(path: Path) -> None:
     """Raises `UserError` if the file is in a trial's folder but is not the file that an event of the trial names."""
     folder = path.parent
-    events = Journal(folder.parent.parent).events(folder.name) if folder.parent.name == "trials" else []
+    try:
+        events = Journal(folder.parent.parent).events(folder.name) if folder.parent.name == "trials" else []
+    except UserError as error:
+        raise UserError(f"{KEY}: {error}") from error
     if not events:
         return
     event = named_files(events).get(path.name)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
 
 from harness.commands.cli import main, parser
 from harness.errors import UserError
@@ -131,12 +131,13 @@ def test_models_of_different_architectures_are_refused(tmp_path: Path) -> None:
 
 
 def test_two_files_of_weights(tmp_path: Path) -> None:
-    """The same in two formats are equal; of one changed tensor, it and what follows differ."""
+    """The same in two formats are equal, one of them in half precision; of one changed tensor, it and what follows differ."""
     torch.manual_seed(0)
-    state = DimensionList().state_dict()
+    half = {name: tensor.to(torch.bfloat16) for name, tensor in DimensionList().state_dict().items()}
+    state = {name: tensor.to(torch.float32) for name, tensor in half.items()}
     torch.save({"state_dict": state}, tmp_path / "a.pt")
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
-    save_file(arrays, tmp_path / "b.safetensors")
+    save_file(half, tmp_path / "b.safetensors")
     arrays["decoder.0.weight"] = arrays["decoder.0.weight"] * np.float32(1.01)
     np.savez(tmp_path / "c.npz", **arrays)
     np.savez(tmp_path / "short.npz", only=arrays["decoder.0.weight"])

@@ -149,7 +149,7 @@ def test_a_newer_major_one_is_refused_by_name(run_dir: Path, reader: str) -> Non
     before = contents(run_dir)
     said = (
         f"{run_dir} was made by capsbench 0.3, schema 3.0; this one, capsbench {__version__}, reads up to 2.x. "
-        "Install capsbench 0.3 or newer to read it, or write elsewhere with --out DIR."
+        "Install capsbench 0.3 or newer to read it; to run a suite, give another folder with --out DIR."
     )
     with pytest.raises(UserError, match=re.escape(said)):
         READERS[reader](run_dir)
@@ -167,7 +167,7 @@ def test_one_newer_run_beside_others_does_not_stop_them(run_dir: Path, tmp_path:
     assert all("img_per_s" in result and "compile_s" in result for _, result in known)
 
 
-@pytest.mark.parametrize("version", [2, "two", "2", "2.0.1", None, "-1.0"])
+@pytest.mark.parametrize("version", [2, "two", "2", "2.0.1", None, "-1.0", "0.9"])
 def test_a_version_that_is_none(run_dir: Path, version: object) -> None:
     edit(run_dir / "plan.json", lambda plan: plan.update(schema=version))
     with pytest.raises(UserError, match=rf"says that its schema is {re.escape(repr(version))}; expected MAJOR\.MINOR"):

@@ -227,6 +227,9 @@ def test_a_folder_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(UserError, match=r"give a file of it: .*model\.safetensors"):
         weights_file(str(tmp_path))
+    (run / "plan.json").write_text('{"schema": "3.0", "made_by": "capsbench 0.4", "trials": []}')
+    with pytest.raises(UserError, match=r": train\.start_from: .* was made by capsbench 0\.4, schema 3\.0"):
+        load_suite(write_suite(tmp_path), [f"train.start_from={run}/0123456789ab"])
     (tmp_path / "link").symlink_to("gone")
     with pytest.raises(UserError, match=r"is a link to gone, which does not exist; expected a safetensors file"):
         weights_file(str(tmp_path / "link"))

@@ -40,7 +40,10 @@ def read(path: Path, examined: Examined) -> dict[str, np.ndarray]:
 
 def _arrays(path: Path, examined: Examined) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
-        _, tensors = read_header(path)
+        try:
+            _, tensors = read_header(path)
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read as weights: {error}") from error
         # NumPy has no such type, and float32 holds it exactly.
         if any(dtype == "bfloat16" for dtype, _ in tensors.values()):
             return load_widened(path)
