@@ -75,7 +75,7 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
 
     Raises `UserError` before anything is started or written if the request cannot be met.
     """
-    if request.track:
+    if request.track and (request.mlflow_uri or importlib.util.find_spec("mlflow")):
         locate(request.out, request.mlflow_uri)
     if request.tensorboard:
         require_writer()
@@ -247,7 +247,7 @@ def options(command: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     console = own_console(args.json)
-    if not args.no_mlflow and (line := locate(args.out, args.mlflow_uri).line):
+    if not args.no_mlflow and importlib.util.find_spec("mlflow") and (line := locate(args.out, args.mlflow_uri).line):
         console.print(Text(line), soft_wrap=True)
     outcome = run(requested(args), lambda estimates: Screen(console, estimates))
     print_table(console, comparison(outcome.results))

@@ -39,6 +39,8 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status, body, _ = ANSWERS.get(self.path.split("/")[1], (200, "{}", ""))
+        if self.path.startswith("/half") and "filter=" in self.path:
+            status = 500
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -145,6 +147,11 @@ def test_each_command_says_it(run: Path, port: int, capsys: pytest.CaptureFixtur
     tracker.start()
     assert ANSWERS["page"][2] in str(tracker.close())
     assert not (run / "mlflow.json").exists()
+
+
+def test_a_server_that_cannot_be_read_is_not_called_empty(run: Path, port: int) -> None:
+    with pytest.raises(UserError, match=r"/half cannot be used: 500 Server Error"):
+        serve(run.parent, f"http://127.0.0.1:{port}/half", open_browser=False)
 
 
 def test_an_empty_server_is_called_empty(run: Path, port: int) -> None:

@@ -59,11 +59,8 @@ def path_of(uri: str) -> Path | None:
 @cache
 def _is_unquoted() -> bool:
     """Whether SQLAlchemy takes %3F in a path for a question mark: it does from 2.1 on."""
-    try:
-        major, minor, *_ = importlib.metadata.version("sqlalchemy").split(".")
-    except importlib.metadata.PackageNotFoundError:
-        return True
-    return (int(major), int(minor)) >= (2, 1)
+    found = _distribution("sqlalchemy")
+    return found is None or tuple(map(int, found.version.split(".")[:2])) >= (2, 1)
 
 
 def examine(path: Path, *, to_write: bool = True) -> None:
@@ -109,7 +106,7 @@ def require_schema(name: str, revision: str | None, uri: str, path: Path | None 
     known, newest = _revisions()
     if not known or revision == newest:
         return
-    version = importlib.metadata.version("mlflow")
+    version = next((each.version for each in map(_distribution, ("mlflow", "mlflow-skinny")) if each), "here")
     if revision is not None and revision not in known:
         raise UserError(
             f"{name} was made by a newer MLflow: MLflow {version}, which is installed here, does not know its schema "
@@ -121,6 +118,13 @@ def require_schema(name: str, revision: str | None, uri: str, path: Path | None 
         f"{name} was made by an older MLflow: its schema is {revision or 'of before 1.0'}, MLflow {version} needs {newest}. "
         f"Once upgraded, the older MLflow cannot read it{'' if path else ', so take a backup first'}. To upgrade it: {upgrade}"
     )
+
+
+def _distribution(name: str) -> importlib.metadata.Distribution | None:
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import ssl
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from harness.errors import UserError
 from harness.views.mlflow.where import redact
 
 _SEARCH = "/api/2.0/mlflow/experiments/search"
@@ -43,11 +44,19 @@ def problem(uri: str) -> str | None:
 
 
 def newest(uri: str) -> dict[str, Any] | None:
-    """The capsbench experiment that changed last on a server that answers, as a cursor; None if it has none."""
+    """The capsbench experiment that changed last on a server that answers, as a cursor; None if it has none.
+
+    Raises `UserError` if that cannot be known.
+    """
     found: list[dict[str, Any]] = []
     for prefix in ("capsbench/", "capsbench-parity/"):
         query = {"max_results": 1, "filter": f"name LIKE '{prefix}%'", "order_by": "last_update_time DESC"}
-        found += cast(dict[str, Any], _get(uri, query).json()).get("experiments", [])
+        try:
+            response = _get(uri, query)
+            response.raise_for_status()
+            found += cast(dict[str, Any], response.json()).get("experiments", [])
+        except Exception as error:  # as in `problem`: what it has is not known, which is not the same as nothing
+            raise UserError(_unreachable(redact(uri), uri, error)) from error
     latest = max(found, key=lambda each: int(each.get("last_update_time", 0)), default=None)
     return {"experiment_id": str(latest["experiment_id"])} if latest else None
 
@@ -88,7 +97,7 @@ def _unreachable(shown: str, uri: str, error: Exception) -> str:
         return f"{shown} cannot be reached through the proxy that HTTP_PROXY or HTTPS_PROXY names"
     if uri.startswith("http:") and host and _speaks_tls(host, port):
         return f"{shown} speaks HTTPS; did you mean https{shown.removeprefix('http')}?"
-    return f"{shown} cannot be reached: {redact(text.splitlines()[0])[:200] if text else type(error).__name__}"
+    return f"{shown} cannot be used: {redact(text.splitlines()[0])[:200] if text else type(error).__name__}"
 
 
 def _speaks_tls(host: str, port: int) -> bool:

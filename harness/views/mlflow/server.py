@@ -14,11 +14,11 @@ import time
 import urllib.request
 import webbrowser
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from harness.disk import obstacle, read_json
+from harness.disk import file_lock, obstacle, read_json
 from harness.errors import UserError
 from harness.journal.journal import CURSOR
 from harness.machine.surroundings import child_environment
@@ -31,6 +31,7 @@ from harness.views.mlflow.where import Where, artifacts_of, belongs, is_server, 
 
 _START_S = 90.0  # the server's imports take seconds, and minutes on a busy machine
 _STOP_S = 10.0
+_LOCK_S = 15.0  # a run that has just begun takes seconds to make its database
 _OWN = (  # of another server that the user runs: none of ours
     "MLFLOW_ARTIFACTS_ONLY", "MLFLOW_ENABLE_WORKSPACES", "MLFLOW_EXPOSE_PROMETHEUS", "MLFLOW_GUNICORN_OPTS",
     "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI", "MLFLOW_STATIC_PREFIX",
@@ -96,9 +97,10 @@ def _newest(out: Path, where: Where) -> dict[str, Any] | None:
 
     Raises `UserError` if there is nothing, or if it cannot be read: those are not the same.
     """
-    path = database.path_of(where.uri)
+    path, lock = database.path_of(where.uri), out / ".mlflow.lock"
     if path:
-        database.examine(path, to_write=False)
+        with file_lock(lock, _LOCK_S) if lock.exists() and not obstacle(out) else nullcontext():  # it may be being made
+            database.examine(path, to_write=False)
     found = [*out.glob("*/mlflow.json"), *out.glob(CURSOR)]
     cursors = sorted(found, key=lambda each: each.stat().st_mtime, reverse=True)
     for cursor in map(read_json, cursors):
