@@ -52,21 +52,18 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("line", "code"),
+    "line",
     [
-        ("capsbench {run} >&- 2>&- <&-", 0),
-        ("capsbench {run} --json >/dev/full", 1),  # the document is lost: that is said
-        ("PYTHONWARNINGS=error COLUMNS=1 LC_ALL=xx_YY.nope PYTHONIOENCODING=ascii capsbench {run} >out", 0),
-        ("(unset HOME USER LOGNAME; TERM=dumb capsbench {run}) | true", 0),  # closed before the first line
+        "capsbench {run} >&- 2>&- <&-",
+        "PYTHONWARNINGS=error COLUMNS=1 PYTHONUTF8=0 PYTHONIOENCODING=ascii capsbench {run} >out",
+        "(unset HOME USER LOGNAME; TERM=dumb capsbench {run}) | true",  # closed before the first line
     ],
 )
-def test_a_training_goes_on_to_the_same_result(line: str, code: int, plain: dict[str, Any], tmp_path: Path) -> None:
+def test_a_training_goes_on_to_the_same_result(line: str, plain: dict[str, Any], tmp_path: Path) -> None:
     write_suite(tmp_path)
     done = shell(tmp_path, line.format(run=" ".join(_RUN)))
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    if code:
-        assert "stdout: No space left on device" in done.stderr
     assert result(tmp_path) == plain
     (events,) = tmp_path.glob(
         "runs/small/trials/*/events.jsonl"

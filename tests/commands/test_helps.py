@@ -121,7 +121,7 @@ def test_mistakes_in_what_comes_through_a_pipe(
     for content, expected in {
         b"": "stdin: empty; a suite needs",
         b"name: x\ndata: {nam: digits}\ngrid: {impl: [numpy]}\n": "stdin:2: data.nam: unknown key",
-        b"\x00" * 100: "stdin: binary data",
+        b"\x01\x00\x07" * 100: "stdin: binary data",
         b"a" * 1_000_001: "stdin: more than 1,000,000 bytes",
     }.items():
         (tmp_path / "in").write_bytes(content)
@@ -159,9 +159,7 @@ def test_a_class_in_a_file_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (trial,) = trials(done.stdout)
     assert (trial["impl"], trial["status"]) == (name, "finished")
-    parity = capsbench(
-        tmp_path, "parity", "small.yaml", "--impl", name, "--level", "L1", "--precision", "fp64", "--no-mlflow"
-    )
+    parity = capsbench(tmp_path, "parity", "numpy", name)
     assert parity.returncode == 0, parity.stdout + parity.stderr
     (tmp_path / "nets" / "some-file.py").write_text(NET + "# another\n")
     changed = trials(capsbench(tmp_path, "plan", "small.yaml", "--json").stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 
 from harness import registry
 from harness.errors import UserError
+from harness.own_file import is_file_name
 from harness.parity.check import compare
 from harness.parity.ordinary.examined import Examined
 from harness.parity.ordinary.found import relative
+from harness.parity.ordinary.framework import imports
 from harness.parity.ordinary.layers import Row, Values, report, seen
 from harness.parity.ordinary.notes import notes
 from harness.parity.ordinary.own_loss import OwnLoss
@@ -110,12 +113,25 @@ def _is_implementation(name: str) -> bool:
         registry.resolve(name)  # raises for an unknown name
         return True
     where, _, attribute = name.rpartition(":")
-    if where.endswith(".py") or "/" in where:
-        return False
+    if is_file_name(name):
+        return _is_adapter(Path(where).expanduser(), attribute)
     entry = registry.resolve(name)
     module: Any = __import__(entry.module, fromlist=["_"])
     found = getattr(module, attribute, None)
     return all(callable(getattr(found, method, None)) for method in registry.ADAPTER)
+
+
+def _is_adapter(file: Path, attribute: str) -> bool:
+    """Whether the file's class is an implementation, told without running it: it may need packages that are stood in for."""
+    if not imports(file) & {sign for each in registry.ordinary().values() for sign in each.signs}:
+        return file.is_file()
+    classes = [node for node in ast.parse(file.read_bytes()).body if isinstance(node, ast.ClassDef)]
+    methods = [
+        {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+        for node in classes
+        if node.name == attribute
+    ]
+    return any(found.issuperset(registry.ADAPTER) for found in methods)
 
 
 def _rows(a: Side, b: Side, model: ModelSpec, images: np.ndarray) -> list[Row]:
