@@ -17,7 +17,7 @@ from harness.prediction.predict import Prediction, Predictor, Problem, Seen, pre
 from harness.prediction.trained import Trained, implementation, of_file, of_trial, some_images
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig
-from harness.views.prediction import as_csv, as_json
+from harness.views.prediction import as_csv, as_json, draw_sheet
 from harness.weights.files import save_checkpoint, save_weights
 from tests.conftest import ROOT
 from tests.helpers.impl_helpers import FRAMEWORKS, THREADS, batch_of, loaded, small_model
@@ -115,6 +115,18 @@ def test_csv_has_one_line_a_picture_and_stable_columns() -> None:
     assert first.startswith("0.png,")
     assert " + " in first.split(",")[1]
     assert last == '"a,""b"".png",,,,,,,,,,why'
+
+
+@pytest.mark.parametrize("name", ["pairs", "cnn"])
+def test_a_sheet_shows_pictures_with_names_of_any_kind(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    which = trained(MODELS[name])
+    images, _ = batch_of(which.model, 12)
+    found = [
+        replace(each, name=r"$\frac$[b] 図.png") for each in said(which, items(images)) if isinstance(each, Prediction)
+    ]
+    draw_sheet(which, [*found, Problem("bad.png", "why")], tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 5000
 
 
 # The trained model
