@@ -15,7 +15,7 @@ from rich.text import Text
 from harness import registry
 from harness.commands import parser
 from harness.commands.output import print_json
-from harness.commands.pictures import notes
+from harness.commands.pictures import found, notes
 from harness.cost.estimate import estimate_s
 from harness.cost.limits import Verdict, refusal
 from harness.errors import UserError
@@ -162,6 +162,8 @@ def main(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
+    for line in found(plan.trials):
+        console.print(Text(line), soft_wrap=True)
     for line in [note, *reasons(plan), *plan.notes]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)

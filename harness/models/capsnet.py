@@ -19,6 +19,7 @@ _CAPSULES = 1152  # of the paper's model
 _SHARP = 20.0
 _SHORT = 2.0**-10
 _ROUNDS = 3  # of fitting lengths: the fit changes the routing
+_MOST = 32.0  # by which a class's votes are made longer; none of ten classes needs as much
 
 
 class CapsNetSpec(ModelSpec):
@@ -295,7 +296,9 @@ def _with_lengths(model: ModelSpec, weights: Weights, images: np.ndarray, *lengt
         for _ in range(_ROUNDS):
             bias = scale[:, None] * weights["digit.b"] if model.digit_bias else None
             _, s, _ = specification.net.F.route(scale[:, None, None] * u_hat, model.routing, bias)[-1]
-            scale *= wanted / np.median(np.sqrt((s * s).sum(-1)), axis=0)
+            found = np.median(np.sqrt((s * s).sum(-1)), axis=0)
+            # With many classes the votes would have to be so large that the routing gives all to one of them.
+            scale *= np.minimum(wanted / np.maximum(found, wanted / _MOST), _MOST / scale)
         factors = scale.astype(np.float32)
         own = {"digit.w": weights["digit.w"] * factors[:, None, None]}
         if model.digit_bias:

@@ -44,6 +44,9 @@ class OwnData(Section):
     key: str = ""  # the folder that holds them, verified, in the data directory: see `harness.data.own.store`
     files_sha256: str = ""  # of the files that they were read from
     is_apart: bool = False  # validation pictures had files of their own
+    drawn: tuple[str, ...] = Field(
+        default=(), strict=False
+    )  # parts that no file gives, drawn from the training pictures
     notes: tuple[str, ...] = Field(default=(), strict=False)  # what a user should know about the files
 
 
@@ -75,7 +78,8 @@ class DataConfig(Section):
     module: str | None = None  # for name: module, the function that returns arrays, package.module:function
     # names of the classes: of a folder those to use, in this order; of the labels 0, 1, ... otherwise
     classes: Annotated[tuple[str, ...], Field(strict=False, min_length=2, max_length=10_000)] | None = None
-    channels: Literal[1, 3] | None = None  # grey or colour; None: colour if any picture has it
+    # grey or colour; None: colour if any picture has it
+    channels: Annotated[Literal[1, 3] | None, Field(description="1 (grey) or 3 (colour)")] = None
     shape: (
         Annotated[
             str,

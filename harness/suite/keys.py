@@ -209,5 +209,6 @@ def _bounds(schema: dict[str, Any]) -> str:
     if low is not None:
         return f" of at least {low}" + (f" and below {below}" if below is not None else "")
     if above is not None:
-        return f" above {above}" + (f" and at most {high}" if high is not None else "")
+        upper = f" and at most {high}" if high is not None else f" and below {below}" if below is not None else ""
+        return f" above {above}{upper}"
     return ""

@@ -42,6 +42,11 @@ def test_image_sizes_and_channels(name: str, profile: str, image: tuple[int, int
     assert_agrees(name, small_model(image=image, profile=profile, kernel=9), count=3)
 
 
+@pytest.mark.parametrize("classes", [2, 200])
+def test_few_and_many_classes_of_pictures_that_are_not_square(name: str, classes: int) -> None:
+    assert_agrees(name, small_model(image=(13, 21, 3), classes=classes), count=3)
+
+
 @pytest.mark.parametrize(("routing", "count"), [(1, 7), (3, 1)])
 @pytest.mark.parametrize("decoder", [True, False])
 @both_profiles

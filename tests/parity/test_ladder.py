@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 
 from harness.parity import LEVELS, Check, Ladder, Report, compare, image_count, probe_weights, relative_error
-from harness.parity.inputs import staged
+from harness.parity.inputs import drawn, staged
 from harness.parity.ladder import OPTIMISERS
 from harness.parity.measure import floor_step
+from harness.parity.probe import probes
 from harness.parity.tolerances import FLOAT64, FLOOR32, TWIN, bound
 from harness.spec import EpochPlan, Loss, ModelSpec, Moments, OptimSpec, Outputs, Runtime, TrainTotals, Weights
 from harness.weights import initial_weights
 from impls.numpy import NumpyImpl
 from impls.numpy import impl as numpy_impl
 from impls.numpy import layers as F
-from tests.helpers.impl_helpers import batch_of, small_model
+from tests.helpers.impl_helpers import batch_of, loaded, small_model
 
 MODEL = small_model(routing=3)
 OPTIM = OptimSpec()
@@ -674,3 +675,15 @@ def test_json_of_a_climb_is_strict() -> None:
 def test_image_count() -> None:
     """So many different images a step that they fill it when repeated; of a prime number, they do not."""
     assert [image_count(batch) for batch in (1, 3, 8, 64, 100, 128, 127, 20)] == [1, 3, 8, 8, 5, 8, 8, 5]
+
+
+@pytest.mark.parametrize("profile", ["paper", "official"])
+def test_probes_of_many_classes_can_be_computed(profile: str) -> None:
+    """With hundreds of classes no votes make all capsules as long as with ten: the fit must not run away."""
+    model = small_model(image=(13, 21, 3), classes=200, profile=profile, routing=2)
+    images, _ = drawn(model)
+    for name, weights in probes(model, 0, images, 3).items():
+        assert all(np.isfinite(each).all() for each in weights.values()), name
+        lengths = loaded("numpy", model, weights).forward(images[-4:]).lengths
+        assert np.isfinite(lengths).all(), name
+        assert name != "graded" or lengths.max() > 10 * lengths.min()

@@ -46,6 +46,9 @@ _DECIDE = ("classes", "channels", "shape", "label_column", "resize", "fit", "cro
 
 def check_keys(config: DataConfig) -> None:
     """Raises `UserError` for a setting that the data set of `config` does not have, or one that is missing."""
+    if config.classes and len({*config.classes}) < len(config.classes):
+        twice = next(each for each in config.classes if config.classes.count(each) > 1)
+        raise UserError(f'data.classes: "{twice}" is there twice; drop one')
     default = DataConfig(name=config.name)
     own = KEYS.get(config.name, _OF_ANY_DATA)
     for key in sorted(ALL_KEYS - {*own}):
@@ -87,13 +90,25 @@ def info(config: DataConfig, own: OwnData) -> Info:
         validation=own.validation,
         test=own.test,
         embedded=False,
-        source=f"{config.module or config.path}{in_words(config)}",
+        source=f"{config.module or config.path}{in_words(config)}{_drawn(own)}",
         licence="your own",
         citation="",
         class_names=own.classes,
         apart="its validation pictures have files of their own" if own.is_apart else "",
         is_framed=True,
     )
+
+
+def _drawn(own: OwnData) -> str:
+    """ ", test and validation pictures drawn from those for training"; "" if all have files of their own."""
+    return f", {' and '.join(own.drawn)} pictures drawn from those for training" if own.drawn else ""
+
+
+def in_short(own: OwnData) -> str:
+    """ "21 + 3 + 6 pictures of 32x32x3, 3 classes: blue, green, red": training, validation, test."""
+    counts = " + ".join(f"{count:,}" for count in (own.train, own.validation, own.test))
+    names = ", ".join(own.classes[:12]) + (", ..." if len(own.classes) > 12 else "")
+    return f"{counts} pictures of {'x'.join(map(str, own.image))}{_drawn(own)}; {len(own.classes):,} classes: {names}"
 
 
 def ensure(config: DataConfig, directory: Path, *, progress: bool) -> None:
@@ -180,15 +195,9 @@ def _files_sha256(config: DataConfig, files: list[Path]) -> str:
 
 def _facts(config: DataConfig, found: Stored, key: str, files: str) -> OwnData:
     division = _division(config, found, found.labels())
-    notes = list(found.notes)
     if not len(division.test):
         raise UserError(f"{config.path}: no picture left to test on; add pictures, or files of test pictures")
-    drawn = [*(["test"] if division.is_drawn else []), *([] if found.counts.get("validation") else ["validation"])]
-    if drawn:
-        notes.append(
-            f"{' and '.join(drawn)} pictures are drawn from the {found.counts['train']:,} for training (data.split), the same "
-            "for every trial"
-        )
+    is_held_out = division.validation and not found.counts.get("validation")
     return OwnData(
         image=found.image,
         classes=found.classes,
@@ -199,7 +208,8 @@ def _facts(config: DataConfig, found: Stored, key: str, files: str) -> OwnData:
         key=key,
         files_sha256=files,
         is_apart=bool(found.counts.get("validation")),
-        notes=tuple(notes),
+        drawn=(*(("test",) if division.is_drawn else ()), *(("validation",) if is_held_out else ())),
+        notes=tuple(found.notes),
     )
 
 
