@@ -88,6 +88,20 @@ def test_a_picture_that_cannot_be_read_leaves_the_others_alone() -> None:
     assert said(trained(CNN), [Item("bad.png", broken)]) == [Problem("bad.png", "damaged: really")]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError("Unable to allocate 9 TiB"), "a smaller --batch than 2"), (ValueError("x\ny"), "ValueError: x y")],
+)
+def test_an_implementation_that_fails_is_named(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(_self: object, _images: np.ndarray) -> None:
+        raise error
+
+    monkeypatch.setattr(registry.specification(), "forward", forward)
+    predictor = Predictor(trained(CNN), registry.resolve("numpy"), THREADS)
+    with pytest.raises(UserError, match=f"numpy cannot compute predictions: .*{said}"):
+        list(predictions(predictor, items(batch_of(CNN, 5)[0]), None, False, 2))
+
+
 def test_scores_have_their_names() -> None:
     for name, normalised in (("capsnet", True), ("cnn", False), ("cnn pairs", False), ("pairs", True)):
         which = trained(MODELS[name])
