@@ -67,6 +67,8 @@ COLUMNS = {
     "trial_data_sha256": "SHA-256 of images and labels.",
     "trial_data_provenance": "Which images of which data set.",
     "trial_attempts": "How many attempts it took.",
+    "trial_continued_from": "The shorter trial that it goes on from; empty: trained from the start.",
+    "trial_continued_from_epoch": "After which epoch of that trial.",
     "trial_log": "The last attempt's log, in the run's directory.",
 }  # fmt: skip
 """The columns of `capsbench table`, and what they say; empty: not known, or does not apply.
@@ -129,7 +131,9 @@ def _own(result: Result) -> Row:
     record = {key: value for key, value in result.to_json().items() if key not in _TOLD}
     low, high = record.pop("epoch_s_ci") or (None, None)
     audit = record.pop("audit")
-    told = {"epoch_s_low": low, "epoch_s_high": high, "audit_ok": audit and audit["ok"]}
+    origin: dict[str, Any] = record.pop("continued_from", None) or {}
+    told: Row = {"epoch_s_low": low, "epoch_s_high": high, "audit_ok": audit and audit["ok"]}
+    told |= {"continued_from": origin.get("trial"), "continued_from_epoch": origin.get("epoch")}
     told["warnings"] = " | ".join(record.pop("warnings")) or None
     return {f"trial_{key}": value for key, value in _flat(record | told).items()}
 

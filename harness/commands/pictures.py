@@ -24,7 +24,7 @@ def notes(trials: Sequence[Trial], journal: Journal) -> tuple[str, ...]:
                 f"{where} holds other pictures than those of earlier trials in {journal.run_dir}: {why}. These trials are new "
                 "ones; the earlier ones keep their results"
             ] = None
-        lines |= dict.fromkeys(f"{where}: {note}" for note in own.notes)
+        lines |= dict.fromkeys(note if note.startswith(str(where)) else f"{where}: {note}" for note in own.notes)
     return tuple(lines)
 
 

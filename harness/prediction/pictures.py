@@ -53,14 +53,14 @@ def find(paths: Sequence[Path]) -> list[Item]:
     pictures.
     """
     items: list[Item] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - which never raises, as `Path.is_dir` may
             files, read = _walked(path), _items_of
         else:
             files, read = [path], _named
         for file in files:
-            if (place := file.resolve()) not in seen:
+            if (place := os.path.realpath(file)) not in seen:  # nor does this, for links in a circle
                 seen.add(place)
                 items += read(file)
     return items
@@ -117,7 +117,7 @@ def _named(path: Path) -> list[Item]:
 def _missing(path: Path) -> str:
     if path.is_symlink():
         return f"a link to {path.readlink()}, which does not exist"
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         return f"no such file; there is no folder {path.parent} either"
     return f"no such file{nearest(path.name, [each.name for each in path.parent.iterdir()]).partition(' Valid')[0]}"
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from harness import models, registry
+from harness.errors import UserError, starved
 from harness.prediction.fitting import Fit, border, fitted
 from harness.prediction.pictures import Item, Unreadable
 from harness.prediction.trained import Trained, real_images
@@ -69,6 +70,7 @@ class Predictor:
         tf32 = trained.precision == "tf32" and not entry.any_precision
         self.precision = "fp32" if tf32 else trained.precision
         runtime = Runtime.model_validate({"precision": self.precision, "threads": threads})
+        self._name, self._out_of_memory = entry.name, entry.out_of_memory
         self._net = registry.load(entry, adapter=True)(self.model, OptimSpec(), runtime)
         self._net.load(trained.weights)
 
@@ -82,7 +84,12 @@ class Predictor:
         count, model = len(pixels), self.model
         images = np.zeros((size, *model.several, *model.image), np.uint8)
         (images if model.overlaid == 1 else images[:, 0])[:count] = pixels
-        outputs = self._net.forward(images)
+        try:
+            outputs = self._net.forward(images)
+        except Exception as error:  # whatever an implementation raises
+            hint = f"; not enough memory: a smaller --batch than {size}" if starved(error, self._out_of_memory) else ""
+            said = " ".join(str(error).split())[:300]
+            raise UserError(f"{self._name} cannot compute predictions: {type(error).__name__}: {said}{hint}") from error
         scores = np.asarray(outputs.lengths)[:count]
         classes = np.argsort(-scores, axis=1, kind="stable")[:, : model.overlaid]
         decoded = outputs.reconstruction
@@ -92,10 +99,9 @@ class Predictor:
 
 
 def predictions(
-    predictor: Predictor, items: Sequence[Item], fit: Fit | None, invert: bool, batch: int = BATCH,
-    on_read: Callable[[], None] = lambda: None,
-) -> Iterator[Prediction | Problem]:  # fmt: skip
-    """A prediction or a problem for each of `items`, in their order; `on_read` is called after each."""
+    predictor: Predictor, items: Sequence[Item], fit: Fit | None, invert: bool, batch: int = BATCH
+) -> Iterator[Prediction | Problem]:
+    """A prediction or a problem for each of `items`, in their order. Raises `UserError` if the implementation fails."""
     size = min(batch, len(items))
     for start in range(0, len(items), max(1, size)):
         chunk = items[start : start + size]
@@ -105,7 +111,6 @@ def predictions(
                 rows.append((item.name, *fitted(item.read(), predictor.model.image, fit, invert, predictor.framing)))
             except Unreadable as error:
                 rows.append(Problem(item.name, str(error)))
-            on_read()
         readable = [row for row in rows if not isinstance(row, Problem)]
         found = iter(_said(predictor, readable, size) if readable else ())
         yield from (row if isinstance(row, Problem) else next(found) for row in rows)

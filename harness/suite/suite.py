@@ -198,7 +198,8 @@ class _Cell:
         """(key, message) for settings that are valid alone but impossible together."""
         sections = self.sections
         if self.unread:
-            yield attributed(self.unread, "data.name")
+            own = "data.module" if sections.data.module else "data.path"
+            yield attributed(self.unread, own if sections.data.path or sections.data.module else "data.name")
             return
         try:
             train, validation, _ = datasets.sizes(sections.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,9 +67,9 @@ def remarks(trained: Trained, said: Said) -> list[str]:
         listed = ", ".join(f"{trained.class_names[label]}: {count:,}" for label, count in counts.most_common(20))
         lines.append(f"{len(found):,} pictures; {listed}")
     fits = Counter("; ".join(each.notes) for each in found if each.notes)
-    lines += [f"fitted to the model: {count:,} x {how}" for how, count in fits.most_common(5)]
+    lines += [f"fitted, {count:,} picture{'s' * (count > 1)}: {how}" for how, count in fits.most_common(5)]
     if len(fits) > 5:
-        lines.append(f"fitted to the model: {len(fits) - 5} other ways (--csv and --json say it for each picture)")
+        lines.append(f"fitted in {len(fits) - 5} other ways: --csv and --json say how, for each picture")
     return lines
 
 
@@ -140,13 +141,15 @@ def draw_sheet(trained: Trained, said: Said, path: Path) -> None:
     what = "and their reconstructions" if len(rows) > 1 else "as the network sees them (the model has no decoder)"
     who = " ".join(str(trained.facts[key]) for key in ("suite", "trial") if trained.facts.get(key))
     height, across = len(lines) * (len(rows) + 0.55), min(_ACROSS, max(4, len(shown)))
-    figure = mosaic_figure(f"{who or trained.path}\n{several} {what}", height, across)
+    figure = mosaic_figure(_plain(f"{who or trained.path}\n{several} {what}"), height, across)
     axes = figure.subplots(len(lines), 1, squeeze=False)[:, 0]
     for axis, line in zip(axes, lines, strict=True):
         tiles = np.stack([_column(each) for each in line], axis=1)[: len(rows)]
         blank = [(0, 0), (0, min(_ACROSS, len(shown)) - len(line)), *[(0, 0)] * 3]  # all images of the same size
         show_mosaic(axis, np.pad(tiles, blank, constant_values=1.0), rows, [_caption(trained, each) for each in line])
-    save(figure, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of characters that the font lacks
+        save(figure, path)
 
 
 def _rows(model: ModelSpec, shown: Sequence[Prediction]) -> list[str]:
@@ -167,4 +170,9 @@ def _caption(trained: Trained, each: Prediction) -> str:
     name = Path(each.name).name
     name = name if len(name) <= _CAPTION else f"...{name[3 - _CAPTION :]}"
     said = [f"{trained.class_names[label][:_CAPTION]} {each.scores[label]:.2f}" for label in each.classes]
-    return "\n".join([name, *said])
+    return _plain("\n".join([name, *said]))
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib shows as it is: what stands between two dollars would be taken for a formula."""
+    return text.replace("$", r"\$")

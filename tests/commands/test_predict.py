@@ -65,7 +65,7 @@ def test_the_table_and_what_is_doubtful(digits: Path, tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[0].split() == ["picture", "class", "capsule", "length", "normalised", "next"]
     assert "on paper [1].png" in done.stdout
-    assert "fitted to the model: 1 x 84x56 resized to 28x19, padded to 28x28" in done.stdout
+    assert "fitted, 1 picture: 84x56 resized to 28x19, padded to 28x28" in done.stdout
     assert "cut.png: a PNG picture that ends early or is damaged" in done.stdout
     assert "1 of 1 pictures have a light background" in done.stdout
     assert done.stderr == ""

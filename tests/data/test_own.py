@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import struct
 import sys
@@ -115,6 +116,7 @@ def _break(path: Path) -> None:
         (lambda top: (top / "red" / "x.png").touch(), "x.png: an empty file"),
         (lambda top: (top / "red" / "x.webp").touch(), "a WEBP picture; PNG, JPEG, BMP and TIFF are read"),
         (lambda top: save(top / "red" / "x.png", picture(1, size=(9, 8))), "data.resize: the pictures have 2 different sizes"),
+        (lambda top: (top / "red" / "x.png").symlink_to(top / "gone.png"), "gone.png, which is not there"),
         (lambda top: (top / "train").mkdir(), "has train beside blue, green, red: are these parts or classes?"),
         (lambda top: save(top / "red" / "x.tif", picture(1), save_all=True, append_images=[Image.new("RGB", (8, 8))]),
          "x.tif: 2 pictures in one file"),
@@ -143,6 +145,15 @@ def test_what_is_no_picture_is_left_out_and_told(folder: Path) -> None:
     assert config.own is not None
     assert "left out: 1 file, .txt" in config.own.notes
     assert "left out: 1 file, pictures beside the class folders" in config.own.notes
+    assert sum(data.sizes(config)) == 30
+
+
+def test_pipes_and_folders_that_contain_themselves(folder: Path) -> None:
+    os.mkfifo(folder / "red" / "pipe.png")
+    (folder / "red" / "loop").symlink_to(folder / "red")
+    config = found("folder", folder)
+    assert config.own is not None
+    assert "left out: 1 file, not a regular file" in config.own.notes
     assert sum(data.sizes(config)) == 30
 
 
@@ -426,7 +437,8 @@ def test_npz_with_parts_and_class_names(tmp_path: Path) -> None:
     [
         (lambda images: images, None),
         (lambda images: images / np.float32(255), "pixels from 0 to 1 were multiplied by 255"),
-        (lambda images: images.astype(np.float64), "as fractions were rounded"),
+        (lambda images: images.astype(np.float64), None),
+        (lambda images: images + 0.25, "as fractions were rounded"),
         (lambda images: images.astype(np.int64), None),
         (lambda images: images.astype(np.uint16) * 257, "16-bit pixels"),
         (lambda images: np.repeat(images[:, None], 3, 1), "channels come first"),
@@ -525,6 +537,14 @@ def test_csv_of_any_form(tmp_path: Path, form: dict[str, Any]) -> None:
     assert data.class_names(config) == tuple(form.get("names", "012"))
 
 
+def test_csv_columns_that_number_the_rows_are_no_pixels(tmp_path: Path) -> None:
+    lines = table(tmp_path / "d.csv", header="label").read_text().splitlines()
+    numbered = [f"{number},{line}" for number, line in enumerate(lines[1:])]
+    (tmp_path / "id.csv").write_text("\n".join(["id," + lines[0], *numbered]))
+    ours, plain = (data.load(found("csv", tmp_path / name)) for name in ("id.csv", "d.csv"))
+    assert ours.sha256 == plain.sha256
+
+
 def test_csv_gzipped_and_a_test_file(tmp_path: Path) -> None:
     (tmp_path / "d.csv.gz").write_bytes(gzip.compress(table(tmp_path / "d.csv", header="label").read_bytes()))
     config = found("csv", tmp_path / "d.csv.gz", test_path=str(tmp_path / "d.csv"))
@@ -543,6 +563,9 @@ def test_csv_files_that_are_refused(tmp_path: Path) -> None:
 
     assert "x.csv:3: 36 columns; expected 37" in rewritten(*lines[:2], lines[2].partition(",")[2], *lines[3:])
     assert "line 2, column 2: 'x' is no number" in rewritten(lines[0], "0,x," + ",".join(["1"] * 35), *lines[2:])
+    assert "line 4, column 37: '' is no number" in rewritten(
+        *lines[:2], "", lines[2].rpartition(",")[0] + ",", *lines[3:]
+    )  # after an empty line
     assert "a header, but no row below it" in rewritten(lines[0])
     assert "2 columns; expected a CSV file" in rewritten("a,b", "1,2")
     assert "an empty file" in rewritten("")

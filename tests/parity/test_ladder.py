@@ -702,4 +702,4 @@ def test_probes_of_many_classes_can_be_computed(profile: str) -> None:
         assert all(np.isfinite(each).all() for each in weights.values()), name
         lengths = loaded("numpy", model, weights).forward(images[-4:]).lengths
         assert np.isfinite(lengths).all(), name
-        assert name != "graded" or (set(lengths.argmax(1)) == {3} and lengths.max() > 0.5)
+        assert name != "graded" or lengths.max() > 10 * lengths.min()

@@ -17,7 +17,7 @@ from harness.prediction.predict import Prediction, Predictor, Problem, Seen, pre
 from harness.prediction.trained import Trained, implementation, of_file, of_trial, some_images
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig
-from harness.views.prediction import as_csv, as_json
+from harness.views.prediction import as_csv, as_json, draw_sheet
 from harness.weights.files import save_checkpoint, save_weights
 from tests.conftest import ROOT
 from tests.helpers.impl_helpers import FRAMEWORKS, THREADS, batch_of, loaded, small_model
@@ -89,6 +89,20 @@ def test_a_picture_that_cannot_be_read_leaves_the_others_alone() -> None:
     assert said(trained(CNN), [Item("bad.png", broken)]) == [Problem("bad.png", "damaged: really")]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError("Unable to allocate 9 TiB"), "a smaller --batch than 2"), (ValueError("x\ny"), "ValueError: x y")],
+)
+def test_an_implementation_that_fails_is_named(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(_self: object, _images: np.ndarray) -> None:
+        raise error
+
+    monkeypatch.setattr(registry.specification(), "forward", forward)
+    predictor = Predictor(trained(CNN), registry.resolve("numpy"), THREADS)
+    with pytest.raises(UserError, match=f"numpy cannot compute predictions: .*{said}"):
+        list(predictions(predictor, items(batch_of(CNN, 5)[0]), None, False, 2))
+
+
 def test_scores_have_their_names() -> None:
     for name, normalised in (("capsnet", True), ("cnn", False), ("cnn pairs", False), ("pairs", True)):
         which = trained(MODELS[name])
@@ -116,6 +130,18 @@ def test_csv_has_one_line_a_picture_and_stable_columns() -> None:
     assert first.startswith("0.png,")
     assert " + " in first.split(",")[1]
     assert last == '"a,""b"".png",,,,,,,,,,why'
+
+
+@pytest.mark.parametrize("name", ["pairs", "cnn"])
+def test_a_sheet_shows_pictures_with_names_of_any_kind(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    which = trained(MODELS[name])
+    images, _ = batch_of(which.model, 12)
+    found = [
+        replace(each, name=r"$\frac$[b] 図.png") for each in said(which, items(images)) if isinstance(each, Prediction)
+    ]
+    draw_sheet(which, [*found, Problem("bad.png", "why")], tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 5000
 
 
 # The trained model

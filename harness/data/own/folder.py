@@ -214,12 +214,16 @@ def _pictures(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(each for each in folders if not _is_clutter(each))
         for name in sorted(each for each in names if not _is_clutter(each)):
-            suffix = Path(name).suffix.lower()
-            if suffix in SUFFIXES:
-                yield Path(place, name)
+            path, suffix = Path(place, name), Path(name).suffix.lower()
+            if suffix in SUFFIXES and path.is_file():
+                yield path
+            elif suffix in SUFFIXES and path.is_symlink():
+                raise UserError(f"{path} is a link to {path.readlink()}, which is not there")
+            elif suffix in SUFFIXES:
+                ignored["not a regular file"] += 1
             elif suffix in OTHER_SUFFIXES:
                 raise UserError(
-                    f"{Path(place, name)}: a {suffix[1:].upper()} picture; {_read_kinds()} are read. Convert it, or take it out"
+                    f"{path}: a {suffix[1:].upper()} picture; {_read_kinds()} are read. Convert it, or take it out"
                 )
             else:
                 ignored[suffix or "without a suffix"] += 1

@@ -71,7 +71,7 @@ def _scale(parts: dict[Part, Arrays], notes: list[str]) -> float:
         if images.dtype.kind == "f" and not np.isfinite(images).all():
             raise UserError(f"{arrays.source}: pixels that are no numbers (NaN or infinite)")
         low, high = min(low, float(images.min())), max(high, float(images.max()))
-        is_float |= images.dtype.kind == "f"
+        is_float |= images.dtype.kind == "f" and bool((images != np.rint(images)).any())
     source = parts["train"].source
     if low < 0:
         raise UserError(

@@ -20,6 +20,7 @@ from harness.spec.trial import DataConfig
 
 _EXPECTED = "a CSV file: a row a picture, one column with the label, one for each pixel"
 _LABELS = ("label", "labels", "class", "target", "y", "digit", "category")
+_NUMBERS = ("", "id", "index", "imageid", "unnamed: 0")  # columns that number the rows, as pandas writes them
 _LEAST_COLUMNS = 10  # a picture of 3x3 and its label
 _LOOK = 2_000  # rows that decide which column has the labels
 
@@ -159,22 +160,28 @@ def _read(table: _Table, column: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels, numbers or text, and pixels, float32 (N, P)."""
     labels: list[str] = []
     width = _width(table)
+    numbering = [at for at, name in enumerate(table.header or ()) if name.lower() in _NUMBERS and at != column]
+    dropped = sorted((column, *numbering), reverse=True)
 
     def rows() -> Iterator[str]:
         separator = table.separator
         for number, line in enumerate(table.lines, start=table.first):
+            if not line.strip():
+                continue
             cells = _cells(line, separator) if '"' in line else line.split(separator)
             if len(cells) != width:
                 raise UserError(
                     f"{table.path}:{number}: {len(cells):,} columns; expected {width:,}, as in the first row"
                 )
-            labels.append(cells.pop(column).strip())
+            labels.append(cells[column].strip())
+            for at in dropped:
+                del cells[at]
             yield ",".join(cells)
 
     try:
         pixels = np.loadtxt(rows(), delimiter=",", dtype=np.float32, ndmin=2, comments=None)
     except ValueError as error:
-        raise UserError(f"{table.path}: {_in_file(str(error), table, column)}") from None
+        raise UserError(f"{table.path}: {_in_file(str(error), table, dropped)}") from None
     if not all(map(_is_number, {*labels})):
         if empty := [number for number, each in enumerate(labels, start=table.first) if not each]:
             raise UserError(f"{table.path}:{empty[0]}: no label")
@@ -182,13 +189,16 @@ def _read(table: _Table, column: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array([float(each) for each in labels]), pixels
 
 
-def _in_file(said: str, table: _Table, column: int) -> str:
+def _in_file(said: str, table: _Table, dropped: Sequence[int]) -> str:
     """NumPy's complaint with the line and column of the file."""
     found = re.search(r"could not convert string (.*) to .* at row (\d+), column (\d+)", said)
     if not found:
         return said
-    at = int(found[3]) + (int(found[3]) > column)
-    return f"line {int(found[2]) + table.first}, column {at}: {found[1]} is no number"
+    at = int(found[3]) - 1
+    for column in sorted(dropped):
+        at += column <= at
+    rows = [number for number, line in enumerate(table.lines, start=table.first) if line.strip()]
+    return f"line {rows[int(found[2])]}, column {at + 1}: {found[1]} is no number"
 
 
 def _shaped(pixels: np.ndarray, table: _Table, config: DataConfig) -> np.ndarray:
