@@ -496,6 +496,10 @@ def test_npz_files_that_are_refused(tmp_path: Path) -> None:
         "4 channels (30x6x6x4): remove the last one": {"images": np.repeat(images[..., None], 4, 3), "labels": labels},
         "all pictures have the label 0": {"images": images, "labels": labels * 0},
         "labels that are not whole numbers, such as 0.5": {"images": images, "labels": labels + 0.5},
+        "an array of one number; expected pictures": {"images": np.uint8(3), "labels": labels},
+        "labels of 30x2; expected one label a picture": {"images": images, "labels": np.stack([labels, labels], 1)},
+        "no class has more than one; add pictures": {"images": images, "labels": np.arange(30)},
+        "no class has more than one (copies of a picture count once)": {"images": images * 0, "labels": labels},
         "which is no square": {"images": images.reshape(30, 36)[:, :35], "labels": labels},
         "pictures of different sizes": {
             "images": images,

@@ -201,7 +201,11 @@ def _files_sha256(config: DataConfig, files: list[Path]) -> str:
 def _facts(config: DataConfig, found: Stored, key: str, files: str) -> OwnData:
     division = _division(config, found, found.labels())
     if not len(division.test):
-        raise UserError(f"{config.path}: no picture left to test on; add pictures, or files of test pictures")
+        once = " (copies of a picture count once)" if found.copies else ""
+        raise UserError(
+            f"{config.module or config.path}: no picture to test on: no class has more than one{once}; add pictures, or files "
+            "of test pictures"
+        )
     is_held_out = division.validation and not found.counts.get("validation")
     return OwnData(
         image=found.image,
