@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from harness import data
 from harness.analysis.cells import Cell
+from harness.data.frame import is_framed
 from harness.spec import Count, Positive, Section
 from harness.spec.trial import Trial
 from harness.stats import Summary, summary
@@ -124,6 +125,8 @@ def facts_of(trial: Trial) -> dict[str, Any]:
     facts = dict(_dotted(sections))
     facts["data.train"], _, facts["data.test"] = data.sizes(trial.data)
     facts["data.augment.shift"] = data.shift(trial.data)
+    if is_framed(trial.data):  # no published figure is for images that were scaled or cut
+        facts["data.canvas"] = "x".join(map(str, trial.model.image[:2]))
     return facts
 
 

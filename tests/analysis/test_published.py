@@ -73,11 +73,20 @@ def test_times_are_of_as_many_images_and_of_another_machine(tmp_path: Path) -> N
         make_trial(data={"name": "digits"}),
         make_trial(data={"name": "mnist", "test": 1000}),
         make_trial(data={"name": "mnist", "canvas": 40}),
+        make_trial(data={"name": "mnist", "crop": 24}),
         make_trial(conv_channels=128),
         make_trial(routing=10),
         make_trial(digit_dim=8),
     ],
-    ids=["other digits", "a cut of the test images", "canvas", "fewer channels", "routing 10", "smaller capsules"],
+    ids=[
+        "other digits",
+        "a cut of the test images",
+        "canvas",
+        "crop",
+        "fewer channels",
+        "routing 10",
+        "smaller capsules",
+    ],
 )
 def test_nothing_else_is_compared(trial: Trial, tmp_path: Path) -> None:
     assert of(trial, tmp_path) == []

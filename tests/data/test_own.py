@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 from harness import data
+from harness.data.own import folder as own_folder
+from harness.data.own import store
 from harness.data.own.division import divided
 from harness.errors import UserError
 from harness.spec.trial import DataConfig, Division
@@ -382,6 +384,27 @@ def test_a_damaged_store_is_made_anew_or_refused(folder: Path, cache: Path) -> N
         data.load(config)
 
 
+def test_files_that_change_while_they_are_read(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect = own_folder.collect
+
+    def slow(config: DataConfig) -> Any:
+        found = collect(config)
+        save(folder / "red" / "0.png", picture(99, 2))
+        return found
+
+    monkeypatch.setattr(own_folder, "collect", slow)
+    assert "the files changed while they were read" in refused("folder", folder)
+    monkeypatch.undo()
+    monkeypatch.setenv("CAPSBENCH_DATA", str(cache))
+    assert sum(data.sizes(found("folder", folder))) == 30
+
+
+def test_pictures_too_large_to_be_decoded_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_MOST_BYTES", 5000.0)
+    assert "data.resize: 30 pictures of 8x8 take 0.0 GB decoded; at most" in refused("folder", folder)
+    assert sum(data.sizes(found("folder", folder, resize=6))) == 30
+
+
 def test_a_half_written_store_is_completed(folder: Path, cache: Path) -> None:
     first = found("folder", folder)
     next((cache / "own").glob("*/facts.json")).unlink()
@@ -473,6 +496,10 @@ def test_npz_files_that_are_refused(tmp_path: Path) -> None:
         "4 channels (30x6x6x4): remove the last one": {"images": np.repeat(images[..., None], 4, 3), "labels": labels},
         "all pictures have the label 0": {"images": images, "labels": labels * 0},
         "labels that are not whole numbers, such as 0.5": {"images": images, "labels": labels + 0.5},
+        "an array of one number; expected pictures": {"images": np.uint8(3), "labels": labels},
+        "labels of 30x2; expected one label a picture": {"images": images, "labels": np.stack([labels, labels], 1)},
+        "no class has more than one; add pictures": {"images": images, "labels": np.arange(30)},
+        "no class has more than one (copies of a picture count once)": {"images": images * 0, "labels": labels},
         "which is no square": {"images": images.reshape(30, 36)[:, :35], "labels": labels},
         "pictures of different sizes": {
             "images": images,

@@ -16,7 +16,8 @@ import pytest
 from harness import registry, sources
 from harness.registry import Entry
 from harness.sources import code_version
-from harness.suite.identity import trial_id
+from harness.spec.trial import DataConfig
+from harness.suite.identity import _ADDED, _IRRELEVANT_INSIDE, trial_id
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = {
@@ -32,6 +33,15 @@ DOCUMENT: dict[str, Any] = {
 }
 ENVIRONMENT = {"python": "3.11", "versions": {"numpy": "2"}}
 NUMPY = registry.resolve("numpy")
+_FIRST = (
+    "name",
+    "test_from",
+    "train",
+    "validation",
+    "test",
+    "canvas",
+    "augment",
+)  # keys of 0.2, which count at any value
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
@@ -79,6 +89,12 @@ def test_an_id_is_12_hex_digits() -> None:
         ("suite", "other"),
         ("params", {}),
         ("data.dir", "/elsewhere"),
+        ("data.path", "/elsewhere"),
+        ("data.test_path", "/elsewhere"),
+        ("data.own", None),
+        ("data.crop", None),  # a key that came later, at its default
+        ("data.fit", "stretch"),
+        ("data.split", {"test": 0.2, "validation": 0.1, "seed": 0}),
         ("train.lr", 1e-3),
         ("parity.margin_pct", 0.5),
     ],
@@ -95,6 +111,9 @@ def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:
         ("data.name", "mnist"),
         ("data.train", 100),
         ("data.canvas", 36),
+        ("data.crop", 24),
+        ("data.split", {"test": 0.2, "validation": 0.1, "seed": 1}),
+        ("data.own", {"sha256": "0" * 64}),
         ("data.augment.shift", 1),
         ("model.routing", 1),
         ("model.decoder_units", [1024, 512]),
@@ -105,6 +124,24 @@ def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:
 )
 def test_what_changes_a_result_changes_the_id(path: str, value: object) -> None:
     assert trial_id(changed(path, value), NUMPY, ENVIRONMENT) != trial_id(DOCUMENT, NUMPY, ENVIRONMENT)
+
+
+def test_of_own_pictures_the_content_counts_alone() -> None:
+    own = {"sha256": "0" * 64, "key": "k", "classes": ["a", "b"], "files_sha256": "f", "notes": []}
+    base = trial_id(changed("data.own", own), NUMPY, ENVIRONMENT)
+    assert (
+        trial_id(changed("data.own", own | {"key": "l", "classes": ["c", "d"], "notes": ["n"]}), NUMPY, ENVIRONMENT)
+        == base
+    )
+    assert trial_id(changed("data.own", own | {"sha256": "1" * 64}), NUMPY, ENVIRONMENT) != base
+
+
+def test_later_keys_at_their_defaults_are_those_of_the_section() -> None:
+    """A default that changes would make every earlier trial another one."""
+    defaults = DataConfig(name="digits").model_dump(mode="json")
+    for key, value in _ADDED["data"].items():
+        assert defaults[key] == value, key
+    assert {*defaults} == {*_ADDED["data"], *_IRRELEVANT_INSIDE["data"], *_FIRST}
 
 
 def test_the_environment_counts_and_its_order_does_not() -> None:

@@ -171,8 +171,13 @@ def _found(config: DataConfig, directory: Path, progress: bool) -> tuple[Stored,
     settings = {key: getattr(config, key) for key in _DECIDE}
     recipe = json.dumps([config.name, _VERSION, files, settings], sort_keys=True)
     key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    found = store.stored(key, directory)
-    return found or store.store(key, collect(), directory, progress=progress), files
+    if (found := store.stored(key, directory)) is not None:
+        return found, files
+    found = store.store(key, collect(), directory, progress=progress)
+    if config.name != "module" and _files_sha256(config, reader.files(config)) != files:
+        (found.folder / "facts.json").unlink(missing_ok=True)
+        raise UserError(f"{config.path}: the files changed while they were read; run the command again")
+    return found, files
 
 
 def _files_sha256(config: DataConfig, files: list[Path]) -> str:
@@ -196,7 +201,11 @@ def _files_sha256(config: DataConfig, files: list[Path]) -> str:
 def _facts(config: DataConfig, found: Stored, key: str, files: str) -> OwnData:
     division = _division(config, found, found.labels())
     if not len(division.test):
-        raise UserError(f"{config.path}: no picture left to test on; add pictures, or files of test pictures")
+        once = " (copies of a picture count once)" if found.copies else ""
+        raise UserError(
+            f"{config.module or config.path}: no picture to test on: no class has more than one{once}; add pictures, or files "
+            "of test pictures"
+        )
     is_held_out = division.validation and not found.counts.get("validation")
     return OwnData(
         image=found.image,

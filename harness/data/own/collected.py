@@ -117,7 +117,8 @@ def _flat(arrays: Arrays) -> np.ndarray:
                 f"{source}: labels of {_shape(labels)}; expected one label a picture, or one column a class with a single 1"
             )
         labels = labels.argmax(1)
-    labels = labels.reshape(-1) if labels.ndim <= 2 and labels.size == len(labels) else labels
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iufUS":
         raise UserError(
             f"{source}: labels of {_shape(labels)}, {labels.dtype}; expected one whole number or name a picture"
@@ -130,7 +131,7 @@ def _flat(arrays: Arrays) -> np.ndarray:
         labels = labels.astype(np.int64)
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels.astype(np.bytes_), "utf-8", "replace")
-    count = len(arrays.images)
+    count = len(arrays.images) if arrays.images.ndim else 0
     if len(labels) != count:
         raise UserError(f"{source}: {count:,} pictures, but {len(labels):,} labels")
     return labels

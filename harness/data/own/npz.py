@@ -122,7 +122,8 @@ def _array(archive: Any, name: str, path: Path) -> np.ndarray:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise UserError(
                 f"{path}: the array {name} holds Python objects (pickled), which are not read: loading them can run any "
-                "code. Write it anew as an array of numbers: pictures of one size, stacked with numpy.stack"
+                "code. Write it anew: pictures of one size as one array (numpy.stack), labels as numbers or as text "
+                "(numpy.array(labels, str))"
             ) from None
         raise UserError(f"{path}: the array {name} is damaged ({error}); write the file anew") from None
     except (OSError, EOFError, zipfile.BadZipFile, Exception) as error:

@@ -20,7 +20,7 @@ def as_pictures(
     for arrays in parts.values():
         if arrays.images.dtype.kind not in "biuf":
             raise UserError(f"{arrays.source}: pixels of type {arrays.images.dtype}; expected numbers from 0 to 255")
-        if not len(arrays.images):
+        if not arrays.images.size:
             raise UserError(f"{arrays.source}: there is no picture in it")
     arranged = {part: _arranged(arrays, notes) for part, arrays in parts.items()}
     shapes = {part: images.shape[1:] for part, images in arranged.items()}
@@ -123,4 +123,4 @@ def grey(images: UInt8[np.ndarray, "*N H W 3"]) -> UInt8[np.ndarray, "*N H W 1"]
 
 
 def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
+    return "x".join(map(str, shape)) or "one number"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from harness.disk import read_json, write_atomic
 from harness.errors import UserError
 
 _RECIPE = "one's own pictures, version 1"
+_MOST_BYTES = 16e9  # of decoded pictures
 _TOLD = 3  # equal pictures that are named
 _PACKED: tuple[tuple[Part, ...], ...] = (("train", "validation"), ("test",))
 """The parts in the packs `training` and `test`."""
@@ -99,6 +102,7 @@ def stored(key: str, directory: Path) -> Stored | None:
 def store(key: str, collected: Collected, directory: Path, *, progress: bool) -> Stored:
     """Decodes what was collected into the store. Raises `UserError` if pictures are broken or nothing can be written."""
     folder = _writable(directory) / key
+    _require_room(collected, folder.parent)
     counts = {part: count for part, count in collected.counts.items() if count}
     found = Stored(folder, collected.image, collected.classes, counts, collected.notes, [])
     for pack, parts in zip(found.packs, _PACKED, strict=False):
@@ -155,6 +159,19 @@ def _writable(directory: Path) -> Path:
         f"your own pictures cannot be stored: {'; '.join(tried)}.\n"
         "Another folder: set the environment variable CAPSBENCH_DATA, or data.dir in the suite."
     )
+
+
+def _require_room(collected: Collected, folder: Path) -> None:
+    """Raises `UserError` if the decoded pictures are too much for this disk, or for any training here."""
+    needed = math.prod(collected.image) * sum(collected.counts.values())
+    free = shutil.disk_usage(folder).free
+    if needed > min(_MOST_BYTES, free):
+        height, width, _ = collected.image
+        limit = f"{free / 1e9:.1f} GB are free for {folder}" if needed > free else f"at most {_MOST_BYTES / 1e9:.0f} GB"
+        raise UserError(
+            f"data.resize: {sum(collected.counts.values()):,} pictures of {height}x{width} take {needed / 1e9:.1f} GB decoded; "
+            f"{limit}. Scale them, such as data.resize: 32"
+        )
 
 
 def _equal(prints: Sequence[bytes]) -> list[list[int]]:

@@ -19,6 +19,9 @@ STEPS = np.arange(-5, 6) * 0.05
 """How far section 5.1 moves one dimension of a capsule at a time: from -0.25 to 0.25, with exactly 0 in the middle."""
 
 
+_MOST_INCHES = 64.0
+
+
 def perturbed(net: Inspectable, digit: Float[np.ndarray, "J D"], label: int) -> Float[np.ndarray, "D 11 H W C"]:
     """The decoder's images for the capsule of class `label`, with each of its D dimensions moved by each of `STEPS`."""
     dims = digit.shape[1]
@@ -41,8 +44,10 @@ def draw_perturbations(material: Material, folder: Path) -> list[Path]:
     across = min(5, len(grids))
     down = math.ceil(len(grids) / across)
     dims, _, height, width, _ = grids[0].shape
-    # at least one pixel in the file for each pixel of an image, whatever the size of the images
-    inches = (across * (len(STEPS) * (width + 2) / 100 + 0.35), down * (dims * (height + 2) / 100 + 0.6) + 0.6)
+    # at least one pixel in the file for each pixel of an image, unless the images are large
+    wide, high = across * (len(STEPS) * (width + 2) / 100 + 0.35), down * (dims * (height + 2) / 100 + 0.6) + 0.6
+    within = min(1.0, _MOST_INCHES / max(wide, high))  # larger pictures than that no longer open
+    inches = (wide * within, high * within)
     title = "each dimension of the output capsule of a test image of its class, moved by -0.25 ... 0.25, decoded"
     figure = new_figure(material, title, inches, dpi=125)
     axes = figure.subplots(down, across, squeeze=False)

@@ -52,8 +52,8 @@ def save(figure: Any, path: Path) -> Path:
 
 def short(name: str, most: int = 18) -> str:
     """A class's name, cut to what fits beside an axis; without what matplotlib would read as mathematics."""
-    name = name.replace("$", r"\$")
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    cut = name if len(name) <= most else f"{name[: most - 1]}…"
+    return cut.replace("$", r"\$")
 
 
 def mosaic(tiles: Float[np.ndarray, "R K H W C"]) -> Float[np.ndarray, "y x c"]:
