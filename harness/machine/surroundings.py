@@ -95,6 +95,8 @@ def child_environment(base: Mapping[str, str], keep: Collection[str] = ()) -> di
         if not name.startswith((*dropped, "LC_")) and name not in ("LANG", "LANGUAGE") and not _is_thread_count(name)
     }
     return env | {
+        # Not the user's own settings.
+        "KERAS_HOME": str(own_folder() / "settings"),
         # A file of the working directory must not pass for a library, in a child's own children too.
         "PYTHONSAFEPATH": "1",
         # Text in and out is UTF-8, numbers have a decimal point, whatever the user's language.
@@ -207,7 +209,7 @@ def _cleared(base: Mapping[str, str]) -> dict[str, str]:
     }
     if "PYTHONPATH" in env:
         env["PYTHONPATH"] = os.pathsep.join(_python_path(base))
-    return env | {"MPLBACKEND": "Agg", "KERAS_HOME": str(own_folder() / "settings")} | _folders(base)
+    return env | {"MPLBACKEND": "Agg"} | _folders(base)  # no windows
 
 
 def _decisive() -> tuple[str, ...]:
