@@ -35,7 +35,7 @@ COMMANDS = {
     "table": "all figures of a run's trials and epochs in one table: on the screen, as CSV or JSON",
     "export": "write a trial's weights as a framework's own files, which load without capsbench",
     "figures": "draw the figures of a run's finished trials again, from its directory alone",
-    "ui": "open the comparison in MLflow's pages, served to this machine alone",
+    "ui": "open the comparison in MLflow's pages, on this machine only unless --host says otherwise",
     "doctor": "what of this machine the bench can use, and what to do about the rest",
     "suites": "list the suites that come with the bench, or copy one here to edit",
     "data": "list the data sets, fetch one, or show one",

@@ -31,9 +31,9 @@ def options(command: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     if args.tensorboard:
         return _tensorboard(args)
-    report = sync(args.run_dir, args.mlflow_uri)
     if line := locate(args.run_dir.parent, args.mlflow_uri).line:
         Console(stderr=True).print(Text(line), soft_wrap=True)
+    report = sync(args.run_dir, args.mlflow_uri)
     if args.json:
         print_json(asdict(report))
     else:

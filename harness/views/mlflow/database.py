@@ -207,8 +207,8 @@ def holds(path: Path, cursor: Mapping[str, Any]) -> bool:
     with _opened(path) as database:
         if not {"experiments", "runs"} <= _tables(database):
             return False
-        suite, experiment = cast(dict[str, Any], cursor.get("suite") or {}), cursor.get("experiment_id")
-        if (run_id := suite.get("run_id")) is not None:
+        suite, experiment = cursor.get("suite"), cursor.get("experiment_id")
+        if isinstance(suite, dict) and (run_id := cast(dict[str, Any], suite).get("run_id")) is not None:
             return database.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is not None
         found = database.execute(f"SELECT 1 FROM experiments WHERE experiment_id = ? AND {_OURS}", (experiment,))
         return found.fetchone() is not None

@@ -163,8 +163,8 @@ def _show_remote(out: Path, where: Where, open_browser: bool) -> None:
 def _show_others(chosen: Listener, newest: Mapping[str, Any]) -> None:
     """How other machines reach the pages: by their addresses, or through a tunnel."""
     if chosen.is_open:
-        names = own_names()[:2] if chosen.host in ("0.0.0.0", "::") else []
-        for name in names:
+        names = sorted(own_names(), key=lambda name: not name[0].isdigit())  # a number needs no look-up there
+        for name in names[:2] if chosen.host in ("0.0.0.0", "::") else []:
             print(f"Others  {view_url(f'http://{name}:{chosen.port}', str(newest['experiment_id']))}", flush=True)
         reach = f"Anybody who can reach port {chosen.port} of this machine can read and change these runs"
         print(f"{reach}: MLflow asks for no password.", flush=True)

@@ -93,9 +93,9 @@ class Tracker:
     @property
     def warning(self) -> str | None:
         """Why MLflow lags behind the journal and what to do about it; None while it does not."""
-        problem = self._problem
-        if problem is None:
+        if self._problem is None:
             return None
+        problem = self._problem.rstrip(".")
         command = f"capsbench sync {shlex.quote(str(self._journal.run_dir))}"
         if self._where.source == OPTION:
             command += f" --mlflow-uri {shlex.quote(shown(self.uri))}"
