@@ -11,7 +11,6 @@ import io
 import os
 import select
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +141,8 @@ def _find_home() -> None:
         os.environ.pop("HOME", None)  # an empty one would be the root folder
     home = os.path.expanduser("~")  # noqa: PTH111 (Path.home raises)
     if not os.path.isdir(home):  # noqa: PTH112
+        import tempfile
+
         try:
             ours = Path(tempfile.gettempdir(), f"capsbench-{os.getuid()}", "home")
             ours.parent.mkdir(mode=0o700, exist_ok=True)

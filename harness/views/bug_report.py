@@ -24,7 +24,12 @@ _NAMES = {
     "LD_LIBRARY_PATH", "LD_PRELOAD", "LINES", "MPLBACKEND", "NO_COLOR", "TERM", "TMPDIR", "VIRTUAL_ENV", "WSL_DISTRO_NAME",
     "XDG_CACHE_HOME",
 }  # fmt: skip
-_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|USER", re.IGNORECASE)
+_SECRET = re.compile(
+    r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|USER|HOST|NODE|ADDRESS|ACCOUNT|NAME|CONDA", re.IGNORECASE
+)
+_SERVICES = ("RAY_", "TUNE_", "MLFLOW_", "SLURM_")
+"""Families whose values name machines, projects and people; numbers, switches and a URL's kind are shown."""
+_HARMLESS = re.compile(r"[\d.,]*|true|false|yes|no|on|off|auto|local", re.IGNORECASE)
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s'\",;)]+", re.IGNORECASE)
 _ADDRESS = re.compile(
     r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])|(?<![\w:])(?:[0-9a-f]{1,4}:){3,}[0-9a-f:]+", re.IGNORECASE
@@ -51,8 +56,11 @@ class Anonymous:
         return _ADDRESS.sub("ADDRESS", text)
 
     def value(self, name: str, value: str) -> str:
-        """The value of an environment variable; only that it is set if the name speaks of a secret or a person."""
-        if _SECRET.search(name):
+        """The value of an environment variable; only that it is set where it may tell a secret, a person or a machine."""
+        value = value.replace("\n", "\\n").replace("`", "'")
+        if _HARMLESS.fullmatch(value):
+            return value
+        if _SECRET.search(name) or (name.startswith(_SERVICES) and not _URL.match(value)):
             return "(set)"
         if not value.startswith(("/", "~")):
             return self(value)
@@ -86,7 +94,7 @@ def markdown(found: Mapping[str, Any], environ: Mapping[str, str], clean: Anonym
     lines = [
         f"### capsbench {__version__}{commit}",
         "",
-        f"- Python {machine['python']}, {machine['os']}",
+        f"- Python {machine['python']}, {clean(machine['os'])}",
         f"- {machine['cpu']}, {machine['cores']} cores" + (f", {memory / 1e9:.1f} GB" if memory else ""),
         f"- GPU: {', '.join(machine['gpus']) or 'none'}",
         f"- Libraries: {', '.join(f'{name} {version}' for name, version in sorted(libraries.items())) or 'none'}",
