@@ -17,6 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("CAPSBENCH_GATE_CACHE", "off")  # tests change implementations as they go
+# For the processes that run the tests, each on a core of its own: NumPy's threads would wait for one another at every product.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Every test builds its own models: let JAX compile each program once, and spend no time on making it fast. The programs
 # that are timed are compiled as usual in test_frameworks_agree.py.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
