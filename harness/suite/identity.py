@@ -12,13 +12,15 @@ from harness.sources import code_version
 
 _IRRELEVANT = {"id", "suite", "params"}  # fields of a trial; params only repeats the sections
 _IRRELEVANT_INSIDE = {
-    "data": {"dir", "path", "test_path", "own"}, "train": {"start_from"}, "parity": {"margin_pct"},
+    "data": {"dir", "path", "test_path", "classes", "own"}, "train": {"start_from"}, "parity": {"margin_pct"},
 }  # fmt: skip
-"""Ignored keys of its sections: where files are (their content counts), and the margin, for judging finished trials."""
+"""Ignored keys of its sections: where files are and what classes are called (the content counts), and the margin, for
+judging finished trials.
+"""
 _ADDED: dict[str, dict[str, Any]] = {
     "runtime": {"environment": {}},
     "data": {
-        "module": None, "classes": None, "channels": None, "shape": None, "label_column": None, "resize": None,
+        "module": None, "channels": None, "shape": None, "label_column": None, "resize": None,
         "fit": "stretch", "crop": None, "pad": None, "split": {"test": 0.2, "validation": 0.1, "seed": 0},
     },
 }  # fmt: skip
@@ -29,8 +31,8 @@ def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mappin
     """12 hex digits of the SHA-256 of a trial's content, the code that determines its result, and its environment.
 
     Args:
-        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir, the paths of one's own pictures,
-            train.start_from and parity.margin_pct are ignored. Of what was found there, the digest counts.
+        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir, the paths and class names of one's own
+            pictures, train.start_from and parity.margin_pct are ignored. Of what was found there, the digest counts.
         impl_entry: the entry of the trial's implementation, whose sources are hashed.
         fingerprint: JSON-serialisable facts of the environment that can change a result.
     """

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.run_helpers import ROOT, environment
 
-HEAVY = ("torch", "tensorflow", "keras", "jax", "ray", "mlflow", "matplotlib", "pandas")
+HEAVY = ("torch", "tensorflow", "keras", "jax", "ray", "mlflow", "matplotlib", "pandas", "PIL")
 SCRIPT = """
 import sys
 from harness.commands.cli import main

@@ -375,6 +375,9 @@ def test_a_damaged_store_is_made_anew_or_refused(folder: Path, cache: Path) -> N
         data.load(config)
     data.ensure(config, progress=False)
     assert data.load(config).sha256 == kept
+    next((cache / "own").glob("*/training-labels.npy")).write_bytes(b"short")
+    assert found("folder", folder) == config
+    assert data.load(config).sha256 == kept
     shutil.rmtree(cache / "own")
     save(folder / "red" / "0.png", picture(99, 2))
     with pytest.raises(UserError, match="other pictures than those that this trial was planned with"):

@@ -49,7 +49,7 @@ def _saved(save: Any, *arrays: Any) -> bytes:
         (b'{"message": "Not Found"}', "JSON text"),
         ("naïve,text".encode(), "text"),
         ("text".encode("utf-16"), "UTF-16 text"),
-        (gzip.compress(b"x"), "a gzip file"),
+        (gzip.compress(b"x", mtime=0), "a gzip file"),
         (zipped(a=b"x"), "a zip archive"),
         (_saved(np.savez, np.zeros(3)), "a NumPy archive (NPZ)"),
         (_saved(np.save, np.zeros(3)), "a NumPy array (NPY)"),

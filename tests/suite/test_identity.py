@@ -91,6 +91,7 @@ def test_an_id_is_12_hex_digits() -> None:
         ("data.dir", "/elsewhere"),
         ("data.path", "/elsewhere"),
         ("data.test_path", "/elsewhere"),
+        ("data.classes", ["a", "b"]),
         ("data.own", None),
         ("data.crop", None),  # a key that came later, at its default
         ("data.fit", "stretch"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.data.base import Info, Split
+from harness.data.files import CorruptFile
 from harness.data.frame import in_words
 from harness.errors import UserError
 from harness.spec.trial import DataConfig, OwnData
@@ -77,7 +78,12 @@ def resolve(config: DataConfig, directory: Path, *, progress: bool = False) -> O
     Raises `UserError` naming the key or the file: nothing there, broken, not as expected, nothing to write to.
     """
     found, files = _found(config, directory, progress)
-    return _facts(config, found, found.folder.name, files)
+    try:
+        return _facts(config, found, found.folder.name, files)
+    except CorruptFile:
+        _forget(found)
+        found, files = _found(config, directory, progress)
+        return _facts(config, found, found.folder.name, files)
 
 
 def info(config: DataConfig, own: OwnData) -> Info:
@@ -120,8 +126,7 @@ def ensure(config: DataConfig, directory: Path, *, progress: bool) -> None:
     if there is not None:
         if store.is_sound(there):
             return
-        for pack in there.packs:
-            pack.manifest.unlink(missing_ok=True)
+        _forget(there)
     _again(config, directory, progress)
 
 
@@ -134,6 +139,12 @@ def read(config: DataConfig, directory: Path) -> tuple[Split, Split]:
     training, test = store.read(found)
     division = _division(config, found, training.labels)
     return training.take(division.training), (training if test is None else test).take(division.test)
+
+
+def _forget(found: Stored) -> None:
+    """What is stored counts as not there, so that it is read again."""
+    for pack in found.packs:
+        pack.manifest.unlink(missing_ok=True)
 
 
 def _again(config: DataConfig, directory: Path, progress: bool) -> Stored:

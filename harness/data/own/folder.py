@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from harness.data.base import Split
-from harness.data.frame import framed, framed_shape, resized
+from harness.data.frame import framed_shape
 from harness.data.own.collected import Collected, Part
-from harness.data.own.picture import OTHER_SUFFIXES, SUFFIXES, Broken, Header, decoded, header, require_pillow
+from harness.data.own.decoding import common_size, headers_of, in_parallel
+from harness.data.own.picture import OTHER_SUFFIXES, SUFFIXES, require_pillow
 from harness.data.sniff import of_file
 from harness.errors import UserError, nearest
 from harness.spec.trial import DataConfig
@@ -25,8 +23,6 @@ _SPLITS: dict[str, Part] = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx", "icon\r"}
-_TOLD = 8  # broken pictures that are named
-_BLOCK = 256  # pictures written at a time
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,8 @@ def collect(config: DataConfig) -> Collected:
     """What the folder holds, from the heads of the files; they are decoded later. Raises `UserError`."""
     require_pillow()
     pictures, classes, notes = _found(config)
-    headers = _headers(pictures)
+    paths = [each.path for each in pictures]
+    headers = headers_of(paths)
     counted = Counter(note for each in headers for note in each.notes)
     notes += [f"{count:,} picture{'s' * (count > 1)} {note}" for note, count in counted.items()]
     channels = config.channels or (1 if all(each.is_grey for each in headers) else 3)
@@ -54,16 +51,21 @@ def collect(config: DataConfig) -> Collected:
         notes.append(
             f"{greys:,} grey pictures among {len(headers):,}, taken as colour; data.channels: 1 makes all grey"
         )
-    image = framed_shape((*_common_size(pictures, headers, config), channels), config)
+    image = framed_shape((*common_size(paths, headers, config), channels), config)
     parts = {
         part: [each for each in pictures if each.part == part] for part in dict.fromkeys(each.part for each in pictures)
     }
     number = {name: index for index, name in enumerate(classes)}
+
+    def blocks(part: Part) -> Iterator[Split]:
+        here = parts.get(part, [])
+        return in_parallel([each.path for each in here], [number[each.of] for each in here], image, config)
+
     return Collected(
         image=image,
         classes=classes,
         counts={part: len(each) for part, each in parts.items()},
-        blocks=lambda part: _decoded(parts.get(part, []), number, image, config),
+        blocks=blocks,
         named=lambda part, index: str(parts[part][index].path),
         notes=notes,
     )
@@ -240,87 +242,3 @@ def _told(ignored: Counter[str]) -> list[str]:
 
 def _read_kinds() -> str:
     return "PNG, JPEG, BMP and TIFF"
-
-
-def _headers(pictures: Sequence[_Picture]) -> list[Header]:
-    """The header of every picture. Raises `UserError` naming those that are broken."""
-    found: list[Header] = []
-    broken: list[str] = []
-    for each in pictures:
-        try:
-            found.append(header(each.path))
-        except Broken as error:
-            broken.append(f"{each.path}: {error}")
-    _refuse(broken, len(pictures))
-    return found
-
-
-def _refuse(broken: Sequence[str], of: int) -> None:
-    if broken:
-        more = f"\nand {len(broken) - _TOLD} more" if len(broken) > _TOLD else ""
-        raise UserError(
-            "\n".join(broken[:_TOLD])
-            + more
-            + f"\n{len(broken):,} of {of:,} pictures cannot be used. Mend them, or take them out of the folder."
-        )
-
-
-def _common_size(pictures: Sequence[_Picture], headers: Sequence[Header], config: DataConfig) -> tuple[int, int]:
-    """Height and width of the pictures. Raises `UserError` if they differ and are not scaled to one size."""
-    sizes = Counter(each.size for each in headers)
-    if len(sizes) == 1 or config.resize is not None:
-        return headers[0].size
-    most, _ = sizes.most_common(1)[0]
-    said = ", ".join(f"{size[0]}x{size[1]} ({count:,})" for size, count in sizes.most_common(4))
-    odd = next(each.path for each, head in zip(pictures, headers, strict=True) if head.size != most)
-    raise UserError(
-        f"data.resize: the pictures have {len(sizes):,} different sizes: {said}{', ...' if len(sizes) > 4 else ''}; one of "
-        f"them is {odd}. Give a size that all are scaled to, such as data.resize: 32 (data.fit: crop or pad "
-        "keeps the proportions)"
-    )
-
-
-def _decoded(
-    pictures: Sequence[_Picture], number: dict[str, int], image: tuple[int, int, int], config: DataConfig
-) -> Iterator[Split]:
-    """The pictures, decoded on all cores, in order. Raises `UserError` naming those that are broken, after all were tried."""
-
-    def pixels(each: _Picture) -> np.ndarray | str:
-        try:
-            found = decoded(each.path.read_bytes(), each.path, image[2])
-            if config.resize is not None:
-                found = resized(found, config)
-            found = framed(found[np.newaxis], config)[0]
-        except (Broken, UserError) as error:
-            return f"{each.path}: {error}"
-        except OSError as error:
-            return f"{each.path}: cannot be read ({error.strerror or error})"
-        return found if found.shape == image else f"{each.path}: its header gives another size than its pixels have"
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    broken: list[str] = []
-    ready: list[np.ndarray] = []
-    labels: list[int] = []
-    with ThreadPoolExecutor(cores) as pool:
-        under_way: deque[tuple[Future[np.ndarray | str], int]] = deque()
-        following = iter(pictures)
-        while True:
-            while len(under_way) < 4 * cores and (each := next(following, None)) is not None:
-                under_way.append((pool.submit(pixels, each), number[each.of]))
-            if not under_way:
-                break
-            task, label = under_way.popleft()
-            found = task.result()
-            if isinstance(found, str):
-                broken.append(found)
-            if broken or isinstance(found, str):
-                ready, labels = [], []  # only what is wrong matters now
-                continue
-            ready.append(found)
-            labels.append(label)
-            if len(ready) == _BLOCK:
-                yield Split(np.stack(ready), np.array(labels, np.int64))
-                ready, labels = [], []
-    _refuse(broken, len(pictures))
-    if ready:
-        yield Split(np.stack(ready), np.array(labels, np.int64))
