@@ -12,33 +12,33 @@ from harness.analysis.labels import setting as setting_of
 from harness.cost.fit import TimedTrial, fit, sentence
 from harness.machine.noise import Observation, doubts, drift, wide
 from harness.stats import FEWEST, median_interval
-from harness.supervisor.speed import Record, Session, Setting
+from harness.supervisor.speed import Method, Record, Session
 
 EPOCH_IMAGES = 60_000
 """An epoch of MNIST, whatever the training set."""
 
 
-def document(session: Session, setting: Setting) -> dict[str, Any]:
-    """The output of `speed --json` except for the machine: the rates, one row per cell, warnings."""
+def document(session: Session, method: Method) -> dict[str, Any]:
+    """The output of `speed --json` except for the machine: the rates, one row per measurement, warnings."""
     rates = _rates(session)
     cpu = {library: max(found) for library, found in rates.items()}
-    rows = [_row(record, session, setting, max(cpu.values(), default=None)) for record in session.records]
+    rows = [_row(record, session, method, max(cpu.values(), default=None)) for record in session.records]
     return {
         "ok": all(row["status"] == "ok" for row in rows),
-        "rounds": setting.rounds,
-        "steps": setting.steps,
+        "rounds": method.rounds,
+        "steps": method.steps,
         "epoch_images": EPOCH_IMAGES,
         "cost_models": _cost_models(session.records, rows),
-        "matmul": {"size": setting.matmul, "precision": "fp32", "flops_per_s": cpu},
+        "matmul": {"size": method.matmul, "precision": "fp32", "flops_per_s": cpu},
         "cells": rows,
         "warnings": [*session.warnings, *_falling(rates)],
     }
 
 
 def _cost_models(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One for each implementation, precision, device and kind of model with enough cells.
+    """One for each implementation, precision, device and kind of model with enough measurements.
 
-    `errors` are by cell, each predicted from the others.
+    `errors` are by measurement, each predicted from the others.
     """
     lines: dict[tuple[str, ...], list[tuple[Record, dict[str, Any]]]] = {}
     for record, row in zip(records, rows, strict=True):
@@ -46,16 +46,16 @@ def _cost_models(records: Sequence[Record], rows: Sequence[dict[str, Any]]) -> l
             lines.setdefault((row["impl"], row["precision"], row["device"], row["model"]), []).append((record, row))
     found: list[dict[str, Any]] = []
     for line, members in lines.items():
-        cells = [TimedTrial(record.trial.model, record.trial.train.batch, row["step_s"]) for record, row in members]
+        timed = [TimedTrial(record.trial.model, record.trial.train.batch, row["step_s"]) for record, row in members]
         names = [row["name"] for _, row in members]
-        if model := fit(cells):
+        if model := fit(timed):
             found.append(
                 {
                     **dict(zip(("impl", "precision", "device", "model"), line, strict=True)),
                     **{key: value for key, value in asdict(model).items() if key not in ("residuals", "leave_one_out")},
                     "residuals": dict(zip(names, model.residuals, strict=True)),
                     "errors": dict(zip(names, model.leave_one_out, strict=True)),
-                    "sentence": sentence(" ".join(line[:2]), setting_of(members[0][0].trial.params), cells[0], model),
+                    "sentence": sentence(" ".join(line[:2]), setting_of(members[0][0].trial.params), timed[0], model),
                 }
             )
     return found
@@ -80,7 +80,7 @@ def _falling(rates: dict[str, list[float]]) -> list[str]:
     return [f"matrix products became {fall:.0%} slower from the first rounds to the last: heat, or other load"]
 
 
-def _row(record: Record, session: Session, setting: Setting, cpu_rate: float | None) -> dict[str, Any]:
+def _row(record: Record, session: Session, method: Method, cpu_rate: float | None) -> dict[str, Any]:
     trial = record.trial
     row: dict[str, Any] = {
         "name": record.name,
@@ -103,7 +103,7 @@ def _row(record: Record, session: Session, setting: Setting, cpu_rate: float | N
             "warnings": record.warnings,
         }
     figures = _figures(record, _floor(record, session, cpu_rate))
-    return row | figures | {"parity_ok": True if setting.gate else None, "warnings": _doubts(record, setting)}
+    return row | figures | {"parity_ok": True if method.gate else None, "warnings": _doubts(record, method)}
 
 
 def _floor(record: Record, session: Session, cpu_rate: float | None) -> float | None:
@@ -173,9 +173,9 @@ def _breakdown(rounds: Sequence[dict[str, float]], step_s: float) -> dict[str, f
     return parts | {"other": step_s - sum(parts.values())}
 
 
-def _doubts(record: Record, setting: Setting) -> list[str]:
-    calls = [setting.steps * each["step_s"] for each in record.rounds]
-    advice = f"take more rounds (--rounds {max(FEWEST + 1, 2 * setting.rounds)}) on a machine with no other load"
+def _doubts(record: Record, method: Method) -> list[str]:
+    calls = [method.steps * each["step_s"] for each in record.rounds]
+    advice = f"take more rounds (--rounds {max(FEWEST + 1, 2 * method.rounds)}) on a machine with no other load"
     found = wide(calls, "its training steps", advice)
     observed = [Observation(**each) for turn in record.rounds for each in turn["observed"]]
     return list(dict.fromkeys([*record.warnings, *doubts(observed), *([found] if found else [])]))

@@ -1,4 +1,4 @@
-"""`capsbench speed`: from a request to figures. Each implementation in each setting is one cell."""
+"""`capsbench speed`: from a request to figures. Each implementation in each setting is one measurement."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.machine.leases import local_gpus
 from harness.spec.trial import Trial
 from harness.suite.suite import Suite
 from harness.supervisor.parity import Tell
-from harness.supervisor.speed import Record, Setting, measure
+from harness.supervisor.speed import Method, Record, measure
 from harness.views.speed import show
 
 _BUILT_IN = """\
@@ -76,12 +76,12 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
     if request.trace:
         _check_folder(request.trace)
     with log_folder(request.out, "speed") as folder:
-        setting = Setting(
+        method = Method(
             request.rounds, request.steps, request.matmul, request.gate, request.time_limit_s, folder, request.trace
         )
         names = _names(trials)
         records = [Record(name, trial, folder / f"{name}.log") for name, trial in zip(names, trials, strict=True)]
-        found = document(measure(records, setting, tell), setting)
+        found = document(measure(records, method, tell), method)
     return finite({**found, "warnings": [*warnings, *found["warnings"]], "environment": environment()})
 
 
@@ -121,7 +121,7 @@ def _trials(suite: Suite) -> list[Trial]:
 
 
 def _names(trials: Sequence[Trial]) -> list[str]:
-    """A name for each cell, valid as a file name: "torch-fp32-b128-r3", and what else the grid varies."""
+    """A name for each measurement, valid as a file name: "torch-fp32-b128-r3", and what else the grid varies."""
     found: list[str] = []
     own = {*_KEYS, "model.kind"}  # already in every name
     for trial in trials:
@@ -136,12 +136,12 @@ def _names(trials: Sequence[Trial]) -> list[str]:
 _DESCRIPTION = """\
 Measure a training step and an evaluation, against the machine's own limit.
 
-Every implementation in every setting is a cell: a process of its own, built and compiled once, compared with the
+Every implementation in every setting is measured in a process of its own, built and compiled once, compared with the
 specification (to L4), and measured in turns with the others, all on the same cores. The floor is the operations of the
 direct algorithm at the rate of the fastest float32 matrix product of any installed library, measured in the same rounds;
-on a GPU, that of the cell's precision, or the time to move a step's bytes if that is longer. A step can be below its
+on a GPU, that of its precision, or the time to move a step's bytes if that is longer. A step can be below its
 floor: in the frequency domain, the large convolution takes a fifth of the direct algorithm's operations.
-Exit code 1: a cell failed; the others are measured all the same."""
+Exit code 1: a measurement failed; the others are measured all the same."""
 
 
 def options(command: argparse.ArgumentParser) -> None:
@@ -175,13 +175,15 @@ def options(command: argparse.ArgumentParser) -> None:
         "--matmul", type=int, default=4096, metavar="N", help="size of the floor's matrix product; default: 4096"
     )
     command.add_argument("--no-gate", action="store_true", help="time what was not compared with the specification")
-    command.add_argument("--trace", type=Path, metavar="DIR", help="write a profile of each cell for ui.perfetto.dev")
+    command.add_argument(
+        "--trace", type=Path, metavar="DIR", help="write a profile of each measurement for ui.perfetto.dev"
+    )
     command.add_argument(
         "--time-limit",
         type=float,
         default=900.0,
         metavar="S",
-        help="seconds for one cell, not counting the others' turns; default: 900",
+        help="seconds for one measurement, not counting the others' turns; default: 900",
     )
     parser.overrides(command)
     parser.out(command)

@@ -1,4 +1,4 @@
-"""A written model of what a training step costs: counts from the architecture, machine constants from measured cells.
+"""A written model of what a training step costs: counts from the architecture, machine constants from measured trials.
 
     seconds of a step  =  a * fixed part         1, where dispatch rules; or the weights' bytes, where the optimiser does
                        +  b * operations         of matrix products: both convolutions, votes, decoder, forward and backward
@@ -8,7 +8,7 @@
 The four constants are nonnegative, and are fitted to one implementation in one precision on one machine by least
 squares of the relative errors. The fixed part has two possible kinds, and the primary convolution's operations are
 those of the direct sum or of the frequency domain (`impls.spectral`). Of these four forms, the one that best predicts
-left-out cells is chosen. `leave_one_out` tells how good the model is: each cell is predicted by a model, form included,
+left-out trials is chosen. `leave_one_out` tells how good the model is: each trial is predicted by a model, form included,
 fitted to the others.
 """
 
@@ -34,7 +34,7 @@ _Form = tuple[Fixed, Algorithm]
 _FORMS: tuple[_Form, ...] = (("step", "direct"), ("step", "spectral"), ("weights", "direct"), ("weights", "spectral"))
 
 FEWEST = 6
-"""The fewest cells for which fitting four constants is meaningful."""
+"""The fewest trials for which fitting four constants is meaningful."""
 
 TERMS = ("fixed", "products", "votes", "routing")
 """Names of the constants a to d, in seconds (or seconds per byte), seconds per operation, and seconds per byte."""
@@ -53,13 +53,13 @@ class TimedTrial:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Fitted constants, in the order of `TERMS`, and the error of each cell if predicted from all others."""
+    """Fitted constants, in the order of `TERMS`, and the error of each trial if predicted from all others."""
 
     fixed: Fixed
     algorithm: Algorithm
     constants: tuple[float, ...]
-    residuals: tuple[float, ...]  # modelled / measured - 1, in the order of the cells
-    leave_one_out: tuple[float, ...]  # predicted / measured - 1, each cell from the others
+    residuals: tuple[float, ...]  # modelled / measured - 1, in the order of the trials
+    leave_one_out: tuple[float, ...]  # predicted / measured - 1, each trial from the others
 
     def step_s(self, model: ModelSpec, batch: int) -> float:
         """Predicted seconds of one training step."""
@@ -72,18 +72,18 @@ class CostModel:
 
     @property
     def worst(self) -> float:
-        """The largest relative error of a cell predicted from the others."""
+        """The largest relative error of a trial predicted from the others."""
         return max(map(abs, self.leave_one_out))
 
 
 def sentence(name: str, setting: str, of: TimedTrial, model: CostModel) -> str:
-    """The terms of a step of the cell `of`, described by `setting`, and how well the model of `name` predicts."""
+    """The terms of a step of the trial `of`, described by `setting`, and how well the model of `name` predicts."""
     shares = model.shares(of.model, of.batch)
     parts = ", ".join(f"{term} {1e3 * seconds:.0f} ms" for term, seconds in shares.items() if seconds)
     return (
         f"{name}: a step of {of.batch} images ({setting or 'the only setting'}) is {parts}; "
-        f"the model fits all cells within {100 * max(map(abs, model.residuals)):.1f}%; "
-        f"cells predicted from the others are off by at most {100 * model.worst:.1f}% "
+        f"the model fits all trials within {100 * max(map(abs, model.residuals)):.1f}%; "
+        f"trials predicted from the others are off by at most {100 * model.worst:.1f}% "
         f"(fixed part by {model.fixed}, primary convolution counted as {model.algorithm})"
     )
 
@@ -111,13 +111,13 @@ def _operations(model: ModelSpec, batch: int, algorithm: Algorithm) -> int:
     return 2 * (batch * (3 * forward - layers["conv1"]) + 3 * once)
 
 
-def fit(cells: Sequence[TimedTrial]) -> CostModel | None:
-    """The best of the four forms; None for fewer than `FEWEST` cells, which prove nothing, or for other than CapsNets."""
-    if len(cells) < FEWEST or not all(models.of(cell.model).has_capsules for cell in cells):
+def fit(trials: Sequence[TimedTrial]) -> CostModel | None:
+    """The best of the four forms; None for fewer than `FEWEST` trials, which prove nothing, or for other than CapsNets."""
+    if len(trials) < FEWEST or not all(models.of(trial.model).has_capsules for trial in trials):
         return None
-    everything = np.arange(len(cells))
-    counted = {form: np.array([counts(cell.model, cell.batch, *form) for cell in cells]) for form in _FORMS}
-    measured = np.array([cell.step_s for cell in cells])
+    everything = np.arange(len(trials))
+    counted = {form: np.array([counts(trial.model, trial.batch, *form) for trial in trials]) for form in _FORMS}
+    measured = np.array([trial.step_s for trial in trials])
 
     def errors(form: _Form, known: np.ndarray) -> np.ndarray:
         """The relative error of each of `known`, predicted from the others."""
@@ -140,7 +140,7 @@ def fit(cells: Sequence[TimedTrial]) -> CostModel | None:
     form = best(everything)
     constants = _solve(counted[form], measured)
     residuals = counted[form] @ constants / measured - 1
-    left_out = tuple(predicted(index) - 1 for index in range(len(cells)))
+    left_out = tuple(predicted(index) - 1 for index in range(len(trials)))
     return CostModel(*form, tuple(map(float, constants)), tuple(map(float, residuals)), left_out)
 
 

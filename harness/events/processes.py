@@ -69,7 +69,7 @@ class SuspectsEvent(Event):
 
 
 class SpeedReadyEvent(Event):
-    """A cell is built, compiled, compared and warm."""
+    """A measurement is built, compiled, compared and warm."""
 
     kind: Literal["ready"] = "ready"
     import_s: float
@@ -111,7 +111,7 @@ class RateEvent(Event):
 
 
 class RoundEvent(Event):
-    """A cell has had its turn."""
+    """A measurement has had its turn."""
 
     kind: Literal["round"] = "round"
     rate: dict[str, Any]
@@ -165,7 +165,7 @@ _ENDS = (RefusedEvent, FailedEvent, InterruptedEvent)
 PARITY = Kinds(CallingEvent, ReturnedEvent, ReportEvent, SuspectsEvent, WarningEvent, *_ENDS)
 """What `harness.worker.parity` says."""
 SPEED = Kinds(SpeedReadyEvent, RoundEvent, PartsEvent, TraceEvent, WarningEvent, *_ENDS)
-"""What `harness.worker.speed` says of a cell."""
+"""What `harness.worker.speed` says of a measurement."""
 GAUGE = Kinds(GaugeReadyEvent, RateEvent, WarningEvent, *_ENDS)
 """What `harness.worker.speed` says of a library's matrix product."""
 EXAMINATION = Kinds(ExaminedEvent, WarningEvent, *_ENDS)

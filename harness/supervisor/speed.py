@@ -1,4 +1,4 @@
-"""Measures cells in separate processes, in turns: the supervisor's side of `harness.worker.speed`."""
+"""Measures in separate processes, in turns: the supervisor's side of `harness.worker.speed`."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ _MARGIN = 1.2  # safety factor for memory
 
 
 @dataclass(frozen=True)
-class Setting:
+class Method:
     """The settings of a measurement."""
 
     rounds: int
     steps: int  # of each timed call
     matmul: int  # rows and columns
     gate: bool
-    time_limit_s: float  # for one cell, not counting its waits for the others
+    time_limit_s: float  # for one measurement, not counting its waits for the others
     logs: Path
     trace: Path | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell has no figures: a short verdict, its cause in one line, and what to do if that is known."""
+    """Why a measurement has no figures: a short verdict, its cause in one line, and what to do if that is known."""
 
     verdict: str
     cause: str
@@ -61,7 +61,7 @@ class Failure:
 
 @dataclass
 class Record:
-    """Everything found out about one cell, in that order."""
+    """Everything found out in one measurement, in that order."""
 
     name: str
     trial: Trial
@@ -76,18 +76,18 @@ class Record:
 
 @dataclass
 class Session:
-    """The results of one command: its cells, the rates of libraries that no cell uses, and remarks on both."""
+    """The results of one command: its measurements, the rates of libraries that none of them uses, and remarks on both."""
 
     records: list[Record]
     rates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     warnings: list[str] = field(default_factory=list[str])
 
 
-def measure(records: Sequence[Record], setting: Setting, tell: Tell) -> Session:
-    """Measures every cell, all on the same cores, only one at a time; `tell` gets a line at every step.
+def measure(records: Sequence[Record], method: Method, tell: Tell) -> Session:
+    """Makes every measurement, all on the same cores, only one at a time; `tell` gets a line at every step.
 
-    Cells take turns in every round, so that a drift of the machine does not look like a difference between them. If
-    memory does not hold all processes, cells are measured in groups. Whatever a cell does, it gets a record. Raises
+    They take turns in every round, so that a drift of the machine does not look like a difference between them. If
+    memory does not hold all processes, they are made in groups. Whatever happens, each gets a record. Raises
     `UserError` if there are not enough cores or GPUs, `KeyboardInterrupt` after Ctrl-C or SIGTERM; all processes have
     ended then.
     """
@@ -97,7 +97,7 @@ def measure(records: Sequence[Record], setting: Setting, tell: Tell) -> Session:
         cores = held.enter_context(lease("core", local_cores(), cpus, waiting=tell, stop=stop))
         found = local_gpus() if gpus else ()
         seat = Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=tell, stop=stop)))
-        bench = _Bench(setting, seat, stop, tell, session)
+        bench = _Bench(method, seat, stop, tell, session)
         gauges = bench.start_gauges(held)
         waiting = list(records)
         while waiting:
@@ -161,15 +161,15 @@ class _Worker:
 
 
 class _Bench:
-    """State shared by the cells of one command."""
+    """State shared by the measurements of one command."""
 
-    def __init__(self, setting: Setting, seat: Seat, stop: threading.Event, tell: Tell, session: Session) -> None:
-        self._setting, self._seat, self._stop, self._tell, self._session = setting, seat, stop, tell, session
+    def __init__(self, method: Method, seat: Seat, stop: threading.Event, tell: Tell, session: Session) -> None:
+        self._method, self._seat, self._stop, self._tell, self._session = method, seat, stop, tell, session
         self._base = {**os.environ, **forwarded_environment()}
         self._needed = 0  # bytes of the largest worker so far
 
     def start_gauges(self, held: ExitStack) -> list[_Worker]:
-        """Starts workers for the installed libraries that no cell uses on the CPU."""
+        """Starts workers for the installed libraries that no measurement uses on the CPU."""
         on_cpu = [record.trial for record in self._session.records if not record.trial.gpus]
         if not on_cpu:
             return []
@@ -178,7 +178,7 @@ class _Bench:
             entry.library: self._start(
                 on_cpu[0],
                 {"trial": None, "impl": entry.name},
-                self._setting.logs / f"matmul-{entry.library}.log",
+                self._method.logs / f"matmul-{entry.library}.log",
                 held,
                 self._session.warnings,
             )
@@ -212,11 +212,11 @@ class _Bench:
 
     def _prepare(self, record: Record, group: ExitStack) -> _Worker | None:
         self._tell(f"{record.name}: started")
-        trial, trace = record.trial, self._setting.trace
+        trial, trace = record.trial, self._method.trace
         document = {
             "trial": trial.model_dump(mode="json"),
-            "steps": self._setting.steps,
-            "gate": self._setting.gate,
+            "steps": self._method.steps,
+            "gate": self._method.gate,
             "trace": str((trace / f"{record.name}.json.gz").absolute()) if trace else None,
         }
         if str(trial.runtime.precision) == "tf32" and not trial.gpus:
@@ -233,8 +233,8 @@ class _Bench:
         return None
 
     def take_rounds(self, running: list[tuple[Record, _Worker]], gauges: Sequence[_Worker]) -> None:
-        """All rounds of steps, then as many of the parts, then the traces. A cell that fails is dropped."""
-        rounds = self._setting.rounds
+        """All rounds of steps, then as many of the parts, then the traces. One that fails is dropped."""
+        rounds = self._method.rounds
         for number in range(1, rounds + 1):
             if running:
                 self._tell(f"round {number} of {rounds}")
@@ -249,7 +249,7 @@ class _Bench:
                     self._tell(f"{record.name}: FAILED in round {number}")
                     running.remove((record, worker))
         self._take_parts(running)
-        if self._setting.trace:
+        if self._method.trace:
             for record, worker in list(running):
                 answer = self._ask_more(record, worker, "trace", TraceEvent, running)
                 record.trace = answer.path if answer else None
@@ -261,7 +261,7 @@ class _Bench:
     def _take_parts(self, running: list[tuple[Record, _Worker]]) -> None:
         """As many rounds again for the parts of a step, if an implementation provides them."""
         telling = list(running)
-        for _ in range(self._setting.rounds):
+        for _ in range(self._method.rounds):
             for record, worker in list(telling):
                 answer = self._ask_more(record, worker, "parts", PartsEvent, running)
                 if answer and answer.parts is not None:
@@ -272,7 +272,7 @@ class _Bench:
     def _ask_more(
         self, record: Record, worker: _Worker, order: str, kind: type[E], running: list[tuple[Record, _Worker]]
     ) -> E | None:
-        """Further questions to a cell that has been timed: a failure now costs it no figure."""
+        """Further questions once it has been timed: a failure now costs it no figure."""
         if answer := worker.ask(order, kind):
             return answer
         running.remove((record, worker))
@@ -285,10 +285,10 @@ class _Bench:
     ) -> _Worker:
         """Starts a worker with a trial's environment, on the cores and GPUs of this command."""
         seat = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus])
-        document = {"matmul": self._setting.matmul, "cores": list(seat.cores), "paths": forwarded_paths(), **job}
+        document = {"matmul": self._method.matmul, "cores": list(seat.cores), "paths": forwarded_paths(), **job}
         env = worker_environment(trial, seat, self._base)
         child = until.enter_context(started(_MODULE, SPEED if document["trial"] else GAUGE, document, env, log_path))
-        return _Worker(child, self._setting.time_limit_s, self._stop, warnings)
+        return _Worker(child, self._method.time_limit_s, self._stop, warnings)
 
 
 def _verdict(event: FailedEvent) -> str:

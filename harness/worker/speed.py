@@ -1,4 +1,4 @@
-"""The process that measures one cell: `python -P -m harness.worker.speed --events-fd N`.
+"""The process of one measurement: `python -P -m harness.worker.speed --events-fd N`.
 
 `harness.supervisor.speed` starts it; `harness.worker.channel` describes its life. It builds, compiles, passes the gate
 and warms up. After its "ready" it follows its supervisor's orders, one per line: "rate", "round", "parts" or "trace". A
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 _SEED = 0
 GATE = "L4"  # names, shapes, routing, outputs, losses, every gradient
-_SETTLE_S = 0.05  # the previous cell's threads spin for a moment while waiting for work, and would look like load
+_SETTLE_S = (
+    0.05  # the previous measurement's threads spin for a moment while waiting for work, and would look like load
+)
 
 
 EVALUATED = 3
@@ -42,7 +44,7 @@ class ParityFailed(Exception):
 
 def main() -> NoReturn:
     """Runs the job read from stdin until it is told "end"."""
-    serve("Measures one cell", _work)
+    serve("One measurement", _work)
 
 
 def _work(job: dict[str, Any], channel: Channel) -> None:
@@ -55,9 +57,13 @@ def _work(job: dict[str, Any], channel: Channel) -> None:
         while channel.listen() != "end":
             channel.emit(RateEvent(**gauge.rate()))
         return
-    cell = Cell(job)
-    channel.emit(cell.prepare())
-    orders: dict[str, Callable[[], Event]] = {"round": cell.round, "parts": cell.parts, "trace": cell.trace}
+    measurement = Measurement(job)
+    channel.emit(measurement.prepare())
+    orders: dict[str, Callable[[], Event]] = {
+        "round": measurement.round,
+        "parts": measurement.parts,
+        "trace": measurement.trace,
+    }
     while (order := channel.listen()) != "end":
         time.sleep(_SETTLE_S)
         channel.emit(orders[order]())
@@ -84,7 +90,7 @@ class Gauge:
         return found
 
 
-class Cell:
+class Measurement:
     """One implementation in one setting, built once and measured again and again."""
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -168,7 +174,7 @@ class Cell:
     def round(self) -> RoundEvent:
         """One round: the machine's rate, a few training steps, and an evaluation of about the same length.
 
-        An untimed step comes first, since the other cells' turns have displaced this one from the caches.
+        An untimed step comes first, since the others' turns have displaced this one from the caches.
         """
         from harness.spec import EpochPlan
 

@@ -27,7 +27,7 @@ from harness.spec import ModelSpec
 from harness.spec.trial import Trial
 from harness.suite.suite import load_suite
 from harness.supervisor import speed as process
-from harness.supervisor.speed import Failure, Record, Session, Setting, measure
+from harness.supervisor.speed import Failure, Method, Record, Session, measure
 from harness.views.speed import show
 from tests.commands.test_report import SETTINGS, law, model
 from tests.helpers.impl_helpers import start_tensorflow
@@ -159,7 +159,7 @@ def asked_for(request: SpeedRequest, monkeypatch: pytest.MonkeyPatch, folder: Pa
     """The cells that a request would measure; none is."""
     seen: list[Record] = []
 
-    def measured(records: list[Record], _setting: Setting, _tell: object) -> Session:
+    def measured(records: list[Record], _setting: Method, _tell: object) -> Session:
         seen.extend(replace(record, failure=Failure("failed", "not begun")) for record in records)
         return Session(seen)
 
@@ -206,8 +206,8 @@ def trials_of(folder: Path, *overrides: str) -> tuple[Trial, ...]:
     return load_suite(write_suite(folder), overrides).trials(0, lambda _: {})
 
 
-def setting_of(folder: Path, **changes: Any) -> Setting:
-    return replace(Setting(rounds=1, steps=1, matmul=64, gate=False, time_limit_s=60, logs=folder), **changes)
+def setting_of(folder: Path, **changes: Any) -> Method:
+    return replace(Method(rounds=1, steps=1, matmul=64, gate=False, time_limit_s=60, logs=folder), **changes)
 
 
 @pytest.fixture
@@ -298,7 +298,7 @@ def test_a_cost_model_of_enough_cells(tmp_path: Path) -> None:
     show(console, made)
     text = console.export_text()
     assert re.search(r"\n.* -(49|50|51)\.\d%\n", text)
-    assert "cells predicted from the others are off by at most" in text
+    assert "trials predicted from the others are off by at most" in text
     (few,) = (document(Session(cells[:5]), setting_of(tmp_path)),)
     assert few["cost_models"] == []
 
