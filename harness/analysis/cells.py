@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from harness import data
 from harness.analysis.labels import setting
 from harness.errors import UserError
-from harness.journal.journal import Journal, no_plan
+from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.spec.trial import Trial
 from harness.stats import Difference, Summary, adjust, difference, summary
@@ -113,7 +113,7 @@ def of_run(journal: Journal) -> list[Cell]:
     planned = [str(each["id"]) for each in journal.plan().get("trials", ())]
     if not planned:
         raise UserError(
-            f"{journal.run_dir} is not a run directory: {no_plan(journal.run_dir)}. "
+            f"{journal.run_dir} is not a run directory: it has no plan.json. "
             "Give the folder that `run` named, such as runs/mnist."
         )
     trials = {id: journal.trial(id) for id in planned}

@@ -14,7 +14,7 @@ from harness.analysis.cells import grouped
 from harness.analysis.labels import setting
 from harness.cost.fit import CostModel, TimedTrial, fit
 from harness.errors import UserError
-from harness.journal.journal import Journal, no_plan
+from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.spec import kinds
 from harness.spec.trial import Trial
@@ -69,7 +69,7 @@ def make_report(run_dir: Path) -> Report:
     journal = Journal(run_dir)
     planned = [str(each["id"]) for each in journal.plan().get("trials", ())]
     if not planned:
-        raise UserError(f"{run_dir} is not a run directory: {no_plan(run_dir)}. Give the folder that `run` named.")
+        raise UserError(f"{run_dir} is not a run directory: it has no plan.json. Give the folder that `run` named.")
     trials = {id: journal.trial(id) for id in planned}
     results = [summarise(trial, journal.events(trial.id)) for trial in trials.values()]
     points: list[Point] = []

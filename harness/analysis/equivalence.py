@@ -17,7 +17,7 @@ from typing import Any, Literal
 from harness import data
 from harness.analysis.labels import setting
 from harness.errors import UserError
-from harness.journal.journal import Journal, no_plan
+from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.spec.trial import Trial
 from harness.stats import Equivalence, equivalence
@@ -196,7 +196,7 @@ def judge(run_dir: Path, options: Sequence[str] = ()) -> Judgement:
     journal = Journal(run_dir)
     if not journal.plan():
         raise UserError(
-            f"{run_dir} is not a run directory: {no_plan(run_dir)}. "
+            f"{run_dir} is not a run directory: it has no plan.json. "
             "Give the folder that `run` named, such as runs/mnist, or a suite's YAML file."
         )
     trials, pairs = of_journal(journal)

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.commands.output import print_json, tell
-from harness.disk import obstacle
 from harness.errors import UserError, nearest
-from harness.journal.journal import FOLDER, Journal, no_plan
+from harness.journal.journal import FOLDER, Journal
 from harness.journal.results import summarise
 from harness.views.figures.draw import Drawn, datasets, draw_trial, require_matplotlib
 from harness.views.figures.material import Material
@@ -29,7 +28,7 @@ def draw_run(
     """
     journal = Journal(run_dir)
     if not journal.plan():
-        raise UserError(f"{run_dir} is not a run directory: {no_plan(run_dir)}{_nearest_run(run_dir)}")
+        raise UserError(f"{run_dir} is not a run directory: it has no plan.json{_nearest_run(run_dir)}")
     known = journal.trial_ids()
     for trial_id in trial_ids:
         if trial_id not in known:
@@ -70,8 +69,7 @@ def show(console: Console, drawn: Sequence[Drawn]) -> None:
 
 def _nearest_run(run_dir: Path) -> str:
     folders = {run_dir, run_dir.parent, Path("runs")}
-    good = [folder for folder in folders if obstacle(folder, to_write=False) is None]
-    runs = {str(path.parent) for folder in good for path in folder.glob("*/plan.json")}
+    runs = {str(path.parent) for folder in folders if folder.is_dir() for path in folder.glob("*/plan.json")}
     return nearest(str(run_dir), runs) if runs else ". Give the folder that `run` named."
 
 

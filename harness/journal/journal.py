@@ -237,13 +237,6 @@ class Journal:
         write_atomic(path, text)
 
 
-def no_plan(run_dir: Path) -> str:
-    """Why a folder is not a run directory."""
-    if problem := obstacle(run_dir, to_write=False):
-        return problem
-    return "it has no plan.json" if run_dir.is_dir() else "there is no such folder"
-
-
 @contextmanager
 def _uncollected() -> Generator[None]:
     """Pauses the garbage collector while thousands of events are read. All are kept, so it would find nothing.

@@ -13,7 +13,6 @@ from harness.data import PartialSource, data_dir, info, load, source
 from harness.data.base import Info, Split
 from harness.data.files import MissingFiles
 from harness.data.overlay import composite
-from harness.disk import obstacle
 from harness.errors import UserError
 from harness.spec.trial import DataConfig
 
@@ -42,9 +41,7 @@ def show(name: str, directory: str | None, out: Path) -> dict[str, Any]:
             per_class = dict(zip(about.class_names, counts, strict=True))
             splits[part] = {"images": len(split), "per_class": per_class, "sheet": str(path)}
     except OSError as error:
-        raise UserError(
-            f"cannot write {out}: {obstacle(out.parent) or error.strerror}; choose a place with --out"
-        ) from error
+        raise UserError(f"cannot write {out}: {error.strerror}; choose a place with --out") from error
     return {"name": name, "provenance": provenance, "splits": splits}
 
 

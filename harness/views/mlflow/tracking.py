@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 
 from harness.errors import UserError
-from harness.journal.journal import Journal, no_plan
+from harness.journal.journal import Journal
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import reason
 from harness.views.mlflow.sink import Sink
@@ -42,9 +42,7 @@ def sync(run_dir: str | os.PathLike[str], uri: str | None = None) -> SyncReport:
     """
     journal = Journal(run_dir)
     if not journal.plan():
-        raise UserError(
-            f"{run_dir} is not a run directory: {no_plan(journal.run_dir)}. Give the folder that `run` named."
-        )
+        raise UserError(f"{run_dir} is not a run directory: it has no plan.json. Give the folder that `run` named.")
     where = locate(journal.run_dir.parent, uri)
     sink = Sink(journal, where.uri)
     try:
