@@ -17,7 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("CAPSBENCH_GATE_CACHE", "off")  # tests change implementations as they go
-os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have databases of their own
+# For the processes that run the tests, each on a core of its own: NumPy's threads would wait for one another at every product.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Every test builds its own models: let JAX compile each program once, and spend no time on making it fast. The programs
 # that are timed are compiled as usual in test_frameworks_agree.py.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -25,6 +26,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="capsbench-jax-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have databases of their own
 
 
 # Tests that run side by side (pytest-xdist) divide the cores, and so do the processes that they start: trials of two tests do

@@ -1,4 +1,4 @@
-"""A kind of model from outside the bench (`plugin/linearkind`): found by its entry point, it works like a built-in one.
+"""A kind of model from outside the bench (`examples/linear_kind`): found by its entry point, it works like a built-in one.
 
 The commands and the workers that they start run in their own processes, with the plug-in in PYTHONPATH.
 """
@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 from tests.helpers.run_helpers import ROOT
 
-PLUGIN = Path(__file__).parent / "plugin"
+PLUGIN = ROOT / "examples" / "linear_kind"
 SUITE = """
 name: linear
 data: {name: digits, train: 64, validation: 16, test: 16, augment: {shift: 1}}
@@ -42,12 +43,16 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def installed(folder: Path) -> Path:
-    """A copy of the plug-in that can be broken, and the metadata of a distribution that registers it."""
-    shutil.copytree(PLUGIN, folder, dirs_exist_ok=True)
-    info = folder / "linearkind-1.0.dist-info"
+    """A copy of the plug-in that can be broken, with the metadata that installing it writes."""
+    shutil.copytree(PLUGIN / "linearkind", folder / "linearkind", dirs_exist_ok=True)
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    name, version = project["name"], project["version"]
+    info = folder / f"{name}-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: linearkind\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[capsbench.models]\nlinear = linearkind.kind:KIND\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    [(group, points)] = project["entry-points"].items()
+    lines = [f"[{group}]", *(f"{point} = {where}" for point, where in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return folder
 
 
@@ -268,15 +273,15 @@ def test_a_broken_part_is_named(case: str, tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
-def test_doctor_lists_it(place: Path, tmp_path: Path) -> None:
-    checks = json.loads(called(place, "doctor", "--json").stdout)["checks"]
-    [check] = (check for check in checks if check["group"] == "model")
-    assert (check["name"], check["state"]) == ("linear", "ok")
-    folder = installed(tmp_path / "broken")
-    part = folder / "linearkind" / "in_torch.py"
-    part.write_text(part.read_text().replace("def losses(", "def loss("))
-    checks = json.loads(called(folder, "doctor", "--json").stdout)["checks"]
-    [check] = (check for check in checks if check["group"] == "model")
-    assert (check["name"], check["state"]) == ("linear", "broken")
-    assert "lacks losses" in check["detail"]
-    assert "linearkind.kind:KIND" in check["advice"]
+def test_doctor_lists_it(tmp_path: Path) -> None:
+    folder = installed(tmp_path)
+    broken = shutil.copytree(folder / "linearkind", folder / "brokenkind")
+    for module in broken.glob("*.py"):
+        module.write_text(module.read_text().replace("linear", "broken").replace("def losses(", "def loss("))
+    with next(folder.glob("*/entry_points.txt")).open("a") as points:
+        points.write("broken = brokenkind.kind:KIND\n")
+    found = {check["name"]: check for check in json.loads(called(folder, "doctor", "--json").stdout)["checks"]}
+    assert (found["linear"]["group"], found["linear"]["state"]) == ("model", "ok")
+    assert (found["broken"]["group"], found["broken"]["state"]) == ("model", "broken")
+    assert "lacks losses" in found["broken"]["detail"]
+    assert "brokenkind.kind:KIND" in found["broken"]["advice"]

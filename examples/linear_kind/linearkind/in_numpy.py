@@ -7,7 +7,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from harness.spec import Loss, ModelSpec
+from capsbench import Loss, ModelSpec
 from impls.numpy import layers as F
 
 

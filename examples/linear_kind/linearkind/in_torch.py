@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.spec import ModelSpec
+from capsbench import ModelSpec
 
 
 class Network(nn.Module):
