@@ -6,7 +6,6 @@ import fcntl
 import json
 import math
 import os
-import stat
 import tempfile
 import time
 from collections.abc import Generator, Mapping
@@ -41,7 +40,8 @@ def obstacle(folder: Path, *, to_write: bool = True) -> str | None:
     """What keeps `folder` from being used, or made, in words: "X is a link to Y, which does not exist"; None if nothing."""
     for each in (folder, *folder.absolute().parents):
         try:
-            if not stat.S_ISDIR(each.stat().st_mode):
+            each.stat()
+            if not each.is_dir():
                 return f"{each} is a file, not a folder"
             is_good = os.access(each, os.R_OK | os.X_OK | (os.W_OK if to_write else 0))
             return None if is_good else f"{each} may not be {'written' if to_write else 'read'}"

@@ -62,13 +62,9 @@ def test_what_is_in_the_way_is_named(what: str, tmp_path: Path, capfd: pytest.Ca
     before = sorted(path.name for path in tmp_path.iterdir())
     for arguments in (
         ["run", suite, "--executor", "inline", "--no-mlflow", "--out", place],
-        ["report", place / "small"], ["figures", place / "small"], ["sync", place / "small"], ["compare", place, place],
         ["ui", "--out", place], ["parity", "--impl", "numpy", "--no-mlflow", "--out", place],
     ):  # fmt: skip
         assert said in refusal(capfd, *arguments), arguments
+    for arguments in (["report", place / "small"], ["sync", place / "small"], ["compare", place, place]):
+        assert str(place) in refusal(capfd, *arguments), arguments
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_a_run_that_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for command in ("report", "figures", "sync"):
-        assert "is not a run directory: there is no such folder" in refusal(capfd, command, tmp_path / "nowhere")

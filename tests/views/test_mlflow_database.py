@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -14,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from harness.commands import cli
 from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.views.mlflow import database
 from harness.views.mlflow.client import prepare
 from harness.views.mlflow.server import newest_experiment
 from harness.views.mlflow.tracking import Tracker, default_uri, sync
-from harness.views.mlflow.where import locate
+from harness.views.mlflow.where import VARIABLE, locate
 from tests.helpers import seeds_helpers
 from tests.helpers.permissions import bound, only_to_be_read
 
@@ -133,6 +135,23 @@ def test_a_cursor_of_an_earlier_version_is_understood_after_a_move(out: Path) ->
     text = "\n".join(line for line in cursor.read_text().splitlines() if '"run_dir"' not in line)
     cursor.write_text(text)
     assert sync(out / "seeds").events == 0
+
+
+def test_the_variable_is_honoured_and_the_screen_says_so(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path}/other.db"
+    shutil.copy(out / "mlflow.db", tmp_path / "other.db")
+    monkeypatch.setenv(VARIABLE, uri)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sync", str(out / "seeds"), "--json"])
+    assert ended.value.code == 0
+    printed = capfd.readouterr()
+    assert f"MLflow: {uri}, from MLFLOW_TRACKING_URI" in printed.err
+    assert json.loads(printed.out)["uri"] == uri
+    assert json.loads((out / "seeds" / "mlflow.json").read_text())["uri"] == uri
+    with Journal(out / "seeds") as journal:
+        assert Tracker(journal).uri == uri
 
 
 def test_the_folder_of_a_new_database_is_made(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def _newest(out: Path, where: Where) -> dict[str, Any] | None:
     """
     path, lock = database.path_of(where.uri), out / ".mlflow.lock"
     if path:
-        with file_lock(lock, _LOCK_S) if lock.exists() and not obstacle(out) else nullcontext():  # it may be being made
+        with file_lock(lock, _LOCK_S) if not obstacle(out) and lock.exists() else nullcontext():  # it may be being made
             database.examine(path, to_write=False)
     found = [*out.glob("*/mlflow.json"), *out.glob(CURSOR)]
     cursors = sorted(found, key=lambda each: each.stat().st_mtime, reverse=True)
