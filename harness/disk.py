@@ -6,14 +6,11 @@ import fcntl
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
-
-from harness.errors import UserError
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -89,18 +86,6 @@ def acquire(handle: int, timeout_s: float = 0.5) -> None:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.02)
-
-
-def temporary_folder() -> Path:
-    """The folder for temporary files. Raises `UserError` if there is none but the working folder, which nobody named."""
-    meant = {"/tmp", "/var/tmp", "/usr/tmp", *(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))}
-    try:
-        found = Path(tempfile.gettempdir())
-        if str(found) in meant or found != Path.cwd():
-            return found
-    except FileNotFoundError:
-        pass
-    raise UserError("no folder for temporary files can be written: set TMPDIR to one of yours")
 
 
 def flush(path: Path) -> None:

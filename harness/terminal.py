@@ -11,16 +11,13 @@ import io
 import os
 import select
 import sys
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TextIO
 
 _PLAIN = {"\u2026": "...", "\u2501": "-", "\u2578": " ", "\u257a": " ", "\xd7": "x"}
 _WIDTHS = range(20, 1001)  # columns of a screen that tables can be laid out for
 _PATIENCE_S = 10.0  # with a non-blocking stdout whose reader is slow
 _ERRORS = "capsbench.plain"
-_IGNORED = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # by Python itself
 
 _lost: list[OSError] = []
 """What went wrong with stdout, if anything that matters."""
@@ -53,11 +50,10 @@ class _Patient(io.FileIO):
 
 
 def prepare() -> None:
-    """Makes this process, and those that it will start, independent of the terminal and of a missing home.
+    """Makes this process, and those that it will start, independent of the terminal.
 
     Closed standard descriptors are opened on /dev/null, since a file of the run would get their numbers; output errors
-    and characters that the locale lacks end nothing; warnings are no errors, whatever PYTHONWARNINGS says; absurd
-    widths are ignored; libraries find a HOME and a user name.
+    and characters that the locale lacks end nothing; absurd widths are ignored.
     """
     was_open = [_is_open(descriptor) for descriptor in range(3)]
     while (opened := os.open(os.devnull, os.O_RDWR)) < 3:
@@ -67,9 +63,7 @@ def prepare() -> None:
         sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
     sys.stdout = sys.__stdout__ = _stream(1, sys.stdout, _lost.append)
     sys.stderr = sys.__stderr__ = _stream(2, sys.stderr, _ignore)
-    _forgive_warnings()
     _forget_odd_widths()
-    _find_home()
 
 
 def finish(code: int) -> int:
@@ -118,14 +112,6 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _forgive_warnings() -> None:
-    os.environ.pop("PYTHONWARNINGS", None)  # it would make errors of the warnings of every library in every process
-    if any(each[0] == "error" for each in warnings.filters):
-        warnings.resetwarnings()
-        for category in _IGNORED:
-            warnings.simplefilter("ignore", category)
-
-
 def _forget_odd_widths() -> None:
     asked = os.environ.get("COLUMNS", "")
     if asked and not (asked.isdecimal() and int(asked) in _WIDTHS):
@@ -133,30 +119,6 @@ def _forget_odd_widths() -> None:
     for descriptor in (1, 2):
         if os.isatty(descriptor) and os.get_terminal_size(descriptor).columns not in (0, *_WIDTHS):
             os.environ.setdefault("COLUMNS", "80")
-
-
-def _find_home() -> None:
-    """Libraries keep caches at home and name files by their user: gives both to a process that has none."""
-    if not os.environ.get("HOME"):
-        os.environ.pop("HOME", None)  # an empty one would be the root folder
-    home = os.path.expanduser("~")  # noqa: PTH111 (Path.home raises)
-    if not os.path.isdir(home):  # noqa: PTH112
-        import tempfile
-
-        try:
-            ours = Path(tempfile.gettempdir(), f"capsbench-{os.getuid()}", "home")
-            ours.parent.mkdir(mode=0o700, exist_ok=True)
-            ours.mkdir(exist_ok=True)
-            os.environ["HOME"] = str(ours)
-        except OSError:
-            pass  # whoever needs it will say so
-    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
-        try:
-            import pwd
-
-            pwd.getpwuid(os.getuid())
-        except (ImportError, KeyError):
-            os.environ["USER"] = f"uid-{os.getuid()}"
 
 
 def _ignore(_error: OSError) -> None:

@@ -21,7 +21,6 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.disk import temporary_folder
 from harness.errors import UserError
 from harness.executors.base import Capacity, Emit, Job, check_fits
 from harness.executors.bounded import TooLong, bounded
@@ -247,14 +246,15 @@ def _limit_s() -> float:
 
 def _folder() -> Path:
     """A new folder for Ray's files, with a path that is short enough. Raises `UserError` if there can be none."""
-    bases = [temporary_folder(), Path("/tmp"), Path("/var/tmp")]
+    named = os.environ.get("TMPDIR")
+    bases = [*([named] if named else []), "/tmp", "/var/tmp"]
     for base in bases:
         if len(os.fsencode(base)) <= _LONGEST_BASE:
             with contextlib.suppress(OSError):
                 return Path(tempfile.mkdtemp(prefix="cb-", dir=base))
     raise UserError(
-        f"Ray needs a folder for temporary files whose path has at most {_LONGEST_BASE} bytes, for its sockets: {bases[0]} "
-        f"is longer, and no other can be written. Set TMPDIR to a shorter one; or {_INSTEAD}"
+        f"Ray needs a folder for temporary files that can be written and whose path has at most {_LONGEST_BASE} bytes, for its "
+        f"sockets; that is none of {', '.join(bases)}. Set TMPDIR to one; or {_INSTEAD}"
     )
 
 
