@@ -338,7 +338,8 @@ def test_request_that_cannot_be_met(
     write_modules(tmp_path)
     write_suite(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # leases of its own
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))  # leases of its own
     with pytest.raises(SystemExit) as ending:
         main(["parity", *arguments.split(), "--json", "--no-mlflow"])
     stdout, stderr = capsys.readouterr()
