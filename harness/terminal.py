@@ -117,7 +117,11 @@ def _forget_odd_widths() -> None:
     if asked and not (asked.isdecimal() and int(asked) in _WIDTHS):
         del os.environ["COLUMNS"]
     for descriptor in (1, 2):
-        if os.isatty(descriptor) and os.get_terminal_size(descriptor).columns not in (0, *_WIDTHS):
+        try:
+            columns = os.get_terminal_size(descriptor).columns
+        except OSError:  # no terminal
+            continue
+        if columns not in (0, *_WIDTHS):
             os.environ.setdefault("COLUMNS", "80")
 
 

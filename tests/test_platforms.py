@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.platforms import refusal
-from tests.helpers.run_helpers import ROOT, environment, write_suite
+from tests.helpers.run_helpers import environment, write_suite
 
 # As on Windows: none of these can be imported there.
 _WINDOWS = """
@@ -86,4 +86,3 @@ def test_a_trial_runs_without_what_only_linux_has(tmp_path: Path) -> None:
     assert "finished: test error" in done.stdout
     log = next(tmp_path.glob("runs/small/trials/*/attempt-1.log"))
     assert "Traceback" not in log.read_text()
-    assert ROOT.joinpath("harness").is_dir()

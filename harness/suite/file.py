@@ -27,8 +27,7 @@ def read_text(path: Path) -> str:
         if not path.exists():
             hint = f": a link to {path.readlink()}, which does not exist" if path.is_symlink() else nearest_file(path)
             raise UserError(f"{path}: no such file{hint}")
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not is_passing(path):
+        if not path.is_file() and not is_passing(path):
             kind = "a folder" if path.is_dir() else "not a regular file"
             raise UserError(f"{path}: {kind}; name a .yaml file{nearest_file(path / 'suite.yaml')}")
         if is_passing(path):
@@ -45,11 +44,13 @@ def read_text(path: Path) -> str:
 
 def is_passing(path: Path) -> bool:
     """Whether it can be read only once: stdin, a pipe, `<(command)` of a shell."""
+    if path == STDIN:
+        return True
     try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode if path == STDIN else path.stat().st_mode
-    except (OSError, ValueError, AttributeError):
-        return path == STDIN
-    return path == STDIN or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _read(descriptor: int, path: Path) -> bytes:
@@ -72,9 +73,9 @@ def _decoded(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start].rpartition(b"\n")[2].removeprefix(b"\xef\xbb\xbf")
-        line, column = data.count(b"\n", 0, error.start) + 1, len(before.decode()) + 1
-        byte = f"byte 0x{data[error.start]:02x}"
+        text = error.object  # without the byte-order mark
+        line, before = text.count(b"\n", 0, error.start) + 1, text[: error.start].rpartition(b"\n")[2].decode()
+        byte, column = f"byte 0x{text[error.start]:02x}", len(before) + 1
         raise UserError(f"{path}:{line}: not UTF-8 text ({byte}) in column {column}; save the file as UTF-8") from error
 
 

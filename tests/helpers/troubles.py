@@ -39,7 +39,7 @@ class Trouble:
         """The message, without the lists of what is valid, which grow with every release."""
         message = self.message or _refused(self, folder)
         message = re.sub(r"Valid: .*?\.(?= |$)", "Valid: ...", message, flags=re.MULTILINE)
-        return message.partition("\nSee: ")[0].replace(str(folder), "FOLDER")
+        return message.partition("\nSee: ")[0].replace(str(folder), "$PWD")
 
 
 def _file(shown: str, remedy: str, content: str | bytes) -> Trouble:

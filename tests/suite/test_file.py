@@ -44,6 +44,10 @@ REFUSED = {
         GOOD.encode() + "question: Für".encode("latin-1"),
         ("x.yaml:7: not UTF-8 text (byte 0xfc) in column 12", "save the file"),
     ),
+    "Latin-1 after a byte-order mark": (
+        b"\xef\xbb\xbfname: F\xfcr\n",
+        ("x.yaml:1: not UTF-8 text (byte 0xfc) in column 8",),
+    ),
     "only comments": (b"# name: mine\n", ("x.yaml: empty",)),
     "a tab": (GOOD.replace("  lr", "\tlr").encode(), ("x.yaml:5: not valid YAML: a tab",)),
     "a tab after spaces": (GOOD.replace("  lr: 1e-3", "  \tlr: 1e-3").encode(), ("x.yaml:5: ",)),
