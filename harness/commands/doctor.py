@@ -26,7 +26,7 @@ from harness.commands import parser
 from harness.commands.output import print_json
 from harness.machine.environment import available_cores, cpu_flags, environment
 from harness.machine.leases import local_cores, stale_gpus
-from harness.machine.surroundings import child_environment
+from harness.machine.surroundings import child_environment, given
 from harness.machine.topology import physical, shared
 from harness.views.bug_report import bug_report
 
@@ -356,7 +356,7 @@ def options(command: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     diagnosis = diagnose(args.out)
     if args.report:
-        text = bug_report(diagnosis.to_json(), os.environ)
+        text = bug_report(diagnosis.to_json(), given())
         print_json({"report": text}) if args.json else print(text)
     elif args.json:
         print_json(diagnosis.to_json())
