@@ -181,7 +181,7 @@ def own_folder() -> Path:
     """The user's folder for capsbench on this node, of this user alone. Raises `UserError` if there can be none."""
     try:
         base = tempfile.gettempdir()
-        if base == os.path.abspath(os.curdir) and os.environ.get("TMPDIR") != base:  # noqa: PTH100
+        if base == os.path.abspath(os.curdir) and not any(map(_is_usable, _temporary())):  # noqa: PTH100
             raise FileNotFoundError  # Python's last resort: nothing of ours belongs there
     except FileNotFoundError as error:
         raise UserError("there is no folder for temporary files that can be written to; set TMPDIR to one") from error
@@ -265,6 +265,12 @@ def _account(base: Mapping[str, str]) -> tuple[str | None, bool]:
         entry = pwd.getpwuid(os.getuid())
         return home or entry.pw_dir, True
     return home, is_named
+
+
+def _temporary() -> list[str]:
+    """Where Python looks for a folder for temporary files, before it takes the working directory."""
+    asked = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return [folder for folder in (*asked, "/tmp", "/var/tmp", "/usr/tmp") if folder]
 
 
 def _is_usable(folder: str) -> bool:

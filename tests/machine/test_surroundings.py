@@ -143,7 +143,9 @@ def test_relative_folders_that_the_standard_ignores_are_dropped() -> None:
 
 
 def test_no_place_for_temporary_files_is_said(tmp_path: Path, shell: pytest.MonkeyPatch) -> None:
-    shell.chdir(tmp_path)  # Python's last resort
+    shell.chdir(tmp_path)
+    assert own_folder().parent == tmp_path  # a user at work in /tmp
+    shell.setattr(surroundings, "_temporary", lambda: ["/nowhere"])  # Python's last resort
     with pytest.raises(UserError, match="set TMPDIR to one"):
         own_folder()
     shell.setattr(tempfile, "gettempdir", lambda: (_ for _ in ()).throw(FileNotFoundError()))
