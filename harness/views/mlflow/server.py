@@ -19,7 +19,7 @@ from typing import Any
 from harness.disk import read_json
 from harness.errors import UserError
 from harness.journal.journal import CURSOR
-from harness.machine.surroundings import child_environment
+from harness.machine.surroundings import child_environment, own_folder
 from harness.views.mlflow.cells import VIEW_KEY as CELLS
 from harness.views.mlflow.client import quiet_environment, redact
 from harness.views.mlflow.tracking import default_uri
@@ -115,6 +115,7 @@ def _server(out: Path, uri: str, port: int) -> Generator[tuple[int, subprocess.P
     ]  # fmt: skip
     settings = child_environment(os.environ, keep=("MLFLOW_",)) | quiet_environment()
     settings["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    settings["UVICORN_APP_DIR"] = str(own_folder())  # else the working directory comes first on its import path
     with _log_path(out).open("wb") as log:
         process = subprocess.Popen(
             command, env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
