@@ -26,7 +26,7 @@ _OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 _SHORT = {  # grid keys as written in run names; others are the first letters of their last part
     "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n", "data.canvas": "c",
     "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "data.test_from": "on-",
-    "model.profile": "", "model.kind": "",
+    "model.profile": "", "model.kind": "", "runtime.environment": "",
 }  # fmt: skip
 
 
@@ -57,4 +57,4 @@ def _short(key: str, value: Any) -> str:
     last = key.rpartition(".")[2]
     if isinstance(value, bool):
         return last[:7] if value else f"no-{last[:7]}"
-    return _SHORT.get(key, last[:3]) + (f"{value:g}" if isinstance(value, float) else str(value))
+    return _SHORT.get(key, last[:3]) + (f"{value:g}" if isinstance(value, float) else _shown(value))

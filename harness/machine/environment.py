@@ -18,7 +18,7 @@ from typing import Any
 
 from harness import registry
 from harness.machine import cgroups
-from harness.machine.surroundings import record
+from harness.machine.surroundings import given, record
 
 _BENCH_DISTS = ("ray", "mlflow")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +142,7 @@ def _gpu(line: str) -> Gpu:
 
 def gpu_ids(proc: Path = Path("/proc")) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Ids of the GPUs for trials, as in `CUDA_VISIBLE_DEVICES`; and what it names that the driver does not show."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = given().get("CUDA_VISIBLE_DEVICES")
     if visible is not None and not visible.strip():
         return (), ()
     listed = re.findall(r"^GPU (\d+):.*\(UUID: ([\w-]+)\)", table := _output("nvidia-smi", "-L") or "", re.MULTILINE)

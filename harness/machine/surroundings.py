@@ -40,7 +40,7 @@ _LOADING = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", 
 """Kept, since an installation may need them, though they decide which libraries are loaded."""
 _PYTHON = {
     "PYTHONPATH", "PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE", "PYTHONNOUSERSITE", "PYTHONUSERBASE",
-    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONFAULTHANDLER",
+    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONFAULTHANDLER", "PYTHONUNBUFFERED",
 }  # fmt: skip
 """The variables of Python itself that its children keep; others make it warn, stop or count differently."""
 _TOOLS = ("RAY_", "TUNE_", "MLFLOW_")

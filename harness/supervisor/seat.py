@@ -31,9 +31,9 @@ class Seat:
 def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dict[str, str]:
     """The environment of a trial's process, complete before Python starts, since libraries read much of it on loading.
 
-    To what every process gets (`harness.machine.surroundings.child_environment`) come the frameworks' variables
-    (`harness.spec.device.Device.environment`), the suite's own (`runtime.environment`), and those of every trial, each
-    before the ones named earlier. Raises `UserError` if a plug-in fails to give its variables.
+    What every process gets (`harness.machine.surroundings.child_environment`), then the frameworks' variables
+    (`harness.spec.device.Device.environment`), the suite's (`runtime.environment`), and those of every trial; the later
+    ones win. Raises `UserError` if a plug-in fails to give its variables.
     """
     env = {name: value for name, value in child_environment(base).items() if name not in kept_names()}
     for name, value in registry.environment(trial.impl, trial.cpus, trial.runtime.precision, bool(seat.gpus)).items():

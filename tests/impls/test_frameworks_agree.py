@@ -43,9 +43,10 @@ def test_the_compact_model_up_to_the_top(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_paper_s_model_on_mnist(tmp_path: Path, mnist_dir: Path) -> None:
-    """The gradients of all 8,215,568 parameters, in both precisions."""
-    reports = parity(tmp_path, "suites/mnist.yaml", "--level", "L4", CAPSBENCH_DATA=str(mnist_dir))
-    assert list(reports) == [f"{impl} {precision}" for impl in FRAMEWORKS for precision in ("fp64", "fp32")]
+    """The gradients of all 8,215,568 parameters, in the precision that is timed; a weekly job compares float64 too."""
+    suite = ("suites/mnist.yaml", "--level", "L4", "--precision", "fp32")
+    reports = parity(tmp_path, *suite, CAPSBENCH_DATA=str(mnist_dir))
+    assert list(reports) == [f"{impl} fp32" for impl in FRAMEWORKS]
     for report in reports.values():
         assert levels(report) == ["L1", "L2", "L3", "L4"]
         [count] = [check for check in report["checks"] if check["name"] == "parameters"]

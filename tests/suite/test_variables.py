@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import registry
-from harness.analysis.labels import setting
+from harness.analysis.labels import run_name, setting
 from harness.errors import UserError
 from harness.spec.trial import Trial
 from harness.suite.identity import trial_id
@@ -64,6 +64,7 @@ def test_sets_of_them_can_be_varied() -> None:
         {"ALL": "x"}, {"MINE": "1", "ALL": "x"}, {"MINE": "2", "ALL": "x"},
     ]  # fmt: skip
     assert len({each.id for each in found}) == 3
+    assert [run_name(each) for each in trials(text)] == ["numpy none s0", "numpy MINE=1 s0", "numpy MINE=2 s0"]
     assert [setting(each.params) for each in trials(text)] == [
         "environment none",
         "environment MINE=1",

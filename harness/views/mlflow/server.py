@@ -21,7 +21,7 @@ from typing import Any
 from harness.disk import file_lock, obstacle, read_json
 from harness.errors import UserError
 from harness.journal.journal import CURSOR
-from harness.machine.surroundings import child_environment
+from harness.machine.surroundings import child_environment, own_folder
 from harness.views.mlflow import database, remote
 from harness.views.mlflow.addresses import LOOPBACK, Listener, has_display, is_known, listener, own_names, tunnel
 from harness.views.mlflow.cells import VIEW_KEY as CELLS
@@ -203,6 +203,7 @@ def _server(out: Path, uri: str, chosen: Listener, log_path: Path) -> Generator[
     settings = child_environment(os.environ, keep=("MLFLOW_",)) | quiet_environment()
     settings = {name: value for name, value in settings.items() if name not in _OWN}
     settings |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
+    settings["UVICORN_APP_DIR"] = str(own_folder())  # else the working directory comes first on its import path
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             command, env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
