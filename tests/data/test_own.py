@@ -168,7 +168,7 @@ def test_hints_for_another_place_or_format(tmp_path: Path, folder: Path) -> None
     flat = tmp_path / "outer" / "pictures" / "red"
     assert "holds 10 pictures, but no class folders" in refused("folder", flat)
     np.savez(tmp_path / "d.npz", images=arrays()[0], labels=arrays()[1])
-    assert "is a NumPy archive (NPZ); expected a folder" in refused("folder", tmp_path / "d.npz")
+    assert "is a NumPy archive (.npz); expected a folder" in refused("folder", tmp_path / "d.npz")
     assert "set data.name: npz" in refused("folder", tmp_path / "d.npz")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     assert "is a link to" in refused("folder", tmp_path / "link")
@@ -520,7 +520,7 @@ def test_npz_files_that_are_refused(tmp_path: Path) -> None:
     path.write_text("<!DOCTYPE html><title>404")
     assert "an HTML page" in refused("npz", path)
     np.save(tmp_path / "d.npy", images)
-    assert "a NumPy array (NPY); expected an NPZ file" in refused("npz", tmp_path / "d.npy")
+    assert "a NumPy array (.npy); expected an NPZ file" in refused("npz", tmp_path / "d.npy")
     assert "there is no file" in refused("npz", tmp_path / "d.npx")
     assert 'did you mean "d.npz"?' in refused("npz", tmp_path / "d.npx")
 
