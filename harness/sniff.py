@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 UNKNOWN = "binary data of an unknown kind"
-"""What is said of a file that is not recognised."""
+"""What is said of a file that is not recognised: it may be anything."""
 _ENOUGH = 4096
 _ZEROS = "nothing but zero bytes, as a broken download or a full disk leaves"
+_DAMAGED = "that is cut short or damaged"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "a gzip file"),
@@ -72,7 +73,6 @@ _REMEDIES = {
     "an error from a cloud storage": "download it again, from an address that serves the file",
     "an empty file": "download or copy it again",
     "nothing but zero bytes": "download or copy it again",
-    "a zip archive that is cut short": "download or copy it again",
     "UTF-16 text": "save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
     "UTF-32 text": "save it as UTF-8 (iconv -f UTF-32 -t UTF-8)",
     "a gzip file": "uncompress it first (gunzip)",
@@ -103,7 +103,7 @@ def what_is(path: Path) -> str:
     except OSError as error:
         return f"a file that cannot be read ({error.strerror or error})"
     if head.startswith(_ZIP):
-        return _zipped(path)
+        return _zipped(path, head)
     return what_are(head, path.stat().st_size)
 
 
@@ -128,15 +128,12 @@ def what_are(content: bytes, size: int | None = None) -> str:
     return found or UNKNOWN
 
 
-def is_known(found: str) -> bool:
-    """Whether the words of `what_is` or `what_are` tell a kind: otherwise the file may be anything."""
-    return found != UNKNOWN
-
-
 def remedy(found: str) -> str | None:
     """What to do about a file that is `found`, in the words of `what_is`, whatever it should be; None: not known."""
     if found.startswith("a link to") and "annex/objects/" in found:  # its content was not fetched
         return _REMEDIES["a git-annex pointer"]
+    if found.endswith(_DAMAGED):
+        return "download or copy it again"
     return next((advice for begin, advice in _REMEDIES.items() if found.startswith(begin)), None)
 
 
@@ -172,13 +169,13 @@ def _absent(path: Path) -> str:
     return "nothing (there is no such file)"
 
 
-def _zipped(path: Path) -> str:
+def _zipped(path: Path, head: bytes) -> str:
     """Many formats are zip archives: their members tell which."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError):
-        return "a zip archive that is cut short or damaged"
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return f"{_first_zipped(head)} {_DAMAGED}"
     last = {name.rpartition("/")[2] for name in names}
     if last & {*_PYTORCH_MEMBERS}:
         return "a PyTorch file"

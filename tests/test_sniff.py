@@ -20,7 +20,7 @@ import scipy.io
 from PIL import Image
 from safetensors.numpy import save_file
 
-from harness.sniff import UNKNOWN, is_known, remedy, what_are, what_is, with_remedy
+from harness.sniff import UNKNOWN, remedy, what_are, what_is, with_remedy
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
@@ -68,6 +68,14 @@ def of(content: bytes) -> Callable[[Path], None]:
     return write
 
 
+def cut(write: Callable[[Path], None]) -> Callable[[Path], None]:
+    def write_less(path: Path) -> None:
+        write(path)
+        path.write_bytes(path.read_bytes()[:-9])
+
+    return write_less
+
+
 MADE: dict[str, Callable[[Path], None]] = {
     "an empty file": of(b""),
     "nothing but zero bytes, as a broken download or a full disk leaves": of(bytes(100_000)),
@@ -91,6 +99,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "a NumPy archive (.npz)": as_npz,
     "a NumPy array (.npy)": as_npy,
     "a zip archive that is cut short or damaged": of(b"PK\x03\x04" * 40),
+    "a PyTorch file that is cut short or damaged": cut(as_zip("archive/data.pkl")),
     "an HDF5 file, as Keras and h5py write them": of(b"\x89HDF\r\n\x1a\n" + bytes(100)),
     "an SQLite database": as_database,
     "a Python pickle": of(pickle.dumps({"a": [1, 2]})),
@@ -128,9 +137,9 @@ def test_bytes_are_told_as_files_are(kind: str, tmp_path: Path) -> None:
     """But of a zip archive only the first member is known."""
     MADE[kind](tmp_path / "file")
     content = (tmp_path / "file").read_bytes()
-    of_zip = {"a Keras model (.keras)", "a zip archive that is cut short or damaged"}
-    assert what_are(content) == ("a zip archive" if kind in of_zip else kind)
-    assert is_known(kind) is (kind != "binary data of an unknown kind")
+    assert what_are(content) == (
+        "a zip archive" if "Keras model" in kind else kind.removesuffix(" that is cut short or damaged")
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,6 +197,7 @@ def test_what_to_do_is_said_where_it_does_not_depend_on_what_was_expected() -> N
     assert all(remedy(each) for each in MADE if each.startswith(("an HTML", "an empty", "UTF-16", "a DVC")))
     assert remedy("text") is None
     assert with_remedy("text") == "text"
+    assert remedy("a PyTorch file that is cut short or damaged") == "download or copy it again"
     assert with_remedy("a DVC pointer") == "a DVC pointer (fetch the file itself: dvc pull)"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from harness.data.files import CorruptFile
-from harness.sniff import is_known, remedy, what_is
+from harness.sniff import UNKNOWN, remedy, what_is
 
 
 def check_archive(path: Path) -> None:
@@ -33,7 +33,7 @@ def entries(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield entry.filename, archive.read(entry)  # verifies the entry's CRC-32
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         found = what_is(path)
-        said = f"it is {found}" if is_known(found) and "zip archive" not in found else error
+        said = f"it is {found}" if found != UNKNOWN and "zip archive" not in found else error
         advice = f"; {told}" if (told := remedy(found)) else ""
         raise CorruptFile(f"{path}: truncated or corrupt zip archive ({said}){advice}.") from None
     except OSError as error:

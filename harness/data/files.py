@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.data.idx_header import wrong_length
 from harness.errors import UserError
-from harness.sniff import is_known, what_are, with_remedy
+from harness.sniff import UNKNOWN, what_are, with_remedy
 
 _OWN: dict[str, str | tuple[str, ...]] = {
     "a gzip file": ".gz", "a MATLAB file of version 5": ".mat", "a zip archive": ".zip",
@@ -131,7 +131,7 @@ def _compare(path: Path, content: bytes, sha256: str | None, what: str) -> None:
     if found == sha256:
         return
     said, what_it_is = wrong_length(content), what_are(content)
-    if not said and is_known(what_it_is) and not path.name.endswith(_OWN.get(what_it_is, "-")):
+    if not said and what_it_is != UNKNOWN and not path.name.endswith(_OWN.get(what_it_is, "-")):
         said = f"it is {with_remedy(what_it_is)}"
     said = f"{said}; " if said else ""
     raise CorruptFile(f"{path}: corrupt; {said}{what} expected {sha256}, found {found}.")

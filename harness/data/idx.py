@@ -12,7 +12,7 @@ import numpy as np
 from harness.data.base import Info, Split
 from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
 from harness.data.idx_header import TYPES, UINT8, wrong_length
-from harness.sniff import is_known, what_are, with_remedy
+from harness.sniff import UNKNOWN, what_are, with_remedy
 
 
 def parse(content: bytes, name: str, any_type: bool = False) -> np.ndarray:
@@ -23,7 +23,7 @@ def parse(content: bytes, name: str, any_type: bool = False) -> np.ndarray:
         expected, magic = ("an IDX file", "0x0000") if any_type else ("an IDX file of uint8", "0x000008NN")
         raise CorruptFile(
             f"{name}: not {expected} (starts with 0x{content[:4].hex()}, not {magic})"
-            + (f"; it is {with_remedy(found)}." if is_known(found) else ".")
+            + (f"; it is {with_remedy(found)}." if found != UNKNOWN else ".")
         )
     start = 4 + 4 * content[3]
     if len(content) < start:

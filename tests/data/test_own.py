@@ -115,7 +115,12 @@ def _break(path: Path) -> None:
         (lambda top: _break(top / "red" / "3.png"), "3.png: a PNG picture that ends early or is damaged"),
         (lambda top: (top / "red" / "x.png").write_text("<html>sign in"), "x.png: an HTML page"),
         (lambda top: (top / "red" / "x.jpg").write_text("version https://git-lfs.github.com/spec/v1\n"), "a Git LFS pointer"),
-        (lambda top: (top / "red" / "x.png").touch(), "x.png: an empty file"),
+        (lambda top: (top / "red" / "x.png").touch(), "x.png: an empty file (download or copy it again)"),
+        (lambda top: (top / "red" / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n"), "x.png: a PNG picture that is damaged"),
+        (
+            lambda top: Image.new("RGB", (6, 6)).save(top / "red" / "x.png", "WEBP"),
+            "x.png: a WebP picture (convert it to PNG)",
+        ),
         (lambda top: (top / "red" / "x.webp").touch(), "a WEBP picture; PNG, JPEG, BMP and TIFF are read"),
         (lambda top: save(top / "red" / "x.png", picture(1, size=(9, 8))), "data.resize: the pictures have 2 different sizes"),
         (lambda top: (top / "red" / "x.png").symlink_to(top / "gone.png"), "gone.png, which is not there"),
