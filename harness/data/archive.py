@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from harness.data.files import CorruptFile
-from harness.data.sniff import of_file
+from harness.sniff import UNKNOWN, remedy, what_is
 
 
 def check_archive(path: Path) -> None:
@@ -32,9 +32,10 @@ def entries(path: Path) -> Iterator[tuple[str, bytes]]:
             for entry in _files(path, archive):
                 yield entry.filename, archive.read(entry)  # verifies the entry's CRC-32
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        found = of_file(path)
-        said = f"it is {found}" if found and "zip archive" not in found else error
-        raise CorruptFile(f"{path}: truncated or corrupt zip archive ({said}).") from None
+        found = what_is(path)
+        said = f"it is {found}" if found != UNKNOWN and "zip archive" not in found else error
+        advice = f"; {told}" if (told := remedy(found)) else ""
+        raise CorruptFile(f"{path}: truncated or corrupt zip archive ({said}){advice}.") from None
     except OSError as error:
         raise CorruptFile(f"{path}: cannot be read ({error.strerror or error}).") from None
 

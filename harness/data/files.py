@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.sniff import HEAD_BYTES, kind, wrong_length
+from harness.data.idx_header import wrong_length
 from harness.errors import UserError
+from harness.sniff import UNKNOWN, what_are, with_remedy
 
-_OWN = {
-    "a gzip file": ".gz", "an IDX file of bytes": "ubyte", "a MATLAB file of version 5": ".mat", "a zip archive": ".zip",
+_OWN: dict[str, str | tuple[str, ...]] = {
+    "a gzip file": ".gz", "a MATLAB file of version 5": ".mat", "a zip archive": ".zip",
+    **{f"an IDX file of uint8, {n}-dimensional": (f"idx{n}-ubyte", f"idx{n}-ubyte.gz") for n in (1, 3)},
 }  # fmt: skip
 """What a file's name promises: not worth saying."""
 
@@ -128,9 +130,9 @@ def _compare(path: Path, content: bytes, sha256: str | None, what: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found == sha256:
         return
-    said, what_it_is = wrong_length(content), kind(content[:HEAD_BYTES])
-    if not said and what_it_is and not path.name.endswith(_OWN.get(what_it_is, "-")):
-        said = f"it is {what_it_is}"
+    said, what_it_is = wrong_length(content), what_are(content)
+    if not said and what_it_is != UNKNOWN and not path.name.endswith(_OWN.get(what_it_is, "-")):
+        said = f"it is {with_remedy(what_it_is)}"
     said = f"{said}; " if said else ""
     raise CorruptFile(f"{path}: corrupt; {said}{what} expected {sha256}, found {found}.")
 

@@ -11,25 +11,24 @@ import numpy as np
 
 from harness.data.base import Info, Split
 from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
-from harness.data.sniff import HEAD_BYTES, kind, wrong_length
-
-_UINT8 = 0x08
-_TYPES = {_UINT8: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+from harness.data.idx_header import TYPES, UINT8, wrong_length
+from harness.sniff import UNKNOWN, what_are, with_remedy
 
 
 def parse(content: bytes, name: str, any_type: bool = False) -> np.ndarray:
     """An IDX file's array, of uint8 unless `any_type`. Raises `CorruptFile` if magic, dimensions or length disagree."""
-    types = {*_TYPES} if any_type else {_UINT8}
+    types = {*TYPES} if any_type else {UINT8}
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in types or content[3] == 0:
-        found = kind(content[:HEAD_BYTES])
+        found = what_are(content)
+        expected, magic = ("an IDX file", "0x0000") if any_type else ("an IDX file of uint8", "0x000008NN")
         raise CorruptFile(
-            f"{name}: not an IDX file of bytes (starts with 0x{content[:4].hex()}, not 0x000008NN)"
-            + (f"; it is {found}." if found else ".")
+            f"{name}: not {expected} (starts with 0x{content[:4].hex()}, not {magic})"
+            + (f"; it is {with_remedy(found)}." if found != UNKNOWN else ".")
         )
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise CorruptFile(f"{name}: the IDX header ends after {len(content)} bytes; it needs {start}.")
-    shape, dtype = struct.unpack_from(f">{content[3]}I", content, 4), np.dtype(_TYPES[content[2]])
+    shape, dtype = struct.unpack_from(f">{content[3]}I", content, 4), np.dtype(TYPES[content[2]])
     if len(content) - start != math.prod(shape) * dtype.itemsize:
         raise CorruptFile(
             f"{name}: {math.prod(shape) * dtype.itemsize:,} bytes expected after the header {shape}, found "

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.data.base import Split
 from harness.data.files import CorruptFile
-from harness.data.sniff import HEAD_BYTES, kind
+from harness.sniff import UNKNOWN, remedy, what_are
 
 
 def variables(content: bytes, name: str, *wanted: str) -> dict[str, Any]:
@@ -20,10 +20,10 @@ def variables(content: bytes, name: str, *wanted: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = scipy_io.loadmat(io.BytesIO(content), variable_names=wanted)
     except Exception as error:  # damaged files raise a dozen different ones
-        what = kind(content[:HEAD_BYTES]) or ""
-        said = error if what in ("", "a MATLAB file of version 5") else f"it is {what}"
-        again = "; in MATLAB, save it with -v7" if "HDF5" in what else ""
-        raise CorruptFile(f"{name}: truncated, corrupt or not a MATLAB file of version 5 ({said}){again}.") from None
+        what = what_are(content)
+        said = error if what in (UNKNOWN, "a MATLAB file of version 5") else f"it is {what}"
+        advice = f"; {told}" if (told := remedy(what)) else ""
+        raise CorruptFile(f"{name}: truncated, corrupt or not a MATLAB file of version 5 ({said}){advice}.") from None
     if absent := [each for each in wanted if each not in found]:
         there = ", ".join(each for each in found if not each.startswith("__")) or "nothing"
         raise CorruptFile(f"{name}: no variable {' and no '.join(absent)} in it; {there} found.")

@@ -75,7 +75,7 @@ def read_events(path: Path, where: str) -> list[TrialEvent]:
                 if (event := TRIAL.known(line, where)) is not None:
                     events.append(cast(TrialEvent, event))
             except ValueError as error:
-                if not (what := what_are(content[:4096], len(content))).startswith(_LIKE_EVENTS):
+                if not (what := what_are(content)).startswith(_LIKE_EVENTS):
                     raise _no_journal(path, what) from error
                 found = f"{error}; found {line[:60]!r}" if isinstance(error, Malformed) else repr(line[:60])
                 raise UserError(

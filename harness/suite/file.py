@@ -14,7 +14,6 @@ from harness.sniff import remedy, what_are
 STDIN, SHOWN = Path("-"), Path("stdin")
 """What stands for it on the command line, and in messages."""
 _MAX_BYTES = 1_000_000
-_HEAD = 4096
 _READABLE = ("text", "lines of JSON", "a JSON document", "an empty file", "binary data")
 """How the words begin for what may be a suite, or is judged by whoever reads it."""
 
@@ -64,7 +63,7 @@ def _read(descriptor: int, path: Path) -> bytes:
 
 
 def _decoded(data: bytes, path: Path) -> str:
-    found = what_are(data[:_HEAD], len(data))
+    found = what_are(data)
     if not found.startswith(_READABLE):
         advice = remedy(found)
         raise UserError(f"{path}: {found}, expected a suite in YAML{f'; {advice}' if advice else ''}")

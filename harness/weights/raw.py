@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.sniff import what_is
+from harness.sniff import UNKNOWN, what_is
 from harness.spec import Weights
 
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -27,7 +27,7 @@ def flaw(path: Path) -> str | None:
         )
         if size != end:
             return f"it is {_bytes(size - end)} too long" if size > end else f"it is {_bytes(end - size)} too short"
-    return None if found in ("a safetensors file", "binary data of an unknown kind") else f"it is {found}"
+    return None if found in ("a safetensors file", UNKNOWN) else f"it is {found}"
 
 
 def load_widened(path: Path) -> Weights:

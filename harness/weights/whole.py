@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from harness.errors import UserError
 from harness.events import EpochEvent, Record, ResultEvent, TrialEvent
-from harness.sniff import remedy, what_is
+from harness.sniff import UNKNOWN, remedy, what_is, with_remedy
 from harness.spec import ModelSpec, Moments, Weights, is_right
 from harness.spec.trial import Trial
 from harness.weights import files as checkpoint
@@ -178,7 +178,7 @@ def require_recorded(path: Path, record: Record | None) -> None:
         raise Damaged(path, f"it cannot be read: {error.strerror or error}") from error
     if record and found["bytes"] != record["bytes"]:
         what = what_is(path)
-        instead = "" if what == "a safetensors file" or what.startswith("binary") else f"; it is {what}{_advice(what)}"
+        instead = "" if what in ("a safetensors file", UNKNOWN) else f"; it is {with_remedy(what)}"
         raise Damaged(path, f"it has {found['bytes']:,} bytes, {record['bytes']:,} were written{instead}")
     if record and found["sha256"] != record["sha256"]:
         began, begins = record["sha256"][:12], found["sha256"][:12]

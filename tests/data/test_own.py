@@ -115,7 +115,12 @@ def _break(path: Path) -> None:
         (lambda top: _break(top / "red" / "3.png"), "3.png: a PNG picture that ends early or is damaged"),
         (lambda top: (top / "red" / "x.png").write_text("<html>sign in"), "x.png: an HTML page"),
         (lambda top: (top / "red" / "x.jpg").write_text("version https://git-lfs.github.com/spec/v1\n"), "a Git LFS pointer"),
-        (lambda top: (top / "red" / "x.png").touch(), "x.png: an empty file"),
+        (lambda top: (top / "red" / "x.png").touch(), "x.png: an empty file (download or copy it again)"),
+        (lambda top: (top / "red" / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n"), "x.png: a PNG picture that is damaged"),
+        (
+            lambda top: Image.new("RGB", (6, 6)).save(top / "red" / "x.png", "WEBP"),
+            "x.png: a WebP picture (convert it to PNG)",
+        ),
         (lambda top: (top / "red" / "x.webp").touch(), "a WEBP picture; PNG, JPEG, BMP and TIFF are read"),
         (lambda top: save(top / "red" / "x.png", picture(1, size=(9, 8))), "data.resize: the pictures have 2 different sizes"),
         (lambda top: (top / "red" / "x.png").symlink_to(top / "gone.png"), "gone.png, which is not there"),
@@ -168,7 +173,7 @@ def test_hints_for_another_place_or_format(tmp_path: Path, folder: Path) -> None
     flat = tmp_path / "outer" / "pictures" / "red"
     assert "holds 10 pictures, but no class folders" in refused("folder", flat)
     np.savez(tmp_path / "d.npz", images=arrays()[0], labels=arrays()[1])
-    assert "is a NumPy archive (NPZ); expected a folder" in refused("folder", tmp_path / "d.npz")
+    assert "is a NumPy archive (.npz); expected a folder" in refused("folder", tmp_path / "d.npz")
     assert "set data.name: npz" in refused("folder", tmp_path / "d.npz")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     assert "is a link to" in refused("folder", tmp_path / "link")
@@ -520,7 +525,7 @@ def test_npz_files_that_are_refused(tmp_path: Path) -> None:
     path.write_text("<!DOCTYPE html><title>404")
     assert "an HTML page" in refused("npz", path)
     np.save(tmp_path / "d.npy", images)
-    assert "a NumPy array (NPY); expected an NPZ file" in refused("npz", tmp_path / "d.npy")
+    assert "a NumPy array (.npy); expected an NPZ file" in refused("npz", tmp_path / "d.npy")
     assert "there is no file" in refused("npz", tmp_path / "d.npx")
     assert 'did you mean "d.npz"?' in refused("npz", tmp_path / "d.npx")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from harness.data.frame import framed, framed_shape
 from harness.data.own.collected import Arrays, Collected, Part, in_blocks, named_classes
 from harness.data.own.pixels import as_pictures
-from harness.data.sniff import of_file
 from harness.errors import UserError, nearest
+from harness.sniff import remedy, what_is
 from harness.spec.trial import DataConfig
 
 
@@ -52,5 +52,6 @@ def the_file(given: str | None, key: str, expected: str) -> Path:
 
 
 def instead(path: Path, expected: str) -> str:
-    """ "PATH: an HTML page ...; expected an NPZ file": for a file that is something else."""
-    return f"{path}: {of_file(path) or 'of a kind that is not recognised'}; expected {expected}"
+    """ "PATH: an HTML page; expected an NPZ file; download it again ...": for a file that is something else."""
+    found = what_is(path)
+    return f"{path}: {found}; expected {expected}" + (f"; {advice}" if (advice := remedy(found)) else "")

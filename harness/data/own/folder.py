@@ -13,8 +13,8 @@ from harness.data.frame import framed_shape
 from harness.data.own.collected import Collected, Part
 from harness.data.own.decoding import common_size, headers_of, in_parallel
 from harness.data.own.picture import OTHER_SUFFIXES, SUFFIXES, require_pillow
-from harness.data.sniff import of_file
 from harness.errors import UserError, nearest
+from harness.sniff import remedy, what_is
 from harness.spec.trial import DataConfig
 
 _SPLITS: dict[str, Part] = {
@@ -122,11 +122,14 @@ def _folder(given: str | None, key: str) -> Path:
             raise UserError(f"{key}: there is no folder {path}{nearest(path.name, beside) if beside else ''}")
     except OSError as error:
         raise UserError(f"{key}: {path} cannot be read ({error.strerror or error})") from None
-    what = of_file(path) or "a file"
-    hint = {".npz": "; set data.name: npz", ".csv": "; set data.name: csv"}.get(path.suffix.lower())
+    what = what_is(path)
+    hint = {".npz": "set data.name: npz", ".csv": "set data.name: csv"}.get(path.suffix.lower())
+    if any(each in what for each in ("archive", "gzip", "bzip2", "an xz", "zstandard")):  # a .tar.gz, most likely
+        hint = hint or "unpack it first"
+    hint = hint or remedy(what)
     raise UserError(
-        f"{key}: {path} is {what.partition(':')[0]}; expected a folder with one folder of pictures for each class"
-        + (hint or ("; unpack it first" if "zip" in what or "archive" in what or "gzip" in what else ""))
+        f"{key}: {path} is {what}; expected a folder with one folder of pictures for each class"
+        + (f"; {hint}" if hint else "")
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from harness.data.own.arrays import collected, instead, the_file
 from harness.data.own.collected import Arrays, Collected, Part
 from harness.errors import UserError
+from harness.sniff import what_is
 from harness.spec.trial import DataConfig
 
 _EXPECTED = "an NPZ file (numpy.savez) with the arrays images and labels"
@@ -109,10 +110,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             raise UserError(
                 f"{path}: damaged ({' '.join(str(error).split())}); write it anew with numpy.savez"
             ) from None
-        said = instead(path, _EXPECTED)
-        if "NPZ" in said.partition(";")[0]:
-            said = f"{path}: truncated: an NPZ file whose end is missing; fetch or write it anew"
-        raise UserError(said) from None
+        if what_is(path).startswith("a NumPy archive"):
+            raise UserError(f"{path}: truncated: an NPZ file whose end is missing; fetch or write it anew") from None
+        raise UserError(instead(path, _EXPECTED)) from None
 
 
 def _array(archive: Any, name: str, path: Path) -> np.ndarray:

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from harness.data.own.pixels import grey
-from harness.data.sniff import HEAD_BYTES, kind
 from harness.errors import UserError
+from harness.sniff import UNKNOWN, what_are, with_remedy
 
 SUFFIXES = frozenset((".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff"))
 OTHER_SUFFIXES = frozenset(
@@ -109,9 +109,12 @@ class _opened:
             content = self._path.read_bytes() if self._content is None else self._content
         except OSError as unreadable:
             return f"cannot be read ({unreadable.strerror or unreadable})"
-        found = kind(content[:HEAD_BYTES])
+        what = what_are(content)
+        found = with_remedy(what) if what != UNKNOWN else None
         said = " ".join(str(error).split())[:150]
         if type(error).__name__ == "UnidentifiedImageError":
+            if what.endswith(" picture"):
+                return f"{what} that is damaged" if what.split()[1] in _FORMATS else f"{what} (convert it to PNG)"
             return found or "not a PNG, JPEG, BMP or TIFF picture"
         if "truncated" in said or "broken data stream" in said or isinstance(error, (EOFError, SyntaxError)):
             return f"{found or 'a picture'} that ends early or is damaged ({said or type(error).__name__})"

@@ -14,8 +14,8 @@ from harness.data.files import CorruptFile
 from harness.data.files import content as uncompressed
 from harness.data.own.arrays import collected, the_file
 from harness.data.own.collected import Arrays, Collected, Part
-from harness.data.sniff import HEAD_BYTES, kind
 from harness.errors import UserError, nearest
+from harness.sniff import UNKNOWN, remedy, what_are
 from harness.spec.trial import DataConfig
 
 _EXPECTED = "a CSV file: a row a picture, one column with the label, one for each pixel"
@@ -66,10 +66,10 @@ def _table(path: Path) -> _Table:
         content = uncompressed(path)
     except CorruptFile as error:
         raise UserError(str(error)) from None
-    what = kind(content[:HEAD_BYTES])
-    if what not in ("text", "JSON text", None) or (what == "JSON text" and content.lstrip()[:1] == b"{"):
-        unpack = "; unpack it" if what and "zip" in what else "; save it as UTF-8" if what and "UTF-16" in what else ""
-        raise UserError(f"{path}: {what}; expected {_EXPECTED}{unpack}")
+    what = what_are(content)
+    if what not in ("text", UNKNOWN) and not (what == "a JSON document" and content.lstrip()[:1] == b"["):
+        advice = remedy(what) or ("unpack it first" if "archive" in what else None)
+        raise UserError(f"{path}: {what}; expected {_EXPECTED}" + (f"; {advice}" if advice else ""))
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
