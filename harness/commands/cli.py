@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -52,9 +53,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _ease_warnings()
     _show_notes()
     try:
+        if argv is None:
+            _put_working_directory_last()
         args = parser(arguments).parse_args(arguments)
         if argv is None:
-            _settle()
+            from harness.machine.surroundings import settle
+
+            settle()
         code = _module(args.command).main(args)
     except UserError as error:
         code = _refuse(str(error), error.code, as_json)
@@ -111,12 +116,18 @@ def _ease_warnings() -> None:
             warnings.simplefilter("ignore", category)
 
 
-def _settle() -> None:
-    """Clears the environment, and finds modules of the user's in the working directory, after all that is installed."""
-    from harness.machine.surroundings import settle
+def _put_working_directory_last() -> None:
+    """Finds the user's modules there after all that is installed: a file such as random.py must not pass for a library.
 
-    settle()
-    sys.path.append(str(Path.cwd()))
+    First it stays where PYTHONPATH names it; an empty entry, as in "$PYTHONPATH:/mine", is no name. Raises `UserError` if
+    it is gone.
+    """
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise UserError("the working directory has been removed; change to another one") from error
+    if here not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        sys.path[:] = [*(path for path in sys.path if path != here), here]
 
 
 def _show_notes() -> None:

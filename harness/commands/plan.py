@@ -113,7 +113,10 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
     """Reads the suite and what is known about its trials. Raises `UserError` for a request that cannot be met."""
     suite = load_suite(request.suite, request.overrides, request.quick)
     facts = environment()
-    trials = suite.trials(executor.capacity().gpus, lambda impl: fingerprint(facts, impl))
+    try:
+        trials = suite.trials(executor.capacity().gpus, lambda impl: fingerprint(facts, impl))
+    except UserError as error:
+        raise UserError("\n".join(filter(None, (str(error), stale_gpus())))) from error
     executor.check(trials)
     run_dir = request.out / (f"{suite.name}-quick" if request.quick else suite.name)
     journal = Journal(run_dir)
