@@ -14,7 +14,14 @@ from typing import Any, cast
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replaces a file: readers see the old text or the new, and the new survives a crash after this returns."""
+    """Replaces a file: readers see the old text or the new, and the new survives a crash after this returns.
+
+    A link stays, and what it names is replaced. A device or a pipe is no file to replace: it is written to.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -69,6 +69,12 @@ class Parser(argparse.ArgumentParser):
             what = "command" if isinstance(action, cast(Any, argparse)._SubParsersAction) else action.option_strings[0]
             self.error(f'unknown {what} "{value}"{nearest(str(value), action.choices)}')
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if not arg_string and (action.option_strings or action.type is Path):
+            name = action.option_strings[-1] if action.option_strings else action.metavar
+            self.error(f"{name} is empty, such as a shell's variable that is not set; give it a value, or drop it")
+        return super()._get_value(action, arg_string)  # pyright: ignore
+
     def error(self, message: str) -> NoReturn:
         if message.startswith(_MISSING):
             names = message.removeprefix(_MISSING).split(", ")

@@ -124,7 +124,7 @@ def main(args: argparse.Namespace) -> int:
         if args.sheet and any(isinstance(each, Prediction) for each in found.said):
             draw_sheet(trained, found.said, args.sheet)
     except OSError as error:
-        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
+        raise UserError(f"cannot write {error.filename or args.csv}: {error.strerror}") from error
     if args.csv == STDOUT:
         print(as_csv(trained, found.said), end="")
     _show(found, args)

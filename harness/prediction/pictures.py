@@ -134,6 +134,8 @@ def _shown(path: Path) -> str:
 def _picture(path: Path) -> Picture:
     """The picture, decoded as those that models are trained on."""
     try:
+        if not path.is_file() and path.exists():
+            raise Unreadable("not a file but a pipe or a device")
         head = header(path)
         return Picture(decoded(path.read_bytes(), path, 1 if head.is_grey else 3), head.notes)
     except (Broken, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,4 +231,9 @@ def requested(words: Sequence[str], weights: str) -> tuple[Trained, list[Path]]:
         raise UserError(f"--weights {weights}: no such file{hint} Expected best, last, an epoch, or a safetensors file")
     if not words:
         raise UserError("predict: which pictures? Expected --weights W.safetensors FILE...")
+    if os.path.isfile(os.path.join(words[0], "plan.json")):  # noqa: PTH113, PTH118 - which never raise
+        raise UserError(
+            f"--weights {weights}: a file of weights stands in place of RUN TRIAL; drop {' '.join(words[:2])}, or give "
+            "--weights best, last or an epoch"
+        )
     return of_file(path), [Path(word) for word in words]

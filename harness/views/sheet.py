@@ -18,7 +18,7 @@ from harness.data.own import FORMATS
 from harness.disk import obstacle
 from harness.errors import UserError
 from harness.spec.trial import DataConfig
-from harness.views.figures.style import short
+from harness.views.figures.style import save, short
 
 COLUMNS = 12
 _SIDE_INCHES = 0.55
@@ -91,7 +91,7 @@ def _draw(split: Split, names: Sequence[str], title: str, path: Path) -> None:
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _row(images: np.ndarray, image: tuple[int, ...]) -> np.ndarray:

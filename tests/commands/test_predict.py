@@ -121,6 +121,9 @@ def test_what_cannot_be_predicted_is_refused(
     assert 'no weights "7": that epoch' in refused(capsys, RUN, TRIAL, picture, "--weights", "7")
     assert '--weights bets: no such file; did you mean "best"?' in refused(capsys, picture, "--weights", "bets")
     assert 'unknown --fit "padded"; did you mean "pad"?' in refused(capsys, RUN, TRIAL, picture, "--fit", "padded")
+    assert f"in place of RUN TRIAL; drop {RUN} {TRIAL}" in refused(
+        capsys, RUN, TRIAL, picture, "--weights", RUN / "trials" / TRIAL / "weights.safetensors"
+    )
     assert "there is no folder nowhere" in refused(capsys, RUN, TRIAL, picture, "--csv", "nowhere/out.csv")
     assert "a folder; expected a file" in refused(capsys, RUN, TRIAL, picture, "--csv", tmp_path)
     assert "ends in .png" in refused(capsys, RUN, TRIAL, picture, "--sheet", "sheet.jpeg")

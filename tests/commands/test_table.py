@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -85,7 +86,24 @@ def test_json_and_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = RUNS["quickstart"]
-    assert "is no run's directory" in called(capsys, tmp_path, code=2)[1]
+    assert "is not a run directory" in called(capsys, tmp_path, code=2)[1]
     assert "both write to stdout" in called(capsys, run, "--csv", "--json", code=2)[1]
     assert "RUN comes before --csv" in called(capsys, run, "--csv", run, code=2)[1]
     assert "cannot write" in called(capsys, run, "--csv", tmp_path / "nowhere" / "all.csv", code=2)[1]
+    assert "--csv is empty" in called(capsys, run, "--csv", "", code=2)[1]
+    assert "RUN is empty" in called(capsys, "", code=2)[1]
+
+
+def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe, target, link = tmp_path / "pipe", tmp_path / "target.csv", tmp_path / "link.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # the table is smaller than a pipe's buffer
+    called(capsys, RUNS["quickstart"], "--csv", pipe)
+    called(capsys, RUNS["quickstart"], "--csv", link)
+    try:
+        assert os.read(reader, 1 << 16) == target.read_bytes() != b""
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()

@@ -500,6 +500,10 @@ def test_npz_files_that_are_refused(tmp_path: Path) -> None:
         "no array of pictures by its name; found foo (30x6x6)": {"foo": images, "labels": labels},
         "pixels from -1 to": {"images": images / 127.5 - 1, "labels": labels},
         "pixels that are no numbers (NaN or infinite)": {"images": images * np.float32(np.nan), "labels": labels},
+        "pixels from 0 to 999; expected": {
+            "images": np.where(np.arange(6) == 3, 999, images.astype(int)),
+            "labels": labels,
+        },
         "pixels from 0 to 1e+06": {"images": np.full(images.shape, 1_000_000), "labels": labels},
         "4 channels (30x6x6x4): remove the last one": {"images": np.repeat(images[..., None], 4, 3), "labels": labels},
         "all pictures have the label 0": {"images": images, "labels": labels * 0},
@@ -538,8 +542,28 @@ def test_labels_with_gaps_and_text(tmp_path: Path) -> None:
     assert "labels from 1 to 11 stand for 3 classes, which keep them as names" in config.own.notes
     named = found("npz", _npz(tmp_path / "text.npz", images=images, labels=np.array(["cat", "ape", "dog"])[labels]))
     assert data.class_names(named) == ("ape", "cat", "dog")
+    bytes_ = found("npz", _npz(tmp_path / "b.npz", images=images, labels=np.array([b"\xfe", b"\xff", b"c"])[labels]))
+    assert data.class_names(bytes_) == ("\\xfe", "\\xff", "c")
     whole = data.load(named)
     assert {int(image.mean() // 67) for image in whole.train.images[whole.train.labels == 1]} == {0}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\nb", r"'a\nb' has U+000A in its name"),
+        ("\x1b[31m", "has U+001B"),
+        ("a\u2028b", "has U+2028"),
+        ("\udcff", r"'\udcff' has bytes that are not UTF-8"),
+        ("Käse, 👩\u200d🔬 <b>$x_1$", None),
+    ],
+)
+def test_class_names_that_cannot_be_shown_are_refused(folder: Path, name: str, said: str | None) -> None:
+    (folder / "red").rename(folder / name)
+    if said is None:
+        assert name in data.class_names(found("folder", folder))
+    else:
+        assert said in refused("folder", folder)
 
 
 # CSV
@@ -686,9 +710,16 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "def nothing(): ...\n"
         "def broken():\n    raise KeyError('no such')\n"
         "def ragged():\n    return [[1, 2], [3]], [0, 1]\n"
+        "def leaves():\n    raise SystemExit(3)\n"
+        "def chatty():\n    print('loading')\n    return X, Y\n"
         "VALUE = 3\n"
     )
     return path
+
+
+def test_what_a_function_prints_is_no_result(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found("module", module="mypictures:chatty")
+    assert capsys.readouterr() == ("", "loading\n")
 
 
 def test_a_function_gives_arrays(mine: Path) -> None:
@@ -706,6 +737,8 @@ def test_a_function_gives_arrays(mine: Path) -> None:
         ("mypictures:nothing", "returned nothing (None); expected a dictionary"),
         ("mypictures:broken", "failed: KeyError: 'no such'"),
         ("mypictures:ragged", "images is no array"),
+        ("mypictures:leaves", "failed: SystemExit: 3"),
+        ("mypictures.py:tuple_", "for the file mypictures.py that is mypictures:tuple_"),
         ("nowhere:f", "importing nowhere failed: ModuleNotFoundError"),
     ],
 )

@@ -169,6 +169,13 @@ def test_a_damaged_picture_is_found_when_it_is_read(tmp_path: Path) -> None:
         item.read()
 
 
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    [item] = find([tmp_path])
+    with pytest.raises(Unreadable, match="a pipe or a device"):
+        item.read()
+
+
 # Fitting
 
 

@@ -59,6 +59,8 @@ def test_the_option_comes_before_the_variable_and_that_before_the_folder(
     [
         ("./mlruns", "is a folder, and MLflow 3 no longer keeps runs in folders. Use a database, such as sqlite:////"),
         ("file:///tmp/mlruns", "is a folder, and MLflow 3 no longer keeps runs in folders"),
+        ("http://localhost:99999", "is no address: Port out of range"),
+        ("http://[::1", "is no address: Invalid IPv6 URL"),
         ("mlflow.db", "is a path where an address belongs; did you mean sqlite:////"),
         ("/some/where.sqlite", "did you mean sqlite:////some/where.sqlite?"),
         ("localhost:5000", "has no scheme; did you mean http://localhost:5000?"),

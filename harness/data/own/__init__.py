@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,6 +211,13 @@ def _files_sha256(config: DataConfig, files: list[Path]) -> str:
 
 
 def _facts(config: DataConfig, found: Stored, key: str, files: str) -> OwnData:
+    for name in found.classes:
+        if odd := [each for each in name if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")]:
+            what = "bytes that are not UTF-8" if "\ud800" <= odd[0] <= "\udfff" else f"U+{ord(odd[0]):04X}"
+            raise UserError(
+                f"{config.module or config.path}: the class {name!a} has {what} in its name, which tables and figures cannot "
+                "show; rename it"
+            )
     division = _division(config, found, found.labels())
     if not len(division.test):
         once = " (copies of a picture count once)" if found.copies else ""

@@ -130,7 +130,7 @@ def _flat(arrays: Arrays) -> np.ndarray:
     if labels.dtype.kind == "u":
         labels = labels.astype(np.int64)
     if labels.dtype.kind == "S":
-        labels = np.char.decode(labels.astype(np.bytes_), "utf-8", "replace")
+        labels = np.char.decode(labels.astype(np.bytes_), "utf-8", "backslashreplace")
     count = len(arrays.images) if arrays.images.ndim else 0
     if len(labels) != count:
         raise UserError(f"{source}: {count:,} pictures, but {len(labels):,} labels")

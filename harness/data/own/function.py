@@ -8,6 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,16 +36,20 @@ def files(config: DataConfig) -> list[Path]:
 def arrays(config: DataConfig) -> dict[str, np.ndarray]:
     """Calls the function. Raises `UserError` if that fails or returns something else than `CONTRACT` says."""
     target = config.module or ""
-    if not _TARGET.fullmatch(target):
-        raise UserError(f'data.module: "{target}" does not name a function: expected package.module:function')
+    if not _TARGET.fullmatch(target) or ".py:" in target:
+        file, _, function = target.rpartition(":")
+        of_file = file.endswith(".py") and "/" not in file
+        hint = f"; for the file {file} that is {file.removesuffix('.py')}:{function}" if of_file else ""
+        raise UserError(f'data.module: "{target}" does not name a function: expected package.module:function{hint}')
     module, _, name = target.partition(":")
     function = getattr(_imported(module), name, None)
     if not callable(function):
         what = f"has no {name}" if function is None else f"has a {name} of type {type(function).__name__}, no function"
         raise UserError(f"data.module: {module} {what}")
     try:
-        found = function()
-    except Exception as error:
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            found = function()
+    except (Exception, SystemExit) as error:
         raise UserError(f"data.module: {target} failed: {_said(error)}") from error
     return _checked(found, target)
 
@@ -72,7 +77,7 @@ def _imported(module: str) -> Any:
     if added:  # the command `capsbench`, unlike `python -m`, does not look here
         sys.path.append(here)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             return importlib.import_module(module)
     except (Exception, SystemExit) as error:
         hint = "; run the command where it is, or put its folder in PYTHONPATH" if _is_absent(error, module) else ""

@@ -8,6 +8,9 @@ from jaxtyping import UInt8
 from harness.data.own.collected import Arrays, Part
 from harness.errors import UserError
 
+_LIKE_16_BITS = 4_096
+"""In numbers of another type, a highest pixel below that is an error among those of 8 bits rather than one of 16 bits."""
+
 
 def as_pictures(
     parts: dict[Part, Arrays], channels: int | None
@@ -90,7 +93,8 @@ def _scale(parts: dict[Part, Arrays], notes: list[str]) -> float:
         if is_float:
             notes.append(f"{source}: pixels from 0 to {high:g} as fractions were rounded to whole numbers")
         return 1.0
-    if high <= 65_535 and not is_float:
+    has_16_bits = all(arrays.images.dtype.itemsize == 2 for arrays in parts.values()) or high >= _LIKE_16_BITS
+    if high <= 65_535 and not is_float and has_16_bits:
         notes.append(f"{source}: 16-bit pixels, up to {high:,.0f}, were divided by 257 to 0..255")
         return 1 / 257
     raise UserError(f"{source}: pixels from 0 to {high:g}; expected 0 to 255, 0 to 1, or 16-bit whole numbers")

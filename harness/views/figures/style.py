@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def colormap(name: str) -> Any:
 
 
 def save(figure: Any, path: Path) -> Path:
-    figure.savefig(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a class's name in another script: boxes
+        figure.savefig(path)
     return path
 
 

@@ -94,9 +94,14 @@ def redact(text: str) -> str:
 def _checked(uri: str, source: str) -> str:
     """`uri` as MLflow takes it. Raises `UserError` for a folder, a file, and an unknown kind of address."""
     uri = uri.strip()
-    scheme = urlsplit(uri).scheme.lower()
-    kind = scheme.partition("+")[0]
     wrong = f"{source} {redact(uri)}"
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port if parts.scheme in ("http", "https") else None
+    except ValueError as error:
+        raise UserError(f"{wrong} is no address: {error}. {_EXAMPLES}.") from error
+    scheme = parts.scheme.lower()
+    kind = scheme.partition("+")[0]
     if not uri:
         raise UserError(f"{source} is empty. {_EXAMPLES}.")
     if uri in _PASSED_ON:
@@ -108,7 +113,7 @@ def _checked(uri: str, source: str) -> str:
     if kind == "sqlite":
         return _sqlite(uri, wrong)
     if kind in ("http", "https"):
-        if not urlsplit(uri).hostname:
+        if not parts.hostname:
             raise UserError(f"{wrong} names no machine. {_EXAMPLES}.")
         return scheme + uri[len(scheme) :]
     plugins = {entry.name for entry in importlib.metadata.entry_points(group="mlflow.tracking_store")}
