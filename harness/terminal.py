@@ -21,6 +21,8 @@ _ERRORS = "capsbench.plain"
 
 _lost: list[OSError] = []
 """What went wrong with stdout, if anything that matters."""
+_stopped: list[str] = []
+"""Libraries that were stopped while they started: their threads could crash the interpreter as it ends."""
 
 
 class _Patient(io.FileIO):
@@ -67,15 +69,25 @@ def prepare() -> None:
 
 
 def finish(code: int) -> int:
-    """Writes out what is left; the exit code, 1 instead of 0 if stdout failed otherwise than by a reader that went away."""
+    """Writes out what is left; the exit code, 1 instead of 0 if stdout failed otherwise than by a reader that went away.
+
+    Does not return, but ends the process, after `stopped`.
+    """
     for stream in (sys.stdout, sys.stderr):
         if not stream.closed:
             stream.flush()
-    if not _lost:
-        return code
-    sys.stderr.write(f"capsbench: stdout: {_lost[0].strerror}; what was to be printed there is lost\n")
-    sys.stderr.flush()
-    return code or 1
+    if _lost:
+        sys.stderr.write(f"capsbench: stdout: {_lost[0].strerror}; what was to be printed there is lost\n")
+        sys.stderr.flush()
+        code = code or 1
+    if _stopped:
+        os._exit(code)
+    return code
+
+
+def stopped(library: str) -> None:
+    """Says that a library was stopped while it started."""
+    _stopped.append(library)
 
 
 def copy_of(stream: TextIO) -> TextIO:

@@ -21,6 +21,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import terminal
 from harness.errors import UserError
 from harness.executors.base import Capacity, Emit, Job, check_fits
 from harness.executors.bounded import TooLong, bounded
@@ -103,10 +104,12 @@ class RayExecutor:
                     self._begin()
                 except BaseException:  # half-started, Ray waits for its processes when it is shut down
                     self._abandon()
+                    terminal.stopped("ray")
                     with contextlib.suppress(Exception):
                         import ray
 
                         ray.shutdown()
+                    self._abandon()  # also what Ray began or wrote meanwhile
                     raise
         except TooLong as error:
             raise UserError(late) from error
