@@ -76,7 +76,7 @@ def of_the_system(error: OSError) -> str | None:
     if error.errno == errno.ENOENT and error.filename is None:
         if "temporary" in str(error.strerror):
             return "no folder for temporary files can be written: set TMPDIR to one of yours"
-        return "the folder that this shell is in no longer exists: change to another one"
+        return "the working directory has been removed; change to another one"
     what = f"{error.filename}: " if error.filename is not None else ""
     return f"{what}{error.strerror}; {_ADVICE[error.errno]}"
 

@@ -29,7 +29,9 @@ ALLOWED = {
     "registry.py": "the one place that names frameworks",
     "commands/cli.py": "what the project is, in its own help",
     "data/fashion_mnist.py": "a mirror's address",
+    "sniff.py": "what formats of files are called",
     "weights/files.py": "an argument of safetensors: arrays are to be NumPy's",
+    "weights/start.py": "how files of other programs are converted",
     "weights/whole.py": "an argument of safetensors: arrays are to be NumPy's",
 }
 

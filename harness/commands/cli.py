@@ -127,7 +127,9 @@ def _put_working_directory_last() -> None:
     except FileNotFoundError as error:
         raise UserError("the working directory has been removed; change to another one") from error
     if here not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
-        sys.path[:] = [*(path for path in sys.path if path != here), here]
+        bench = str(Path(__file__).resolve().parents[2])  # an editable installation finds it only after all of the path
+        others = [path for path in sys.path if path != here]
+        sys.path[:] = [*others, *([] if bench in (here, *others) else [bench]), here]
 
 
 def _show_notes() -> None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -24,66 +20,18 @@ from rich.text import Text
 from harness import data, models, registry
 from harness.commands import parser
 from harness.commands.output import print_json
-from harness.machine.environment import available_cores, cpu_flags, environment
+from harness.commands.probes import Check, State, kind, probe
+from harness.machine.environment import cpu_flags, environment
 from harness.machine.leases import local_cores, stale_gpus
-from harness.machine.surroundings import child_environment, given
+from harness.machine.surroundings import given
 from harness.machine.topology import physical, shared
 from harness.views.bug_report import bug_report
-
-State = Literal["ok", "warning", "absent", "broken"]
 
 _COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "absent": "yellow", "broken": "red"}
 _GB = 1e9
 _LEAST_MEMORY_BYTES = 4e9  # a full-size trial at batch 128 takes about 2 GB
 _LEAST_DISK_BYTES = 2e9  # the weights and optimiser state of one full-size checkpoint take 0.1 GB
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve")
-
-# Runs in the interpreter that trials use. Whatever an import prints, the answer is the line that starts with "@".
-_PROBE = """
-import importlib, importlib.util, json, sys
-
-def installed(name):
-    spec = importlib.util.find_spec(name)
-    return spec is not None and spec.origin is not None  # a folder that is no package has no origin
-
-asked = json.loads(sys.argv[1])
-names = asked["packages"]
-answer = {"absent": [name for name in names if not installed(name)], "versions": {}, "gpus": [], "fault": None, "lacks": None}
-if not answer["absent"]:
-    modules = {name: importlib.import_module(name) for name in names}
-    answer["versions"] = {name: str(getattr(module, "__version__", "?")) for name, module in modules.items()}
-    if asked["device"]:
-        spec = importlib.util.spec_from_file_location("_device", asked["device"])
-        device = sys.modules["_device"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(device)
-        answer["gpus"] = [str(gpu) for gpu in device.gpus()] if hasattr(device, "gpus") else []
-    if asked["plugin"]:
-        sys.path.append(asked["bench"])
-        from harness.commands import plugin
-        answer["fault"] = plugin.fault(asked["plugin"])
-        answer["lacks"] = None if answer["fault"] else plugin.lacking(asked["plugin"])
-print("\\n@" + json.dumps(answer), flush=True)
-"""
-_BENCH = Path(__file__).resolve().parents[2]
-_PART = """
-import importlib, sys
-
-name, implementation = sys.argv[1:]
-importlib.import_module(f"impls.{implementation}.models").architecture(name)
-"""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding. `advice` says what to do; it is given whenever `state` is not "ok"."""
-
-    group: Literal["implementation", "model", "tool", "data", "machine"]
-    name: str
-    state: State
-    detail: str
-    advice: str | None = None
-    versions: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
-    devices: list[str] = dataclasses.field(default_factory=list[str])  # for an implementation: "cpu", names of GPUs
 
 
 @dataclass(frozen=True)
@@ -135,94 +83,6 @@ def diagnose(
     return Diagnosis(ok=bool(ready), ready=ready, checks=checks, environment=found)
 
 
-def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
-    """Imports an implementation's packages in a separate process: versions and devices, or why it failed.
-
-    An implementation that is not built in is also tried out: see `harness.commands.plugin`.
-    """
-
-    def check(state: State, detail: str, advice: str | None = None, **more: Any) -> Check:
-        return Check("implementation", entry.name, state, detail, advice, **more)
-
-    repair = f"reinstall it ({entry.install}); until then capsbench goes on without it"
-    is_plugin = entry.name not in registry.BUILT_IN
-    asked = {
-        "packages": entry.packages,
-        "device": None if entry.problem else str(registry.framework_of(entry).path or "") or None,
-        "plugin": entry.name if is_plugin and not entry.problem else None,
-        "bench": str(_BENCH),
-    }
-    command = [python, "-P", "-c", _PROBE, json.dumps(asked)]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            stdin=subprocess.DEVNULL,
-            env=_environment(entry),
-        )
-    except subprocess.TimeoutExpired:
-        return check("broken", f"importing {', '.join(entry.packages)} took more than {timeout_s:g} s", repair)
-    except OSError as error:
-        return check("broken", f"{python} cannot be started: {error.strerror}", "name a Python interpreter")
-    line = next((line for line in reversed(done.stdout.splitlines()) if line.startswith("@")), None)
-    if line is None:
-        return check("broken", _failure(done), repair)
-    answer: dict[str, Any] = json.loads(line[1:])
-    if answer["absent"]:
-        return check("absent", f"not installed: {', '.join(answer['absent'])}", entry.install)
-    if fault := entry.problem or answer["fault"]:
-        return check("broken", fault, f"mend it, or {repair}", versions=answer["versions"])
-    devices = ["cpu", *answer["gpus"]]
-    text = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
-    found: dict[str, Any] = {"versions": answer["versions"], "devices": devices}
-    if answer["lacks"]:
-        more = f"an adapter: it lacks {answer['lacks']}"
-        return check("warning", f"{text}; {more}", "capsbench parity can check it, but not train with it", **found)
-    return check("ok", f"{text}; {', '.join(devices)}", **found)
-
-
-def _environment(entry: registry.Entry) -> dict[str, str]:
-    """The environment of a worker on a GPU: the check must not take GPU memory that a trial is using."""
-    told = registry.environment(
-        registry.SPECIFICATION if entry.problem else entry.name, available_cores(), "fp32", gpu=True
-    )
-    own = {name: value for name, value in told.items() if value is not None}
-    return child_environment(os.environ) | own | {"PYTHONWARNINGS": "ignore"}
-
-
-def kind(name: str, python: str, timeout_s: float) -> Check:
-    """Checks a kind of model from an installed distribution, with its parts for the installed implementations."""
-
-    def broken(why: str) -> Check:
-        return Check("model", name, "broken", why, f"mend or uninstall what registers it ({models.target(name)})")
-
-    if why := models.problem(name):
-        return broken(why)
-    parts = [each for each in models.load(name).parts if each in registry.names()]
-    here = [each for each in parts if not registry.missing(registry.resolve(each))]
-    for implementation in here:
-        try:
-            done = subprocess.run(
-                [python, "-P", "-c", _PART, name, implementation],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout_s,
-                stdin=subprocess.DEVNULL,
-                env=_environment(registry.resolve(implementation)),
-            )
-        except subprocess.TimeoutExpired:
-            return broken(f"importing its part for {implementation} took more than {timeout_s:g} s")
-        if done.returncode:
-            return broken(_failure(done).removeprefix("harness.errors.UserError: "))
-    return Check(
-        "model", name, "ok", f"{models.target(name)}; with parts for {', '.join(here) or 'nothing that is here'}"
-    )
-
-
 def render(diagnosis: Diagnosis, console: Console) -> None:
     """Prints the diagnosis as a table, with advice under each finding."""
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -243,15 +103,6 @@ def render(diagnosis: Diagnosis, console: Console) -> None:
     ready = f"Ready to train with: {', '.join(diagnosis.ready)}."
     verdict = ready if diagnosis.ok else "Nothing can be trained: no framework works."
     console.print(Text(f"\n{verdict}", "bold green" if diagnosis.ok else "bold red"))
-
-
-def _failure(done: subprocess.CompletedProcess[str]) -> str:
-    """The line that says why the import failed: the last one that names an error, or how the process ended."""
-    if done.returncode < 0:
-        return f"importing it ends the process with {signal.Signals(-done.returncode).name}"
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt): \S", line)]
-    return next(reversed(errors or lines), f"importing it ends the process with exit code {done.returncode}")
 
 
 def _tool(found: dict[str, Any], dist: str, advice: str) -> Check:

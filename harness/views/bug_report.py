@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
+from harness import __version__, registry
 
 _FAMILIES = re.compile(
-    r"(CAPSBENCH|CUDA|CUDNN|CUBLAS|NCCL|NVIDIA|XLA|TF|TF2|JAX|KERAS|TORCH\w*|PYTORCH|TRITON|MKL|DNNL|ONEDNN|OPENBLAS|BLIS"
-    r"|OMP|KMP|GOMP|TBB|RAY|TUNE|MLFLOW|MALLOC|LC|SLURM|DYLD)_.*|PYTHON.*"
+    r"(CAPSBENCH|CUDA|CUDNN|CUBLAS|NCCL|NVIDIA|MKL|DNNL|ONEDNN|OPENBLAS|BLIS|OMP|KMP|GOMP|TBB|RAY|TUNE|MLFLOW|MALLOC|LC|SLURM"
+    r"|DYLD)_.*|PYTHON.*"
 )
 _NAMES = {
     "CI", "COLUMNS", "CONDA_DEFAULT_ENV", "FORCE_COLOR", "GLIBC_TUNABLES", "HOME", "JPY_PARENT_PID", "LANG", "LANGUAGE",
@@ -106,7 +106,8 @@ def markdown(found: Mapping[str, Any], environ: Mapping[str, str], clean: Anonym
     for each in found["checks"]:
         said = " ".join(clean(f"{each['detail']} -> {each['advice']}" if each["advice"] else each["detail"]).split())
         lines.append(f"| {each['group']} | {each['name']} | {each['state']} | {said.replace('|', '/')} |")
-    chosen = sorted(name for name in environ if _FAMILIES.fullmatch(name) or name in _NAMES)
+    own = registry.variables()
+    chosen = sorted(name for name in environ if _FAMILIES.fullmatch(name) or name in _NAMES or name.startswith(own))
     lines += ["", "Environment:", "", "```", *(f"{name}={clean.value(name, environ[name])}" for name in chosen), "```"]
     return "\n".join(lines)
 

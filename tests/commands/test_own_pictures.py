@@ -7,13 +7,19 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness import registry
 from harness.commands.cli import main
+from harness.commands.export import export
 from harness.commands.plan import Plan, RunRequest, make_plan
+from harness.commands.predict import predict
 from harness.executors.inline import InlineExecutor
 from harness.journal.journal import Journal
+from harness.prediction.pictures import find
+from harness.prediction.predict import Prediction
+from harness.prediction.trained import requested
 from tests.helpers.pictures import COLOURS, class_folders, picture, save
 from tests.helpers.run_helpers import capsbench, write_suite
 
@@ -57,6 +63,7 @@ def test_coloured_pictures_in_every_framework(place: Path) -> None:
     assert {trial["status"] for trial in trials} == {"finished"}
     assert all(trial["parity_ok"] for trial in trials)
     assert len({trial["data_sha256"] for trial in trials}) == 1
+    shutil.copy(place / "my pictures" / COLOURS[0] / "0.png", place / "new.png")
     shutil.rmtree(place / "my pictures")  # all that follows needs the run directory alone
     journal = Journal(place / "runs" / "own")
     for trial in trials:
@@ -67,6 +74,18 @@ def test_coloured_pictures_in_every_framework(place: Path) -> None:
         assert (figures / "reconstructions.png").exists()
     assert code("report", "runs/own") == 0
     assert all(name in (place / "runs" / "own" / "report" / "report.md").read_text() for name in registry.FRAMEWORKS)
+    predicted: list[np.ndarray] = []
+    for trial in trials:
+        trained, paths = requested(["runs/own", trials[0]["id"], "new.png"], "last")
+        [said] = predict(trained, find(paths), trial["impl"]).said
+        assert isinstance(said, Prediction)
+        assert trained.class_names == tuple(COLOURS)
+        predicted.append(said.scores)
+        exported = export(journal.run_dir, trial["id"], trial["impl"])
+        assert {"model.py", "config.json"} < {path.name for path in exported.folder.iterdir()}
+    np.testing.assert_allclose(
+        predicted[1:], predicted[:1] * 2, rtol=1e-4, atol=1e-5
+    )  # three frameworks, the same weights
 
 
 def test_plan_tells_what_it_found_and_refuses_what_it_cannot_read(

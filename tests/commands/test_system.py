@@ -69,7 +69,7 @@ def test_read_only_places(tmp_path: Path) -> None:
 def test_a_folder_that_was_deleted(tmp_path: Path) -> None:
     done = shell(tmp_path, "mkdir gone; cd gone; rmdir ../gone; capsbench parity --impl numpy --no-mlflow; echo $?")
     assert done.stdout == "2\n"
-    assert done.stderr == "capsbench: the folder that this shell is in no longer exists: change to another one\n"
+    assert done.stderr == "capsbench: the working directory has been removed; change to another one\n"
 
 
 def test_what_is_no_fault_of_the_system() -> None:
