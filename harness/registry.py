@@ -15,6 +15,7 @@ import sys
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -141,7 +142,13 @@ FRAMEWORKS = tuple(name for name in BUILT_IN if name != SPECIFICATION)
 
 def names() -> tuple[str, ...]:
     """The built-in implementations, then those that installed distributions register; built-in names cannot be overridden."""
-    return (*_BUILT_IN, *sorted(set(entry_points(group=GROUP).names) - set(_BUILT_IN)))
+    return (*_BUILT_IN, *sorted({point.name for point in _points(tuple(sys.path))} - set(_BUILT_IN)))
+
+
+@cache
+def _points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What distributions on the import path register: looked up once, since that reads a file of each of them."""
+    return tuple(entry_points(group=GROUP))
 
 
 def resolve(name: str) -> Entry:
@@ -154,7 +161,7 @@ def resolve(name: str) -> Entry:
         return _BUILT_IN[name]
     if name.startswith(ORDINARY):
         return Entry(name, "harness.parity.ordinary.adapter:Ordinary", (), "", devices=("cpu",))
-    for point in entry_points(group=GROUP, name=name):
+    for point in (each for each in _points(tuple(sys.path)) if each.name == name):
         return _registered(point)
     if is_file_name(name):
         target = target_of(name, locate)
