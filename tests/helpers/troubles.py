@@ -118,7 +118,10 @@ TROUBLES = {
         Trouble(f"export {_RUN} 9999 --to torch", "`capsbench plan SUITE` shows the ids, too."),
         Trouble(f"figures {_RUN} 9999", "`capsbench plan SUITE` shows the ids."),
         Trouble(
-            "run mine.yaml --executor inline --out file/runs", "Choose a folder of yours.", {"mine.yaml": SUITE, "file": ""}
+            "run mine.yaml --executor inline --out file/runs resources.cpus=1",  # where there is one core, too
+            "Choose a folder of yours.",
+            {"mine.yaml": SUITE, "file": ""},
+            shown="`capsbench run mine.yaml --executor inline --out file/runs`",
         ),
     ],
     "The system": [
