@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.base import Info, Split
-from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
+from harness.data.files import CorruptFile, FileSet, MissingFiles, ensure, read_all
 
 _ARCHIVE = "cifar-10-binary.tar.gz"
 _INSIDE = "cifar-10-batches-bin"  # the folder in the archive
@@ -35,13 +35,7 @@ class BinarySource:
 
     def ensure(self, directory: Path, *, progress: bool) -> None:
         """Fetches the archive if it is missing from `directory`. Raises `UserError`."""
-        try:
-            self.read(directory)
-        except MissingFiles:
-            from harness.data.net.download import fetch
-
-            fetch(self.files, directory, progress=progress)
-            self.read(directory)
+        ensure(self.read, self.files, directory, progress=progress)
 
     def read(self, directory: Path) -> tuple[Split, Split]:
         """The training part and the test part, checked against `info`. Raises `MissingFiles` or `CorruptFile`."""

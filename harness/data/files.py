@@ -1,11 +1,11 @@
-"""Published files in a directory: finding, verifying, decompressing. Nothing here writes or uses the network."""
+"""Published files in a directory: finding, verifying, decompressing. Only `ensure` writes there, or uses the network."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,17 @@ def locate(files: FileSet, directory: Path) -> dict[str, Path]:
         if path:
             found[name] = path
     return found
+
+
+def ensure(read: Callable[[Path], object], files: FileSet, directory: Path, *, progress: bool) -> None:
+    """Fetches the files if `read` misses one; if it does not, nothing is written to `directory`. Raises `UserError`."""
+    try:
+        read(directory)
+    except MissingFiles:
+        from harness.data.net.download import fetch
+
+        fetch(files, directory, progress=progress)
+        read(directory)
 
 
 def read_all(files: FileSet, directory: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.base import Info, Split
-from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
+from harness.data.files import CorruptFile, FileSet, ensure, read_all
 from harness.data.idx_header import TYPES, UINT8, wrong_length
 from harness.sniff import UNKNOWN, what_are, with_remedy
 
@@ -46,13 +46,7 @@ class IdxSource:
 
     def ensure(self, directory: Path, *, progress: bool) -> None:
         """Fetches the files missing from `directory`; if none are, writes nothing there. Raises `UserError`."""
-        try:
-            self.read(directory)
-        except MissingFiles:
-            from harness.data.net.download import fetch
-
-            fetch(self.files, directory, progress=progress)
-            self.read(directory)
+        ensure(self.read, self.files, directory, progress=progress)
 
     def read(self, directory: Path) -> tuple[Split, Split]:
         """The training part and the test part, checked against `info`. Raises `MissingFiles` or `CorruptFile`."""

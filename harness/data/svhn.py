@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.base import Info, Split
-from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
+from harness.data.files import CorruptFile, FileSet, ensure, read_all
 from harness.data.matfile import checked, variables
 
 FILES = FileSet(
@@ -32,13 +32,7 @@ class MatSource:
 
     def ensure(self, directory: Path, *, progress: bool) -> None:
         """Fetches the files missing from `directory`. Raises `UserError`."""
-        try:
-            self.read(directory)
-        except MissingFiles:
-            from harness.data.net.download import fetch
-
-            fetch(self.files, directory, progress=progress)
-            self.read(directory)
+        ensure(self.read, self.files, directory, progress=progress)
 
     def read(self, directory: Path) -> tuple[Split, Split]:
         """The training part and the test part, checked against `info`. Raises `MissingFiles` or `CorruptFile`."""
