@@ -79,7 +79,9 @@ class Driver:
         return sorted({self.process.pid, *workers, *(child.pid for child in children)})
 
     def kinds(self, impl: str) -> list[str]:
-        return [event["kind"] for event in self.events if event["trial"].startswith(f"{impl}-")]
+        """Kinds of this trial's events. Without waiting: whether it had to depends on what else runs here."""
+        kinds = [event["kind"] for event in self.events if event["trial"].startswith(f"{impl}-")]
+        return [kind for kind in kinds if kind != "waiting"]
 
 
 @contextmanager

@@ -259,7 +259,8 @@ class Record:
         return [e for e in self.events if e["trial"] == trial and kind in (None, e["kind"])]
 
     def kinds(self, trial: str) -> list[str]:
-        return [event["kind"] for event in self.of(trial)]
+        """Without waiting: whether a trial had to depends on what else runs here."""
+        return [event["kind"] for event in self.of(trial) if event["kind"] != "waiting"]
 
 
 def gone(pids: list[int], within_s: float = 15) -> bool:
