@@ -84,7 +84,14 @@ def answers_of(run_dir: Path, cells: Iterable[Cell]) -> dict[str, Answers]:
                 if isinstance(event, ResultEvent) and name == event.predictions and path.exists():
                     predicted, labels = read_predictions(path, trial, event)
                     data = trial.data
-                    source = (data.test_from or data.name, data.own, data.resize, data.fit, data.crop, trial.model.image)
+                    source = (
+                        data.test_from or data.name,
+                        data.own,
+                        data.resize,
+                        data.fit,
+                        data.crop,
+                        trial.model.image,
+                    )
                     found[trial.id] = Answers(source, labels, ~is_right(predicted, labels))
     return found
 
