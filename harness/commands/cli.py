@@ -35,6 +35,8 @@ COMMANDS = {
     "predict": "say what a trained model sees in your own pictures; probabilities, reconstructions, CSV",
     "table": "all figures of a run's trials and epochs in one table: on the screen, as CSV or JSON",
     "export": "write a trial's weights as a framework's own files, which load without capsbench",
+    "publish": "a finished run as a crate for others: hashes, report, weights, RO-Crate metadata",
+    "verify": "check a published run: hashes, test errors, predictions from the weights; exit code 1 if any is false",
     "figures": "draw the figures of a run's finished trials again, from its directory alone",
     "ui": "open the comparison in MLflow's pages, on this machine only unless --host says otherwise",
     "doctor": "what of this machine the bench can use, and what to do about the rest",
