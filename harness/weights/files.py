@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-from jaxtyping import Int
 
 from harness.spec import Moments, Weights
 from harness.weights.progress import Best, Ledger, Progress
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 _load, _save = cast(Any, safetensors.numpy).load_file, cast(Any, safetensors.numpy).save_file  # only partly typed
 FIRST, SECOND, BEST = "adam.first.", "adam.second.", "best."  # prefixes of names in a checkpoint
