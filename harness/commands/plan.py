@@ -19,12 +19,15 @@ from harness.commands.output import print_json
 from harness.commands.pictures import found, notes
 from harness.cost.estimate import estimate_s
 from harness.cost.limits import Verdict, refusal
+from harness.cost.space import space
+from harness.disk import free_bytes
 from harness.errors import UserError
 from harness.executors.base import Executor
 from harness.executors.inline import InlineExecutor
 from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, finished_trials, summarise
+from harness.journal.room import Room
 from harness.machine.environment import environment, fingerprint, gpus
 from harness.machine.leases import local_gpus, stale_gpus
 from harness.machine.surroundings import remark
@@ -32,7 +35,7 @@ from harness.spec.trial import Trial
 from harness.suite import longer
 from harness.suite.longer import Shorter
 from harness.suite.suite import Suite, load_suite
-from harness.text import duration
+from harness.text import duration, megabytes
 from harness.views.tables import plan_table, print_table
 
 ExecutorName = Literal["auto", "ray", "inline"]
@@ -126,6 +129,7 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
         states = {id: "running" if state == "interrupted" else state for id, state in states.items()}
     # the nodes of a cluster have their own environments
     unavailable = {} if request.ray_address else _unavailable(trials, states, facts)
+    unavailable |= _contradictory(trials, states, journal)
     states |= dict.fromkeys(unavailable, "unavailable")
     known = list(finished_trials(request.out))
     ended = ("finished", "unavailable")
@@ -187,6 +191,25 @@ def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapp
     return found
 
 
+def room_for(request: RunRequest, plan: Plan, executor: Executor) -> Room:
+    """The room on the disk that the plan's unfinished trials need."""
+    todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
+    sizes = {trial.id: space(trial, figures=request.figures, track=request.track) for trial in todo}
+    together = executor.capacity().cpus // max(1, min((trial.cpus for trial in todo), default=1))
+    return Room(plan.run_dir, sizes, 1 if executor.name == "inline" else together)
+
+
+def _contradictory(trials: Sequence[Trial], states: Mapping[str, str], journal: Journal) -> dict[str, Verdict]:
+    """Trial -> that its result.json says finished and its journal does not: whether to train it again is for people to say."""
+    found: dict[str, Verdict] = {}
+    for trial in trials:
+        if states[trial.id] != "finished" and (more := journal.contradiction(trial.id)):
+            path = journal.trial_dir(trial.id) / "result.json"
+            hint = f"restore events.jsonl from a copy; or, to train it again, delete {path}"
+            found[trial.id] = Verdict(f"{path} says {more}", hint)
+    return found
+
+
 def reasons(plan: Plan) -> list[str]:
     """One line for each reason that trials cannot run here: "torch, jax: tf32 needs ..."."""
     impls: dict[Verdict, list[str]] = {}
@@ -225,6 +248,7 @@ def main(args: argparse.Namespace) -> int:
     executor, note = make_executor(request)
     try:
         plan = make_plan(request, executor)
+        room = room_for(request, plan, executor)
     finally:
         executor.close()
     console = Console(stderr=args.json)
@@ -237,6 +261,10 @@ def main(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
+    if todo and (free := free_bytes(plan.run_dir)) is not None:
+        is_full = free < room.about()
+        needed = f"Disk: about {megabytes(room.about(), up=True)} needed in {plan.run_dir}, {megabytes(free)} free."
+        console.print(Text(needed, "yellow" if is_full else ""), soft_wrap=True)
     for line in found(plan.trials):
         console.print(Text(line), soft_wrap=True)
     for line in [note, *reasons(plan), *anew(plan), *surrounding(), *plan.notes]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
+import os
 import shlex
 import sys
 import time
@@ -18,14 +20,26 @@ from harness import data
 from harness.analysis.equivalence import Pair, caveat, compare, sentence
 from harness.commands import parser
 from harness.commands.output import print_json
-from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_plan, reasons, requested, surrounding
-from harness.errors import Stopped, UserError, of_the_system
-from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
+from harness.commands.plan import (
+    Plan,
+    RunRequest,
+    anew,
+    make_executor,
+    make_plan,
+    reasons,
+    requested,
+    room_for,
+    surrounding,
+)
+from harness.commands.stopping import ended_by, stops
+from harness.errors import UserError, of_the_system
+from harness.events import FINAL, FailedEvent, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job
 from harness.journal.carry import carry_over
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.journal.resume import resume_point
+from harness.journal.room import Room, sweep
 from harness.spec.trial import Trial
 from harness.suite.file import is_passing
 from harness.suite.longer import Shorter
@@ -48,15 +62,16 @@ class Outcome:
     results: list[Result]
     interrupted: bool
     source: Path  # of the suite; what came through a pipe is read again from the run directory
+    stopped: str | None = None  # why it could not go on, such as a full disk
     warnings: list[str] = field(default_factory=list[str])
     equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
 
     @property
     def exit_code(self) -> int:
-        """0 if all is good, 1 if a trial, its parity or its audit failed, 130 if interrupted."""
+        """0 if all is good, 1 if a trial, its parity or its audit failed or it could not go on, 130 if interrupted."""
         if self.interrupted:
             return 130
-        return int(any(result.status != "finished" or result.flaw for result in self.results))
+        return int(bool(self.stopped) or any(result.status != "finished" or result.flaw for result in self.results))
 
     def to_json(self) -> dict[str, Any]:
         """The output of `run --json`."""
@@ -65,6 +80,7 @@ class Outcome:
             "run_dir": str(self.run_dir),
             "mlflow_uri": self.mlflow_uri,
             "trials": [result.to_json() for result in self.results],
+            "stopped": self.stopped,
             "warnings": self.warnings,
             "equivalence": [pair.to_json() for pair in self.equivalence],
         }
@@ -85,10 +101,13 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
         todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
         if set(plan.states.values()) == {"unavailable"}:
             raise UserError("; ".join(reasons(plan)))
+        room = room_for(request, plan, executor)
+        doubt = room.require()
         for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
             data.ensure(config, progress=True)
         with Journal(plan.run_dir).open() as journal:
-            return _execute(request, plan, todo, executor, journal, screen_of(plan.estimates), note)
+            notes = [each for each in (note, doubt) if each]
+            return _execute(request, plan, todo, executor, journal, screen_of(plan.estimates), room, notes)
     finally:
         executor.close()
 
@@ -100,13 +119,19 @@ def _execute(
     executor: Executor,
     journal: Journal,
     screen: Screen,
-    note: str | None,
+    room: Room,
+    notes: Sequence[str],
 ) -> Outcome:
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
-    warnings = [*([note] if note else []), *anew(plan), *plan.notes]
+    warnings = [*notes, *anew(plan), *plan.notes]
     source = plan.run_dir / "suite.yaml" if is_passing(request.suite) else request.suite
-    _write_plan(request, plan, source, journal)
+    sweep(plan.run_dir, [trial.id for trial in todo])
+    with stops(room):
+        _write_plan(request, plan, source, journal)
+        for id, result in plan.results.items():  # it follows from the journal
+            if plan.states[id] == "finished" and not journal.is_result_sound(id):
+                journal.write_result(id, result.to_json())
     tracker = _tracker(request, journal, warnings)
     board = LiveFiles(journal, by_id) if request.tensorboard else None
 
@@ -121,14 +146,26 @@ def _execute(
         if isinstance(event, WaitingEvent):  # for a core or GPU: matters only now
             screen.note(event.message)
             return
+        refused: OSError | None = None
+        if isinstance(event, FailedEvent) and room.is_ours(event):  # no fault of the trial, and the next one's end too
+            number = int(getattr(errno, event.error))
+            refused = OSError(number, os.strerror(number), event.path or str(plan.run_dir))
+            lost = InterruptedEvent(cause=event.cause, error=event.error, time=event.time)
+            event = lost.of(trial_id, event.attempt)
         journal.append(trial_id, event)
         if isinstance(event, FINAL):
             results[trial_id] = summarise(by_id[trial_id], journal.events(trial_id))
             if not isinstance(event, InterruptedEvent):
                 journal.write_result(trial_id, results[trial_id].to_json())
+                room.ended(trial_id)
         tell(trial_id, event)
+        if refused:
+            raise refused
+        if doubt := room.after(trial_id, event):
+            screen.note(doubt)
+            warnings.append(doubt)
 
-    interrupted = False
+    interrupted, stopped = False, None
     screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
     try:
         if todo:
@@ -144,13 +181,14 @@ def _execute(
     except KeyboardInterrupt:
         interrupted = True
     except OSError as error:
-        if not (cause := of_the_system(error)):
+        if not of_the_system(error):
             raise
-        where = f"{plan.run_dir}: " if error.filename is None else ""
-        raise Stopped(f"{where}{cause}. What had finished is kept: after that, give the same command again") from error
+        sweep(plan.run_dir, [trial.id for trial in todo])
+        stopped = room.told(error)
+        results |= ended_by(stopped, error, todo, results, journal)
     finally:
         screen.end()
-        closing = tracker.close(5 if interrupted else 60) if tracker else None
+        closing = tracker.close(5 if interrupted or stopped else 60) if tracker else None
         lacking = board.close() if board else None
     warnings += filter(None, (closing, lacking))
     reported = [_reported(trial, plan, results) for trial in plan.trials]
@@ -158,7 +196,7 @@ def _execute(
     if equivalence and (coarse := caveat(plan.trials)):
         warnings.append(coarse)
     uri = redact(tracker.uri) if tracker else None
-    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, warnings, equivalence)
+    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, stopped, warnings, equivalence)
 
 
 def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal) -> None:
@@ -257,10 +295,14 @@ def main(args: argparse.Namespace) -> int:
     for line in [Text(), *lines] if lines else []:
         console.print(line, soft_wrap=True)
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
-    if outcome.interrupted:
+    if outcome.interrupted or outcome.stopped:
         given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
         again = shlex.join(["capsbench", *given])
-        console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
+        if outcome.stopped:
+            told = f"Stopped: {outcome.stopped}. Nothing finished is lost. After that is mended, to go on: {again}"
+            console.print(Text(told, "red"), soft_wrap=True)
+        else:
+            console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
     elif outcome.mlflow_uri:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
         where += f" --mlflow-uri {shlex.quote(redact(args.mlflow_uri))}" if args.mlflow_uri else ""
@@ -268,7 +310,7 @@ def main(args: argparse.Namespace) -> int:
     if args.tensorboard:
         told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
         console.print(Text(told), soft_wrap=True)
-    if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
+    if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted and not outcome.stopped:
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
         console.print(Text(told), soft_wrap=True)
     if args.json:
