@@ -30,7 +30,9 @@ from harness.spec.trial import Trial
 from harness.suite.file import is_passing
 from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
+from harness.text import ended
 from harness.views.figures.draw import draw_missing
+from harness.views.mlflow import probe
 from harness.views.mlflow.tracking import Tracker
 from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
@@ -50,13 +52,14 @@ class Outcome:
     source: Path  # of the suite; what came through a pipe is read again from the run directory
     warnings: list[str] = field(default_factory=list[str])
     equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
+    is_lacking: bool = False  # MLflow was required, and results are missing in it
 
     @property
     def exit_code(self) -> int:
-        """0 if all is good, 1 if a trial, its parity or its audit failed, 130 if interrupted."""
+        """0 if all is good, 1 if a trial, its parity, its audit or a required MLflow failed, 130 if interrupted."""
         if self.interrupted:
             return 130
-        return int(any(result.status != "finished" or result.flaw for result in self.results))
+        return int(self.is_lacking or any(result.status != "finished" or result.flaw for result in self.results))
 
     def to_json(self) -> dict[str, Any]:
         """The output of `run --json`."""
@@ -75,8 +78,7 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
 
     Raises `UserError` before anything is started or written if the request cannot be met.
     """
-    if request.track and (request.mlflow_uri or importlib.util.find_spec("mlflow")):
-        locate(request.out, request.mlflow_uri)
+    trouble = _reached(request)
     if request.tensorboard:
         require_writer()
     executor, note = make_executor(request)
@@ -85,12 +87,36 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
         todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
         if set(plan.states.values()) == {"unavailable"}:
             raise UserError("; ".join(reasons(plan)))
+        screen = screen_of(plan.estimates)
+        if trouble:
+            later = locate(request.out, request.mlflow_uri).sync(plan.run_dir)
+            screen.say(
+                f"{trouble} The run begins; its results wait in {plan.run_dir}. If MLflow is not back by the end: {later}"
+            )
         for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
             data.ensure(config, progress=True)
         with Journal(plan.run_dir).open() as journal:
-            return _execute(request, plan, todo, executor, journal, screen_of(plan.estimates), note)
+            return _execute(request, plan, todo, executor, journal, screen, note)
     finally:
         executor.close()
+
+
+def _reached(request: RunRequest) -> str | None:
+    """Tries MLflow, for some seconds at most. Returns what is wrong with it, in a sentence; None if nothing.
+
+    Raises `UserError` for an address that is none, and if MLflow is required.
+    """
+    if not request.track:
+        if request.mlflow_required:
+            raise UserError("--mlflow-required and --no-mlflow exclude each other: drop one.")
+        return None
+    if importlib.util.find_spec("mlflow") is None and not request.mlflow_required:
+        return None  # told at the end, or refused if it was named
+    where = locate(request.out, request.mlflow_uri)
+    problem = probe.problem(where, request.out)
+    if problem and request.mlflow_required:
+        raise UserError(f"--mlflow-required: {ended(problem)} Nothing was started.")
+    return problem and f"MLflow cannot be used now: {ended(problem)}"
 
 
 def _execute(
@@ -107,7 +133,7 @@ def _execute(
     warnings = [*([note] if note else []), *anew(plan), *plan.notes]
     source = plan.run_dir / "suite.yaml" if is_passing(request.suite) else request.suite
     _write_plan(request, plan, source, journal)
-    tracker = _tracker(request, journal, warnings)
+    tracker = _tracker(request, journal, screen, warnings)
     board = LiveFiles(journal, by_id) if request.tensorboard else None
 
     def tell(trial_id: str, event: TrialEvent) -> None:
@@ -151,14 +177,15 @@ def _execute(
     finally:
         screen.end()
         closing = tracker.close(5 if interrupted else 60) if tracker else None
-        lacking = board.close() if board else None
-    warnings += filter(None, (closing, lacking))
+        unwritten = board.close() if board else None
+    warnings += filter(None, (closing, unwritten))
     reported = [_reported(trial, plan, results) for trial in plan.trials]
     equivalence = compare(reported, plan.suite.parity.margin_pct)
     if equivalence and (coarse := caveat(plan.trials)):
         warnings.append(coarse)
     uri = redact(tracker.uri) if tracker else None
-    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, warnings, equivalence)
+    lacking = request.mlflow_required and closing is not None
+    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, warnings, equivalence, lacking)
 
 
 def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal) -> None:
@@ -174,7 +201,7 @@ def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal)
     journal.write_environment(plan.environment)
 
 
-def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Tracker | None:
+def _tracker(request: RunRequest, journal: Journal, screen: Screen, warnings: list[str]) -> Tracker | None:
     if not request.track:
         return None
     if importlib.util.find_spec("mlflow") is None:
@@ -183,7 +210,7 @@ def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Trac
             f"capsbench sync {journal.run_dir} brings it in"
         )
         return None
-    tracker = Tracker(journal, request.mlflow_uri)
+    tracker = Tracker(journal, request.mlflow_uri, tell=screen.stand)
     tracker.start()
     return tracker
 
@@ -234,6 +261,10 @@ def options(command: argparse.ArgumentParser) -> None:
     parser.scheduled(command)
     parser.mlflow(command)
     command.add_argument(
+        "--mlflow-required", action="store_true",
+        help="start nothing if MLflow cannot be used (exit code 2), and fail if it lacks results at the end (1)",
+    )  # fmt: skip
+    command.add_argument(
         "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"
     )
     command.add_argument(
@@ -259,11 +290,11 @@ def main(args: argparse.Namespace) -> int:
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
     if outcome.interrupted:
         given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
-        again = shlex.join(["capsbench", *given])
+        again = redact(shlex.join(["capsbench", *given]))
         console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
     elif outcome.mlflow_uri:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
-        where += f" --mlflow-uri {shlex.quote(redact(args.mlflow_uri))}" if args.mlflow_uri else ""
+        where += locate(args.out, args.mlflow_uri).option
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
     if args.tensorboard:
         told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
