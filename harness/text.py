@@ -22,6 +22,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
+def ended(text: str) -> str:
+    """A sentence with a mark at its end."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """`digits` significant digits; with an exponent only below a thousandth."""
     if value is None or not math.isfinite(value):

@@ -52,6 +52,7 @@ class RunRequest:
     executor: ExecutorName = "auto"
     ray_address: str | None = None
     mlflow_uri: str | None = None
+    mlflow_required: bool = False  # refuse to start if MLflow cannot be used, and fail if it lacks results at the end
     track: bool = True
     figures: bool = True
     fresh: bool = False  # train from the first epoch, even where a shorter trial could be gone on from
@@ -280,4 +281,4 @@ def requested(args: argparse.Namespace) -> RunRequest:
     if args.command == "plan":
         return request
     request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
-    return replace(request, tensorboard=args.tensorboard)
+    return replace(request, tensorboard=args.tensorboard, mlflow_required=args.mlflow_required)

@@ -44,7 +44,9 @@ from harness.spec.trial import Trial
 from harness.suite.file import is_passing
 from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
+from harness.text import ended
 from harness.views.figures.draw import draw_missing
+from harness.views.mlflow import probe
 from harness.views.mlflow.tracking import Tracker
 from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
@@ -65,13 +67,15 @@ class Outcome:
     stopped: str | None = None  # why it could not go on, such as a full disk
     warnings: list[str] = field(default_factory=list[str])
     equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
+    is_lacking: bool = False  # MLflow was required, and results are missing in it
 
     @property
     def exit_code(self) -> int:
-        """0 if all is good, 1 if a trial, its parity or its audit failed or it could not go on, 130 if interrupted."""
+        """0 if all is good, 1 if a trial, its parity, its audit or a required MLflow failed, or it had to stop; 130 if interrupted."""
         if self.interrupted:
             return 130
-        return int(bool(self.stopped) or any(result.status != "finished" or result.flaw for result in self.results))
+        failed = any(result.status != "finished" or result.flaw for result in self.results)
+        return int(bool(self.stopped) or self.is_lacking or failed)
 
     def to_json(self) -> dict[str, Any]:
         """The output of `run --json`."""
@@ -91,8 +95,7 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
 
     Raises `UserError` before anything is started or written if the request cannot be met.
     """
-    if request.track and (request.mlflow_uri or importlib.util.find_spec("mlflow")):
-        locate(request.out, request.mlflow_uri)
+    trouble = _reached(request)
     if request.tensorboard:
         require_writer()
     executor, note = make_executor(request)
@@ -103,13 +106,37 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
             raise UserError("; ".join(reasons(plan)))
         room = room_for(request, plan, executor)
         doubt = room.require()
+        screen = screen_of(plan.estimates)
+        if trouble:
+            later = locate(request.out, request.mlflow_uri).sync(plan.run_dir)
+            screen.say(
+                f"{trouble} The run begins; its results wait in {plan.run_dir}. If MLflow is not back by the end: {later}"
+            )
         for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
             data.ensure(config, progress=True)
         with Journal(plan.run_dir).open() as journal:
             notes = [each for each in (note, doubt) if each]
-            return _execute(request, plan, todo, executor, journal, screen_of(plan.estimates), room, notes)
+            return _execute(request, plan, todo, executor, journal, screen, room, notes)
     finally:
         executor.close()
+
+
+def _reached(request: RunRequest) -> str | None:
+    """Tries MLflow, for some seconds at most. Returns what is wrong with it, in a sentence; None if nothing.
+
+    Raises `UserError` for an address that is none, and if MLflow is required.
+    """
+    if not request.track:
+        if request.mlflow_required:
+            raise UserError("--mlflow-required and --no-mlflow exclude each other: drop one.")
+        return None
+    if importlib.util.find_spec("mlflow") is None and not request.mlflow_required:
+        return None  # told at the end, or refused if it was named
+    where = locate(request.out, request.mlflow_uri)
+    problem = probe.problem(where, request.out)
+    if problem and request.mlflow_required:
+        raise UserError(f"--mlflow-required: {ended(problem)} Nothing was started.")
+    return problem and f"MLflow cannot be used now: {ended(problem)}"
 
 
 def _execute(
@@ -132,7 +159,7 @@ def _execute(
         for id, result in plan.results.items():  # it follows from the journal
             if plan.states[id] == "finished" and not journal.is_result_sound(id):
                 journal.write_result(id, result.to_json())
-    tracker = _tracker(request, journal, warnings)
+    tracker = _tracker(request, journal, screen, warnings)
     board = LiveFiles(journal, by_id) if request.tensorboard else None
 
     def tell(trial_id: str, event: TrialEvent) -> None:
@@ -189,14 +216,17 @@ def _execute(
     finally:
         screen.end()
         closing = tracker.close(5 if interrupted or stopped else 60) if tracker else None
-        lacking = board.close() if board else None
-    warnings += filter(None, (closing, lacking))
+        unwritten = board.close() if board else None
+    warnings += filter(None, (closing, unwritten))
     reported = [_reported(trial, plan, results) for trial in plan.trials]
     equivalence = compare(reported, plan.suite.parity.margin_pct)
     if equivalence and (coarse := caveat(plan.trials)):
         warnings.append(coarse)
     uri = redact(tracker.uri) if tracker else None
-    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, stopped, warnings, equivalence)
+    lacking = request.mlflow_required and closing is not None
+    return Outcome(
+        plan.suite.name, plan.run_dir, uri, reported, interrupted, source, stopped, warnings, equivalence, lacking
+    )
 
 
 def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal) -> None:
@@ -212,7 +242,7 @@ def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal)
     journal.write_environment(plan.environment)
 
 
-def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Tracker | None:
+def _tracker(request: RunRequest, journal: Journal, screen: Screen, warnings: list[str]) -> Tracker | None:
     if not request.track:
         return None
     if importlib.util.find_spec("mlflow") is None:
@@ -221,7 +251,7 @@ def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Trac
             f"capsbench sync {journal.run_dir} brings it in"
         )
         return None
-    tracker = Tracker(journal, request.mlflow_uri)
+    tracker = Tracker(journal, request.mlflow_uri, tell=screen.stand)
     tracker.start()
     return tracker
 
@@ -272,6 +302,10 @@ def options(command: argparse.ArgumentParser) -> None:
     parser.scheduled(command)
     parser.mlflow(command)
     command.add_argument(
+        "--mlflow-required", action="store_true",
+        help="start nothing if MLflow cannot be used (exit code 2), and fail if it lacks results at the end (1)",
+    )  # fmt: skip
+    command.add_argument(
         "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"
     )
     command.add_argument(
@@ -297,7 +331,7 @@ def main(args: argparse.Namespace) -> int:
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
     if outcome.interrupted or outcome.stopped:
         given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
-        again = shlex.join(["capsbench", *given])
+        again = redact(shlex.join(["capsbench", *given]))
         if outcome.stopped:
             told = f"Stopped: {outcome.stopped}. Nothing finished is lost. After that is mended, to go on: {again}"
             console.print(Text(told, "red"), soft_wrap=True)
@@ -305,7 +339,7 @@ def main(args: argparse.Namespace) -> int:
             console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
     elif outcome.mlflow_uri:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
-        where += f" --mlflow-uri {shlex.quote(redact(args.mlflow_uri))}" if args.mlflow_uri else ""
+        where += locate(args.out, args.mlflow_uri).option
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
     if args.tensorboard:
         told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
