@@ -16,9 +16,19 @@ from rich.text import Text
 
 from harness import data
 from harness.analysis.equivalence import Pair, caveat, compare, sentence
-from harness.commands import parser
+from harness.commands import parser, storing
 from harness.commands.output import print_json
-from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_plan, reasons, requested, surrounding
+from harness.commands.plan import (
+    Plan,
+    RunRequest,
+    anew,
+    make_executor,
+    make_plan,
+    read_suite,
+    reasons,
+    requested,
+    surrounding,
+)
 from harness.errors import Stopped, UserError, of_the_system
 from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job
@@ -27,6 +37,7 @@ from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.journal.resume import resume_point
 from harness.spec.trial import Trial
+from harness.storage.mirror import Mirror
 from harness.suite.file import is_passing
 from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
@@ -50,6 +61,7 @@ class Outcome:
     source: Path  # of the suite; what came through a pipe is read again from the run directory
     warnings: list[str] = field(default_factory=list[str])
     equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
+    storage: str | None = None  # where the run is kept, too
 
     @property
     def exit_code(self) -> int:
@@ -64,6 +76,7 @@ class Outcome:
             "suite": self.suite,
             "run_dir": str(self.run_dir),
             "mlflow_uri": self.mlflow_uri,
+            "storage": self.storage,
             "trials": [result.to_json() for result in self.results],
             "warnings": self.warnings,
             "equivalence": [pair.to_json() for pair in self.equivalence],
@@ -80,17 +93,22 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
     if request.tensorboard:
         require_writer()
     executor, note = make_executor(request)
+    mirror: Mirror | None = None
     try:
-        plan = make_plan(request, executor)
+        given = read_suite(request)
+        mirror = storing.opened(request.storage, given[1])
+        plan = make_plan(request, executor, given)
         todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
         if set(plan.states.values()) == {"unavailable"}:
             raise UserError("; ".join(reasons(plan)))
         for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
             data.ensure(config, progress=True)
         with Journal(plan.run_dir).open() as journal:
-            return _execute(request, plan, todo, executor, journal, screen_of(plan.estimates), note)
+            return _execute(request, plan, todo, executor, journal, screen_of(plan.estimates), note, mirror)
     finally:
         executor.close()
+        if mirror:
+            mirror.close(0)
 
 
 def _execute(
@@ -101,6 +119,7 @@ def _execute(
     journal: Journal,
     screen: Screen,
     note: str | None,
+    mirror: Mirror | None,
 ) -> Outcome:
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
@@ -109,6 +128,8 @@ def _execute(
     _write_plan(request, plan, source, journal)
     tracker = _tracker(request, journal, warnings)
     board = LiveFiles(journal, by_id) if request.tensorboard else None
+    if mirror:
+        storing.begin(mirror, journal, screen.note)
 
     def tell(trial_id: str, event: TrialEvent) -> None:
         if tracker:
@@ -126,6 +147,8 @@ def _execute(
             results[trial_id] = summarise(by_id[trial_id], journal.events(trial_id))
             if not isinstance(event, InterruptedEvent):
                 journal.write_result(trial_id, results[trial_id].to_json())
+        if mirror:
+            storing.changed(mirror, trial_id, event)
         tell(trial_id, event)
 
     interrupted = False
@@ -149,16 +172,18 @@ def _execute(
         where = f"{plan.run_dir}: " if error.filename is None else ""
         raise Stopped(f"{where}{cause}. What had finished is kept: after that, give the same command again") from error
     finally:
+        unsent = storing.finish(mirror, interrupted, screen.note) if mirror else None
         screen.end()
         closing = tracker.close(5 if interrupted else 60) if tracker else None
         lacking = board.close() if board else None
-    warnings += filter(None, (closing, lacking))
+    warnings += filter(None, (closing, lacking, unsent))
     reported = [_reported(trial, plan, results) for trial in plan.trials]
     equivalence = compare(reported, plan.suite.parity.margin_pct)
     if equivalence and (coarse := caveat(plan.trials)):
         warnings.append(coarse)
     uri = redact(tracker.uri) if tracker else None
-    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, warnings, equivalence)
+    stored = str(mirror.place) if mirror else None
+    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, warnings, equivalence, stored)
 
 
 def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal) -> None:
@@ -243,6 +268,10 @@ def options(command: argparse.ArgumentParser) -> None:
         "--tensorboard", action="store_true",
         help="keep event files for TensorBoard up to date in RUN/tensorboard; `capsbench sync --tensorboard` can follow later",
     )  # fmt: skip
+    command.add_argument(
+        "--storage", metavar="URL",
+        help="keep the run there, too, such as s3://bucket/path or file:///shared: it goes on from there on another machine",
+    )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -257,6 +286,8 @@ def main(args: argparse.Namespace) -> int:
     for line in [Text(), *lines] if lines else []:
         console.print(line, soft_wrap=True)
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
+    if outcome.storage:
+        console.print(Text(f"Kept in storage: {outcome.storage}"), soft_wrap=True)
     if outcome.interrupted:
         given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
         again = shlex.join(["capsbench", *given])
