@@ -50,6 +50,7 @@ class Mirror:
         self._buffer = b""
         self._dirty: dict[str, int] = {}  # folder -> how often it has changed
         self._state = threading.Condition()
+        self._known: set[str] = set()  # all that have changed
         self._closing = False
         self._failing: tuple[str, float] | None = None  # why, and since when
         self._thread: threading.Thread | None = None
@@ -96,6 +97,7 @@ class Mirror:
     def changed(self, folder: str) -> None:
         """The run's folder (""), or a trial's, has new content. Returns at once."""
         with self._state:
+            self._known.add(folder)
             self._dirty[folder] = self._dirty.get(folder, 0) + 1
             self._state.notify_all()
 
@@ -133,6 +135,8 @@ class Mirror:
             try:
                 if self._process is None or self._process.poll() is not None:
                     self._start()
+                if tries:
+                    self._look_again()
                 self._ask({"do": "send", "folder": folder}, _SILENT_S)
             except (_Failed, UserError) as error:
                 if self._closing and tries:
@@ -152,6 +156,13 @@ class Mirror:
                 if self._failing and not self._dirty:
                     self._failing = None
                     self.say(f"storage: {self.place} has caught up")
+
+    def _look_again(self) -> None:
+        """After a failure: what was stored before may be there, or not, as when a folder was not mounted for a while."""
+        self._ask({"do": "look"}, _SILENT_S)
+        with self._state:
+            for folder in sorted(self._known):
+                self._dirty.setdefault(folder, 0)
 
     def _once(self, what: str) -> Any:
         try:

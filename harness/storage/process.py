@@ -50,6 +50,9 @@ class _Server:
         self._claim.take(self._moved)
         self._copies.look()
 
+    def look(self, _: dict[str, Any]) -> None:
+        self._copies.look()
+
     def plan(self, _: dict[str, Any]) -> str | None:
         content = self._copies.document("plan.json")
         return content.decode("utf-8", "replace") if content else None
