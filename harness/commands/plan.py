@@ -248,7 +248,7 @@ def main(args: argparse.Namespace) -> int:
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
     for line in found(plan.trials):
         console.print(Text(line), soft_wrap=True)
-    for line in [note, *reasons(plan), *anew(plan), *surrounding(), *plan.notes]:
+    for line in [note, *executor.notes(), *reasons(plan), *anew(plan), *surrounding(), *plan.notes]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0

@@ -123,7 +123,7 @@ def _execute(
 ) -> Outcome:
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
-    warnings = [*([note] if note else []), *anew(plan), *plan.notes]
+    warnings = [*([note] if note else []), *executor.notes(), *anew(plan), *plan.notes]
     source = plan.run_dir / "suite.yaml" if is_passing(request.suite) else request.suite
     _write_plan(request, plan, source, journal)
     tracker = _tracker(request, journal, warnings)
@@ -157,6 +157,8 @@ def _execute(
         if todo:
             if executor.name == "ray":
                 screen.note("starting Ray")
+            for line in executor.notes():
+                screen.note(line)
             for trial in todo:
                 if shorter := plan.goes_on.get(trial.id):
                     _go_on(journal, shorter, trial, tell, on_event)
