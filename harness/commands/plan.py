@@ -58,6 +58,7 @@ class RunRequest:
     fresh: bool = False  # train from the first epoch, even where a shorter trial could be gone on from
     go_on_from: Path | None = None  # another run directory with such trials
     tensorboard: bool = False
+    storage: str | None = None  # an address where the run is kept, too
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,24 @@ def make_executor(request: RunRequest) -> tuple[Executor, str | None]:
     return RayExecutor(request.ray_address), None
 
 
-def make_plan(request: RunRequest, executor: Executor) -> Plan:
-    """Reads the suite and what is known about its trials. Raises `UserError` for a request that cannot be met."""
+def read_suite(request: RunRequest) -> tuple[Suite, Path]:
+    """The suite, and the folder of its run. Raises `UserError`."""
     suite = load_suite(request.suite, request.overrides, request.quick)
+    return suite, request.out / (f"{suite.name}-quick" if request.quick else suite.name)
+
+
+def make_plan(request: RunRequest, executor: Executor, given: tuple[Suite, Path] | None = None) -> Plan:
+    """Reads the suite, unless it is given, and what is known about its trials.
+
+    Raises `UserError` for a request that cannot be met.
+    """
+    suite, run_dir = given or read_suite(request)
     facts = environment()
     try:
         trials = suite.trials(executor.capacity().gpus, lambda impl: fingerprint(facts, impl))
     except UserError as error:
         raise UserError("\n".join(filter(None, (str(error), stale_gpus())))) from error
     executor.check(trials)
-    run_dir = request.out / (f"{suite.name}-quick" if request.quick else suite.name)
     journal = Journal(run_dir)
     results = {trial.id: summarise(trial, journal.events(trial.id)) for trial in trials}
     states: dict[str, str] = {id: result.status for id, result in results.items()}
@@ -268,7 +277,7 @@ def main(args: argparse.Namespace) -> int:
         console.print(Text(needed, "yellow" if is_full else ""), soft_wrap=True)
     for line in found(plan.trials):
         console.print(Text(line), soft_wrap=True)
-    for line in [note, *reasons(plan), *anew(plan), *surrounding(), *plan.notes]:
+    for line in [note, *executor.notes(), *reasons(plan), *anew(plan), *surrounding(), *plan.notes]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0
@@ -281,4 +290,5 @@ def requested(args: argparse.Namespace) -> RunRequest:
     if args.command == "plan":
         return request
     request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
-    return replace(request, tensorboard=args.tensorboard, mlflow_required=args.mlflow_required)
+    request = replace(request, tensorboard=args.tensorboard, mlflow_required=args.mlflow_required)
+    return replace(request, storage=args.storage)

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from harness import data
 from harness.analysis.equivalence import Pair, caveat, compare, sentence
-from harness.commands import parser
+from harness.commands import parser, storing
 from harness.commands.output import print_json
 from harness.commands.plan import (
     Plan,
@@ -26,6 +26,7 @@ from harness.commands.plan import (
     anew,
     make_executor,
     make_plan,
+    read_suite,
     reasons,
     requested,
     room_for,
@@ -41,6 +42,7 @@ from harness.journal.results import Result, summarise
 from harness.journal.resume import resume_point
 from harness.journal.room import Room, sweep
 from harness.spec.trial import Trial
+from harness.storage.mirror import Mirror
 from harness.suite.file import is_passing
 from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
@@ -68,6 +70,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list[str])
     equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
     is_lacking: bool = False  # MLflow was required, and results are missing in it
+    storage: str | None = None  # where the run is kept, too
 
     @property
     def exit_code(self) -> int:
@@ -83,6 +86,7 @@ class Outcome:
             "suite": self.suite,
             "run_dir": str(self.run_dir),
             "mlflow_uri": self.mlflow_uri,
+            "storage": self.storage,
             "trials": [result.to_json() for result in self.results],
             "stopped": self.stopped,
             "warnings": self.warnings,
@@ -99,8 +103,11 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
     if request.tensorboard:
         require_writer()
     executor, note = make_executor(request)
+    mirror: Mirror | None = None
     try:
-        plan = make_plan(request, executor)
+        given = read_suite(request)
+        mirror = storing.opened(request.storage, given[1])
+        plan = make_plan(request, executor, given)
         todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
         if set(plan.states.values()) == {"unavailable"}:
             raise UserError("; ".join(reasons(plan)))
@@ -115,10 +122,12 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
         for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
             data.ensure(config, progress=True)
         with Journal(plan.run_dir).open() as journal:
-            notes = [each for each in (note, doubt) if each]
-            return _execute(request, plan, todo, executor, journal, screen, room, notes)
+            notes = [each for each in (note, doubt, *executor.notes()) if each]
+            return _execute(request, plan, todo, executor, journal, screen, room, notes, mirror)
     finally:
         executor.close()
+        if mirror:
+            mirror.close(0)
 
 
 def _reached(request: RunRequest) -> str | None:
@@ -148,6 +157,7 @@ def _execute(
     screen: Screen,
     room: Room,
     notes: Sequence[str],
+    mirror: Mirror | None,
 ) -> Outcome:
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
@@ -161,6 +171,8 @@ def _execute(
                 journal.write_result(id, result.to_json())
     tracker = _tracker(request, journal, screen, warnings)
     board = LiveFiles(journal, by_id) if request.tensorboard else None
+    if mirror:
+        storing.begin(mirror, journal, screen.note)
 
     def tell(trial_id: str, event: TrialEvent) -> None:
         if tracker:
@@ -185,6 +197,8 @@ def _execute(
             if not isinstance(event, InterruptedEvent):
                 journal.write_result(trial_id, results[trial_id].to_json())
                 room.ended(trial_id)
+        if mirror:
+            storing.changed(mirror, trial_id, event)
         tell(trial_id, event)
         if refused:
             raise refused
@@ -198,6 +212,8 @@ def _execute(
         if todo:
             if executor.name == "ray":
                 screen.note("starting Ray")
+            for line in executor.notes():
+                screen.note(line)
             for trial in todo:
                 if shorter := plan.goes_on.get(trial.id):
                     _go_on(journal, shorter, trial, tell, on_event)
@@ -214,18 +230,20 @@ def _execute(
         stopped = room.told(error)
         results |= ended_by(stopped, error, todo, results, journal)
     finally:
+        unsent = storing.finish(mirror, interrupted, screen.note) if mirror else None
         screen.end()
         closing = tracker.close(5 if interrupted or stopped else 60) if tracker else None
         unwritten = board.close() if board else None
-    warnings += filter(None, (closing, unwritten))
+    warnings += filter(None, (closing, unwritten, unsent))
     reported = [_reported(trial, plan, results) for trial in plan.trials]
     equivalence = compare(reported, plan.suite.parity.margin_pct)
     if equivalence and (coarse := caveat(plan.trials)):
         warnings.append(coarse)
     uri = redact(tracker.uri) if tracker else None
     lacking = request.mlflow_required and closing is not None
+    stored = str(mirror.place) if mirror else None
     return Outcome(
-        plan.suite.name, plan.run_dir, uri, reported, interrupted, source, stopped, warnings, equivalence, lacking
+        plan.suite.name, plan.run_dir, uri, reported, interrupted, source, stopped, warnings, equivalence, lacking, stored
     )
 
 
@@ -315,6 +333,10 @@ def options(command: argparse.ArgumentParser) -> None:
         "--tensorboard", action="store_true",
         help="keep event files for TensorBoard up to date in RUN/tensorboard; `capsbench sync --tensorboard` can follow later",
     )  # fmt: skip
+    command.add_argument(
+        "--storage", metavar="URL",
+        help="keep the run there, too, such as s3://bucket/path or file:///shared: it goes on from there on another machine",
+    )  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> int:
@@ -329,6 +351,8 @@ def main(args: argparse.Namespace) -> int:
     for line in [Text(), *lines] if lines else []:
         console.print(line, soft_wrap=True)
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
+    if outcome.storage:
+        console.print(Text(f"Kept in storage: {outcome.storage}"), soft_wrap=True)
     if outcome.interrupted or outcome.stopped:
         given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
         again = redact(shlex.join(["capsbench", *given]))

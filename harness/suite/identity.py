@@ -26,6 +26,9 @@ _ADDED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Keys that came later, with their defaults: at these they do not count, so that earlier ids stay as they are."""
 
+_ADDED_TO_A_TRIAL: dict[str, Any] = {"gpu_type": None, "exclusive": None}
+"""The same of a trial itself: like its cores and GPUs, they are part of what is timed."""
+
 
 def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mapping[str, Any]) -> str:
     """12 hex digits of the SHA-256 of a trial's content, the code that determines its result, and its environment.
@@ -49,6 +52,9 @@ def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mappin
 def relevant(document: Mapping[str, Any]) -> dict[str, Any]:
     """What counts of a trial's document: all but what is said above to be ignored."""
     content = {key: value for key, value in document.items() if key not in _IRRELEVANT}
+    for key, default in _ADDED_TO_A_TRIAL.items():
+        if content.get(key) == default:
+            content.pop(key, None)
     for section, names in _IRRELEVANT_INSIDE.items():
         content[section] = {key: value for key, value in content.get(section, {}).items() if key not in names}
     for section, defaults in _ADDED.items():

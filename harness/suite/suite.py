@@ -79,6 +79,11 @@ class Suite(Sections):
                     "resources.gpus",
                     f"found {gpus} for each trial, but there are {gpus_available}; use auto, or add GPUs",
                 )
+            gpu_type = cell.sections.resources.gpu_type
+            if gpu_type and not gpus_available and "gpu" in cell.entry.devices:
+                problems.add(
+                    self.path, "resources.gpu_type", f"found {gpu_type}, but there is no GPU; add one, or drop the key"
+                )
             trial = cell.trial(gpus)
             identifier = identity.trial_id(trial.model_dump(mode="json"), cell.entry, facts[trial.impl])
             if identifier in trials:
@@ -182,6 +187,8 @@ class _Cell:
             measure=sections.measure,
             cpus=sections.resources.cpus,
             gpus=gpus,
+            gpu_type=sections.resources.gpu_type if gpus else None,
+            exclusive=sections.resources.exclusive,
             start_sha256=start_sha256(sections.train.start_from, self.model()),
         )
 
@@ -227,6 +234,11 @@ class _Cell:
         except ValueError as error:
             for cause in error.errors() if isinstance(error, ValidationError) else ():
                 yield attributed(UserError(cause["msg"].removeprefix("Value error, ")), "model.kernel")
+        if sections.resources.gpus == 0 and sections.resources.gpu_type:
+            yield (
+                "resources.gpu_type",
+                f"found {sections.resources.gpu_type}, but resources.gpus is 0; expected auto or 1",
+            )
         if sections.resources.gpus not in ("auto", 0) and "gpu" not in self.entry.devices:
             yield (
                 "resources.gpus",
