@@ -38,6 +38,7 @@ COMMANDS = {
     "figures": "draw the figures of a run's finished trials again, from its directory alone",
     "ui": "open the comparison in MLflow's pages, on this machine only unless --host says otherwise",
     "doctor": "what of this machine the bench can use, and what to do about the rest",
+    "env": "make, list or remove environments: frameworks, or versions of one, that run apart from the others",
     "suites": "list the suites that come with the bench, or copy one here to edit",
     "data": "list the data sets, fetch one, or show one",
 }
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             _put_working_directory_last()
             gc.disable()  # all that is loaded is kept: looking through it again and again would find nothing to drop
         args = parser(arguments).parse_args(arguments)
+        args.given = arguments
         if argv is None:
             gc.freeze()
             gc.enable()
@@ -132,9 +134,12 @@ def _put_working_directory_last() -> None:
     except FileNotFoundError as error:
         raise UserError("the working directory has been removed; change to another one") from error
     if here not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        from harness.machine.surroundings import holds_packages
+
         bench = str(Path(__file__).resolve().parents[2])  # an editable installation finds it only after all of the path
         others = [path for path in sys.path if path != here]
-        sys.path[:] = [*others, *([] if bench in (here, *others) else [bench]), here]
+        is_there = bench in (here, *others) or holds_packages(bench)
+        sys.path[:] = [*others, *([] if is_there else [bench]), here]
 
 
 def _show_notes() -> None:

@@ -21,6 +21,7 @@ from harness.cost.estimate import estimate_s
 from harness.cost.limits import Verdict, refusal
 from harness.cost.space import space
 from harness.disk import free_bytes
+from harness.environments.interpreters import Interpreters
 from harness.errors import UserError
 from harness.executors.base import Executor
 from harness.executors.inline import InlineExecutor
@@ -28,7 +29,7 @@ from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, finished_trials, summarise
 from harness.journal.room import Room
-from harness.machine.environment import environment, fingerprint, gpus
+from harness.machine.environment import environment, gpus
 from harness.machine.leases import local_gpus, stale_gpus
 from harness.machine.surroundings import remark
 from harness.spec.trial import Trial
@@ -126,9 +127,14 @@ def make_plan(request: RunRequest, executor: Executor, given: tuple[Suite, Path]
     Raises `UserError` for a request that cannot be met.
     """
     suite, run_dir = given or read_suite(request)
-    facts = environment()
+    pythons = Interpreters(suite.grid["impl"], suite.environments, suite.path)
+    facts = environment() | ({"environments": found} if (found := pythons.record()) else {})
+
+    def fingerprint(impl: str) -> dict[str, Any]:
+        return pythons.fingerprint(facts, impl)
+
     try:
-        trials = suite.trials(executor.capacity().gpus, lambda impl: fingerprint(facts, impl))
+        trials = pythons.assigned(suite.trials(executor.capacity().gpus, fingerprint))
     except UserError as error:
         raise UserError("\n".join(filter(None, (str(error), stale_gpus())))) from error
     executor.check(trials)
@@ -149,9 +155,7 @@ def make_plan(request: RunRequest, executor: Executor, given: tuple[Suite, Path]
         if states[trial.id] not in (*ended, "running") and not results[trial.id].epochs_trained
     ]
     other = _other_run(request)
-    goes_on, why_not = longer.find(
-        [] if request.fresh else untrained, journal, lambda impl: fingerprint(facts, impl), other
-    )
+    goes_on, why_not = longer.find([] if request.fresh else untrained, journal, fingerprint, other)
     if other and untrained and not any(shorter.journal for shorter in goes_on.values()) and not why_not:
         raise UserError(
             f"--go-on-from {request.go_on_from}: it has no trial that is the same as one of these but for fewer epochs. "
@@ -188,13 +192,14 @@ def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapp
     """Trial -> why it cannot run on this machine, for those unfinished trials that cannot."""
     found: dict[str, Verdict] = {}
     devices = gpus(local_gpus())
-    absent = {impl: registry.missing(registry.resolve(impl)) for impl in dict.fromkeys(t.impl for t in trials)}
-    without = ",".join(impl for impl, reason in absent.items() if not reason)
+    own = dict.fromkeys(trial.impl for trial in trials if trial.interpreter is None)  # others have been asked
+    absent = {impl: registry.missing(registry.resolve(impl)) for impl in own}
+    without = ",".join(impl for impl in dict.fromkeys(trial.impl for trial in trials) if not absent.get(impl))
     hint = f"to leave it out: -s grid.impl={without}" if without else ""
     for trial in trials:
         if states[trial.id] == "finished":
             continue
-        if reason := absent[trial.impl]:
+        if reason := absent.get(trial.impl):
             found[trial.id] = Verdict(reason, hint)
         elif verdict := refusal(trial, facts["memory_bytes"], devices, facts["cpu"]):
             found[trial.id] = verdict

@@ -74,7 +74,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 if all is good, 1 if a trial, its parity, its audit or a required MLflow failed, or it had to stop; 130 if interrupted."""
+        """0: all is good; 1: a trial, its parity, its audit or a required MLflow failed, or it had to stop; 130: interrupted."""
         if self.interrupted:
             return 130
         failed = any(result.status != "finished" or result.flaw for result in self.results)

@@ -10,7 +10,7 @@ from typing import Any
 from harness.registry import Entry
 from harness.sources import code_version
 
-_IRRELEVANT = {"id", "suite", "params"}  # fields of a trial; params only repeats the sections
+_IRRELEVANT = {"id", "suite", "params", "interpreter"}  # fields of a trial; params only repeats the sections
 _IRRELEVANT_INSIDE = {
     "data": {"dir", "path", "test_path", "classes", "own"}, "train": {"start_from"}, "parity": {"margin_pct"},
 }  # fmt: skip
@@ -34,10 +34,10 @@ def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mappin
     """12 hex digits of the SHA-256 of a trial's content, the code that determines its result, and its environment.
 
     Args:
-        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir, the paths and class names of one's own
-            pictures, train.start_from and parity.margin_pct are ignored. Of what was found there, the digest counts.
+        document: `Trial.model_dump(mode="json")`; id, suite, params, interpreter, data.dir, the paths and class names of
+            one's own pictures, train.start_from and parity.margin_pct are ignored. Of what was found there, the digest counts.
         impl_entry: the entry of the trial's implementation, whose sources are hashed.
-        fingerprint: JSON-serialisable facts of the environment that can change a result.
+        fingerprint: JSON-serialisable facts of the environment that can change a result, an interpreter's versions among them.
     """
     kind = document.get("model", {}).get("kind")
     identity = {

@@ -224,7 +224,7 @@ class _Cell:
                 )
         if sections.measure.routing_logits and not models.load(sections.model.kind).has_capsules:
             yield "measure.routing_logits", f"a model of kind {sections.model.kind} has no routing; expected 0"
-        if self.entry.is_built_in and (lacking := models.lacking(sections.model.kind, self.entry.name)):
+        if self.entry.is_built_in and (lacking := models.lacking(sections.model.kind, self.entry.base)):
             yield "impl", lacking
         try:
             contract.require_tables(self.model())
