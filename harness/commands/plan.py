@@ -120,7 +120,8 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
     executor.check(trials)
     run_dir = request.out / (f"{suite.name}-quick" if request.quick else suite.name)
     journal = Journal(run_dir)
-    results = {trial.id: summarise(trial, journal.events(trial.id)) for trial in trials}
+    there = {*journal.trial_ids()}
+    results = {trial.id: summarise(trial, journal.events(trial.id) if trial.id in there else ()) for trial in trials}
     states: dict[str, str] = {id: result.status for id, result in results.items()}
     if journal.is_live():  # another driver is at work: what looks interrupted is still running
         states = {id: "running" if state == "interrupted" else state for id, state in states.items()}
