@@ -139,7 +139,8 @@ def make_plan(request: RunRequest, executor: Executor, given: tuple[Suite, Path]
         raise UserError("\n".join(filter(None, (str(error), stale_gpus())))) from error
     executor.check(trials)
     journal = Journal(run_dir)
-    results = {trial.id: summarise(trial, journal.events(trial.id)) for trial in trials}
+    there = {*journal.trial_ids()}
+    results = {trial.id: summarise(trial, journal.events(trial.id) if trial.id in there else ()) for trial in trials}
     states: dict[str, str] = {id: result.status for id, result in results.items()}
     if journal.is_live():  # another driver is at work: what looks interrupted is still running
         states = {id: "running" if state == "interrupted" else state for id, state in states.items()}

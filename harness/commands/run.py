@@ -74,7 +74,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0: all is good; 1: a trial, its parity, its audit or a required MLflow failed, or it had to stop; 130: interrupted."""
+        """0: all is good; 1: a trial, its parity or audit, or a required MLflow failed, or it had to stop; 130: interrupted."""
         if self.interrupted:
             return 130
         failed = any(result.status != "finished" or result.flaw for result in self.results)
@@ -243,7 +243,17 @@ def _execute(
     lacking = request.mlflow_required and closing is not None
     stored = str(mirror.place) if mirror else None
     return Outcome(
-        plan.suite.name, plan.run_dir, uri, reported, interrupted, source, stopped, warnings, equivalence, lacking, stored
+        plan.suite.name,
+        plan.run_dir,
+        uri,
+        reported,
+        interrupted,
+        source,
+        stopped,
+        warnings,
+        equivalence,
+        lacking,
+        stored,
     )
 
 
