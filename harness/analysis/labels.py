@@ -27,8 +27,8 @@ _OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 _SHADES = (-0.2, 0.45, -0.5, 0.25, 0.65)  # towards black or white
 _SHORT = {  # grid keys as written in run names; others are the first letters of their last part
     "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n", "data.canvas": "c",
-    "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "data.test_from": "on-",
-    "model.profile": "", "model.kind": "", "runtime.environment": "",
+    "data.augment.shift": "shift", "data.augment.crop": "crop-", "runtime.precision": "", "data.name": "",
+    "data.test_from": "on-", "model.profile": "", "model.kind": "", "runtime.environment": "",
 }  # fmt: skip
 
 

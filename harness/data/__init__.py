@@ -12,10 +12,11 @@ from typing import Any
 
 import platformdirs
 
-from harness.data import own, sets
+from harness.data import divide, own, sets
 from harness.data.base import Dataset, Info, PartialSource, Source, Split, release
 from harness.data.divide import image_shape, select, split_sizes, test_images
 from harness.data.files import MissingFiles
+from harness.data.frame import is_random, middle
 from harness.data.overlay import overlaid
 from harness.data.sets import NAMES, names
 from harness.errors import BrokenPlugin, UserError
@@ -95,6 +96,14 @@ def shift(config: DataConfig) -> int:
     return about(config).shift if config.augment.shift is None else config.augment.shift
 
 
+def margin(config: DataConfig) -> tuple[int, int]:
+    """Rows and columns by which training images are larger than the network's, for `plan_epoch`: see `data.augment.crop`.
+
+    Raises `UserError` if they cannot be cut at random.
+    """
+    return divide.margin(about(config), config)
+
+
 def sizes(config: DataConfig) -> tuple[int, int, int]:
     """Numbers of training, validation and test images of `config`, without touching a file.
 
@@ -105,6 +114,7 @@ def sizes(config: DataConfig) -> tuple[int, int, int]:
 
 def shape(config: DataConfig) -> tuple[int, int, int]:
     """Height, width and channels of the images of `config`, without touching a file. Raises `UserError` for its canvas."""
+    margin(config)
     return image_shape(about(config), config)
 
 
@@ -158,8 +168,10 @@ def load(config: DataConfig) -> Dataset:
 
 
 def shown(config: DataConfig, split: Split) -> Split:
-    """Training images as the network sees them: overlaid if each shows several digits."""
+    """Training images as the network sees them: cut to the middle, and overlaid if each shows several digits."""
     found = about(config)
+    if is_random(config):
+        split = Split(middle(split.images, shape(config)), split.labels)
     return overlaid(found, split, _SHOWN) if found.overlaid > 1 else split
 
 
@@ -227,6 +239,6 @@ def _row(name: str, directory: Path) -> dict[str, Any]:
 
 __all__ = [
     "NAMES", "Dataset", "Info", "PartialSource", "Source", "Split",
-    "about", "class_names", "data_dir", "ensure", "fetch", "info", "list_datasets", "load", "model", "names", "release",
-    "require", "resolved", "select", "shape", "shift", "shown", "sizes", "source",
+    "about", "class_names", "data_dir", "ensure", "fetch", "info", "list_datasets", "load", "margin", "model", "names",
+    "release", "require", "resolved", "select", "shape", "shift", "shown", "sizes", "source",
 ]  # fmt: skip

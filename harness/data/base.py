@@ -67,7 +67,8 @@ class Split:
 class Dataset:
     """The images a trial uses. No two splits share an image.
 
-    If images show several digits, training images are single digits, which each epoch's plan overlays anew.
+    If images show several digits, training images are single digits, which each epoch's plan overlays anew. With
+    `data.augment.crop: random` they are larger than the others, since each epoch's plan cuts them anew.
     """
 
     name: str

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from harness.data.base import Dataset, Info, Split, order, release
-from harness.data.frame import framed, framed_shape, in_words, is_framed
+from harness.data.frame import framed, framed_shape, in_words, is_framed, is_random, require_random_fits, whole
 from harness.data.overlay import overlaid
 from harness.errors import UserError
 from harness.spec.trial import DataConfig
@@ -92,7 +92,7 @@ def _check_fit(info: Info, tested: Info, config: DataConfig) -> None:
 
 def image_shape(info: Info, config: DataConfig) -> tuple[int, int, int]:
     """Height, width and channels of the images as a trial gets them. Raises `UserError` if the canvas is too small."""
-    height, width, channels = shape = info.image if info.is_framed else framed_shape(info.image, config)
+    height, width, channels = shape = framed_shape(info.image, _left(info, config))
     if config.canvas is None:
         return shape
     if config.canvas < max(height, width):
@@ -103,11 +103,31 @@ def image_shape(info: Info, config: DataConfig) -> tuple[int, int, int]:
     return config.canvas, config.canvas, channels
 
 
+def margin(info: Info, config: DataConfig) -> tuple[int, int]:
+    """Rows and columns by which training images are larger than the network's; (0, 0) unless they are cut at random.
+
+    Raises `UserError` if they cannot be.
+    """
+    if not is_random(config):
+        return 0, 0
+    height, width, _ = framed_shape(info.image, whole(_left(info, config)))
+    seen = framed_shape(info.image, _left(info, config))
+    found = height - seen[0], width - seen[1]
+    require_random_fits(config, found, info.shift if config.augment.shift is None else config.augment.shift)
+    return found
+
+
+def _left(info: Info, config: DataConfig) -> DataConfig:
+    """What is left to do of resize, crop and pad: of images that were read so, only to cut what was kept whole."""
+    if not info.is_framed:
+        return config
+    return config.model_copy(update={"resize": None, "pad": None} | ({} if is_random(config) else {"crop": None}))
+
+
 def _framed(split: Split, config: DataConfig, info: Info) -> Split:
     """The images after resize, crop and pad, unless they were read so."""
-    if info.is_framed or not is_framed(config):
-        return split
-    return Split(framed(split.images, config), split.labels)
+    left = _left(info, config)
+    return Split(framed(split.images, left), split.labels) if is_framed(left) else split
 
 
 def _centred(split: Split, shape: tuple[int, int, int]) -> Split:
@@ -149,7 +169,13 @@ def select(
         _shown(info, test_part, _TEST).take(test),
     )
     described = (info, info, tested or info)
-    parts = tuple(_centred(_framed(part, config, of), shape) for part, of in zip(drawn, described, strict=True))
+    if is_random(config):
+        margin(info, config)
+        training = _framed(drawn[0], whole(config), info)
+    else:
+        training = _centred(_framed(drawn[0], config, info), shape)
+    others = (_centred(_framed(part, config, of), shape) for part, of in zip(drawn[1:], described[1:], strict=True))
+    parts = (training, *others)
     if tested:
         _refuse_overlap(parts, info, tested)
     provenance = (
@@ -157,7 +183,8 @@ def select(
     )
     provenance += f"; {tested.source}: " if tested else ", "
     provenance += f"{n_test:,} of {len(test_part):,} test images"
-    provenance += "" if info.is_framed else in_words(config)
+    provenance += in_words(_left(info, config))
+    provenance += " (training images anywhere, anew in each epoch)" if is_random(config) else ""
     provenance += f", centred on {shape[0]}x{shape[1]} pixels" if config.canvas else ""
     return Dataset(info.name, parts[0], parts[1], parts[2], provenance=provenance, sha256=_digest(parts))
 

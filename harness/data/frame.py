@@ -14,9 +14,43 @@ if TYPE_CHECKING:
     from jaxtyping import UInt8
 
 
+_FARTHEST = 127  # pixels; a plan's shifts have eight bits
+
+
 def is_framed(config: DataConfig) -> bool:
     """Whether the images are to be used at another size than their own."""
     return any(each is not None for each in (config.resize, config.crop, config.pad))
+
+
+def is_random(config: DataConfig) -> bool:
+    """Whether training images are kept whole, and cut anew in each epoch."""
+    return config.augment.crop == "random"
+
+
+def whole(config: DataConfig) -> DataConfig:
+    """`config` for images that are kept whole: without the crop."""
+    return config.model_copy(update={"crop": None})
+
+
+def require_random_fits(config: DataConfig, margin: tuple[int, int], shift: int) -> None:
+    """Raises `UserError` unless patches can be cut at random; `margin` is what is cut off: rows and columns."""
+    if config.crop is None:
+        raise UserError(
+            "data.augment.crop: random says where data.crop cuts, but that is not set; set it, such as data.crop: 24"
+        )
+    for key in ("pad", "canvas"):
+        if getattr(config, key) is not None:
+            raise UserError(f"data.augment.crop: random patches are not padded; drop data.{key}, or data.augment.crop")
+    if not any(margin):
+        raise UserError(
+            f"data.augment.crop: the images are no larger than data.crop, {_by(sides(config.crop))}: there is but one patch; "
+            "a smaller data.crop, or a larger data.resize, leaves room"
+        )
+    if max(margin) // 2 + 1 + shift > _FARTHEST:
+        raise UserError(
+            f"data.augment.crop: the images are {_by(margin)} pixels larger than data.crop, but patches can be at most "
+            f"{_FARTHEST} pixels from the middle; make the images smaller with data.resize"
+        )
 
 
 def framed_shape(image: tuple[int, int, int], config: DataConfig) -> tuple[int, int, int]:
@@ -53,7 +87,7 @@ def framed(images: UInt8[np.ndarray, "N *K H W C"], config: DataConfig) -> UInt8
     if config.resize is not None and sides(config.resize) != (height, width):
         flat = np.stack([resized(each, config) for each in flat]) if len(flat) else _none(config, channels)
     if config.crop is not None:
-        flat = _cut(flat, sides(config.crop))
+        flat = middle(flat, sides(config.crop))
     if config.pad is not None:
         flat = _padded(flat, sides(config.pad))
     return flat.reshape(*several, *flat.shape[1:])
@@ -88,10 +122,11 @@ def in_words(config: DataConfig) -> str:
     return said + (f", padded to {_by(sides(config.pad))}" if config.pad is not None else "")
 
 
-def _cut(images: np.ndarray, to: tuple[int, int]) -> np.ndarray:
-    """The middle; if that is between two pixels, above and left of it."""
-    top, left = (images.shape[1] - to[0]) // 2, (images.shape[2] - to[1]) // 2
-    return images[:, top : top + to[0], left : left + to[1]]
+def middle(images: UInt8[np.ndarray, "N *K H W C"], to: tuple[int, ...]) -> UInt8[np.ndarray, "N *K h w C"]:
+    """The middle, of the height and width `to`; if that is between two pixels, above and left of it."""
+    height, width = to[:2]
+    top, left = (images.shape[-3] - height) // 2, (images.shape[-2] - width) // 2
+    return images[..., top : top + height, left : left + width, :]
 
 
 def _padded(images: np.ndarray, to: tuple[int, int]) -> np.ndarray:

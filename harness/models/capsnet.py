@@ -28,6 +28,7 @@ class CapsNetSpec(ModelSpec):
     kind: str = "capsnet"
     profile: Literal["paper", "official"] = "paper"  # the paper's text, or the authors' released code where it differs
     routing: Annotated[int, Field(ge=1, le=10)] = 3  # r of Procedure 1: r softmaxes and r squashes
+    none_of_the_above: bool = False  # one more category in routing's softmaxes, with logit 0 and no capsule (section 7)
     decoder: bool = True
     conv_channels: Count = 256
     primary_types: Count = 32
@@ -269,9 +270,9 @@ class CapsNetKind(ModelKind):
         }
 
     def faults(self) -> Sequence[Any]:
-        from harness.parity.faults import capsnet, overlay  # the ladder imports kinds
+        from harness.parity.faults import capsnet, leak, overlay  # the ladder imports kinds
 
-        return (*capsnet.FAULTS, *overlay.OVERLAY_FAULTS)
+        return (*capsnet.FAULTS, *overlay.OVERLAY_FAULTS, *leak.LEAK_FAULTS)
 
 
 def spectral_products(model: ModelSpec) -> int:
@@ -299,7 +300,8 @@ def _with_lengths(model: ModelSpec, weights: Weights, images: np.ndarray, *lengt
         scale = np.ones(model.classes)
         for _ in range(_ROUNDS):
             bias = scale[:, None] * weights["digit.b"] if model.digit_bias else None
-            _, s, _ = specification.net.F.route(scale[:, None, None] * u_hat, model.routing, bias)[-1]
+            votes, leak = scale[:, None, None] * u_hat, model.none_of_the_above
+            _, s, _ = specification.net.F.route(votes, model.routing, bias, leak=leak)[-1]
             found = np.median(np.sqrt((s * s).sum(-1)), axis=0)
             # With many classes the votes would have to be so large that the routing gives all to one of them.
             scale *= np.minimum(wanted / np.maximum(found, wanted / _MOST), _MOST / scale)

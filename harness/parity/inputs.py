@@ -15,14 +15,17 @@ BRIGHTEST = 250  # of drawn images except the white one: not every batch has a w
 _BOUNDARIES = (255, 256, 65_535, 65_536)  # indices around the limits of narrower integer types
 
 
-def drawn(model: ModelSpec) -> tuple[UInt8[np.ndarray, "M H W C"], Int[np.ndarray, " M"]]:
+def drawn(
+    model: ModelSpec, image: tuple[int, ...] | None = None
+) -> tuple[UInt8[np.ndarray, "M H W C"], Int[np.ndarray, " M"]]:
     """Images and labels, the same in every run: black, white, a lit frame, noise in every pixel; every label occurs.
 
     Digits have black borders, so a shift that wraps around or repeats the edge looks right. These images have none.
+    They are of the size `image`, if it is given.
     """
     generator = np.random.Generator(np.random.Philox(key=[0, zlib.crc32(b"drawn")]))
     count = min(max(model.classes, 6), LARGEST)
-    images = generator.integers(0, 256, (count, *model.image)).astype(np.uint8)
+    images = generator.integers(0, 256, (count, *(image or model.image))).astype(np.uint8)
     images = np.minimum(images, BRIGHTEST)
     images[0], images[1] = 0, 255
     images[2, 1:-1, 1:-1] = 0
@@ -36,7 +39,7 @@ def staged(
     model: ModelSpec, images: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"]
 ) -> tuple[UInt8[np.ndarray, "M H W C"], Int[np.ndarray, " M"]]:
     """What an implementation stages for the comparison: the trial's own images, followed by the drawn ones."""
-    more_images, more_labels = drawn(model)
+    more_images, more_labels = drawn(model, images.shape[1:])
     return np.concatenate([images, more_images]), np.concatenate([labels, more_labels.astype(labels.dtype)])
 
 

@@ -110,7 +110,7 @@ def evaluation(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
     """
     impl.load(at.even)
     indices = _drawn_plan(at, at.batch, at.batch).order
-    first, other = (impl.evaluate(at.images[some], at.labels[some]) for some in (indices, indices[::-1]))
+    first, other = (impl.evaluate(at.seen(some), at.labels[some]) for some in (indices, indices[::-1]))
     one, two = np.asarray(first.predicted), np.asarray(other.predicted)
     differ = math.inf if one.shape != two.shape else float((one != two[::-1]).reshape(len(one), -1).any(1).sum())
     # a near tie may be decided differently in another position
@@ -149,7 +149,7 @@ def blocks(impl: Impl, at: Setting, precision: str) -> Iterator[Check]:
             _check(f"blocks.{name}", distance / moved if moved else distance, 0.0, _LOOSER * bound("grad", precision)),
             kind="grad",
         )
-    images, labels = at.images[plan.order], at.labels[plan.order]
+    images, labels = at.seen(plan.order), at.labels[plan.order]
     long = impl.evaluate(images, labels)
     short = [impl.evaluate(images[:cut], labels[:cut]), impl.evaluate(images[cut:], labels[cut:])]
     joined = np.concatenate([part.predicted for part in short])

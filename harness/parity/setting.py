@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from harness import models
+from harness.data.frame import middle
 from harness.models.base import ModelKind
 from harness.parity.inputs import chosen, drawn
 from harness.parity.probe import image_count
@@ -28,7 +29,7 @@ class Setting:
     `batch` is the implementation's compiled batch size. A step has `images_a_step` different images. The specification
     gets each of them once; an implementation gets `whole` batches, in which the images are repeated to fill every
     place: the means are the same. If the model's images show several digits, single digits are staged, and `shown` has
-    the overlaid ones.
+    the overlaid ones. If they are larger than the network's, it sees their middle.
     """
 
     model: ModelSpec
@@ -108,7 +109,11 @@ class Setting:
     @property
     def shown(self) -> UInt8[np.ndarray, "B *K H W C"]:
         """The network's input images."""
-        return self.images[self.shown_indices]
+        return self.seen(self.shown_indices)
+
+    def seen(self, indices: Int[np.ndarray, " B *K"]) -> UInt8[np.ndarray, "B *K H W C"]:
+        """Staged images, unshifted, as the network sees them."""
+        return middle(self.images[indices], self.model.image)
 
     @property
     def classes(self) -> Int[np.ndarray, " B *K"]:
@@ -152,7 +157,7 @@ class Setting:
     @cached_property
     def _shifts(self) -> np.ndarray:
         """By half an image, to the last row and column, and beyond; then all small shifts, in brief each distance once."""
-        height, width = (min(side, 127) for side in self.model.image[:2])
+        height, width = (min(side, 127) for side in self.images.shape[1:3])
         half_up, half_left = height // 2, width // 2
         far = [(half_up, -half_left), (-half_up, half_left), (height - 1, 0), (1 - height, 1), (0, width - 1),
                (-1, 1 - width), (0, -width), (height, 0)]  # fmt: skip

@@ -17,7 +17,7 @@ from harness import data, models, registry
 from harness.data import own
 from harness.data.base import PartialSource
 from harness.data.divide import test_images
-from harness.data.frame import framed, in_words, is_framed
+from harness.data.frame import framed, in_words, is_framed, is_random
 from harness.data.overlay import composite
 from harness.environments.interpreters import not_here
 from harness.errors import UserError, nearest
@@ -63,9 +63,8 @@ class Trained:
         if config is None or about is None:
             return None
         resized, canvas = config.resize is not None, config.canvas is not None
-        scaled = is_framed(config) and (
-            resized or not about.is_framed
-        )  # of own pictures, only the framed size is known
+        # of own pictures, only the framed size is known, unless they were kept whole
+        scaled = is_framed(config) and (resized or not about.is_framed or is_random(config))
         if not (scaled or canvas):
             return None
         said = [in_words(config).removeprefix(", ")] if scaled else []

@@ -74,7 +74,7 @@ class Outputs:
 
     digit: Float[np.ndarray, "B J D"] | None  # output capsules v_j
     lengths: Float[np.ndarray, "B J"]  # |v_j|; for a CNN the output of the softmax or sigmoids
-    coupling: Float[np.ndarray, "B I J"] | None  # c_ij of the last routing iteration; sums to 1 over j
+    coupling: Float[np.ndarray, "B I J"] | None  # c_ij of the last routing iteration; sums to 1 over j, or to less
     reconstruction: Float[np.ndarray, "B *K H W C"] | None  # None without a decoder
 
     @property
@@ -181,8 +181,9 @@ class Impl(Protocol):
 
     Images are uint8 (N, H, W, C), labels int (N,); pixels are divided by 255 on the device. If `ModelSpec.overlaid` is
     K > 1, images are K digits (N, K, H, W, C) and labels (N, K): the network sees the digits' sum, clipped at 255, and the
-    decoder reconstructs each digit. Only staged images are single digits. Calls block until the device is done, so that
-    the caller can time them.
+    decoder reconstructs each digit. Only staged images are single digits. Staged images may also be larger: of these the
+    network sees the middle, after the plan's shift (section 7); if that is between two pixels, above and left of it.
+    Calls block until the device is done, so that the caller can time them.
     """
 
     def __init__(self, model: ModelSpec, optim: OptimSpec, runtime: Runtime) -> None: ...

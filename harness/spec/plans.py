@@ -24,20 +24,26 @@ def plan_epoch(
     shift: int,
     model: ModelSpec | None = None,
     labels: Int[np.ndarray, " N"] | None = None,
+    margin: tuple[int, int] = (0, 0),
 ) -> EpochPlan:
     """The plan of one epoch (1, 2, ...): all `examples` once, in random order, each shifted by up to `shift` pixels each way.
 
     With a `model` that has dropout, each image's units are kept or dropped, independently (N x 192 bytes at full size).
     If its images show several digits, each staged image is the first of them once; the others are drawn anew each epoch
-    from all staged ones with other `labels`, and shifted independently. The plan depends only on its arguments, so an
-    epoch resumed in another process is the same epoch. Raises `ValueError` if there are not enough different labels.
+    from all staged ones with other `labels`, and shifted independently. `margin` is by how many rows and columns staged
+    images are larger than the network's, which sees their middle: shifts then bring any part of them there. The plan
+    depends only on its arguments, so an epoch resumed in another process is the same epoch. Raises `ValueError` if there
+    are not enough different labels.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, (_STREAM << 32) | epoch]))
     order = generator.permutation(examples)
     if model is not None and model.several:
         assert labels is not None, "what is overlaid depends on the labels"
         order = overlays(labels[:examples], generator.random((examples, model.overlaid - 1)))[order]
-    shifts = generator.integers(-shift, shift, size=(*order.shape, 2), endpoint=True).astype(np.int8)
+    least, most = -shift, shift
+    if any(margin):  # the middle may be above and left of the centre, by half a pixel
+        least, most = [rows // 2 - rows - shift for rows in margin], [rows // 2 + shift for rows in margin]
+    shifts = generator.integers(least, most, size=(*order.shape, 2), endpoint=True).astype(np.int8)
     kept = None if model is None else kept_units(generator, model, examples)
     return EpochPlan(order.astype(np.int32), shifts, batch, kept)
 

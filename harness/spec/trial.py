@@ -16,6 +16,8 @@ class Augment(Section):
 
     # At most this many pixels each way, zero filled; None: the data set's usual value, mostly 0.
     shift: Annotated[int, Field(ge=0, le=100)] | None = None
+    # Where `data.crop` cuts training images: in the middle, or anywhere, drawn anew (section 7). Others: in the middle.
+    crop: Literal["centre", "random"] = "centre"
 
 
 class Division(Section):
@@ -94,7 +96,7 @@ class DataConfig(Section):
     split: Division = Division()
     resize: Size | None = None  # scaled to this size; then `crop`, then `pad`
     fit: Literal["stretch", "crop", "pad"] = "stretch"  # what `resize` does to another aspect ratio
-    crop: Size | None = None  # cut from the middle
+    crop: Size | None = None  # cut from the middle, or as `augment.crop` says
     pad: Size | None = None  # centred on black
     own: OwnData | None = None
     test_from: str | None = None  # another data set, whose test images replace this one's

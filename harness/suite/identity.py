@@ -18,6 +18,7 @@ _IRRELEVANT_INSIDE = {
 judging finished trials.
 """
 _ADDED: dict[str, dict[str, Any]] = {
+    "model": {"none_of_the_above": False},
     "runtime": {"environment": {}},
     "data": {
         "module": None, "channels": None, "shape": None, "label_column": None, "resize": None,
@@ -25,6 +26,7 @@ _ADDED: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Keys that came later, with their defaults: at these they do not count, so that earlier ids stay as they are."""
+_ADDED_TO_AUGMENT = {"crop": "centre"}
 
 _ADDED_TO_A_TRIAL: dict[str, Any] = {"gpu_type": None, "exclusive": None}
 """The same of a trial itself: like its cores and GPUs, they are part of what is timed."""
@@ -76,6 +78,8 @@ def relevant(document: Mapping[str, Any]) -> dict[str, Any]:
     for section, defaults in _ADDED.items():
         given = content.get(section, {}).items()
         content[section] = {key: value for key, value in given if key not in defaults or value != defaults[key]}
+    if augment := content["data"].get("augment"):
+        content["data"]["augment"] = {k: v for k, v in augment.items() if v != _ADDED_TO_AUGMENT.get(k, ...)}
     own = document.get("data", {}).get("own")
     if own and own["sha256"]:
         content["data"]["sha256"] = own["sha256"]

@@ -209,7 +209,9 @@ class _Cell:
             impl=self.choice["impl"],
             seed=0,
             params={key: value for key, value in self.choice.items() if key not in AXES},
-            data=sections.data.model_copy(update={"augment": Augment(shift=datasets.shift(sections.data))}),
+            data=sections.data.model_copy(
+                update={"augment": Augment(shift=datasets.shift(sections.data), crop=sections.data.augment.crop)}
+            ),
             model=self.model,
             train=self.train(),
             runtime=sections.runtime,

@@ -234,7 +234,8 @@ class Measurement:
         model, batch = self.trial.model, self.trial.train.batch
         images, staged = self.steps * batch, len(self._labels)
         labels = self._labels[np.arange(images) % staged]
-        plan = plan_epoch(_SEED, 1, images, batch, data.shift(self.trial.data), model, labels)
+        config = self.trial.data
+        plan = plan_epoch(_SEED, 1, images, batch, data.shift(config), model, labels, data.margin(config))
         return replace(plan, order=plan.order % staged)
 
     def _train(self) -> Any:

@@ -234,7 +234,7 @@ def _train_epoch(
     """One epoch, its validation and a checkpoint; only `train` is timed."""
     train, batch, epoch = trial.train, trial.train.batch, progress.epoch + 1
     labels, shift = dataset.train.labels, data.shift(trial.data)
-    plan = plan_epoch(trial.seed, epoch, len(labels), batch, shift, trial.model, labels)
+    plan = plan_epoch(trial.seed, epoch, len(labels), batch, shift, trial.model, labels, data.margin(trial.data))
     phases = Phases()
     sample, totals = audit.train(plan, epoch, clock)
     if not math.isfinite(totals.loss.total):

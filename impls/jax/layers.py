@@ -41,13 +41,19 @@ def scaled(x: Float[Array, "*n"], factor: float) -> Float[Array, "*n"]:
     return x if factor == 1 else factor * x
 
 
-def softmax(logits: Float[Array, "B J 1 I"]) -> Float[Array, "B J 1 I"]:
-    """Eq. 3: over the output capsules."""
-    return jax.nn.softmax(logits, axis=1)
+def softmax(logits: Float[Array, "B J 1 I"], leak: bool = False) -> Float[Array, "B J 1 I"]:
+    """Eq. 3: over the output capsules.
+
+    `leak` adds a category that is none of them: its logit stays 0, and its share is left out (section 7).
+    """
+    if leak:
+        logits = jnp.pad(logits, ((0, 0), (0, 1), (0, 0), (0, 0)))
+    coupling = jax.nn.softmax(logits, axis=1)
+    return coupling[:, :-1] if leak else coupling
 
 
 def softmax_vjp(coupling: Float[Array, "B J 1 I"], grad: Float[Array, "B J 1 I"]) -> Float[Array, "B J 1 I"]:
-    """From softmax's output c: c (g - c.g), summed over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules; what leaks has no gradient."""
     return coupling * (grad - (coupling * grad).sum(1, keepdims=True))
 
 
@@ -59,16 +65,19 @@ def votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"], precision: Preci
     return product.reshape(capsules, -1, classes, digit_dim).transpose(1, 2, 0, 3)
 
 
-def route(u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None) -> Routing:
+def route(
+    u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None, leak: bool = False
+) -> Routing:
     """Procedure 1, as matrix products over the votes.
 
-    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes.
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes. `leak` as in
+    `softmax`.
     """
     # the barrier keeps XLA from computing the softmax of zeros at compile time, which takes seconds
     logits = lax.optimization_barrier(jnp.zeros((*u_hat.shape[:2], 1, u_hat.shape[2]), u_hat.dtype))
     history: Routing = []
     for iteration in range(iterations):
-        coupling = softmax(logits)
+        coupling = softmax(logits, leak)
         s = coupling @ u_hat  # Eq. 2
         if bias is not None:
             s = s + bias[:, None]
@@ -110,27 +119,27 @@ def route_vjp(
     return grad_u_hat.transpose(1, 2, 0, 3), grad_bias
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def routed(
-    u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None = None
+    u_hat: Float[Array, "B J I e"], iterations: int, leak: bool, bias: Float[Array, "J e"] | None = None
 ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
     """The output capsules of `route`, with `route_vjp` as gradient, and the last coupling coefficients, without one."""
-    return _routed(u_hat, iterations, bias)[0]
+    return _routed(u_hat, iterations, leak, bias)[0]
 
 
 _Saved = tuple[Float[Array, "B J I e"], Routing, Float[Array, "J e"] | None]
 
 
 def _routed(
-    u_hat: Float[Array, "B J I e"], iterations: int, bias: Float[Array, "J e"] | None
+    u_hat: Float[Array, "B J I e"], iterations: int, leak: bool, bias: Float[Array, "J e"] | None
 ) -> tuple[tuple[Float[Array, "B J e"], Float[Array, "B J I"]], _Saved]:
-    history = route(u_hat, iterations, bias)
+    history = route(u_hat, iterations, bias, leak)
     coupling, _, v = history[-1]
     return (v.squeeze(2), coupling.squeeze(2)), (u_hat, history, bias)
 
 
 def _routed_vjp(
-    _: int, saved: _Saved, grads: tuple[Float[Array, "B J e"], Float[Array, "B J I"]]
+    _iterations: int, _leak: bool, saved: _Saved, grads: tuple[Float[Array, "B J e"], Float[Array, "B J I"]]
 ) -> tuple[Float[Array, "B J I e"], Float[Array, "J e"] | None]:
     u_hat, history, bias = saved
     grad_u_hat, grad_bias = route_vjp(u_hat, history, grads[0][:, :, None])
@@ -145,7 +154,8 @@ def digit_capsules(
     w: Float[Array, "I J d e"],
     bias: Float[Array, "J e"] | None,
     routing: int,
+    leak: bool,
     precision: Precision,
 ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
     """The output capsules, and the last coupling coefficients."""
-    return routed(votes(u, w, precision), routing, bias)
+    return routed(votes(u, w, precision), routing, leak, bias)

@@ -41,6 +41,13 @@ def shift_images(images: UInt8[Array, "B H W C"], shifts: Int8[Array, "B 2"]) ->
     return moved * inside[..., None]
 
 
+def middle(images: UInt8[Array, "B H W C"], model: ModelSpec) -> UInt8[Array, "B h w C"]:
+    """What the network sees of larger images (section 7); if the middle is between two pixels, above and left of it."""
+    height, width, _ = model.image
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width]
+
+
 class Steps:
     """The network, its optimiser and the staged images on their device, and the operations of one step."""
 
@@ -86,9 +93,9 @@ class Steps:
     def batch_of(
         self, data: _Data, order: Int[Array, " B *K"], shifts: Int8[Array, "B *K 2"]
     ) -> tuple[Float[Array, "B K H W C"], Int[Array, "B K"]]:
-        """Digits and classes of staged images, gathered and shifted; `data` are the images and their labels."""
+        """Digits and classes of staged images, gathered, shifted and cut to the middle; `data` are images and labels."""
         moved = shift_images(data[0][order.ravel()], shifts.reshape(-1, 2))
-        return self.digits(moved), self.classes(data[1][order])
+        return self.digits(middle(moved, self.model)), self.classes(data[1][order])
 
     def predicted(self, top: Array) -> Int[Array, "B K"]:
         """The classes of the highest scores, highest first."""

@@ -69,6 +69,13 @@ def shift_images(images: UInt8[np.ndarray, "B H W C"], shifts: Int8[np.ndarray, 
     return moved * inside[..., None].astype(images.dtype)
 
 
+def middle(images: UInt8[np.ndarray, "B H W C"], model: ModelSpec) -> UInt8[np.ndarray, "B h w C"]:
+    """What the network sees of larger images (section 7); if the middle is between two pixels, above and left of it."""
+    height, width, _ = model.image
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width]
+
+
 def adam(w: Array, grad: Array, first: Array, second: Array, step: int, lr: float) -> tuple[Array, Array, Array]:
     """Kingma & Ba, Algorithm 1, for step 1, 2, ...: epsilon is added to the root of the bias-corrected second moment."""
     first = ADAM_BETA1 * first + (1 - ADAM_BETA1) * grad
@@ -207,7 +214,7 @@ class NumpyImpl:
             chosen = plan.order[start : start + plan.batch]
             shifts = plan.shifts[start : start + plan.batch]
             moved = shift_images(self.images[chosen.ravel()], shifts.reshape(-1, 2))
-            acts = self._forward(moved, *(mask[step, : len(chosen)] for mask in masks))
+            acts = self._forward(middle(moved, self.model), *(mask[step, : len(chosen)] for mask in masks))
             labels = self._classes(self.labels[chosen])
             total += self._sums(acts, labels, labels)
             correct += self.xp.sum(self.xp.astype(F.is_right(self._predicted(acts), labels), self.xp.int64))

@@ -176,15 +176,21 @@ def convolution_vjp(
     return grad_x, xp.reshape(grad_w, w.shape)
 
 
-def softmax(logits: Float[Array, "B J *I"]) -> Float[Array, "B J *I"]:
-    """Eq. 3: over the output capsules (or classes) J, not over the inputs."""
+def softmax(logits: Float[Array, "B J *I"], leak: bool = False) -> Float[Array, "B J *I"]:
+    """Eq. 3: over the output capsules (or classes) J, not over the inputs.
+
+    `leak` adds a category that is none of them: its logit stays 0, and its share is left out (section 7).
+    """
     xp = array_namespace(logits)
+    if leak:
+        logits = xp.concat([logits, xp.zeros_like(logits[:, :1])], axis=1)
     exponential = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
-    return exponential / xp.sum(exponential, axis=1, keepdims=True)
+    coupling = exponential / xp.sum(exponential, axis=1, keepdims=True)
+    return coupling[:, :-1] if leak else coupling
 
 
 def softmax_vjp(coupling: Float[Array, "B J I"], grad: Float[Array, "B J I"]) -> Float[Array, "B J I"]:
-    """From softmax's output c: c (g - c.g), summed over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules; what leaks has no gradient."""
     xp = array_namespace(coupling)
     return coupling * (grad - xp.sum(coupling * grad, axis=1, keepdims=True))
 
@@ -236,15 +242,16 @@ def route(
     iterations: int,
     bias: Float[Array, "J e"] | None = None,
     epsilon: Epsilon = SPECIFIED,
+    leak: bool = False,
 ) -> Routing:
     """Procedure 1: `iterations` softmaxes and squashes; logits start at zero, and the agreement u_hat . v is added to them.
 
-    `bias`, of profile `official`, is added to s_j in every iteration.
+    `bias`, of profile `official`, is added to s_j in every iteration; `leak` as in `softmax`.
     """
     logits = array_namespace(u_hat).zeros_like(u_hat[..., 0])
     history: Routing = []
     for _ in range(iterations):
-        coupling = softmax(logits)
+        coupling = softmax(logits, leak)
         s = _weighted_votes(coupling, u_hat)  # Eq. 2
         if bias is not None:
             s = s + bias

@@ -43,14 +43,20 @@ def scaled(x: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
     return x if factor == 1 else factor * x
 
 
-def softmax(logits: Float[Tensor, "B J 1 I"]) -> Float[Tensor, "B J 1 I"]:
-    """Eq. 3: over the output capsules. TensorFlow's own would transpose the axis to the end and back."""
+def softmax(logits: Float[Tensor, "B J 1 I"], leak: bool = False) -> Float[Tensor, "B J 1 I"]:
+    """Eq. 3: over the output capsules. TensorFlow's own would transpose the axis to the end and back.
+
+    `leak` adds a category that is none of them: its logit stays 0, and its share is left out (section 7).
+    """
+    if leak:
+        logits = tf.pad(logits, ((0, 0), (0, 1), (0, 0), (0, 0)))
     exponential = tf.exp(logits - tf.reduce_max(logits, 1, keepdims=True))
-    return exponential / tf.reduce_sum(exponential, 1, keepdims=True)
+    coupling = exponential / tf.reduce_sum(exponential, 1, keepdims=True)
+    return coupling[:, :-1] if leak else coupling
 
 
 def softmax_vjp(coupling: Float[Tensor, "B J 1 I"], grad: Float[Tensor, "B J 1 I"]) -> Float[Tensor, "B J 1 I"]:
-    """From softmax's output c: c (g - c.g), summed over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules; what leaks has no gradient."""
     return coupling * (grad - tf.reduce_sum(coupling * grad, 1, keepdims=True))
 
 
@@ -62,16 +68,19 @@ def votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"]) -> Float[Tenso
     return tf.transpose(tf.reshape(product, (capsules, -1, classes, digit_dim)), (1, 2, 0, 3))
 
 
-def route(u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None) -> Routing:
+def route(
+    u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None, leak: bool = False
+) -> Routing:
     """Procedure 1, as matrix products over the votes.
 
-    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes.
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes. `leak` as in
+    `softmax`.
     """
     batch, classes, capsules, _ = u_hat.shape
     logits = tf.zeros((batch, classes, 1, capsules), u_hat.dtype)
     history: Routing = []
     for iteration in range(iterations):
-        coupling = softmax(logits)
+        coupling = softmax(logits, leak)
         s = tf.matmul(coupling, u_hat)  # Eq. 2
         if bias is not None:
             s = s + bias[:, None]
@@ -109,7 +118,7 @@ def route_vjp(
 
 
 def routed(
-    u_hat: Float[Tensor, "B J I e"], iterations: int, bias: Float[Tensor, "J e"] | None = None
+    u_hat: Float[Tensor, "B J I e"], iterations: int, leak: bool, bias: Float[Tensor, "J e"] | None = None
 ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
     """The output capsules of `route`, with `route_vjp` as gradient, and the last coupling coefficients, without one."""
 
@@ -117,7 +126,7 @@ def routed(
     def capsules(
         u_hat: Float[Tensor, "B J I e"], *bias: Float[Tensor, "J e"]
     ) -> tuple[tuple[Tensor, Tensor], Callable[[Tensor, Tensor], tuple[Tensor, ...]]]:
-        history = route(u_hat, iterations, *bias)
+        history = route(u_hat, iterations, *bias, leak=leak)
         coupling, _, v = history[-1]
         return (v, coupling), lambda grad, _: route_vjp(u_hat, history, grad)[: 1 + len(bias)]
 
@@ -130,8 +139,9 @@ def digit_capsules(
     w: Float[Tensor, "I J d e"],
     bias: Float[Tensor, "J e"] | None,
     routing: int,
+    leak: bool,
     precision: str,
 ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
     """The output capsules, and the last coupling coefficients."""
     u, w = operand(u, precision), operand(w, precision)
-    return routed(result(votes(u, w), precision), routing, bias)
+    return routed(result(votes(u, w), precision), routing, leak, bias)

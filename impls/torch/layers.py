@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from harness.spec import SQUASH_EPSILON
 from impls.torch.precision import operand, result, rounded
@@ -46,13 +47,19 @@ def scaled(x: Float[Tensor, "*n"], factor: float) -> Float[Tensor, "*n"]:
     return x if factor == 1 else factor * x
 
 
-def softmax(logits: Float[Tensor, "B J I"]) -> Float[Tensor, "B J I"]:
-    """Eq. 3: over the output capsules."""
-    return torch.softmax(logits, dim=1)
+def softmax(logits: Float[Tensor, "B J I"], leak: bool = False) -> Float[Tensor, "B J I"]:
+    """Eq. 3: over the output capsules.
+
+    `leak` adds a category that is none of them: its logit stays 0, and its share is left out (section 7).
+    """
+    if leak:
+        logits = F.pad(logits, (0, 0, 0, 1))
+    coupling = torch.softmax(logits, dim=1)
+    return coupling[:, :-1] if leak else coupling
 
 
 def softmax_vjp(coupling: Float[Tensor, "B J I"], grad: Float[Tensor, "B J I"]) -> Float[Tensor, "B J I"]:
-    """From softmax's output c: c (g - c.g), summed over the output capsules."""
+    """From softmax's output c: c (g - c.g), summed over the output capsules; what leaks has no gradient."""
     return coupling * (grad - (coupling * grad).sum(1, keepdim=True))
 
 
@@ -97,16 +104,21 @@ def _agreement(v: Float[Tensor, "B J e"], u_hat: Float[Tensor, "I B je"]) -> Flo
 
 
 def route(
-    u_hat: Float[Tensor, "I B je"], classes: int, iterations: int, bias: Float[Tensor, "J e"] | None = None
+    u_hat: Float[Tensor, "I B je"],
+    classes: int,
+    iterations: int,
+    bias: Float[Tensor, "J e"] | None = None,
+    leak: bool = False,
 ) -> Routing:
     """Procedure 1.
 
-    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes.
+    `bias`, of profile `official`, is added to s_j in every iteration; the agreement uses only the votes. `leak` as in
+    `softmax`.
     """
     history: Routing = []
     logits = u_hat.new_zeros((u_hat.shape[1], classes, u_hat.shape[0]))
     for iteration in range(iterations):
-        coupling = softmax(logits)
+        coupling = softmax(logits, leak)
         s = _weighted_votes(coupling, u_hat)  # Eq. 2
         if bias is not None:
             s = s + bias
@@ -149,13 +161,14 @@ def digit_capsules(
     w: Float[Tensor, "I d J e"],
     bias: Float[Tensor, "J e"] | None,
     routing: int,
+    leak: bool,
     precision: str,
 ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
     """The output capsules, and the last coupling coefficients."""
     u, w = operand(u, precision), operand(w, precision)
     if not u.is_cuda:
-        return _DigitCaps.apply(u, w, bias, routing, precision)
-    coupling, _, v = route(result(votes(u, w), precision), w.shape[2], routing, bias)[-1]
+        return _DigitCaps.apply(u, w, bias, routing, leak, precision)
+    coupling, _, v = route(result(votes(u, w), precision), w.shape[2], routing, bias, leak)[-1]
     return v, coupling
 
 
@@ -172,10 +185,11 @@ class _DigitCaps(torch.autograd.Function):
         w: Float[Tensor, "I d J e"],
         bias: Float[Tensor, "J e"] | None,
         routing: int,
+        leak: bool,
         precision: str,
     ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
         """The output capsules, and the last coupling coefficients, which have no gradient."""
-        histories = [route(votes(some, w), w.shape[2], routing, bias) for some in u.split(CHUNK)]
+        histories = [route(votes(some, w), w.shape[2], routing, bias, leak) for some in u.split(CHUNK)]
         ctx.save_for_backward(u, w, *(tensor for history in histories for state in history for tensor in state))
         ctx.has_bias, ctx.routing, ctx.precision = bias is not None, routing, precision
         coupling, _, v = (torch.cat(last) for last in zip(*(history[-1] for history in histories), strict=True))
@@ -195,4 +209,4 @@ class _DigitCaps(torch.autograd.Function):
             grad_u.append(more_u)
             grad_w += more_w
             grad_bias += more_bias
-        return torch.cat(grad_u), grad_w, grad_bias if ctx.has_bias else None, None, None
+        return torch.cat(grad_u), grad_w, grad_bias if ctx.has_bias else None, None, None, None

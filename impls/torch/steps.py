@@ -27,6 +27,13 @@ def shift_images(images: UInt8[Tensor, "B H W C"], shifts: Int8[Tensor, "B 2"]) 
     return moved * inside[..., None]
 
 
+def middle(images: UInt8[Tensor, "B H W C"], model: ModelSpec) -> UInt8[Tensor, "B h w C"]:
+    """What the network sees of larger images (section 7); if the middle is between two pixels, above and left of it."""
+    height, width, _ = model.image
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width].contiguous()
+
+
 class Steps:
     """The network, its optimiser and the staged images on their device, and the operations of one step."""
 
@@ -65,9 +72,9 @@ class Steps:
     def batch_of(
         self, order: Int[Tensor, " B *K"], shifts: Int8[Tensor, "B *K 2"]
     ) -> tuple[Float[Tensor, "B K H W C"], Int[Tensor, "B K"]]:
-        """Digits and classes of staged images, gathered and shifted."""
+        """Digits and classes of staged images, gathered, shifted and cut to the middle."""
         moved = shift_images(self.images[order.flatten()], shifts.view(-1, 2))
-        return self.digits(moved), self.classes(self.labels[order])
+        return self.digits(middle(moved, self.model)), self.classes(self.labels[order])
 
     def predicted(self, top: Tensor) -> Int[Tensor, "B K"]:
         """The classes of the highest scores, highest first."""

@@ -44,11 +44,17 @@ def lively_weights(spec: ModelSpec) -> Weights:
 
 
 @pytest.mark.parametrize("routing", [1, 3, 10])
-@pytest.mark.parametrize("decoder", [True, False])
-@pytest.mark.parametrize("profile", PROFILES)
-def test_gradients_agree_with_central_differences(profile: str, decoder: bool, routing: int) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"profile": profile, "decoder": decoder} for profile in PROFILES for decoder in (True, False)),
+        {"none_of_the_above": True, "decoder": False},
+    ],
+    ids=str,
+)
+def test_gradients_agree_with_central_differences(settings: dict[str, Any], routing: int) -> None:
     """Along random directions, whose derivative is a sample of standard deviation |gradient|: the scale of the error."""
-    spec = small_model(profile=profile, decoder=decoder, routing=routing)
+    spec = small_model(routing=routing, **settings)
     weights, generator = lively_weights(spec), np.random.default_rng(2)
     pixels, labels = one_digit(*batch_of(spec, 3))
     grads = capsnet.backward(spec, weights, capsnet.forward(spec, weights, pixels), labels)

@@ -24,12 +24,13 @@ def draw(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("routing", [1, 2, 4])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_routing(small_pieces: None, routing: int, has_bias: bool) -> None:
+@pytest.mark.parametrize("leak", [False, True])
+def test_routing(small_pieces: None, routing: int, has_bias: bool, leak: bool) -> None:
     u, w = draw(5, 6, 3).requires_grad_(), draw(6, 3, 4, 2).requires_grad_()
     bias = draw(4, 2).requires_grad_() if has_bias else None
     inputs = [each for each in (u, w, bias) if each is not None]
-    v, coupling = digit_capsules(u, w, bias, routing, "fp64")
-    expected_coupling, _, expected = route(votes(u, w), 4, routing, bias)[-1]
+    v, coupling = digit_capsules(u, w, bias, routing, leak, "fp64")
+    expected_coupling, _, expected = route(votes(u, w), 4, routing, bias, leak)[-1]
     assert torch.equal(v, expected)
     assert torch.equal(coupling, expected_coupling)
     grad = draw(5, 4, 2)

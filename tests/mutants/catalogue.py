@@ -9,18 +9,20 @@ from harness.parity.faults.capsnet import FAULTS, Fault
 from harness.parity.faults.catalogue import MORE_FAULTS
 from harness.parity.faults.detail import DETAIL_FAULTS
 from harness.parity.faults.evaluation import EVALUATION_FAULTS
+from harness.parity.faults.leak import LEAK_FAULTS
 from harness.parity.faults.mutate import Edit
 from harness.parity.faults.optimiser import OPTIMISER_FAULTS
 from harness.parity.faults.overlay import OVERLAY_FAULTS
 from harness.parity.faults.plan import PLAN_FAULTS
 from harness.spec import ModelSpec
-from tests.mutants import EDITS, NOT_WRITTEN, cnn, more_jax, more_tf, more_torch, overlay
+from tests.mutants import EDITS, NOT_WRITTEN, cnn, leak, more_jax, more_tf, more_torch, overlay
 
 FRAMEWORKS = ("torch", "tf", "jax")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "paper": (),
     "official": ("model.profile=official",),
     "cnn": ("model.kind=cnn", "model.dropout=0.3"),  # a rate at which what is kept and what is dropped differ
+    "none of the above": ("model.none_of_the_above=true",),
     "two digits": (),  # one over the other; the settings say how, since no data set without a download has them
     "weight decay": ("train.weight_decay=0.01", "train.decoder.lr=0.0005", "train.decoder.weight_decay=0.001"),
     "staircase": ("train.lr_decay.kind=staircase",),
@@ -90,6 +92,7 @@ _KINDS: dict[str, tuple[tuple[Fault, ...], dict[str, dict[str, tuple[Edit, ...]]
     "network": (FAULTS, EDITS, ("paper", "official")),
     "cnn": (cnn.OWN, cnn.EDITS, ("cnn",)),
     "several digits": (OVERLAY_FAULTS, overlay.EDITS, ("two digits",)),
+    "leak": (LEAK_FAULTS, leak.EDITS, ("none of the above",)),
     "detail": (DETAIL_FAULTS, MORE, ("paper", "official")),
     "evaluation": (EVALUATION_FAULTS, MORE, ("paper", "official", "two digits")),
     "optimiser": (OPTIMISER_FAULTS, MORE, ("paper",)),

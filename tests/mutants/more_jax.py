@@ -239,8 +239,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "pixels-in-bfloat16": _pixels(BFLOAT16.format("pixels / 255")),
     "coupling-in-float16": (
         in_layers(
-            "coupling = softmax(logits)",
-            "coupling = lax.reduce_precision(softmax(logits), 5, 10)",
+            "coupling = softmax(logits, leak)",
+            "coupling = lax.reduce_precision(softmax(logits, leak), 5, 10)",
         ),
     ),
     "decoder-relu-last": (in_model(LAST, LAST.replace("sigmoid(", "sigmoid(jax.nn.relu(") + ")"),),

@@ -234,7 +234,8 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "pixels-in-bfloat16": _pixels("tf.cast(tf.cast(pixels / 255, tf.bfloat16), self.dtype)"),
     "coupling-in-float16": (
         in_layers(
-            "coupling = softmax(logits)", "coupling = tf.cast(tf.cast(softmax(logits), tf.float16), logits.dtype)"
+            "coupling = softmax(logits, leak)",
+            "coupling = tf.cast(tf.cast(softmax(logits, leak), tf.float16), logits.dtype)",
         ),
     ),
     "decoder-relu-last": (in_model(LAST, LAST.replace("sigmoid(", "sigmoid(tf.nn.relu(") + ")"),),

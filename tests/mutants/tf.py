@@ -40,8 +40,10 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         in_model(CONV1, CONV1.replace("images", PADDED.format("images"))),
         in_model("scaled(conv1,", f"scaled({PADDED.format('conv1')},"),
     ),
-    "softmax-over-inputs": (in_layers("coupling = softmax(logits)", "coupling = tf.nn.softmax(logits)"),),
-    "shared-logits": (in_layers("softmax(logits)", "softmax(0 * logits + tf.reduce_mean(logits, 0, keepdims=True))"),),
+    "softmax-over-inputs": (in_layers("coupling = softmax(logits, leak)", "coupling = tf.nn.softmax(logits)"),),
+    "shared-logits": (
+        in_layers("softmax(logits, leak)", "softmax(0 * logits + tf.reduce_mean(logits, 0, keepdims=True), leak)"),
+    ),
     "one-iteration-more": (in_layers(ITERATIONS, f"iterations += 1\n    {ITERATIONS}"),),
     "one-iteration-fewer": (in_layers(ITERATIONS, f"iterations = max(1, iterations - 1)\n    {ITERATIONS}"),),
     "early-return": (

@@ -33,6 +33,7 @@ def ladder(model: ModelSpec) -> Ladder:
         (None, ["model.profile=official"]),
         (None, ["model.kind=cnn"]),
         (None, ["model.routing=1"]),
+        (None, ["model.none_of_the_above=true"]),
         ("quickstart", []),
         ("quickstart", ["model.kind=cnn"]),
         ("mnist", []),

@@ -11,6 +11,7 @@ import pytest
 from harness.parity.faults.capsnet import FAULTS
 from harness.parity.faults.catalogue import MORE_FAULTS
 from harness.parity.faults.cnn import CNN_FAULTS
+from harness.parity.faults.leak import LEAK_FAULTS
 from harness.parity.faults.mutate import Edit, edited
 from harness.parity.faults.overlay import OVERLAY_FAULTS
 from tests.mutants.catalogue import (
@@ -82,7 +83,7 @@ def test_every_further_fault_is_written_or_it_is_said_why_not(framework: str) ->
 def test_no_two_faults_have_one_name_or_say_the_same() -> None:
     shared = {fault.name for fault in FAULTS}
     others = [fault for fault in CNN_FAULTS if fault.name not in shared]
-    every = [*FAULTS, *others, *OVERLAY_FAULTS, *MORE_FAULTS]
+    every = [*FAULTS, *others, *OVERLAY_FAULTS, *LEAK_FAULTS, *MORE_FAULTS]
     assert len({fault.name for fault in every}) == len(every)
     assert len({fault.says for fault in every}) == len(every)
 

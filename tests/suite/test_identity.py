@@ -94,6 +94,8 @@ def test_an_id_is_12_hex_digits() -> None:
         ("data.classes", ["a", "b"]),
         ("data.own", None),
         ("data.crop", None),  # a key that came later, at its default
+        ("data.augment", {"shift": 0, "crop": "centre"}),
+        ("model.none_of_the_above", False),
         ("data.fit", "stretch"),
         ("data.split", {"test": 0.2, "validation": 0.1, "seed": 0}),
         ("train.lr", 1e-3),
@@ -116,6 +118,8 @@ def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:
         ("data.split", {"test": 0.2, "validation": 0.1, "seed": 1}),
         ("data.own", {"sha256": "0" * 64}),
         ("data.augment.shift", 1),
+        ("data.augment.crop", "random"),
+        ("model.none_of_the_above", True),
         ("model.routing", 1),
         ("model.decoder_units", [1024, 512]),
         ("train.lr", 0.0010000000000000002),

@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.data.base import Info, Split
 from harness.data.files import CorruptFile
-from harness.data.frame import in_words
+from harness.data.frame import in_words, is_random, whole
 from harness.errors import UserError
 from harness.spec.trial import DataConfig, OwnData
 
@@ -172,6 +172,8 @@ def _found(config: DataConfig, directory: Path, progress: bool) -> tuple[Stored,
     from harness.data.own import store
 
     check_keys(config)
+    if is_random(config):
+        config = whole(config)
     reader: Any = importlib.import_module(_FORMATS[config.name])
     if config.name == "module":
         arrays = reader.arrays(config)

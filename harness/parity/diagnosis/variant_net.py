@@ -115,7 +115,7 @@ def route(variant: Variant, model: ModelSpec, u_hat: Array, bias: Array | None) 
     for iteration in range(count):
         is_last = iteration == count - 1
         votes = detached(u_hat) if variant.detached == "all" and not is_last else u_hat
-        coupling = _coupling(variant, logits)
+        coupling = _coupling(variant, logits, model.none_of_the_above)
         s = np.matmul(coupling[:, :, None, :], votes)[:, :, 0, :]
         if bias is not None and (variant.digit_bias == "every" or (variant.digit_bias == "last" and is_last)):
             s = s + (detached(bias) if variant.detached == "all" and not is_last else bias)
@@ -132,14 +132,17 @@ def route(variant: Variant, model: ModelSpec, u_hat: Array, bias: Array | None) 
     raise AssertionError("no iteration")
 
 
-def _coupling(variant: Variant, logits: Array) -> Array:
-    """(B, J, I)"""
+def _coupling(variant: Variant, logits: Array, leak: bool) -> Array:
+    """(B, J, I); with `leak`, "none of the above" is one more output."""
     if variant.shared != "no":
         pooled = (np.mean if variant.shared == "mean" else np.sum)(logits, axis=0, keepdims=True)
         logits = pooled + 0 * logits
     if variant.softmax == "single":  # of an axis of size one
         return 0 * logits + 1
-    return softmax(logits, {"outputs": 1, "inputs": 2, "images": 0}[variant.softmax])
+    if leak:
+        logits = np.concatenate([logits, 0 * logits[:, :1]], axis=1)
+    found = softmax(logits, {"outputs": 1, "inputs": 2, "images": 0}[variant.softmax])
+    return found[:, :-1] if leak else found
 
 
 def capsules_of(variant: Variant, model: ModelSpec, w: Weights, grid: Array) -> Capsules:

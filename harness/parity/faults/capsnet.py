@@ -95,7 +95,7 @@ _CAPSULES = (
         "shared-logits",
         "routing logits shared by all images of the batch",
         "L2",
-        (in_layers("coupling = softmax(logits)", "coupling = softmax(0 * logits + logits.mean(0, keepdims=True))"),),
+        (in_layers("softmax(logits, leak)", "softmax(0 * logits + logits.mean(0, keepdims=True), leak)"),),
         _two_iterations,
     ),
     Fault(

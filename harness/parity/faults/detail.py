@@ -16,7 +16,7 @@ _SQUASHED = "u = F.squash(primary, conventions.squash_epsilon)"
 _LAST = 'F.sigmoid(operand(inputs[-1]) @ w["dec3.w"] + w["dec3.b"])'
 _HIDDEN = 'F.relu(operand(inputs[-1]) @ w[f"{layer}.w"] + w[f"{layer}.b"])'
 _PIXELS = "pixels = self.xp.astype(digits, self.dtype) / 255"
-_COUPLING = "coupling = softmax(logits)"
+_COUPLING = "coupling = softmax(logits, leak)"
 _PRESENT = ".max(one_hot(labels, like), axis=1)"
 
 
@@ -188,7 +188,7 @@ DETAIL_FAULTS = (
         "coupling-in-float16",
         "coupling coefficients in float16",
         "L2",
-        (in_layers(_COUPLING, "coupling = rounded(softmax(logits), 11)"),),
+        (in_layers(_COUPLING, "coupling = rounded(softmax(logits, leak), 11)"),),
         has_capsules,
     ),
     Fault(

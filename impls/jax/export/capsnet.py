@@ -39,15 +39,20 @@ def capsnet(model: Model, params: Params, pixels: Array) -> tuple[Array, Array]:
     grid = convolution(conv1 * scale, params["primary.w"], 2) + params["primary.b"]
     # channel = type * dim + d, capsule = (row * columns + column) * types + type
     u = squash(grid.reshape(-1, len(params["digit.w"]), model["primary_dim"]))
-    capsules = route(jnp.einsum("bid,ijde->bije", u, params["digit.w"]), model["routing"], params.get("digit.b", 0.0))
+    votes, bias = jnp.einsum("bid,ijde->bije", u, params["digit.w"]), params.get("digit.b", 0.0)
+    capsules = route(votes, model["routing"], bias, model["none_of_the_above"])
     return lengths(capsules), capsules
 
 
-def route(votes: Array, iterations: int, bias: Array | float) -> Array:
-    """Procedure 1 of the paper: votes (B, I, J, e) to capsules (B, J, e)."""
+def route(votes: Array, iterations: int, bias: Array | float, leak: bool) -> Array:
+    """Procedure 1 of the paper: votes (B, I, J, e) to capsules (B, J, e).
+
+    With `leak`, a category that is none of them, with logit 0, takes a share (section 7).
+    """
     logits = jnp.zeros_like(votes[..., 0])
     for iteration in range(iterations):
-        v = squash(jnp.einsum("bij,bije->bje", jax.nn.softmax(logits, 2), votes) + bias)
+        shares = jax.nn.softmax(jnp.pad(logits, ((0, 0), (0, 0), (0, 1))) if leak else logits, 2)
+        v = squash(jnp.einsum("bij,bije->bje", shares[..., :-1] if leak else shares, votes) + bias)
         if iteration + 1 < iterations:
             logits = logits + jnp.einsum("bije,bje->bij", votes, v)
     return v  # pyright: ignore[reportPossiblyUnboundVariable]

@@ -53,7 +53,8 @@ class CapsNet:
 
     def digit_capsules(self, u: Float[Array, "B I d"]) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
         bias = self.w["digit.b"] if self.model.digit_bias else None
-        return digit_capsules(u, self.w["digit.w"], bias, self.model.routing, self.precision)
+        routing, leak = self.model.routing, self.model.none_of_the_above
+        return digit_capsules(u, self.w["digit.w"], bias, routing, leak, self.precision)
 
     def decode(self, v: Float[Array, "B J e"], mask: Int[Array, "B K"]) -> Float[Array, "BK p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
@@ -131,7 +132,7 @@ def parts(
         return votes(u, w, net.precision)
 
     def routing(u_hat: Array, bias: Array | None) -> Array:
-        return routed(u_hat, net.model.routing, bias)[0]  # pyright: ignore[reportIndexIssue]
+        return routed(u_hat, net.model.routing, net.model.none_of_the_above, bias)[0]  # pyright: ignore[reportIndexIssue]
 
     def decoder(v: Array, w: dict[str, Array]) -> Array:
         return losses(replace(net, w=w), v, digits, labels, labels).mean(1)[0]

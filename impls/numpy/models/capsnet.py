@@ -68,7 +68,7 @@ def forward(
     u = F.squash(primary, conventions.squash_epsilon)
     u_hat = F.votes(operand(u), w["digit.w"])
     bias = w["digit.b"] if model.digit_bias else None
-    routing = F.route(u_hat, model.routing, bias, conventions.squash_epsilon)
+    routing = F.route(u_hat, model.routing, bias, conventions.squash_epsilon, model.none_of_the_above)
     return Activations(digits, images, conv1, primary, u, u_hat, routing, operand, conventions)
 
 

@@ -37,22 +37,33 @@ def _votes(graph: Graph, model: ModelSpec, weights: Weights, u: str) -> str:
 
 
 def _route(graph: Graph, model: ModelSpec, weights: Weights, votes: str) -> None:
-    """Procedure 1: votes (I, B, J, e) to "capsules" (B, J, e). In the first iteration all couplings are 1 / J."""
+    """Procedure 1: votes (I, B, J, e) to "capsules" (B, J, e). In the first iteration all couplings are 1 / J.
+
+    "None of the above" is one more category, with logit 0 (section 7).
+    """
+    leak = model.none_of_the_above
     if model.digit_bias:
         graph.constant("digit.b", weights["digit.b"])
     logits = ""
     for iteration in range(1, model.routing + 1):
         if logits:
-            coupling = graph.add("Unsqueeze", graph.add("Softmax", logits, axis=2), graph.integers(3))
+            shares = _leaking(graph, logits, model) if leak else graph.add("Softmax", logits, axis=2)
+            coupling = graph.add("Unsqueeze", shares, graph.integers(3))
             s = graph.sum(graph.add("Mul", coupling, votes), 0)
         else:
-            s = graph.add("Mul", graph.sum(votes, 0), graph.constant("uniform", 1 / model.classes))
+            s = graph.add("Mul", graph.sum(votes, 0), graph.constant("uniform", 1 / (model.classes + leak)))
         v = graph.squash(graph.add("Add", s, "digit.b") if model.digit_bias else s)
         if iteration == model.routing:
             graph.add("Identity", v, name="capsules")
         else:
             agreement = graph.sum(graph.add("Mul", votes, v), -1)
             logits = graph.add("Add", logits, agreement) if logits else agreement
+
+
+def _leaking(graph: Graph, logits: str, model: ModelSpec) -> str:
+    """The softmax over the J outputs and one category more, with logit 0, which is then left out."""
+    shares = graph.add("Softmax", graph.add("Pad", logits, graph.integers(0, 0, 0, 0, 0, 1)), axis=2)
+    return graph.add("Slice", shares, graph.integers(0), graph.integers(model.classes), graph.integers(2))
 
 
 def _decode(graph: Graph, model: ModelSpec, weights: Weights) -> None:

@@ -33,6 +33,7 @@ class CapsNet(keras.Model):
         hidden = [side - kernel + 1 for side in (height, width)]
         rows, columns = ((side - kernel) // 2 + 1 for side in hidden)
         self.image, self.routing = (height, width, channels), model["routing"]
+        self.leak = model["none_of_the_above"]
         official = model["profile"] == "official"  # the authors' code where it differs from the paper
         self.scale = 1 / types if official else 1.0
         self.conv1 = keras.layers.Conv2D(model["conv_channels"], kernel, activation="relu")
@@ -61,10 +62,14 @@ class CapsNet(keras.Model):
         return lengths(capsules), capsules
 
     def route(self, votes: tf.Tensor) -> tf.Tensor:
-        """Procedure 1 of the paper: votes (B, I, J, e) to capsules (B, J, e)."""
+        """Procedure 1 of the paper: votes (B, I, J, e) to capsules (B, J, e).
+
+        With `leak`, a category that is none of them, with logit 0, takes a share (section 7).
+        """
         logits = tf.zeros_like(votes[..., 0])
         for iteration in range(self.routing):
-            s = tf.einsum("bij,bije->bje", tf.nn.softmax(logits, 2), votes)
+            shares = tf.nn.softmax(tf.pad(logits, [[0, 0], [0, 0], [0, 1]]) if self.leak else logits, 2)
+            s = tf.einsum("bij,bije->bje", shares[..., :-1] if self.leak else shares, votes)
             v = squash(s if self.digit_bias is None else s + self.digit_bias)
             if iteration + 1 < self.routing:
                 logits = logits + tf.einsum("bije,bje->bij", votes, v)

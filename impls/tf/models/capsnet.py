@@ -80,8 +80,8 @@ class CapsNet(keras.Model):
 
     def digit_capsules(self, u: Float[Tensor, "B I d"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
         bias = None if self.digit_bias is None else tf.convert_to_tensor(self.digit_bias)
-        w = tf.convert_to_tensor(self.digit)
-        return digit_capsules(u, w, bias, self.model.routing, self.precision)
+        w, leak = tf.convert_to_tensor(self.digit), self.model.none_of_the_above
+        return digit_capsules(u, w, bias, self.model.routing, leak, self.precision)
 
     def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, "B K"]) -> Float[Tensor, "BK p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
@@ -159,7 +159,7 @@ def parts(
         return result(votes(operand(u, net.precision), w), net.precision)
 
     def routing(u_hat: Tensor) -> Tensor:
-        return routed(u_hat, net.model.routing, *map(tf.convert_to_tensor, bias))[0]
+        return routed(u_hat, net.model.routing, net.model.none_of_the_above, *map(tf.convert_to_tensor, bias))[0]
 
     def decoder(v: Tensor) -> Tensor:
         return losses(net, v, digits, labels, labels)[0]

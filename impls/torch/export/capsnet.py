@@ -33,6 +33,7 @@ class CapsNet(nn.Module):
         kernel, self.dim, self.types = model["kernel"], model["primary_dim"], model["primary_types"]
         rows, columns = ((side - 2 * kernel + 1) // 2 + 1 for side in (height, width))
         self.image, self.routing = (channels, height, width), model["routing"]
+        self.leak = model["none_of_the_above"]
         official = model["profile"] == "official"  # the authors' code where it differs from the paper
         self.scale = 1 / self.types if official else 1.0
         self.conv1 = nn.Conv2d(channels, model["conv_channels"], kernel)
@@ -55,10 +56,14 @@ class CapsNet(nn.Module):
         return lengths(capsules), capsules
 
     def route(self, votes: Tensor) -> Tensor:
-        """Procedure 1 of the paper: votes (B, I, J, e) to capsules (B, J, e)."""
+        """Procedure 1 of the paper: votes (B, I, J, e) to capsules (B, J, e).
+
+        With `leak`, a category that is none of them, with logit 0, takes a share (section 7).
+        """
         logits = torch.zeros_like(votes[..., 0])
         for iteration in range(self.routing):
-            s = torch.einsum("bij,bije->bje", logits.softmax(2), votes)
+            coupling = F.pad(logits, (0, 1)).softmax(2)[..., :-1] if self.leak else logits.softmax(2)
+            s = torch.einsum("bij,bije->bje", coupling, votes)
             v = squash(s if self.digit_bias is None else s + self.digit_bias)
             if iteration + 1 < self.routing:
                 logits = logits + torch.einsum("bije,bje->bij", votes, v)

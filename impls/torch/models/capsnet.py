@@ -84,7 +84,9 @@ class CapsNet(nn.Module):
         return squash(grid.reshape(-1, self.model.primary_capsules, self.model.primary_dim))
 
     def digit_capsules(self, u: Float[Tensor, "B I d"]) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
-        return digit_capsules(u, self.digit, self.digit_bias, self.model.routing, self.precision)
+        return digit_capsules(
+            u, self.digit, self.digit_bias, self.model.routing, self.model.none_of_the_above, self.precision
+        )
 
     def decode(self, v: Float[Tensor, "B J e"], mask: Int[Tensor, "B K"]) -> Float[Tensor, "BK p"]:
         """Section 4.1: all but the capsule of class `mask` zeroed, two ReLU layers, a sigmoid layer.
@@ -154,7 +156,7 @@ def parts(
     both: Callable[..., Callable[[], object]],
 ) -> dict[str, Callable[[], object]]:
     """See `impls.architecture`."""
-    pixels = overlay(digits)
+    model, pixels = net.model, overlay(digits)
     with torch.no_grad():
         u = net.primary_capsules(pixels)
         v, _ = net.digit_capsules(u)
@@ -174,7 +176,7 @@ def parts(
     @torch.no_grad()
     def routing() -> None:
         for u_hat in u_hats:
-            history = route(u_hat, net.model.classes, net.model.routing, net.digit_bias)
+            history = route(u_hat, model.classes, model.routing, net.digit_bias, model.none_of_the_above)
             route_vjp(u_hat, history, history[-1][2])
 
     def decoder(v: Tensor) -> Tensor:
@@ -187,4 +189,4 @@ def parts(
         "votes": predict,
         "routing": routing,
     }
-    return found | ({"decoder": both(decoder, (v,), dense)} if net.model.decoder else {})
+    return found | ({"decoder": both(decoder, (v,), dense)} if model.decoder else {})
