@@ -19,12 +19,13 @@ from harness.analysis.equivalence import Pair, caveat, compare, sentence
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_plan, reasons, requested, surrounding
+from harness.cost.pace import pace
 from harness.errors import Stopped, UserError, of_the_system
 from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
-from harness.executors.base import Emit, Executor, Job
+from harness.executors.base import Emit, Executor, Job, Lost
 from harness.journal.carry import carry_over
 from harness.journal.journal import Journal
-from harness.journal.results import Result, summarise
+from harness.journal.results import Result, kept_epochs, summarise
 from harness.journal.resume import resume_point
 from harness.spec.trial import Trial
 from harness.suite.file import is_passing
@@ -50,13 +51,14 @@ class Outcome:
     source: Path  # of the suite; what came through a pipe is read again from the run directory
     warnings: list[str] = field(default_factory=list[str])
     equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
+    stopped: str | None = None  # why it could not go on, such as a lost Ray
 
     @property
     def exit_code(self) -> int:
         """0 if all is good, 1 if a trial, its parity or its audit failed, 130 if interrupted."""
         if self.interrupted:
             return 130
-        return int(any(result.status != "finished" or result.flaw for result in self.results))
+        return int(bool(self.stopped) or any(result.status != "finished" or result.flaw for result in self.results))
 
     def to_json(self) -> dict[str, Any]:
         """The output of `run --json`."""
@@ -128,7 +130,7 @@ def _execute(
                 journal.write_result(trial_id, results[trial_id].to_json())
         tell(trial_id, event)
 
-    interrupted = False
+    interrupted, stopped = False, None
     screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
     try:
         if todo:
@@ -143,6 +145,8 @@ def _execute(
             warnings += draw_missing(journal, finished, tracker.notify if tracker else lambda _: None, screen.note)
     except KeyboardInterrupt:
         interrupted = True
+    except Lost as error:
+        stopped = str(error)
     except OSError as error:
         if not (cause := of_the_system(error)):
             raise
@@ -150,7 +154,7 @@ def _execute(
         raise Stopped(f"{where}{cause}. What had finished is kept: after that, give the same command again") from error
     finally:
         screen.end()
-        closing = tracker.close(5 if interrupted else 60) if tracker else None
+        closing = tracker.close(5 if interrupted or stopped else 60) if tracker else None
         lacking = board.close() if board else None
     warnings += filter(None, (closing, lacking))
     reported = [_reported(trial, plan, results) for trial in plan.trials]
@@ -158,7 +162,7 @@ def _execute(
     if equivalence and (coarse := caveat(plan.trials)):
         warnings.append(coarse)
     uri = redact(tracker.uri) if tracker else None
-    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, warnings, equivalence)
+    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, warnings, equivalence, stopped)
 
 
 def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal) -> None:
@@ -208,7 +212,9 @@ def _job(plan: Plan, journal: Journal, trial: Trial, emit: Emit) -> Job:
     if point.warning:
         emit(trial.id, WarningEvent(message=point.warning, time=time.time()).of(trial.id, attempt))
     start = weights_file(trial.train.start_from) if trial.train.start_from else None
-    return Job(trial, plan.run_dir, attempt, point.epoch, point.checkpoint or start, point.recorded)
+    longest_s = max((e.epoch_s + e.eval_s for e in kept_epochs(journal.events(trial.id))), default=None)
+    expected = pace(trial, plan.estimates[trial.id], longest_s)
+    return Job(trial, plan.run_dir, attempt, point.epoch, point.checkpoint or start, point.recorded, expected)
 
 
 def _reported(trial: Trial, plan: Plan, results: Mapping[str, Result]) -> Result:
@@ -257,10 +263,11 @@ def main(args: argparse.Namespace) -> int:
     for line in [Text(), *lines] if lines else []:
         console.print(line, soft_wrap=True)
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
-    if outcome.interrupted:
+    if outcome.interrupted or outcome.stopped:
         given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
         again = shlex.join(["capsbench", *given])
-        console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
+        how = outcome.stopped or "Interrupted"
+        console.print(Text(f"{how}; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
     elif outcome.mlflow_uri:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
         where += f" --mlflow-uri {shlex.quote(redact(args.mlflow_uri))}" if args.mlflow_uri else ""
@@ -268,7 +275,7 @@ def main(args: argparse.Namespace) -> int:
     if args.tensorboard:
         told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
         console.print(Text(told), soft_wrap=True)
-    if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
+    if len({result.seed for result in outcome.results}) > 1 and not (outcome.interrupted or outcome.stopped):
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
         console.print(Text(told), soft_wrap=True)
     if args.json:

@@ -202,12 +202,20 @@ class FailedEvent(TrialEvent):
     """The type of the exception, or the signal."""
     hint: Text | None
     """What to do; null: not known."""
+    is_loss: bool = False
+    """Whether it was nobody's fault, such as a killed worker or a hang; absent: no."""
 
 
 class InterruptedEvent(TrialEvent):
     """The attempt was ended from outside: it will be resumed."""
 
     kind: Literal["interrupted"] = "interrupted"
+    cause: Text | None = None
+    """How it was lost, in a line; absent: Ctrl-C or the like."""
+    error: str | None = None
+    """What it was lost to: a signal, "Hang", "SupervisorLost", "NodeLost" or "RayLost"; absent: Ctrl-C or the like."""
+    next_in_s: float | None = None
+    """Seconds until the next attempt of the same run; absent: there is none."""
 
 
 class WarningEvent(TrialEvent):

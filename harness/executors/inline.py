@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from harness.events import TrialEvent, WaitingEvent
 from harness.executors.base import Capacity, Emit, Job, check_fits
+from harness.executors.losses import Tell, attempts
 from harness.machine.leases import lease, local_cores, local_gpus
 from harness.spec.trial import Trial
 from harness.supervisor.seat import Seat, interruptible
@@ -14,7 +17,7 @@ from harness.supervisor.trial import run_attempt
 
 
 class InlineExecutor:
-    """One trial after another, supervised by this process."""
+    """One trial after another, supervised by this process. A trial that fails stops no other."""
 
     name = "inline"
 
@@ -46,9 +49,14 @@ class InlineExecutor:
         def waiting(message: str) -> None:
             tell(WaitingEvent(message=message).of(trial.id, job.attempt))
 
+        def once(document: dict[str, Any], heed: Tell) -> None:
+            checkpoint = Path(document["checkpoint"]) if document["checkpoint"] else None
+            with (
+                lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop) as cores,
+                lease("gpu", self._gpus, trial.gpus, waiting=waiting, stop=stop) as gpus,
+            ):
+                log = job.folder / document["log"]
+                run_attempt(document, Seat(cores, gpus), heed, log, job.folder, checkpoint, stop=stop)
+
         job.folder.mkdir(parents=True, exist_ok=True)
-        with (
-            lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop) as cores,
-            lease("gpu", self._gpus, trial.gpus, waiting=waiting, stop=stop) as gpus,
-        ):
-            run_attempt(job.document(), Seat(cores, gpus), tell, job.log_path, job.folder, job.checkpoint, stop=stop)
+        attempts(job.document(), once, tell, stop.wait)

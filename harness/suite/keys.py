@@ -148,7 +148,7 @@ TEXTS = ("name", "question", "data.dir", "data.path", "data.test_path")
 """Keys that hold free text."""
 VARIABLES = "runtime.environment"
 """The key that holds a mapping of names that only the user knows; `runtime.environment.NAME` is one of them."""
-FIXED = ("name", "question", "data.dir", "vary", "parity.margin_pct")
+FIXED = ("name", "question", "data.dir", "vary", "parity.margin_pct", "runtime.retries", "runtime.hang_s")
 """Keys that change no result and so cannot be varied: trials that differ only in these are the same trial."""
 
 
