@@ -52,8 +52,8 @@ class InlineExecutor:
         def once(document: dict[str, Any], heed: Tell) -> None:
             checkpoint = Path(document["checkpoint"]) if document["checkpoint"] else None
             with (
-                lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop) as cores,
-                lease("gpu", self._gpus, trial.gpus, waiting=waiting, stop=stop) as gpus,
+                lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop, holder=str(job.run_dir)) as cores,
+                lease("gpu", self._gpus, trial.gpus, waiting=waiting, stop=stop, holder=str(job.run_dir)) as gpus,
             ):
                 log = job.folder / document["log"]
                 run_attempt(document, Seat(cores, gpus), heed, log, job.folder, checkpoint, stop=stop)

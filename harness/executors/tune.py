@@ -111,6 +111,7 @@ def supervise(config: dict[str, Any]) -> None:
     context = ray.get_runtime_context()
     gpus = tuple(str(id) for id in context.get_accelerator_ids()["GPU"]) if trial["gpus"] else ()
     folder = Path(job["folder"])
+    run = str(folder.parents[1])
 
     def tell(event: TrialEvent) -> None:
         tune.report({"event": json.dumps(event.to_json()), "supervisor": os.getpid()})
@@ -123,8 +124,8 @@ def supervise(config: dict[str, Any]) -> None:
 
     with ExitStack() as held:
         slots, shared = _core_slots(context.get_node_id())
-        leased = held.enter_context(lease("core", slots, trial["cpus"], waiting=waiting))
-        held.enter_context(lease("gpu", gpus, len(gpus), waiting=waiting))
+        leased = held.enter_context(lease("core", slots, trial["cpus"], waiting=waiting, holder=run))
+        held.enter_context(lease("gpu", gpus, len(gpus), waiting=waiting, holder=run))
         seat = Seat(tuple(sorted({int(slot.partition("+")[0]) for slot in leased})), gpus)
         if shared:
             say(WarningEvent(message=shared))
