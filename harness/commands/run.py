@@ -33,12 +33,13 @@ from harness.commands.plan import (
     surrounding,
 )
 from harness.commands.stopping import ended_by, stops
+from harness.cost.pace import pace
 from harness.errors import UserError, of_the_system
 from harness.events import FINAL, FailedEvent, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
-from harness.executors.base import Emit, Executor, Job
+from harness.executors.base import Emit, Executor, Job, Lost
 from harness.journal.carry import carry_over
 from harness.journal.journal import Journal
-from harness.journal.results import Result, summarise
+from harness.journal.results import Result, kept_epochs, summarise
 from harness.journal.resume import resume_point
 from harness.journal.room import Room, sweep
 from harness.spec.trial import Trial
@@ -223,6 +224,8 @@ def _execute(
             warnings += draw_missing(journal, finished, tracker.notify if tracker else lambda _: None, screen.note)
     except KeyboardInterrupt:
         interrupted = True
+    except Lost as error:
+        stopped = str(error)
     except OSError as error:
         if not of_the_system(error):
             raise
@@ -304,7 +307,9 @@ def _job(plan: Plan, journal: Journal, trial: Trial, emit: Emit) -> Job:
     if point.warning:
         emit(trial.id, WarningEvent(message=point.warning, time=time.time()).of(trial.id, attempt))
     start = weights_file(trial.train.start_from) if trial.train.start_from else None
-    return Job(trial, plan.run_dir, attempt, point.epoch, point.checkpoint or start, point.recorded)
+    longest_s = max((e.epoch_s + e.eval_s for e in kept_epochs(journal.events(trial.id))), default=None)
+    expected = pace(trial, plan.estimates[trial.id], longest_s)
+    return Job(trial, plan.run_dir, attempt, point.epoch, point.checkpoint or start, point.recorded, expected)
 
 
 def _reported(trial: Trial, plan: Plan, results: Mapping[str, Result]) -> Result:
@@ -367,7 +372,7 @@ def main(args: argparse.Namespace) -> int:
         given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
         again = redact(shlex.join(["capsbench", *given]))
         if outcome.stopped:
-            told = f"Stopped: {outcome.stopped}. Nothing finished is lost. After that is mended, to go on: {again}"
+            told = f"Stopped: {outcome.stopped}. Nothing finished is lost. To go on, once that is mended: {again}"
             console.print(Text(told, "red"), soft_wrap=True)
         else:
             console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
@@ -378,7 +383,7 @@ def main(args: argparse.Namespace) -> int:
     if args.tensorboard:
         told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
         console.print(Text(told), soft_wrap=True)
-    if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted and not outcome.stopped:
+    if len({result.seed for result in outcome.results}) > 1 and not (outcome.interrupted or outcome.stopped):
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
         console.print(Text(told), soft_wrap=True)
     if args.json:

@@ -207,6 +207,8 @@ class FailedEvent(TrialEvent):
     """What to do; null: not known."""
     path: Text | None = None
     """What a full, read-only or failing disk refused to write; absent: not told, or that was not the cause."""
+    is_loss: bool = False
+    """Whether it was nobody's fault, such as a killed worker or a hang; absent: no."""
 
     @staticmethod
     def of_disk(error: OSError) -> FailedEvent:
@@ -223,7 +225,10 @@ class InterruptedEvent(TrialEvent):
     cause: Text | None = None
     """How it was lost, in a line; absent: Ctrl-C or the like."""
     error: str | None = None
-    """What it was lost to, such as "ENOSPC", the system's name for a full disk; absent: Ctrl-C or the like."""
+    """What it was lost to: a signal, "Hang", "SupervisorLost", "NodeLost", "RayLost", or the system's name for a full disk
+    or the like ("ENOSPC"); absent: Ctrl-C or the like."""
+    next_in_s: float | None = None
+    """Seconds until the next attempt of the same run; absent: there is none."""
 
 
 class WarningEvent(TrialEvent):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.cost.pace import Pace
 from harness.errors import UserError, nearest
 from harness.events import Record, TrialEvent
 from harness.spec.trial import Trial
@@ -26,6 +27,8 @@ class Job:
     resumed_epoch: int = 0
     checkpoint: Path | None = None  # after `resumed_epoch`; before the first epoch, the weights to start from, if any
     recorded: Record | None = None  # the checkpoint's SHA-256 and size, as its event says
+    pace: Pace = field(default_factory=Pace)  # how long it may be silent
+    losses: int = 0  # attempts of this run that were lost, as far as they count among the retries
 
     @property
     def folder(self) -> Path:
@@ -46,10 +49,16 @@ class Job:
             "recorded": dict(self.recorded) if self.recorded else None,
             "folder": str(self.folder),
             "log": self.log_path.name,
+            "pace": asdict(self.pace),
+            "losses": self.losses,
             "cwd": str(Path.cwd()),
             "environ": forwarded_environment(),
             "paths": forwarded_paths(self.trial.interpreter),
         }
+
+
+class Lost(Exception):
+    """What ran the trials is lost, and could not be replaced: how, in a sentence. All that was begun is "interrupted"."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,9 @@ class Executor(Protocol):
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
         """Runs all jobs; when this returns, every job that was begun has had its final event.
 
-        Ctrl-C or SIGTERM ends the workers, emits "interrupted" for their trials, then raises `KeyboardInterrupt`. An
-        exception from `emit` also ends the workers, and is raised.
+        An attempt that is lost by nobody's fault is followed by another one, as often as `runtime.retries` says. Ctrl-C
+        or SIGTERM ends the workers, emits "interrupted" for their trials, then raises `KeyboardInterrupt`. An exception
+        from `emit` also ends the workers, and is raised. Raises `Lost` likewise.
         """
         ...
 

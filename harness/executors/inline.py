@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from harness.events import TrialEvent, WaitingEvent
 from harness.executors.base import Capacity, Emit, Job, check_fits
+from harness.executors.losses import Tell, attempts
 from harness.machine.environment import gpus
 from harness.machine.gpu_type import gpu_types
 from harness.machine.leases import lease, local_cores, local_gpus
@@ -17,7 +20,7 @@ from harness.supervisor.trial import run_attempt
 
 
 class InlineExecutor:
-    """One trial after another, supervised by this process."""
+    """One trial after another, supervised by this process. A trial that fails stops no other."""
 
     name = "inline"
 
@@ -53,10 +56,16 @@ class InlineExecutor:
         def waiting(message: str) -> None:
             tell(WaitingEvent(message=message).of(trial.id, job.attempt))
 
+        def once(document: dict[str, Any], heed: Tell) -> None:
+            checkpoint = Path(document["checkpoint"]) if document["checkpoint"] else None
+            holder = str(job.run_dir)
+            with (
+                node_lease(trial.exclusive == "node", waiting=waiting, stop=stop),
+                lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop, holder=holder) as cores,
+                lease("gpu", self._gpus, trial.gpus, waiting=waiting, stop=stop, holder=holder) as gpu_ids,
+            ):
+                log = job.folder / document["log"]
+                run_attempt(document, Seat(cores, gpu_ids), heed, log, job.folder, checkpoint, stop=stop)
+
         job.folder.mkdir(parents=True, exist_ok=True)
-        with (
-            node_lease(trial.exclusive == "node", waiting=waiting, stop=stop),
-            lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop) as cores,
-            lease("gpu", self._gpus, trial.gpus, waiting=waiting, stop=stop) as gpus,
-        ):
-            run_attempt(job.document(), Seat(cores, gpus), tell, job.log_path, job.folder, job.checkpoint, stop=stop)
+        attempts(job.document(), once, tell, stop.wait)

@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, Any
 from harness import terminal
 from harness.errors import UserError
 from harness.executors import access
-from harness.executors.base import Capacity, Emit, Job, check_fits
+from harness.executors.base import Capacity, Emit, Job, Lost, check_fits
 from harness.executors.bounded import TooLong, bounded
 from harness.executors.cleanup import Guardian, end_children
+from harness.executors.handover import Abandoned, Handover
+from harness.executors.losses import pause_s
 from harness.executors.reach import reach
+from harness.executors.servers import MARK, ClusterServers, OwnServers, Servers
 from harness.machine.environment import gpus
 from harness.machine.gpu_type import gpu_types
 from harness.machine.leases import local_cores, local_gpus, stale_gpus
@@ -34,7 +37,7 @@ from harness.supervisor.seat import forwarded_environment, interruptible
 
 if TYPE_CHECKING:
     from harness.executors.nodes import Survey
-    from harness.executors.tune import Relay
+    from harness.executors.relay import Relay
 
 _ENVIRONMENT = {
     # Ray prints nothing to the terminal, and Tune writes no files beside the journal.
@@ -47,6 +50,8 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_RESULT_BUFFER_LENGTH": "1",  # a report returns only when the driver has handled it
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end the run as if it had finished
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",  # its library would end this process, or a supervisor
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a call that comes late would start another Ray
     "RAY_worker_niceness": "0",  # by default Ray's processes yield to all others, and so would the timed trial
     "RAY_memory_monitor_refresh_ms": "0",  # it would kill the supervisor; the kernel kills the worker that is to blame
 }
@@ -56,6 +61,11 @@ _WORKER_ENVIRONMENT = {
 }
 _OBJECT_STORE_BYTES = 256 * 2**20  # jobs and events; files pass through it only on clusters
 _GONE_S = 10.0
+_POLL_S = 0.1
+_LEAVE_S = 10.0  # how long Tune may take to end once it is told to
+_SETTLE_S = 5.0
+_SHUTDOWN_S = 15.0
+_RESTARTS = 2  # of a private Ray that is lost, without an epoch in between
 _LIMIT = "CAPSBENCH_RAY_START_S"
 _LIMIT_S = 180.0
 """How long a start may take; the environment variable sets another limit."""
@@ -74,7 +84,8 @@ class RayExecutor:
             variables `CAPSBENCH_RAY_CPUS` and `CAPSBENCH_RAY_GPUS`, they are for logical resources, as in tests: trials
             then share real cores, or get GPU ids that do not exist.
 
-    An interrupted or failed `run` closes the executor.
+    An interrupted or failed `run` closes the executor. A private Ray that is lost in the middle of a run is replaced; the
+    loss of a cluster, or of its head, ends the run.
     """
 
     name = "ray"
@@ -84,6 +95,7 @@ class RayExecutor:
         self._started = False
         self._access = contextlib.ExitStack()
         self._survey: Survey | None = None
+        self._is_spent = False  # whether a Ray in this process does not end, so that no other can be started
         if address is None:
             self._cpus = num_cpus or _count("CAPSBENCH_RAY_CPUS", len(local_cores()))
             self._gpus = _count("CAPSBENCH_RAY_GPUS", len(local_gpus())) if num_gpus is None else num_gpus
@@ -137,6 +149,7 @@ class RayExecutor:
         _silence()
         self._init()
         self._guardian = Guardian(self._temp)
+        self._servers = self._watched()
 
     def _abandon(self) -> None:
         """Ends the processes of a Ray that has not started, and removes its files."""
@@ -168,55 +181,126 @@ class RayExecutor:
         return self._survey
 
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
-        if not jobs:
-            return
+        rest, in_vain = list(jobs), 0
         with interruptible() as stop:
-            self.start()
-            from ray import tune
+            while rest:
+                self.start()
+                handover = Handover(emit)
+                relay, how = self._fit(rest, handover, stop)
+                if stop.is_set() or relay.error or relay.stuck:
+                    self._leave(relay, handover, is_lost=how is not None)
+                    if relay.error:
+                        raise relay.error
+                    relay.interrupt(relay.stuck)
+                    if stop.is_set():
+                        raise KeyboardInterrupt
+                    raise Lost(str(relay.stuck))
+                rest = relay.rest()
+                if how is None:
+                    continue
+                self._leave(relay, handover, is_lost=True)
+                in_vain = 0 if relay.has_progressed else in_vain + 1
+                again = self._address is None and in_vain <= _RESTARTS and not self._is_spent
+                relay.interrupt(f"Ray was lost: {how}", pause_s(in_vain) if again else None)
+                rest = relay.rest()
+                if not again:
+                    raise Lost(f"Ray was lost: {how}")
+                if stop.wait(pause_s(in_vain)):
+                    raise KeyboardInterrupt
+                try:
+                    self.start()
+                except UserError as error:
+                    raise Lost(f"Ray was lost: {how}, and could not be started again: {error}") from error
 
-            from harness.executors import tune as ray_tune
+    def _fit(self, jobs: Sequence[Job], handover: Handover, stop: threading.Event) -> tuple[Relay, str | None]:
+        """Runs `jobs` by Tune, in a thread of its own; how Ray was lost, in a clause, if it was.
 
-            home = ray_tune.Home.here(reachable=self._address is not None)
-            survey = self._look([job.trial for job in jobs])
-            given = [ray_tune.configuration(job, home, survey.request(job.trial)) for job in jobs]
-            relay = ray_tune.Relay(jobs, home, emit, stop)
-            tuner = tune.Tuner(
-                tune.with_resources(ray_tune.supervise, ray_tune.resources),
-                param_space={"given": tune.grid_search(given)},
-                # A supervisor keeps nothing from an attempt that has ended, and a new one takes 3 s to start.
-                tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=str),
-                run_config=tune.RunConfig(
-                    storage_path=str(self._temp / "tune"),
-                    callbacks=[relay],
-                    failure_config=tune.FailureConfig(max_failures=1),
-                    verbose=0,
-                ),
-            )
-            lost: Exception | None = None
+        The thread is then left behind: it may wait for ever.
+        """
+        from ray import tune
+
+        from harness.executors import relay as ray_relay
+        from harness.executors import tune as ray_tune
+
+        is_cluster = self._address is not None
+        home = ray_tune.Home.here(reachable=is_cluster)
+        survey = self._look([job.trial for job in jobs])
+
+        def configured(job: Job) -> dict[str, Any]:
+            return ray_tune.configuration(job, home, survey.request(job.trial))
+
+        relay = ray_relay.Relay(jobs, configured, handover, stop, is_cluster=is_cluster)
+        tuner = tune.Tuner(
+            tune.with_resources(ray_tune.supervise, ray_tune.resources),
+            param_space={"given": tune.grid_search([configured(job) for job in jobs])},
+            # A supervisor keeps nothing from an attempt that has ended, and a new one takes 3 s to start.
+            tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=str),
+            run_config=tune.RunConfig(
+                storage_path=str(self._temp / "tune"),
+                callbacks=[relay],
+                failure_config=tune.FailureConfig(max_failures=-1),  # the relay decides
+                verbose=0,
+            ),
+        )
+        wrong: list[Exception] = []
+
+        def fit() -> None:
             try:
                 tuner.fit()
-            except ray_tune.Abort:
+            except (ray_relay.Abort, Abandoned):
                 pass
             except Exception as error:
-                lost = error
-            if lost or relay.error or stop.is_set():
-                self.close()
-                _wait_until_gone(relay)
-                if relay.error:
-                    raise relay.error
-                relay.interrupt()
-                if lost:
-                    raise lost
-                raise KeyboardInterrupt
+                wrong.append(error)
+
+        course = threading.Thread(target=fit, daemon=True, name="Tune")
+        course.start()
+        leave_at: float | None = None
+        while course.is_alive():
+            handover.take(_POLL_S)
+            relay.look_after_supervisors()
+            if how := self._servers.fault():
+                return relay, how
+            if leave_at is None and (stop.is_set() or relay.error):
+                leave_at = time.monotonic() + _LEAVE_S
+            if leave_at is not None and time.monotonic() > leave_at:
+                return relay, f"it has not answered for {_LEAVE_S:.0f} s"
+        # Tune may notice a loss before the next look does.
+        deadline = time.monotonic() + _SETTLE_S
+        while wrong and not stop.is_set() and time.monotonic() < deadline:
+            if how := self._servers.fault():
+                return relay, how
+            time.sleep(_POLL_S)
+        return relay, f"{type(wrong[0]).__name__}: {' '.join(str(wrong[0]).split())[:300]}" if wrong else None
+
+    def _leave(self, relay: Relay, handover: Handover, *, is_lost: bool) -> None:
+        """Closes; all workers of this machine have then ended. Of a Ray that is lost, nothing is waited for."""
+        handover.abandon()
+        if not is_lost:
+            self.close()
+            _wait_until_gone(relay)
+            return
+        self._servers.end()
+        relay.kill_local()
+        _wait_until_gone(relay)
+        self.close()
 
     def close(self) -> None:
-        if self._started:
-            import ray
+        """Of a Ray that no longer answers, nothing is left either, but it is not waited for."""
+        if not self._started:
+            return
+        import ray
 
-            self._started = False
-            ray.shutdown()
-            self._access.close()
-            self._guardian.release()
+        self._started = False
+        self._survey = None  # another Ray has other nodes
+        closing = threading.Thread(target=ray.shutdown, daemon=True, name="Ray's end")
+        closing.start()
+        closing.join(_SHUTDOWN_S)
+        if closing.is_alive():
+            self._is_spent = True
+            self._servers.end()
+            terminal.stopped("ray")  # it would be waited for again as the interpreter ends
+        self._access.close()
+        self._guardian.release()
 
     def _init(self) -> None:
         import ray
@@ -231,7 +315,7 @@ class RayExecutor:
                 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             elif stale_gpus():  # Ray would hand out those that are not there
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local_gpus())
-            with _fewer_processes(), _own_path(), access.on_loopback():
+            with _fewer_processes(), _own_path(), access.on_loopback(), _marked(self._temp):
                 ray.init(
                     address="local",
                     num_cpus=self._cpus,
@@ -245,6 +329,17 @@ class RayExecutor:
                 )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own handler would exit silently
+
+    def _watched(self) -> Servers:
+        if self._address is None:
+            return OwnServers(self._temp)
+        import ray
+
+        own = ray.get_runtime_context().get_node_id()
+        here = next(node for node in ray.nodes() if node["NodeID"] == own)
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        raylet = str(here["NodeManagerAddress"]), int(here["NodeManagerPort"])
+        return ClusterServers([(host.strip("[]"), int(port)), raylet])
 
     def _nodes(self) -> list[Capacity]:
         if self._address is None:
@@ -325,6 +420,16 @@ def _own_path() -> Generator[None]:
     finally:
         if kept is not None:
             setattr(JobConfig, name, kept)
+
+
+@contextlib.contextmanager
+def _marked(folder: Path) -> Generator[None]:
+    """What is started meanwhile can be found by its environment, whatever becomes of its parent."""
+    os.environ[MARK] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(MARK, None)
 
 
 def _true(_config: object) -> bool:

@@ -7,6 +7,7 @@ kernel releases it however that process ends.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -14,10 +15,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from harness.disk import read_json
 from harness.errors import UserError
 from harness.machine.environment import available_cores, gpu_ids
 from harness.machine.surroundings import own_folder
@@ -58,11 +60,13 @@ def lease(
     *,
     waiting: Callable[[str], None] = lambda _: None,
     stop: threading.Event | None = None,
+    holder: str = "",
 ) -> Generator[tuple[Slot, ...]]:
     """Holds `n` of the `slots` of this node ("core" 0, 1, ..., or "gpu" ids) for the duration of the `with` block.
 
     If they are taken, waits in a queue: trials that want few do not overtake one that wants many. `waiting` is then
-    called once, with a sentence for the screen.
+    called once, with a sentence for the screen that names who has them: processes, their `holder` (a run directory, or a
+    command), and since when.
 
     Raises:
         UserError: `n` is more than there are, or the lease directory cannot be used.
@@ -71,7 +75,15 @@ def lease(
     if n > len(slots):
         raise UserError(f"asked for {n} x {kind}, but this node has {len(slots)}: lower resources in the suite")
     folder = own_folder()
-    tell = [lambda: waiting(f"waiting for {n} x {kind}: in use by another trial on this host")]
+    paths = {slot: folder / re.sub(r"[^\w-]", "_", f"{kind}-{slot}") for slot in slots}
+    queue = folder / f"{kind}.turn"
+    note = json.dumps({"pid": os.getpid(), "holder": holder, "since": time.time()})
+
+    def told() -> None:
+        having = _holders([*(path for slot, path in paths.items() if slot not in held), queue])
+        waiting(f"waiting for {n} x {kind}: in use by another trial on this host{having}")
+
+    tell = [told]
 
     def pause() -> None:
         if tell:
@@ -84,12 +96,11 @@ def lease(
     with ExitStack() as locks:
         # Only the first in the queue collects slots, so no two waiters hold what the other needs.
         with ExitStack() as turn:
-            while n and not _lock(folder / f"{kind}.turn", turn):
+            while n and not _lock(queue, turn, note):
                 pause()
             while len(held) < n:
                 for slot in slots:
-                    name = re.sub(r"[^\w-]", "_", f"{kind}-{slot}")
-                    if slot not in held and len(held) < n and _lock(folder / name, locks):
+                    if slot not in held and len(held) < n and _lock(paths[slot], locks, note):
                         held.append(slot)
                 if len(held) < n:
                     pause()
@@ -117,8 +128,23 @@ def scratch_folder() -> Generator[Path]:
             lock.unlink(missing_ok=True)
 
 
-def _lock(path: Path, until: ExitStack) -> bool:
-    """Locks `path` until the stack is closed; False if another process, or another lease of this one, has it."""
+def _holders(paths: Sequence[Path]) -> str:
+    """Who has locked these: ": process 123 (runs/mnist), since 14:05"; empty if no file says."""
+    found: dict[int, str] = {}
+    for path in paths:
+        note = read_json(path) or {}
+        if {"pid", "holder", "since"} <= note.keys() and note["pid"] not in found:
+            since = time.strftime("%H:%M", time.localtime(note["since"]))
+            what = f" ({note['holder']})" if note["holder"] else ""
+            found[note["pid"]] = f"process {note['pid']}{what}, since {since}"
+    return f": {'; '.join(found.values())}" if found else ""
+
+
+def _lock(path: Path, until: ExitStack, note: str = "") -> bool:
+    """Locks `path` until the stack is closed; False if another process, or another lease of this one, has it.
+
+    The file then says `note`, until it is locked again.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,4 +152,8 @@ def _lock(path: Path, until: ExitStack) -> bool:
         os.close(descriptor)
         return False
     until.callback(os.close, descriptor)
+    if note:
+        with suppress(OSError):  # a full disk: nobody is told, but the lock holds
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, note.encode(), 0)
     return True

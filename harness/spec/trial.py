@@ -153,6 +153,14 @@ class RuntimeConfig(Section):
             description="a mapping of environment variables to their values, such as {XLA_FLAGS: --xla_dump_to=dump}"
         ),
     ] = {}  # noqa: RUF012 (pydantic copies it)
+    # How often a trial is tried again within a run after a loss that is nobody's fault: a killed worker or supervisor, a
+    # hang. Losses of nodes count apart (`harness.executors.losses`).
+    retries: Annotated[int, Field(ge=0, le=100)] = 1
+    # After how many seconds without a sign of life a worker counts as hung: see `harness.supervisor.watch`.
+    hang_s: Annotated[
+        Literal["auto"] | Annotated[float, Field(ge=10, le=2_592_000)],
+        Field(description="auto, or a number of seconds from 10 to 2592000 (30 days)"),
+    ] = "auto"
 
 
 class ParityConfig(Section):

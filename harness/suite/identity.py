@@ -13,9 +13,10 @@ from harness.sources import code_version
 _IRRELEVANT = {"id", "suite", "params", "interpreter"}  # fields of a trial; params only repeats the sections
 _IRRELEVANT_INSIDE = {
     "data": {"dir", "path", "test_path", "classes", "own"}, "train": {"start_from"}, "parity": {"margin_pct"},
+    "runtime": {"retries", "hang_s"},
 }  # fmt: skip
-"""Ignored keys of its sections: where files are and what classes are called (the content counts), and the margin, for
-judging finished trials.
+"""Ignored keys of its sections: where files are and what classes are called (the content counts), the margin, for
+judging finished trials, and how a lost worker is noticed and replaced.
 """
 _ADDED: dict[str, dict[str, Any]] = {
     "model": {"none_of_the_above": False},

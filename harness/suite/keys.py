@@ -158,7 +158,9 @@ VARIABLES = "runtime.environment"
 """The key that holds a mapping of names that only the user knows; `runtime.environment.NAME` is one of them."""
 ENVIRONMENTS = "environments"
 """The key that holds a mapping of implementations; `environments.NAME` is one of them."""
-FIXED = ("name", "question", "data.dir", "vary", "parity.margin_pct", ENVIRONMENTS)
+FIXED = (
+    "name", "question", "data.dir", "vary", "parity.margin_pct", "runtime.retries", "runtime.hang_s", ENVIRONMENTS,
+)  # fmt: skip
 """Keys that change no result and so cannot be varied: trials that differ only in these are the same trial."""
 
 

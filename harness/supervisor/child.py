@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -16,16 +17,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import boot
-from harness.errors import UserError
+from harness.errors import UserError, of_the_system
 from harness.events import Event, Kinds
 from harness.spec.trial import Interpreter
 
 GRACE_S = 5.0  # between asking a worker to end and killing it
+_KILLED_S = 10.0  # between killing it and giving up: it waits for a device that no longer answers
 _POLL_S = 0.2
 _TRY_S = 60.0  # an interpreter on a network drive may start slowly
 
 
-class NoInterpreter(UserError):
+class Unusable(UserError):
+    """A worker that cannot be started, or says what is no event: which, and why."""
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass  # whether it may be otherwise in a moment
+
+
+class NoInterpreter(Unusable):
     """The interpreter of an environment is not on this node, or cannot be started: which, where, and why. Exit code 2."""
 
 
@@ -59,6 +69,7 @@ class Child:
     def __init__(self, process: subprocess.Popen[bytes], descriptor: int, kinds: Kinds, name: str) -> None:
         self._process, self._descriptor, self._kinds, self._name = process, descriptor, kinds, name
         self._is_over = False
+        self.pid = process.pid
         self.peak_bytes = 0  # its largest resident size: a process that has been killed can no longer be asked
         self.events = self._read()
         """The worker's events, with None at short intervals in between; ends when the worker does."""
@@ -78,15 +89,22 @@ class Child:
     def death(self) -> str:
         """How it ended, once it has: for example "was killed by SIGKILL (out of memory?)"."""
         code = self._process.returncode
+        if code is None:
+            return f"cannot be ended: process {self.pid} waits in the kernel, for a disk or a network drive"
         if code >= 0:
             return f"ended by itself (exit code {code})"
         name = signal.Signals(-code).name
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
+
     def end(self, number: signal.Signals | None = signal.SIGKILL) -> int:
         """Sends the signal, waits for `GRACE_S`, kills the worker and its children if still alive; returns the exit code.
 
-        None sends nothing, for a worker that is about to end anyway. A second call does nothing.
+        None sends nothing, for a worker that is about to end anyway. A second call does nothing. A worker that even
+        SIGKILL does not end is left behind, and counts as killed; `death` tells.
         """
         if not self._is_over:
             self._is_over = True
@@ -98,11 +116,13 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 # the process and group ids stay its own until it is waited for
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_KILLED_S)
             assert self._process.stdin is not None
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        return self._process.wait()
+        code = self._process.poll()
+        return -signal.SIGKILL if code is None else code
 
     def _read(self) -> Iterator[Event | None]:
         buffer = b""
@@ -127,7 +147,7 @@ class Child:
         try:
             return self._kinds.known(line, self._name)
         except ValueError as error:
-            raise UserError(
+            raise Unusable(
                 f"{self._name} said what is no event: {error}. Found {line[:60]!r}; does anything else write to its pipe?"
             ) from error
 
@@ -161,29 +181,33 @@ def started(
     """`python -P -m MODULE --events-fd N` with the job `document` on its stdin; it and its children end with the block.
 
     It may send events of `kinds`. All that it prints goes to `log_path`. If `cwd` does not exist, our working directory
-    is used. Raises `NoInterpreter` if the `interpreter`, which runs the same sources, is not on this node.
+    is used. Raises `Unusable` if it cannot be started, `NoInterpreter` if the `interpreter`, which runs the same sources, is
+    not on this node.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
     try:
         try:
             with log_path.open("wb") as log:
-                process = subprocess.Popen(
-                    [*command(module, interpreter), "--events-fd", str(writing)],
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(writing,),
-                    env=dict(env),
-                    cwd=cwd if cwd and Path(cwd).is_dir() else None,
-                    start_new_session=True,  # Ctrl-C at the terminal is the supervisor's to handle
-                )
-        except OSError as error:
-            if interpreter is None or (error.filename and error.filename != interpreter.path):
-                raise
-            raise NoInterpreter(
-                f"{interpreter.path} cannot be started on {socket.gethostname()}: {error.strerror}"
-            ) from error
+                try:
+                    process = subprocess.Popen(
+                        [*command(module, interpreter), "--events-fd", str(writing)],
+                        stdin=subprocess.PIPE,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        pass_fds=(writing,),
+                        env=dict(env),
+                        cwd=cwd if cwd and Path(cwd).is_dir() else None,
+                        start_new_session=True,  # Ctrl-C at the terminal is the supervisor's to handle
+                    )
+                except OSError as error:
+                    why = of_the_system(error) or error.strerror
+                    if interpreter and error.filename in (None, interpreter.path):
+                        where = f"{interpreter.path} cannot be started on {socket.gethostname()}"
+                        raise NoInterpreter(f"{where}: {why}") from error
+                    raise Unusable(
+                        f"{module} cannot be started: {why}", may_pass=error.errno == errno.EAGAIN
+                    ) from error
         finally:
             os.close(writing)
         child = Child(process, reading, kinds, module)

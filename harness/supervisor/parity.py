@@ -26,6 +26,7 @@ from harness.supervisor.seat import Seat, forwarded_environment, forwarded_paths
 
 PRECISIONS = ("fp64", "fp32")  # in which an implementation is proven
 _POLL_S = 0.2
+_HOLDER = "capsbench parity"
 Tell = Callable[[str], None]
 
 
@@ -114,9 +115,11 @@ class Crew:
         gpus = climb.trial.gpus
         with self._turn:
             held.enter_context(node_lease(False, waiting=waiting, stop=self.stop))
-            cores = held.enter_context(lease("core", local_cores(), 1, waiting=waiting, stop=self.stop))
+            cores = held.enter_context(lease("core", local_cores(), 1, waiting=waiting, stop=self.stop, holder=_HOLDER))
             found = local_gpus() if gpus else ()
-            return Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=waiting, stop=self.stop)))
+            return Seat(
+                cores, held.enter_context(lease("gpu", found, gpus, waiting=waiting, stop=self.stop, holder=_HOLDER))
+            )
 
 
 def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.Event) -> Report:

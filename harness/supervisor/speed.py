@@ -34,6 +34,7 @@ from harness.supervisor.parity import Tell
 from harness.supervisor.seat import Seat, forwarded_environment, forwarded_paths, interruptible, worker_environment
 
 _MODULE = "harness.worker.speed"
+_HOLDER = "capsbench speed"
 E = TypeVar("E", bound=Event)
 _MARGIN = 1.2  # safety factor for memory
 
@@ -96,9 +97,9 @@ def measure(records: Sequence[Record], method: Method, tell: Tell) -> Session:
     cpus, gpus = max(record.trial.cpus for record in records), max(record.trial.gpus for record in records)
     with interruptible() as stop, ExitStack() as held:
         held.enter_context(node_lease(False, waiting=tell, stop=stop))
-        cores = held.enter_context(lease("core", local_cores(), cpus, waiting=tell, stop=stop))
+        cores = held.enter_context(lease("core", local_cores(), cpus, waiting=tell, stop=stop, holder=_HOLDER))
         found = local_gpus() if gpus else ()
-        seat = Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=tell, stop=stop)))
+        seat = Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=tell, stop=stop, holder=_HOLDER)))
         bench = _Bench(method, seat, stop, tell, session)
         gauges = bench.start_gauges(held)
         waiting = list(records)

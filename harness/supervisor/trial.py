@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from harness.cost.limits import out_of_memory
-from harness.errors import of_the_disk, starved
+from harness.cost.pace import Pace
+from harness.errors import UserError, of_the_disk, starved
 from harness.events import FINAL, TRIAL, EpochEvent, FailedEvent, FinalEvent, InterruptedEvent, TrialEvent
 from harness.machine.environment import memory_bytes, out_of_memory_kills
 from harness.spec.trial import Trial
-from harness.supervisor.child import GRACE_S, started, unusable
+from harness.supervisor.child import GRACE_S, Child, Unusable, started, unusable
 from harness.supervisor.seat import Seat, worker_environment
+from harness.supervisor.watch import Watch
 
 _ON_EVERY_NODE = "an environment must be at the same path on every node: in a folder that they share, or made on each"
 _NEARLY_ALL = 0.7  # of the memory: a worker killed while using this much was killed for it
+_STACKS = "(most recent call first)"  # as Python writes them
+_STACKS_S = 1.0  # that a hung worker gets to write where it stands
+_SENT = "worker was ended by a SIGTERM that capsbench did not send"
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT")
+"""Signals that a library does not raise by a fault of its own, as it does SIGSEGV, which would come again."""
 
 
 def run_attempt(
@@ -36,22 +43,41 @@ def run_attempt(
     """Runs one attempt to its end. `emit` gets every event, with "trial" and "attempt" added; the last is a final one.
 
     An "epoch" event is acknowledged, and the next epoch begins, once `emit` has returned. A worker that dies makes a
-    "failed" event with the cause in words; `stop`, once set, ends the worker and makes that "interrupted".
+    "failed" event with the cause in words, and so does one that hangs, which is ended (`harness.supervisor.watch`);
+    `is_loss` says whether another attempt could do better. `stop`, once set, ends the worker and makes that
+    "interrupted".
 
     Args:
-        job: `executor.Job.document()`: "trial", "attempt", "resumed_epoch", "recorded", "environ", "paths",
+        job: `executor.Job.document()`: "trial", "attempt", "resumed_epoch", "recorded", "pace", "environ", "paths",
             "cwd".
         log_path: gets all that the worker prints; overwritten.
         scratch: existing folder in which the worker leaves checkpoints and weights.
         checkpoint: where to resume; for epoch 0, the weights to start from; None starts from random ones.
 
-    Raises what `emit` raises, and `KeyboardInterrupt`, after the worker has ended.
+    A worker that cannot be started makes a "failed" event, too. Raises what `emit` raises, and `KeyboardInterrupt`, after
+    the worker has ended.
     """
     trial = Trial.model_validate_json(json.dumps(job["trial"]))
 
     def tell(event: TrialEvent) -> None:
         emit(event.stamped(time.time()).of(trial.id, job["attempt"]))
 
+    try:
+        _run(trial, job, seat, tell, log_path, scratch, checkpoint, stop)
+    except Unusable as error:
+        tell(FailedEvent(cause=str(error), error="Unusable", hint=None, is_loss=error.may_pass))
+
+
+def _run(
+    trial: Trial,
+    job: Mapping[str, Any],
+    seat: Seat,
+    tell: Callable[[TrialEvent], None],
+    log_path: Path,
+    scratch: Path,
+    checkpoint: Path | None,
+    stop: threading.Event | None,
+) -> None:
     document = {
         "trial": job["trial"],
         "cores": list(seat.cores),
@@ -67,7 +93,10 @@ def run_attempt(
         if not of_the_disk(error):
             raise
         return tell(FailedEvent.of_disk(error))
-    env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
+    try:
+        env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
+    except UserError as error:
+        raise Unusable(str(error)) from error
     kills = out_of_memory_kills()
     ended = False
     where = trial.interpreter
@@ -75,6 +104,9 @@ def run_attempt(
         tell(FailedEvent(cause=cause, error="NoInterpreter", hint=_ON_EVERY_NODE))
         return
     with started("harness.worker.trial", TRIAL, document, env, log_path, interpreter=where, cwd=job["cwd"]) as worker:
+        hang_s = None if trial.runtime.hang_s == "auto" else trial.runtime.hang_s
+        watch = Watch(worker.pid, hang_s, Pace(**job["pace"]), on_gpu=bool(seat.gpus))
+        hang: str | None = None
         try:
             deadline: float | None = None
             for event in worker.events:
@@ -84,14 +116,27 @@ def run_attempt(
                 if deadline is not None and time.monotonic() > deadline:
                     break
                 if isinstance(event, TrialEvent):
+                    if isinstance(event, InterruptedEvent) and deadline is None:
+                        event = FailedEvent(cause=_SENT, error="SIGTERM", hint=None, is_loss=True)
                     tell(event)
                     ended = ended or isinstance(event, FINAL)
                     if isinstance(event, EpochEvent):
                         worker.say("ack")
+                    watch.heard(event)
+                elif deadline is None and (hang := watch.look()):
+                    _tell_stacks(worker)
+                    worker.end(signal.SIGKILL)
+                    break
             interrupted = deadline is not None
             code = worker.end(None)
             if not ended:
-                tell(InterruptedEvent() if interrupted else _death(trial, code, log_path, worker.peak_bytes, kills))
+                if hang:
+                    last: FinalEvent = _hung(hang, worker, log_path)
+                else:
+                    last = (
+                        InterruptedEvent() if interrupted else _death(trial, code, log_path, worker.peak_bytes, kills)
+                    )
+                tell(last)
         except KeyboardInterrupt:
             worker.end(signal.SIGTERM)
             if not ended:
@@ -115,7 +160,23 @@ def _death(trial: Trial, code: int, log_path: Path, peak_bytes: int, kills_befor
         hint = f"if memory ran out (see dmesg): {verdict.hint}; or run fewer trials at once"
     if last := next((line.strip()[:300] for line in reversed(log.split("\n")) if line.strip()), ""):
         cause += f"; last line of its log: {last}"
-    return FailedEvent(cause=cause, error=error, hint=hint)
+    return FailedEvent(cause=cause, error=error, hint=hint, is_loss=error in _FROM_OUTSIDE)
+
+
+def _tell_stacks(worker: Child) -> None:
+    """Has a hung worker write where each of its threads stands to its log, if it still can."""
+    worker.send(signal.SIGUSR2)
+    deadline = time.monotonic() + _STACKS_S
+    for _ in worker.events:
+        if time.monotonic() > deadline:
+            return
+
+
+def _hung(how: str, worker: Child, log_path: Path) -> FailedEvent:
+    """The "failed" event of a worker that hung, and has been ended."""
+    where = f"; where it stood is in {log_path.name}" if _STACKS in _tail(log_path) else ""
+    left = "" if worker.has_ended else f"; it {worker.death()}"
+    return FailedEvent(cause=f"worker hung: {how}{where}{left}", error="Hang", hint=None, is_loss=worker.has_ended)
 
 
 def _killed_for_memory(error: str, peak_bytes: int, limit_bytes: int | None, kills_before: int | None) -> bool:

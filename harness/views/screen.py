@@ -81,6 +81,8 @@ class _Row:
                     self.state = "testing"
             case ResultEvent():
                 self.test_err_pct = event.test_err_pct
+            case InterruptedEvent() if event.next_in_s is not None:
+                self.state = "waiting"
             case _:
                 pass
 
@@ -224,7 +226,7 @@ def _line(event: TrialEvent, timed: bool) -> str | None:
         case WarningEvent():
             return f"warning: {event.message}"
         case InterruptedEvent():
-            return "interrupted"
+            return "interrupted" if event.next_in_s is None else f"goes on in {duration(event.next_in_s)}"
         case _:
             return None
 

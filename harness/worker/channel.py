@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import faulthandler
 import io
 import json
 import os
@@ -101,6 +102,8 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
         os.sched_setaffinity(0, job["cores"])
     if sys.platform == "linux":  # even in the middle of a framework's call
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(io.UnsupportedOperation):  # stderr is no file
+        faulthandler.register(signal.SIGUSR2)  # writes where each thread stands, whatever holds Python's lock
     channel.watch()  # after the death signal: a supervisor that died earlier shows as the end of stdin
     # Last: a user's folder must not pass for a framework.
     sys.path += [path for path in job.get("paths", ()) if path not in sys.path]

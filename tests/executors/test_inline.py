@@ -34,7 +34,8 @@ def test_one_trial_after_another_whatever_becomes_of_each(tmp_path: Path) -> Non
     jobs = [tiny_job(tmp_path, impl) for impl in ("TinyNet", "KilledNet", "SlowNet")]
     InlineExecutor().run(jobs, record)
     assert record.kinds("TinyNet-0")[-1] == "result"
-    assert record.kinds("KilledNet-0") == ["attempt", "ready", "epoch", "failed"]
+    once = ["attempt", "ready", "epoch"]
+    assert record.kinds("KilledNet-0") == [*once, "warning", "interrupted", "attempt", "ready", "failed"]
     assert record.kinds("SlowNet-0")[-1] == "result"
     assert [event["trial"] for event in record.events] == sorted(
         (event["trial"] for event in record.events), key=["TinyNet-0", "KilledNet-0", "SlowNet-0"].index

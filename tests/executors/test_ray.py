@@ -18,8 +18,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.events import AttemptEvent, EpochEvent, TrialEvent
-from harness.executors import reach
-from harness.executors.base import Capacity
+from harness.executors import reach, relay, servers
+from harness.executors.base import Capacity, Lost
 from harness.executors.listening import ray_instances
 from harness.executors.ray import RayExecutor
 from harness.machine.leases import local_cores
@@ -196,7 +196,11 @@ def test_a_killed_worker_fails_its_trial_alone(ordinary: Ordinary) -> None:
     failed = ordinary.record.of("KilledNet-0", "failed")
     assert [event["error"] for event in failed] == ["SIGKILL"]
     assert "worker was killed by SIGKILL" in failed[0]["cause"]
-    assert {event["attempt"] for event in ordinary.record.events} == {1}
+    assert failed[0]["cause"].endswith("; an attempt was lost before")
+    (first,) = ordinary.record.of("KilledNet-0", "interrupted")
+    assert (first["attempt"], first["error"], first["next_in_s"] > 0) == (1, "SIGKILL", True)
+    assert [event["resumed_epoch"] for event in ordinary.record.of("KilledNet-0", "attempt")] == [0, 1]
+    assert {event["attempt"] for event in ordinary.record.events if event["trial"] != "KilledNet-0"} == {1}
     assert ordinary.record.kinds("StarvedNet-0")[-1] == "failed"
     assert trained_epochs(ordinary.run_dir / "trials/TinyNet-0/weights.safetensors") == 3
 
@@ -239,7 +243,27 @@ def test_a_lost_supervisor_is_replaced_once(executor: RayExecutor, tmp_path: Pat
     assert trained_epochs(tmp_path / "trials/SlowNet-0/weights.safetensors") == 4
     assert [event["attempt"] for event in record.of("EndlessNet-0", "attempt")] == [1, 2]
     assert record.kinds("EndlessNet-0")[-1] == "failed"
-    assert "supervisor failed twice" in record.of("EndlessNet-0", "failed")[0]["cause"]
+    assert "its supervisor was lost" in record.of("EndlessNet-0", "failed")[0]["cause"]
+
+
+def test_a_stopped_supervisor_is_replaced(
+    executor: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "STOPPED_S", 1.0)
+    record = Record()
+
+    def emit(trial: str, event: TrialEvent) -> None:
+        record(trial, event)
+        if isinstance(event, EpochEvent) and (event.attempt, event.epoch) == (1, 1):
+            supervisor_of(record.of(trial, "attempt")[0]["pid"]).suspend()
+
+    executor.run([tiny_job(tmp_path, "SlowNet", epochs=3)], emit)
+    first, second = record.of("SlowNet-0", "attempt")
+    assert second["resumed_epoch"] >= 1
+    assert [event["error"] for event in record.of("SlowNet-0", "interrupted")] == ["SupervisorLost"]
+    assert [event["epoch"] for event in record.of("SlowNet-0", "epoch")] == [1, 2, 3]
+    assert record.kinds("SlowNet-0")[-1] == "result"
+    assert gone([first["pid"], second["pid"]])
 
 
 def test_a_journal_that_cannot_be_written_ends_everything(executor: RayExecutor, tmp_path: Path) -> None:
@@ -283,7 +307,64 @@ def test_a_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
         assert gone(family)
 
 
+# A Ray that dies
+
+
+def test_a_private_ray_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "_STOPPED_S", 1.0)
+    blows = {1: ("raylet", signal.SIGKILL), 2: ("gcs_server", signal.SIGKILL), 3: ("gcs_server", signal.SIGSTOP)}
+    record = Record()
+    family: list[int] = []
+
+    def emit(trial: str, event: TrialEvent) -> None:
+        record(trial, event)
+        if isinstance(event, EpochEvent) and blows.get(event.epoch) and event.attempt == event.epoch:
+            name, number = blows.pop(event.epoch)
+            family.extend(child.pid for child in psutil.Process().children(recursive=True))
+            (server,) = (child for child in psutil.Process().children() if child.name() == name)
+            server.send_signal(number)
+
+    executor = RayExecutor(num_cpus=1, num_gpus=0)
+    try:
+        executor.run([tiny_job(tmp_path, "HeldUpNet", epochs=4)], emit)
+    finally:
+        executor.close()
+    assert [event["epoch"] for event in record.of("HeldUpNet-0", "epoch")] == [1, 2, 3, 4]
+    assert [event["resumed_epoch"] for event in record.of("HeldUpNet-0", "attempt")] == [0, 1, 2, 3]
+    lost = record.of("HeldUpNet-0", "interrupted")
+    assert [event["error"] for event in lost] == ["RayLost"] * 3
+    assert [event["cause"].partition(" (process")[0] for event in lost] == [
+        "Ray was lost: its raylet", "Ray was lost: its gcs_server", "Ray was lost: its gcs_server",
+    ]  # fmt: skip
+    assert record.kinds("HeldUpNet-0")[-1] == "result"
+    assert gone(family)
+
+
 # A cluster
+
+
+def test_a_cluster_whose_head_dies_ends_the_run_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setattr(servers, "_KNOCK_S", 0.5)
+    monkeypatch.setattr(servers, "_UNREACHABLE_S", 2.0)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    executor, record = RayExecutor(cluster.address), Record()
+
+    def emit(trial: str, event: TrialEvent) -> None:
+        record(trial, event)
+        if isinstance(event, EpochEvent):
+            cluster.head_node.kill_gcs_server()
+
+    try:
+        with pytest.raises(Lost, match=r"^Ray was lost: its server at [\d.]+:\d+ has not answered for "):
+            executor.run([tiny_job(tmp_path, "EndlessNet")], emit)
+    finally:
+        executor.close()
+        cluster.shutdown()
+    assert record.kinds("EndlessNet-0") == ["attempt", "ready", "epoch", "interrupted"]
+    assert record.of("EndlessNet-0", "interrupted")[0]["error"] == "RayLost"
+    assert gone([record.of("EndlessNet-0", "attempt")[0]["pid"]])
 
 
 def test_a_cluster_brings_files_home_and_survives_the_loss_of_a_node(tmp_path: Path) -> None:

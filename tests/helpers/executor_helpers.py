@@ -85,6 +85,19 @@ class HeldNet(TinyNet):
         return replace(super().evaluate(images, labels), predicted=(labels + self.is_resumed) % self.model.classes)
 
 
+class HeldUpNet(TinyNet):
+    """Trains one epoch an attempt, and then waits for what becomes of it; but the fourth is its last."""
+
+    def load(self, weights: Weights, moments: Moments | None = None) -> None:
+        super().load(weights, moments)
+        self.at_first = weights["conv1.b"][0]
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        if self.weights["conv1.b"][0] > self.at_first:
+            time.sleep(600)
+        return super().train(plan)
+
+
 class EndlessNet(TinyNet):
     """Never gets through its second epoch, so that whatever happens to it happens in the middle of one."""
 
@@ -112,6 +125,36 @@ class KilledNet(TinyNet):
         if self.weights["conv1.b"][0] >= 1:
             print("about to die", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().train(plan)
+
+
+class LostNet(TinyNet):
+    """Is killed in its second epoch, unless it was resumed."""
+
+    def load(self, weights: Weights, moments: Moments | None = None) -> None:
+        super().load(weights, moments)
+        self.is_resumed = weights["conv1.b"][0] >= 1
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        if self.weights["conv1.b"][0] >= 1 and not self.is_resumed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().train(plan)
+
+
+class SpinningNet(TinyNet):
+    """In its second epoch, computes and gets nowhere, in code that keeps the interpreter's lock."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        if self.weights["conv1.b"][0] >= 1:
+            sum(range(10**12))
+        return super().train(plan)
+
+
+class LongNet(TinyNet):
+    """Computes for a second at a time, in code that keeps the interpreter's lock, as a compiler may."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        sum(range(4 * 10**7))
         return super().train(plan)
 
 
@@ -216,6 +259,7 @@ def tiny_trial(
     seed: int = 0,
     validation: int = 0,
     keep_every: int | None = None,
+    retries: int = 1,
 ) -> Trial:
     """A trial of one of the classes above, which takes a second or so, nearly all of it imports."""
     return Trial(
@@ -227,7 +271,7 @@ def tiny_trial(
         data=DataConfig(name="digits", train=16, validation=validation, test=16),
         model=MODEL,
         train=TrainConfig(epochs=epochs, batch=8, keep_every=keep_every),
-        runtime=RuntimeConfig(),
+        runtime=RuntimeConfig(retries=retries),
         parity=ParityConfig(gate=False, steps=0, audit=False),
         cpus=cpus,
         gpus=gpus,

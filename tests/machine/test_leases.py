@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,13 +76,15 @@ def test_waits_for_its_turn_and_says_so_once() -> None:
             got.set()
 
     thread = threading.Thread(target=want)
-    with lease("core", [0, 1], 1):
+    with lease("core", [0, 1], 1, holder="runs/mnist"):
         thread.start()
         assert waits.wait(30)
         assert not got.is_set()
     thread.join(30)
     assert got.is_set()
-    assert told == ["waiting for 2 x core: in use by another trial on this host"]
+    [line] = told
+    assert line.startswith("waiting for 2 x core: in use by another trial on this host: ")
+    assert re.search(rf": process {os.getpid()} \(runs/mnist\), since \d\d:\d\d$", line)
 
 
 def test_those_that_want_all_do_not_block_each_other() -> None:

@@ -100,6 +100,7 @@ def test_an_id_is_12_hex_digits() -> None:
         ("data.split", {"test": 0.2, "validation": 0.1, "seed": 0}),
         ("train.lr", 1e-3),
         ("parity.margin_pct", 0.5),
+        ("runtime", {"retries": 0, "hang_s": 60.0}),
     ],
 )
 def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:

@@ -279,6 +279,7 @@ def test_ids_tell_trials_apart_and_nothing_else(folder: Path) -> None:
     assert ids(GOOD.replace("1e-3", "0.001")) == base
     assert ids(GOOD.replace("1e-3", "1.0e-3")) == base
     assert ids(GOOD, "name=other", "question=Else?", "data.dir=/elsewhere", "parity.margin_pct=0.5") == base
+    assert ids(GOOD, "runtime.retries=5", "runtime.hang_s=3600") == base
     assert set(ids(GOOD, "seed=1,0")) == set(base)
     assert set(ids(GOOD, "model.routing=1", "seed=0")) < set(base)
     assert not set(ids(GOOD, "train.lr=0.002")) & set(base)
@@ -727,6 +728,10 @@ def test_all_problems_at_once_in_order_of_lines(folder: Path) -> None:
         ("grid.parity.margin_pct=0.1,0.2", ("cannot be varied",)),
         ("parity.margin_pct=0.1,0.2", ("found [0.1, 0.2] (a list), expected a number above 0 and at most 100",)),
         ("parity.margin_pct=0", ("found 0, expected a number above 0 and at most 100",)),
+        ("grid.runtime.retries=1,2", ("cannot be varied",)),
+        ("runtime.retries=-1", ("runtime.retries: found -1, expected a whole number from 0 to 100",)),
+        ("runtime.hang_s=5", ("found 5, expected auto, or a number of seconds from 10 to 2592000 (30 days)",)),
+        ("runtime.hang_s=never", ('found "never"', "auto, or a number of seconds")),
         ("parity.margin_pct=.inf", ("expected a number above 0 and at most 100",)),
         ("model.routing=0,3", ("model.routing: found 0, expected a whole number from 1 to 10",)),
         ("model.routing=3,3", ("model.routing: 3 is there twice; drop one",)),
