@@ -51,7 +51,7 @@ def test_trials(run: capsbench.Run) -> None:
     for row in run.rows("trials"):
         result = json.loads((run.path / "trials" / row["trial"] / "result.json").read_text())
         assert {key: row[key] for key in result if key in row} == {key: result[key] for key in result if key in row}
-        assert set(result) - set(row) == {"id", "params", "epochs"}
+        assert set(result) - set(row) == {"id", "params", "epochs", "check"}
 
 
 def test_epochs(run: capsbench.Run) -> None:

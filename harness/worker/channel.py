@@ -133,9 +133,9 @@ class _Log(io.FileIO):
 
 
 def _log(descriptor: int) -> io.TextIOWrapper:
-    """In UTF-8 whatever the locale: what a framework prints ends no training."""
-    raw = io.BufferedWriter(_Log(descriptor, "w", closefd=False))
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=descriptor == 2)
+    """Unbuffered, so that the log is in chronological order; in UTF-8 whatever the locale."""
+    raw: Any = _Log(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 
 
 def _out_of_memory(job: dict[str, Any]) -> tuple[str, ...]:

@@ -354,7 +354,8 @@ def test_a_cluster_whose_head_dies_ends_the_run_in_time(tmp_path: Path, monkeypa
     def emit(trial: str, event: TrialEvent) -> None:
         record(trial, event)
         if isinstance(event, EpochEvent):
-            cluster.head_node.kill_gcs_server()
+            head: Any = cluster.head_node
+            head.kill_gcs_server()
 
     try:
         with pytest.raises(Lost, match=r"^Ray was lost: its server at [\d.]+:\d+ has not answered for "):

@@ -70,6 +70,17 @@ class HeldNet(NumpyImpl):
         return super().train(plan)
 
 
+class CommandNet(NumpyImpl):
+    """At the end of epoch CAPSBENCH_TEST_EPOCH, counted from 1, runs the shell command CAPSBENCH_TEST_COMMAND."""
+
+    def train(self, plan: EpochPlan) -> TrainTotals:
+        totals = super().train(plan)
+        epoch = self.moments.step // -(-len(self.labels) // plan.batch)
+        if str(epoch) == os.environ.get("CAPSBENCH_TEST_EPOCH"):
+            subprocess.run(os.environ["CAPSBENCH_TEST_COMMAND"], shell=True, check=False)
+        return totals
+
+
 class RaisingNet(NumpyImpl):
     """Has a fault of its own."""
 

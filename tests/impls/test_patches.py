@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.parity import Ladder
-from harness.spec import EpochPlan, OptimSpec, Runtime
+from harness.spec import EpochPlan, OptimSpec, Runtime, TrainTotals
 from harness.spec.plans import plan_epoch
 from harness.weights import initial_weights
 from impls.numpy import NumpyImpl
@@ -67,7 +67,7 @@ def test_the_ladder_covers_them(name: str) -> None:
 
 def test_the_ladder_finds_parts_that_are_cut_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     class Corner(NumpyImpl):
-        def train(self, plan: EpochPlan) -> object:
+        def train(self, plan: EpochPlan) -> TrainTotals:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(numpy_impl, "middle", lambda images, model: images[:, : model.image[0], : model.image[1]])
                 return super().train(plan)
