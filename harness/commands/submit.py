@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 import os
 import re
 import secrets
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,12 +23,12 @@ from rich.text import Text
 from harness import __version__
 from harness.commands import parser
 from harness.commands.output import print_json
-from harness.disk import write_atomic
 from harness.errors import UserError
 from harness.jobs import home
 from harness.jobs.client import ENDED, Jobs
 from harness.jobs.follow import follow, patient
 from harness.jobs.package import Contents
+from harness.jobs.remembered import Job
 from harness.journal.journal import Journal
 from harness.suite.file import STDIN, read_text
 from harness.suite.shipped import locate
@@ -44,28 +44,6 @@ _OF_THE_HEAD = (
 )  # fmt: skip
 """How lines begin that `run` says of the head's folders; here others are said instead."""
 _SERVERS = ("http://", "https://", "postgresql", "mysql")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A job, as `job.json` in the run directory remembers it."""
-
-    id: str
-    address: str
-    request: str  # the archive's name: what was asked for
-    brought: dict[str, str]  # path -> SHA-256 of what was brought home
-    is_home: bool = False
-
-    def write(self, run_dir: Path) -> None:
-        write_atomic(run_dir / "job.json", json.dumps(asdict(self), indent=1))
-
-    @staticmethod
-    def read(run_dir: Path) -> _Job | None:
-        found = home.remembered(run_dir)
-        try:
-            return _Job(**found) if found else None
-        except TypeError as error:
-            raise UserError(f"{run_dir / 'job.json'} is damaged; choose another folder with --out") from error
 
 
 def options(command: argparse.ArgumentParser) -> None:
@@ -119,6 +97,8 @@ def main(args: argparse.Namespace) -> int:
     with patient():
         job = _attached(args, jobs, contents, name, run_dir, note)
     again = shlex.join(["capsbench", *(each for each in sys.argv[1:] if each not in ("--detach", "--stop", "--json"))])
+    has_ended = False
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if args.stop:
             with patient():
@@ -130,15 +110,19 @@ def main(args: argparse.Namespace) -> int:
                 print_json({"job": job.id, "address": jobs.address, "run_dir": str(run_dir)})
             return 0
         info = follow(jobs, job.id, say, note)
+        has_ended = True
         code = _come_home(args, jobs, job, info, run_dir, say, note)
         if code == 130:
             note(f"Stopped; nothing finished is lost. To go on: {again}")
         return code
     except KeyboardInterrupt:
-        note(f"\n{job.id} goes on without this command. {_ways(again)}")
+        goes_on = f"{job.id} goes on without this command. {_ways(again)}"
+        note(f"\nInterrupted. To bring the rest home: {again}" if has_ended else f"\n{goes_on}")
         if args.json:
             print_json({"error": "interrupted", "job": job.id, "run_dir": str(run_dir)})
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _ways(again: str) -> str:
@@ -186,20 +170,20 @@ def _named(text: str, args: argparse.Namespace) -> str:
 
 def _attached(
     args: argparse.Namespace, jobs: Jobs, contents: Contents, name: str, run_dir: Path, note: Callable[[str], None]
-) -> _Job:
+) -> Job:
     """The job of this run: the one that is at work, or has ended and is not home yet; otherwise a new one."""
     asked, content = contents.archive(_request(args, contents, name, id=""))
-    before = _Job.read(run_dir)
+    before = Job.read(run_dir)
     if before is None and (run_dir / "plan.json").exists():
         raise UserError(
             f"{run_dir} is a run of this machine, and stays so: bring the cluster's home into another folder, --out DIR"
         )
-    if before and before.address != jobs.address and not before.is_home:
+    if before and jobs.address != before.address and jobs.session != before.session:
         raise UserError(
-            f"{run_dir} belongs to job {before.id} at {before.address}, which is not home yet: give that address once more, "
-            "or choose another folder with --out DIR"
+            f"{run_dir} belongs to the cluster at {before.address} (job {before.id}): "
+            "bring a run of another one into another folder, --out DIR"
         )
-    info = jobs.info(before.id) if before and before.address == jobs.address else None
+    info = jobs.info(before.id) if before else None
     if before and info:
         is_at_work = info.get("status") not in ENDED
         if is_at_work and before.request != asked and not args.stop:
@@ -215,7 +199,7 @@ def _attached(
     id = f"{name}-{secrets.token_hex(4)}"
     package, content = contents.archive(_request(args, contents, name, id))
     run_dir.mkdir(parents=True, exist_ok=True)
-    job = _Job(id, jobs.address, asked, before.brought if before else {})
+    job = Job(id, jobs.address, jobs.session, asked, before.brought if before else {})
     if not jobs.has_package(package):
         jobs.upload(package, content)
     job.write(run_dir)  # before: should this process end now, the job is found again
@@ -254,7 +238,7 @@ def _is_server(args: argparse.Namespace) -> bool:
 def _come_home(
     args: argparse.Namespace,
     jobs: Jobs,
-    job: _Job,
+    job: Job,
     info: dict[str, Any],
     run_dir: Path,
     say: Callable[[str], None],
@@ -284,7 +268,7 @@ def _come_home(
 
             count = home.fetch(jobs, job.id, info["driver_node_id"], listed, run_dir, job.brought, fetching)
     brought = {path: sha for path, (_, sha) in listed.files.items()}
-    _Job(job.id, job.address, job.request, brought, is_home=True).write(run_dir)
+    replace(job, brought=brought, is_home=True).write(run_dir)
     if listed.files:
         say(f"\nHome: {run_dir} ({count} files fetched)")
         _track(args, run_dir, note)

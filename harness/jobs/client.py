@@ -57,7 +57,7 @@ class Jobs:
             note(
                 f"Ray at {self.address} asks for no token: {token.source} is not sent, and whoever reaches it can run code"
             )
-        self.ray_version, self.session = version.get("ray_version", "unknown"), version.get("session_name", "")
+        self.ray_version, self.session = str(version.get("ray_version")), str(version.get("session_name"))
 
     def has_package(self, name: str) -> bool:
         return self._ask("GET", f"/api/packages/gcs/{name}", allowed=(404,)).status_code == 200
@@ -120,7 +120,7 @@ class Jobs:
         if answer.status_code in (401, 403):
             raise UserError(f"{self._failed}: {self._refused(answer.status_code)}")
         if answer.status_code not in (200, *allowed):
-            raise Unreachable(f"it answers {answer.status_code} {answer.reason}: is that Ray's dashboard?")
+            raise Unreachable(f"it answers {answer.status_code} {answer.reason}, as Ray's dashboard would not")
         return answer
 
     def _refused(self, status: int) -> str:
@@ -185,7 +185,7 @@ def _object(answer: requests.Response) -> dict[str, Any]:
 def _cause(error: requests.RequestException) -> str:
     text = str(error)
     if isinstance(error, requests.exceptions.SSLError):
-        return "no encrypted connection (TLS); is it http:// there, or a certificate of your own (REQUESTS_CA_BUNDLE)?"
+        return "no encryption: either it is http:// there, or its certificate is not trusted here (REQUESTS_CA_BUNDLE)"
     if isinstance(error, requests.Timeout):
         return "no answer"
     for words in ("Connection refused", "No route to host", "Network is unreachable"):

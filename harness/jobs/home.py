@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.disk import read_json
 from harness.errors import UserError
 from harness.jobs.client import Jobs, Unreachable, read_all
 
@@ -133,8 +132,3 @@ def _is_same(path: Path, size: int, sha: str) -> bool:
 def _sha(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def remembered(run_dir: Path) -> dict[str, Any] | None:
-    """The job that this directory was submitted as; None if it was not."""
-    return read_json(run_dir / "job.json")

@@ -28,7 +28,11 @@ _OWN = {"mlflow.json", "job.json"}
 
 def main() -> int:
     request = json.loads(Path(_HERE, "request.json").read_text())
-    logs = Path(f"/proc/{os.getpid()}/fd/2").readlink().parent
+    try:
+        logs = Path(f"/proc/{os.getpid()}/fd/2").readlink().parent  # Ray has this job's output in its folder of logs
+    except OSError:
+        print("capsbench: the head has no /proc: `submit` needs one that runs Linux", flush=True)
+        return 2
     if problem := _lacking(request["version"]):
         print(f"capsbench: {problem}", flush=True)
         return 2

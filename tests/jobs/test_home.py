@@ -12,16 +12,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from harness.errors import UserError
+from harness.errors import Noted, UserError
 from harness.jobs import home
 from harness.jobs.client import Jobs, Unreachable
+from harness.jobs.remembered import Job
 
 FILES: dict[str, bytes] = {}
 """What the head serves from its log folder."""
+HEADERS: list[str] = []
+"""What it was sent."""
 
 
 class _Head(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        HEADERS.append(str(self.headers))
         parts = urlsplit(self.path)
         name = parse_qs(parts.query).get("filename", [""])[0]
         if parts.path == "/api/authentication_mode":
@@ -130,7 +134,27 @@ def test_addresses(address: str, told: str) -> None:
     assert "secret" not in str(error.value)
 
 
+def test_an_open_cluster_is_shown_no_token(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    HEADERS.clear()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-another-cluster")
+    with pytest.warns(Noted, match="asks for no token: RAY_AUTH_TOKEN is not sent"):
+        Jobs(jobs.address)
+    assert HEADERS
+    assert "of-another-cluster" not in "".join(HEADERS)
+
+
 def test_headers_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_HEADERS", "X-Team: vision")
     with pytest.raises(UserError, match="RAY_JOB_HEADERS is no JSON object of text"):
         Jobs("http://127.0.0.1:1")
+
+
+def test_a_damaged_memory_of_the_job(tmp_path: Path) -> None:
+    assert Job.read(tmp_path) is None
+    job = Job("small-1", "http://head:8265", "session_1", "_ray_pkg_0.zip", {"plan.json": "0" * 64}, is_home=True)
+    job.write(tmp_path)
+    assert Job.read(tmp_path) == job
+    for text in ("", "[]", "{}", '{"id": 3}', (tmp_path / "job.json").read_text().replace('"0000', "[0,")):
+        (tmp_path / "job.json").write_text(text)
+        with pytest.raises(UserError, match=r"job\.json is damaged; choose another folder"):
+            Job.read(tmp_path)
