@@ -21,6 +21,8 @@ from harness import data, models, registry
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.probes import Check, State, kind, probe
+from harness.environments.chosen import of_user
+from harness.environments.interpreters import asked
 from harness.executors.listening import ray_instances
 from harness.machine.environment import cpu_flags, environment
 from harness.machine.leases import local_cores, stale_gpus
@@ -64,9 +66,21 @@ def diagnose(
         timeout_s: time limit for importing each framework.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # before the probes add to it
-    entries = [registry.resolve(name) for name in registry.names()]
+    others = [each for name, each in of_user().items() if registry.known(name)]
+    entries = [registry.resolve(name) for name in dict.fromkeys((*registry.names(), *(each.impl for each in others)))]
+    answers, problems = asked(others)
+
+    def probed(entry: registry.Entry) -> Check:
+        if problem := problems.get(entry.name):
+            what, _, advice = problem.rpartition("; ")
+            return Check("implementation", entry.name, "broken", what, advice)
+        if (answer := answers.get(entry.name)) is None:
+            return probe(entry, python, timeout_s)
+        found = probe(entry, answer.path, timeout_s)
+        return dataclasses.replace(found, detail=f"{found.detail}; Python {answer.python}, {answer.path}")
+
     with ThreadPoolExecutor(max_workers=2) as pool:  # imports are heavy: on few cores, more at once would not be faster
-        futures = [pool.submit(probe, entry, python, timeout_s) for entry in entries]
+        futures = [pool.submit(probed, entry) for entry in entries]
     probes = [future.result() for future in futures]
     found = environment()
     # The reference implementation is for comparison with the others; nobody trains with it.

@@ -26,11 +26,14 @@ from harness.executors.base import Capacity, Emit, Job, check_fits
 from harness.executors.bounded import TooLong, bounded
 from harness.executors.cleanup import Guardian, end_children
 from harness.executors.reach import reach
+from harness.machine.environment import gpus
+from harness.machine.gpu_type import gpu_types
 from harness.machine.leases import local_cores, local_gpus, stale_gpus
 from harness.spec.trial import Trial
 from harness.supervisor.seat import forwarded_environment, interruptible
 
 if TYPE_CHECKING:
+    from harness.executors.nodes import Survey
     from harness.executors.tune import Relay
 
 _ENVIRONMENT = {
@@ -80,6 +83,7 @@ class RayExecutor:
         self._address = address
         self._started = False
         self._access = contextlib.ExitStack()
+        self._survey: Survey | None = None
         if address is None:
             self._cpus = num_cpus or _count("CAPSBENCH_RAY_CPUS", len(local_cores()))
             self._gpus = _count("CAPSBENCH_RAY_GPUS", len(local_gpus())) if num_gpus is None else num_gpus
@@ -145,7 +149,23 @@ class RayExecutor:
         return Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), len(nodes))
 
     def check(self, trials: Sequence[Trial]) -> None:
-        check_fits(trials, self._nodes())
+        nodes = self._nodes()
+        check_fits(trials, nodes)
+        if self._address is not None:
+            self._look(trials).require(trials)
+
+    def notes(self) -> Sequence[str]:
+        return self._survey.notes() if self._survey else ()
+
+    def _look(self, trials: Sequence[Trial]) -> Survey:
+        """What the nodes have, and on a cluster what they lack for `trials`; asked once."""
+        from harness.executors import nodes
+
+        if self._survey is None and self._address is None:
+            self._survey = nodes.Survey(nodes.living())
+        elif self._survey is None:
+            self._survey = nodes.survey(nodes.living(), trials)
+        return self._survey
 
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
         if not jobs:
@@ -157,10 +177,12 @@ class RayExecutor:
             from harness.executors import tune as ray_tune
 
             home = ray_tune.Home.here(reachable=self._address is not None)
+            survey = self._look([job.trial for job in jobs])
+            given = [ray_tune.configuration(job, home, survey.request(job.trial)) for job in jobs]
             relay = ray_tune.Relay(jobs, home, emit, stop)
             tuner = tune.Tuner(
                 tune.with_resources(ray_tune.supervise, ray_tune.resources),
-                param_space={"given": tune.grid_search([ray_tune.configuration(job, home) for job in jobs])},
+                param_space={"given": tune.grid_search(given)},
                 # A supervisor keeps nothing from an attempt that has ended, and a new one takes 3 s to start.
                 tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=str),
                 run_config=tune.RunConfig(
@@ -226,12 +248,12 @@ class RayExecutor:
 
     def _nodes(self) -> list[Capacity]:
         if self._address is None:
-            return [Capacity(self._cpus, self._gpus, 1)]
+            types = gpu_types(gpu.name for gpu in gpus(local_gpus())) if self._gpus else ()
+            return [Capacity(self._cpus, self._gpus, 1, types)]
         self.start()
-        import ray
+        from harness.executors.nodes import living
 
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return [Capacity(int(each.get("CPU", 0)), int(each.get("GPU", 0)), 1) for each in alive]
+        return [node.capacity for node in living()]
 
 
 def _count(variable: str, otherwise: int) -> int:
