@@ -24,6 +24,7 @@ from harness.errors import Noted, UserError, of_the_system
 COMMANDS = {
     "run": "run a suite: finished trials are kept, half-done ones go on",
     "plan": "show a suite's trials: finished or to run, what each takes, and how long it should last",
+    "submit": "run a suite on a Ray cluster from a machine outside, and bring the run directory home",
     "summary": "show a suite's models layer by layer: output shapes, parameters, operations",
     "parity": "prove implementations equal to the specification, or say which tensor is off",
     "speed": "measure a training step and an evaluation, against the machine's own limit",

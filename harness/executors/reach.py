@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from harness.executors.access import PLACES, Token, find_token
 from harness.machine.surroundings import child_environment
 
 _CONNECT_S = 5.0
-_ANSWER_S = 12.0
-"""How long the visit may take, of which importing Ray takes one or two seconds."""
+_ANSWER_S = 9.0
+_IMPORT_S = 60.0
+"""Importing Ray takes one or two seconds, on a busy machine ten."""
 _VISITOR = Path(__file__).with_name("visitor.py")
 
 
@@ -51,7 +53,9 @@ def reach(address: str) -> Reached:
             f"It is that of another cluster; give this one's as {PLACES}"
         )
     if not found["is_node"]:
-        nodes = ", ".join(found["nodes"][:8]) or "none"
+        if not found["nodes"]:
+            raise UserError(f"{failed}: it has no nodes yet, or none that is alive. Once it has, try again")
+        nodes = ", ".join(found["nodes"][:8])
         raise UserError(
             f"{failed}: this machine is not one of its nodes (they are: {nodes}). Start Ray here (ray start "
             f"--address={found['address']}), run on one of them, or send the suite there: capsbench submit SUITE "
@@ -92,16 +96,18 @@ def _knock(address: str, failed: str) -> None:
 
 def _visit(address: str, token: Token | None, failed: str) -> dict[str, Any]:
     env = child_environment(os.environ, keep=("RAY_",))
-    request = json.dumps({"address": address, "token": token.value if token else None})
+    request = json.dumps({"address": address, "token": token.value if token else None, "seconds": _ANSWER_S})
     try:
         done = subprocess.run(
             [sys.executable, "-P", str(_VISITOR)],
-            input=request, capture_output=True, text=True, timeout=_ANSWER_S, env=env,
+            input=request, capture_output=True, text=True, timeout=_IMPORT_S + _ANSWER_S, env=env,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"{failed} within {_ANSWER_S:.0f} s: is it Ray's head (its --port, 6379), and is it well?"
+            f"{failed}: Ray could not be imported within {_IMPORT_S:.0f} s; is this machine well?"
         ) from error
+    if done.returncode == -signal.SIGALRM:
+        raise UserError(f"{failed} within {_ANSWER_S:.0f} s: is it Ray's head (its --port, 6379), and is it well?")
     for line in reversed(done.stdout.splitlines()):
         if line.startswith("{"):
             return json.loads(line)

@@ -1,6 +1,7 @@
 """Visits a cluster and says on stdout, as a line of JSON, what it found; run as `python -P visitor.py`.
 
-Its request is a line of JSON on stdin: the address, and the token to try if it asks for one. It needs only Ray.
+Its request is a line of JSON on stdin: the address, the token to try if it asks for one, and how many seconds there are
+once Ray is imported; after these, SIGALRM ends it, whatever it waits for. It needs only Ray.
 """
 
 # Ray is only partly typed.
@@ -8,16 +9,18 @@ Its request is a line of JSON on stdin: the address, and the token to try if it 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import signal
 import socket
 import sys
 import time
 from typing import Any
 
 _ALIVE = 0  # GcsNodeInfo.GcsNodeState
-_REGISTERED_S = 3.0
-"""A node that has just been started may not be known yet."""
+_REGISTERED_S, _FIRST_S = 3.0, 7.0
+"""A node that has just been started may not be known yet; nor, on a busy machine, the head itself."""
 
 
 def visit(address: str, token: str | None) -> dict[str, Any]:
@@ -77,11 +80,11 @@ def _visit(address: str, token: str | None) -> dict[str, Any]:
             client = GcsClient(address=address)
         except ray.exceptions.AuthenticationError:
             return refused
-    deadline = time.monotonic() + _REGISTERED_S
+    begun = time.monotonic()
     while True:
         nodes = {id.hex(): node for id, node in client.get_all_node_info(timeout=5).items() if node.state == _ALIVE}
         here = set(services.find_node_ids()) & nodes.keys()
-        if here or time.monotonic() > deadline:
+        if here or time.monotonic() > begun + (_REGISTERED_S if nodes else _FIRST_S):
             break
         time.sleep(0.2)
     addresses = sorted({node.node_manager_address for node in nodes.values()})
@@ -106,6 +109,8 @@ def _show(token: str | None) -> None:
 
 def _main() -> None:
     request = json.loads(sys.stdin.readline())
+    importlib.import_module("ray")
+    signal.setitimer(signal.ITIMER_REAL, request["seconds"])
     try:
         found = visit(request["address"], request["token"])
     except Exception as error:  # whatever Ray raises
