@@ -171,7 +171,8 @@ class RayExecutor:
 
             from harness.executors import tune as ray_tune
 
-            home = ray_tune.Home.here(reachable=self._address is not None)
+            is_cluster = self._address is not None
+            home = ray_tune.Home.here(is_cluster, ray_tune.parcels(jobs) if is_cluster else {})
             survey = self._look([job.trial for job in jobs])
             given = [ray_tune.configuration(job, home, survey.request(job.trial)) for job in jobs]
             relay = ray_tune.Relay(jobs, home, emit, stop)
