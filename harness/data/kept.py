@@ -29,8 +29,7 @@ def kept(config: DataConfig) -> dict[str, Path]:
     directory = data_dir(config.dir)
     if config.name in own.FORMATS:
         found = store.stored(config.own.key, directory) if config.own else None
-        files = {f"own/{found.folder.name}/{path.name}": path for path in found.folder.iterdir()} if found else {}
-        files = {name: path for name, path in files.items() if path.is_file()}
+        files = {f"own/{path.parent.name}/{path.name}": path for path in found.files} if found else {}
     else:
         files = _of(source(config.name), directory, test_only=False)
     if config.test_from:
@@ -44,4 +43,4 @@ def _of(found: Source, directory: Path, *, test_only: bool) -> dict[str, Path]:
     if found.info.embedded:
         return {}
     folder = directory / found.info.name
-    return {path.relative_to(directory).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {path.relative_to(directory).as_posix(): path for path in sorted(folder.rglob("[!.]*")) if path.is_file()}
