@@ -51,6 +51,7 @@ class Nodes:
         for each in ("tmp", "cache", "hiding"):
             (own / each).mkdir(parents=True, exist_ok=True)
         env = {**os.environ, "TMPDIR": str(own / "tmp"), "XDG_CACHE_HOME": str(own / "cache"), "PYTHONPATH": str(ROOT)}
+        env["RAY_raylet_start_wait_time_s"] = str(int(START_S))
         env.pop("CUDA_VISIBLE_DEVICES", None)  # Ray would refuse GPUs that are only said to be there
         if hide:
             (own / "hiding" / "sitecustomize.py").write_text(_HIDING)
