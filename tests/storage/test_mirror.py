@@ -259,7 +259,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 ARGUMENTS = ("--executor", "inline", "--no-mlflow", "--storage", "s3://bench/runs")
 
 
-def test_a_killed_run_goes_on_from_s3_on_a_fresh_machine(tmp_path: Path, s3: dict[str, str]) -> None:
+def test_a_killed_run_goes_on_from_s3_on_a_fresh_machine(tmp_path: Path, s3: dict[str, Any]) -> None:
     whole, first, second = (tmp_path / name for name in ("whole", "first", "second"))
     for folder in (whole, first, second):
         folder.mkdir()
@@ -274,11 +274,6 @@ def test_a_killed_run_goes_on_from_s3_on_a_fresh_machine(tmp_path: Path, s3: dic
             return any('"epoch": 2' in requests.get(f"{address}/bench/{each}", timeout=10).text for each in journal)
 
         wait_for(stored, "second epoch in storage", process)
-        wait_for(
-            lambda: [e for e in events_of(first / "runs/small", "run_helpers:HeldNet") if e.get("epoch") == 2],
-            "",
-            process,
-        )
         os.killpg(process.pid, signal.SIGKILL)
     again = capsbench(second, "run", "small.yaml", "--json", *ARGUMENTS, **s3)
     assert again.returncode == 0, again.stderr
