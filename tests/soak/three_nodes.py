@@ -51,7 +51,7 @@ class Heard:
             self.hosts.pop(trial, None)
         if self.losses and isinstance(event, EpochEvent):
             name, after = self.losses[0]
-            if self.finished >= after and event.epoch >= 2 and self.hosts.get(trial) == name:
+            if self.finished >= after and 2 <= event.epoch < event.epochs and self.hosts.get(trial) == name:
                 self.losses.pop(0)
                 self.nodes.kill(name)
                 self.killed.append(time.monotonic() - self.began)

@@ -98,6 +98,8 @@ def test_an_id_is_12_hex_digits() -> None:
         ("data.split", {"test": 0.2, "validation": 0.1, "seed": 0}),
         ("train.lr", 1e-3),
         ("parity.margin_pct", 0.5),
+        ("gpu_type", None),
+        ("exclusive", None),
     ],
 )
 def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:
@@ -121,6 +123,8 @@ def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:
         ("train.lr", 0.0010000000000000002),
         ("train.batch", 64),
         ("parity.steps", 4),
+        ("gpu_type", "H100"),
+        ("exclusive", "node"),
     ],
 )
 def test_what_changes_a_result_changes_the_id(path: str, value: object) -> None:
