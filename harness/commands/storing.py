@@ -14,6 +14,7 @@ from harness.storage.place import place
 
 _REST_S = 120.0
 """How long the end of a run waits for storage; Ctrl-C waits a tenth of it."""
+_TOLD = 3  # objects that are named
 
 
 def opened(url: str | None, run_dir: Path) -> Mirror | None:
@@ -35,7 +36,12 @@ def opened(url: str | None, run_dir: Path) -> Mirror | None:
             )
         if mirror.has_something():
             with Journal(run_dir).open():
-                if count := mirror.bring():
+                count, doubted = mirror.bring()
+                if doubted:
+                    more = f" and {len(doubted) - _TOLD} more" if len(doubted) > _TOLD else ""
+                    told = f"{', '.join(doubted[:_TOLD])}{more}"
+                    note(f"storage: {told} in {mirror.place}: gone, or not what was sent there; not used", Noted)
+                if count:
                     note(f"storage: {count} file{'s' * (count != 1)} brought back from {mirror.place}", Noted)
     except BaseException:
         mirror.close(0)

@@ -45,6 +45,11 @@ class AffNist:
     def read_test(self, directory: Path) -> Split:
         return self._test(directory).read()
 
+    def kept(self, directory: Path, *, test_only: bool = False) -> dict[str, Path]:
+        """See `harness.data.kept.Kept`."""
+        packs = [self._test(directory), *([] if test_only else [self._training(directory)])]
+        return {f"{self.info.name}/{path.name}": path for pack in packs for path in pack.files}
+
     def _training(self, directory: Path) -> Pack:
         count = self.info.train + self.info.validation
         return Pack(directory / self.info.name, "training", self.info.image, count, _RECIPE)

@@ -43,6 +43,11 @@ class Generated:
     def read_test(self, directory: Path) -> Split:
         return self._test(directory).read()
 
+    def kept(self, directory: Path, *, test_only: bool = False) -> dict[str, Path]:
+        """See `harness.data.kept.Kept`."""
+        packs = [self._test(directory), *([] if test_only else [self._training(directory)])]
+        return {f"{self.info.name}/{path.name}": path for pack in packs for path in pack.files}
+
     def _training(self, directory: Path) -> Pack:
         return self._pack(directory, "training", self.info.train + self.info.validation)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
@@ -108,6 +108,12 @@ class PartialSource(Source, Protocol):
         ...
 
     def read_test(self, directory: Path) -> Split: ...
+
+
+def kept_of(source: Source, directory: Path) -> dict[str, Path]:
+    """The files of a source that another one is derived from (`harness.data.kept`)."""
+    kept: Callable[[Path], dict[str, Path]] | None = getattr(source, "kept", None)
+    return kept(directory) if kept else {}
 
 
 def order(count: int) -> Int64[np.ndarray, " N"]:

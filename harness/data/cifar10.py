@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.base import Info, Split
-from harness.data.files import CorruptFile, FileSet, MissingFiles, ensure, read_all
+from harness.data.files import CorruptFile, FileSet, MissingFiles, ensure, kept_files, read_all
 
 _ARCHIVE = "cifar-10-binary.tar.gz"
 _INSIDE = "cifar-10-batches-bin"  # the folder in the archive
@@ -49,6 +49,10 @@ class BinarySource:
             self._part(b"".join(files[name] for name in self.training), info.train + info.validation, "training"),
             self._part(b"".join(files[name] for name in self.test), info.test, "test"),
         )
+
+    def kept(self, directory: Path, *, test_only: bool = False) -> dict[str, Path]:
+        """See `harness.data.kept.Kept`."""
+        return kept_files(self.files, directory)
 
     def _unpacked(self, archive: bytes) -> dict[str, bytes]:
         """The files of the archive, in memory: nothing is unpacked to disk."""

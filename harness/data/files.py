@@ -72,6 +72,11 @@ def locate(files: FileSet, directory: Path) -> dict[str, Path]:
     return found
 
 
+def kept_files(files: FileSet, directory: Path) -> dict[str, Path]:
+    """Place within a data directory where `locate` looks first -> the file found here."""
+    return {f"{files.name}/{path.name}": path for path in locate(files, directory).values()}
+
+
 def ensure(read: Callable[[Path], object], files: FileSet, directory: Path, *, progress: bool) -> None:
     """Fetches the files if `read` misses one; if it does not, nothing is written to `directory`. Raises `UserError`."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.base import Info, Split
-from harness.data.files import CorruptFile, FileSet, ensure, read_all
+from harness.data.files import CorruptFile, FileSet, ensure, kept_files, read_all
 from harness.data.idx_header import TYPES, UINT8, wrong_length
 from harness.sniff import UNKNOWN, what_are, with_remedy
 
@@ -56,6 +56,10 @@ class IdxSource:
             self._part(images, labels, self.info.train + self.info.validation, "training"),
             self._part(test_images, test_labels, self.info.test, "test"),
         )
+
+    def kept(self, directory: Path, *, test_only: bool = False) -> dict[str, Path]:
+        """See `harness.data.kept.Kept`."""
+        return kept_files(self.files, directory)
 
     def _part(self, images: np.ndarray, labels: np.ndarray, count: int, part: str) -> Split:
         height, width, _ = self.info.image

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data import mnist
-from harness.data.base import Info, Source, Split, uniform
+from harness.data.base import Info, Source, Split, kept_of, uniform
 
 MARGIN = 6  # pixels on each side of a digit's image: 13 x 13 positions
 _STREAM = 0x657870616E64  # "expand"
@@ -37,6 +37,10 @@ class Expanded:
         centre = np.full((moving, 2), MARGIN)
         places = np.concatenate([centre, _places(self.info.validation, _VALIDATION)])
         return _placed(training, places), _placed(test, _places(len(test), _TEST))
+
+    def kept(self, directory: Path, *, test_only: bool = False) -> dict[str, Path]:
+        """See `harness.data.kept.Kept`."""
+        return kept_of(self.digits, directory)
 
 
 def _places(count: int, part: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data import mnist
-from harness.data.base import Info, Source, Split
+from harness.data.base import Info, Source, Split, kept_of
 
 MARGIN = 4  # pixels on each side of a digit's image; also the largest shift
 
@@ -32,6 +32,10 @@ class Overlaid:
         """The training part and the test part. Raises what reading the digits raises."""
         training, test = self.digits.read(directory)
         return framed(training), framed(test)
+
+    def kept(self, directory: Path, *, test_only: bool = False) -> dict[str, Path]:
+        """See `harness.data.kept.Kept`."""
+        return kept_of(self.digits, directory)
 
 
 def framed(split: Split) -> Split:

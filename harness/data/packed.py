@@ -36,6 +36,10 @@ class Pack:
     def path(self, what: str) -> Path:
         return self.folder / f"{self.part}-{what}.npy"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.path("images"), self.path("labels"), self.manifest)
+
     def exists(self) -> bool:
         """Whether it was written completely, by this recipe; not whether it is still intact."""
         return self._expected() is not None

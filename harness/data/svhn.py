@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.base import Info, Split
-from harness.data.files import CorruptFile, FileSet, ensure, read_all
+from harness.data.files import CorruptFile, FileSet, ensure, kept_files, read_all
 from harness.data.matfile import checked, variables
 
 FILES = FileSet(
@@ -40,6 +40,10 @@ class MatSource:
         training, test = self.files.sha256
         expected = self.info.train + self.info.validation, self.info.test
         return self._part(contents, training, expected[0]), self._part(contents, test, expected[1])
+
+    def kept(self, directory: Path, *, test_only: bool = False) -> dict[str, Path]:
+        """See `harness.data.kept.Kept`."""
+        return kept_files(self.files, directory)
 
     def _part(self, contents: dict[str, bytes], name: str, count: int) -> Split:
         found = variables(contents[name], name, "X", "y")

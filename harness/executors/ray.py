@@ -223,7 +223,7 @@ class RayExecutor:
         from harness.executors import tune as ray_tune
 
         is_cluster = self._address is not None
-        home = ray_tune.Home.here(reachable=is_cluster)
+        home = ray_tune.Home.here(is_cluster, ray_tune.parcels(jobs) if is_cluster else {})
         survey = self._look([job.trial for job in jobs])
 
         def configured(job: Job) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness import registry
+from harness.errors import UserError
 from harness.events import (
     FailedEvent,
     TrialEvent,
@@ -34,9 +35,11 @@ from harness.events import (
 )
 from harness.executors.base import Job
 from harness.executors.losses import Tell, attempts
+from harness.executors.parcels import Parcel, delivered, packed
 from harness.machine.leases import lease, local_cores, scratch_folder
 from harness.machine.whole_node import node_lease
 from harness.sources import code_version
+from harness.spec.trial import DataConfig
 from harness.supervisor.seat import Seat
 from harness.supervisor.trial import run_attempt
 
@@ -46,6 +49,11 @@ class Files:
 
     def read(self, path: str) -> bytes:
         return Path(path).read_bytes()
+
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        with Path(path).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
 
     def write(self, path: str, content: bytes) -> None:
         """Atomic: the file is written in full or not at all."""
@@ -65,15 +73,16 @@ class Home:
 
     node: str
     files: Any = None
+    data: Mapping[str, Parcel] = field(default_factory=dict[str, Parcel])  # a data section as JSON -> its files
 
     @staticmethod
-    def here(reachable: bool) -> Home:
+    def here(reachable: bool, data: Mapping[str, Parcel]) -> Home:
         node = ray.get_runtime_context().get_node_id()
         if not reachable:
             return Home(node)
         pinned = NodeAffinitySchedulingStrategy(node, soft=False)
         actor = ray.remote(Files).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=pinned)
-        return Home(node, actor.remote())
+        return Home(node, actor.remote(), data)
 
     def fetch(self, path: Path, folder: Path) -> Path:
         """Copies a file from the driver's node into a folder on this one."""
@@ -81,10 +90,19 @@ class Home:
         copy.write_bytes(ray.get(self.files.read.remote(str(path))))
         return copy
 
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        return ray.get(self.files.read_part.remote(path, start, size))
+
     def send(self, path: Path, folder: Path) -> None:
         """Moves a file from this node into a folder on the driver's."""
         ray.get(self.files.write.remote(str(folder / path.name), path.read_bytes()))
         path.unlink()
+
+
+def parcels(jobs: Sequence[Job]) -> dict[str, Parcel]:
+    """The files of all data of the jobs."""
+    configs = {job.trial.data.model_dump_json(): job.trial.data for job in jobs}
+    return {key: packed(config) for key, config in configs.items()}
 
 
 def configuration(job: Job, home: Home, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -148,6 +166,11 @@ def supervise(config: dict[str, Any]) -> None:
             hint = "install the same on every node; a trial's id stands for one version"
             say(FailedEvent(cause=cause, error="VersionMismatch", hint=hint))
             return
+        try:
+            job = _with_data(job, home, waiting)
+        except UserError as error:
+            say(FailedEvent(cause=f"{socket.gethostname()}: {error}", error="DataNotDelivered", hint=None))
+            return
         here = held.enter_context(scratch_folder())
 
         def afar(job: dict[str, Any], heed: Tell) -> None:
@@ -164,6 +187,14 @@ def supervise(config: dict[str, Any]) -> None:
                     home.send(log, folder)
 
         attempts(job, afar, tell)
+
+
+def _with_data(job: dict[str, Any], home: Home, waiting: Callable[[str], None]) -> dict[str, Any]:
+    """The job, with its data on this node; where they are is no part of a trial's identity. Raises `UserError`."""
+    trial = job["trial"]
+    config = DataConfig.model_validate_json(json.dumps(trial["data"]))
+    folder = delivered(home.data[config.model_dump_json()], config, job["environ"], home.read_part, waiting)
+    return {**job, "trial": {**trial, "data": {**trial["data"], "dir": folder}}} if folder else job
 
 
 @cache

@@ -46,6 +46,7 @@ class Copies:
         self._run_dir, self._objects, self._progress = run_dir, objects, progress
         self._stored: dict[str, Entries] = {}  # folder -> what its index says
         self._sizes: dict[str, int] = {}
+        self.doubted: list[str] = []  # objects that were wanted, and are gone or not what was sent
 
     def look(self) -> None:
         """Reads all indices."""
@@ -135,6 +136,7 @@ class Copies:
         content = self._objects.read(_join(folder, name))
         self._progress()
         if content is None or hashlib.sha256(content).hexdigest() not in self._stored[folder][name].sha256:
+            self.doubted.append(_join(folder, name))
             return None
         return content
 
@@ -142,6 +144,8 @@ class Copies:
         accepted = self._stored[folder][name].sha256
         done = self._objects.fetch(_join(folder, name), self._run_dir / folder / name, accepted, self._progress)
         self._progress()
+        if not done:
+            self.doubted.append(_join(folder, name))
         return done
 
     def _is_stored(self, folder: str, name: str, entry: Entry) -> bool:

@@ -82,12 +82,15 @@ class Mirror:
         """Whether something here has not been sent."""
         return bool(self._dirty)
 
-    def bring(self) -> int:
-        """Brings back what is stored and missing here; returns how many files. Raises `UserError`.
+    def bring(self) -> tuple[int, list[str]]:
+        """Brings back what is stored and missing here: how many files, and what is there but not what was sent.
+
+        Raises `UserError`.
 
         The caller holds the run directory's lock.
         """
-        return sum(self._once("bring").values())
+        found = self._once("bring")
+        return found["files"], found["doubted"]
 
     def begin(self) -> None:
         """From now on, what is `changed` is sent."""

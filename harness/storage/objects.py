@@ -45,7 +45,7 @@ class Objects:
         protocol = place.protocol
         if importlib.util.find_spec("fsspec") is None:
             raise UserError(
-                '--storage needs fsspec: pip install "capsbench[s3]", or pip install fsspec for a shared folder'
+                'fsspec is not installed: pip install "capsbench[s3]", or pip install fsspec for a shared folder'
             )
         import fsspec
 
@@ -57,9 +57,9 @@ class Objects:
         except ImportError as error:
             package = _PACKAGES.get(protocol)
             how = f'pip install "{package}"' if package else str(error)
-            raise UserError(f"--storage {place}: {protocol}:// needs a package that is not installed: {how}") from error
+            raise UserError(f"{protocol}:// needs a package that is not installed: {how}") from error
         except ValueError as error:
-            raise UserError(f"--storage {place}: {error}") from error
+            raise UserError(str(error)) from error
         self._is_whole = protocol in _ALL_AT_ONCE
 
     def send(self, path: Path, name: str, progress: Progress = lambda: None) -> None:

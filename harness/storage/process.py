@@ -60,7 +60,7 @@ class _Server:
     def folders(self, _: dict[str, Any]) -> list[str]:
         return self._copies.folders
 
-    def bring(self, _: dict[str, Any]) -> dict[str, int]:
+    def bring(self, _: dict[str, Any]) -> dict[str, Any]:
         brought: dict[str, int] = {}
         for folder in self._copies.folders:
             try:
@@ -71,7 +71,7 @@ class _Server:
                     f"has another journal of {folder} than {here}: the trial went on in both, or one was changed. To keep what "
                     f"is stored, move {here} elsewhere; to keep what is here, give another --storage"
                 ) from None
-        return {folder: count for folder, count in brought.items() if count}
+        return {"files": sum(brought.values()), "doubted": self._copies.doubted}
 
     def send(self, job: dict[str, Any]) -> None:
         self._claim.require()

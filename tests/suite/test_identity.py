@@ -101,6 +101,8 @@ def test_an_id_is_12_hex_digits() -> None:
         ("train.lr", 1e-3),
         ("parity.margin_pct", 0.5),
         ("runtime", {"retries": 0, "hang_s": 60.0}),
+        ("gpu_type", None),
+        ("exclusive", None),
     ],
 )
 def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:
@@ -126,6 +128,8 @@ def test_what_changes_no_result_changes_no_id(path: str, value: object) -> None:
         ("train.lr", 0.0010000000000000002),
         ("train.batch", 64),
         ("parity.steps", 4),
+        ("gpu_type", "H100"),
+        ("exclusive", "node"),
     ],
 )
 def test_what_changes_a_result_changes_the_id(path: str, value: object) -> None:

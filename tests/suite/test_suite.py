@@ -263,6 +263,15 @@ def test_more_gpus_than_there_are(folder: Path) -> None:
         trials(suite, gpus=1)
 
 
+def test_a_type_of_gpu_is_asked_for_by_trials_on_gpus_alone(folder: Path) -> None:
+    suite = load_suite(write(minimal("resources: {gpu_type: H100, exclusive: node}", grid="{impl: [torch, numpy]}")))
+    assert [(each.gpus, each.gpu_type, each.exclusive) for each in trials(suite, gpus=2)] == [
+        (1, "H100", "node"), (0, None, "node"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"^x\.yaml: resources\.gpu_type: found H100, but there is no GPU"):
+        trials(suite, gpus=0)
+
+
 def test_values_that_mean_the_same_trial(folder: Path) -> None:
     suite = load_suite(write(minimal(grid="{impl: [torch], resources.gpus: [0, auto]}")))
     assert len(trials(suite, gpus=1)) == 2
@@ -635,6 +644,16 @@ BAD: dict[str, tuple[str | bytes, int | None, tuple[str, ...]]] = {
         minimal("resources: {gpus: 1}", grid="{impl: [numpy]}"),
         4,
         ('resources.gpus: found 1, but "numpy" runs on the CPU only',),
+    ),
+    "type of no gpu": (
+        minimal("resources: {gpus: 0, gpu_type: H100}"),
+        4,
+        ("resources.gpu_type: found H100, but resources.gpus is 0; expected auto or 1",),
+    ),
+    "exclusive what": (
+        minimal("resources: {exclusive: cluster}"),
+        4,
+        ('resources.exclusive: found "cluster" (text), expected node, or nothing',),
     ),
     "no name": ("data: {name: digits}\ngrid: {impl: [torch]}\n", None, ("name: missing; expected a name of",)),
     "no data set": ("name: a\ndata: {train: 9}\ngrid: {impl: [torch]}\n", None, ("data.name: missing; expected text",)),

@@ -63,6 +63,10 @@ class Stored:
         return tuple(self.pack(part) for part in ("training", *(["test"] if self.counts.get("test") else [])))
 
     @property
+    def files(self) -> list[Path]:
+        return [*(path for pack in self.packs for path in pack.files), self.folder / "facts.json"]
+
+    @property
     def sha256(self) -> str:
         """Over the pixels and labels of both parts, from the packs' manifests. Raises `MissingFiles`."""
         sha = hashlib.sha256()
