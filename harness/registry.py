@@ -16,15 +16,15 @@ import sys
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import UserError, nearest
 from harness.frameworks import Framework, framework
 from harness.own_file import is_file_name, target_of
+from harness.plugins import registered
 
 if TYPE_CHECKING:
     from harness.spec import Impl
@@ -166,13 +166,7 @@ FRAMEWORKS = tuple(name for name in BUILT_IN if name != SPECIFICATION)
 
 def names() -> tuple[str, ...]:
     """The built-in implementations, then those that installed distributions register; built-in names cannot be overridden."""
-    return (*_BUILT_IN, *sorted({point.name for point in _points(tuple(sys.path))} - set(_BUILT_IN)))
-
-
-@cache
-def _points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """What distributions on the import path register: looked up once, since that reads a file of each of them."""
-    return tuple(entry_points(group=GROUP))
+    return (*_BUILT_IN, *sorted({point.name for point in registered(GROUP)} - set(_BUILT_IN)))
 
 
 def resolve(name: str) -> Entry:
@@ -186,7 +180,7 @@ def resolve(name: str) -> Entry:
         return _BUILT_IN[name]
     if name.startswith(ORDINARY):
         return Entry(name, "harness.parity.ordinary.adapter:Ordinary", (), "", devices=("cpu",))
-    for point in (each for each in _points(tuple(sys.path)) if each.name == name):
+    for point in (each for each in registered(GROUP) if each.name == name):
         return _registered(point)
     if labelled := _LABELLED.fullmatch(name):
         return replace(resolve(labelled[1]), name=name, label=labelled[2])

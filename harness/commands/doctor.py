@@ -23,6 +23,7 @@ from harness.commands.output import print_json
 from harness.commands.probes import Check, State, kind, probe
 from harness.environments.chosen import of_user
 from harness.environments.interpreters import asked
+from harness.executors.listening import ray_instances
 from harness.machine.environment import cpu_flags, environment
 from harness.machine.leases import local_cores, stale_gpus
 from harness.machine.surroundings import given
@@ -92,6 +93,7 @@ def diagnose(
         *_data(data_directory),
         *_machine(found, load, Path(out)),
         _shell(found["variables"]),
+        *_listening(),
         _gpus(found, [check for check in probes if check.name in ready]),
     ]
     return Diagnosis(ok=bool(ready), ready=ready, checks=checks, environment=found)
@@ -195,6 +197,27 @@ def _shell(variables: dict[str, dict[str, str]]) -> Check:
     one = next(iter(variables["cleared"]))
     advice = f"to have one in a trial: -s runtime.environment.{one}=...; it then counts in the trial's id"
     return Check("machine", "variables", "warning", "; ".join(told), advice)
+
+
+def _listening() -> list[Check]:
+    """Who can reach the Rays that run here."""
+    checks: list[Check] = []
+    for ray in ray_instances():
+        name = f"Ray ({ray.driver or ray.pid})" if ray.is_private else f"Ray cluster ({ray.pid})"
+        told = f"listens on {', '.join(sorted({address for address, _, _ in ray.sockets})) or 'nothing to be seen'}"
+        token = "asks for a token" if ray.asks_for_token else "asks for no token"
+        if not ray.exposed:
+            whose = "a private one of a bench, " if ray.is_private else ""
+            checks.append(Check("machine", name, "ok", f"{whose}{told}: this machine alone; {token}"))
+            continue
+        ports = ", ".join(f"{port} ({process})" for _, port, process in ray.exposed[:6])
+        more = f" and {len(ray.exposed) - 6} more" if len(ray.exposed) > 6 else ""
+        advice = (
+            None if ray.asks_for_token else "whoever reaches these ports can run code here: docs/cluster.md, Security"
+        )
+        state: State = "ok" if ray.asks_for_token else "warning"
+        checks.append(Check("machine", name, state, f"{told}: ports {ports}{more}; {token}", advice))
+    return checks
 
 
 def _gpus(found: dict[str, Any], working: Sequence[Check]) -> Check:

@@ -184,6 +184,13 @@ class Resources(Section):
 
     cpus: Count = 2
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    # Only GPUs of this type, as nodes report it: H100, A100, ...
+    gpu_type: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a type of GPU, such as H100")]
+        | None
+    ) = None
+    # The whole node for one trial: no other trial of capsbench runs there meanwhile.
+    exclusive: Annotated[Literal["node"] | None, Field(description="node, or nothing")] = None
 
 
 class Interpreter(Section):
@@ -214,6 +221,8 @@ class Trial(Section):
     measure: MeasureConfig = MeasureConfig()
     cpus: Count
     gpus: Annotated[int, Field(ge=0)]
+    gpu_type: str | None = None  # None: of any type
+    exclusive: Literal["node"] | None = None  # the whole node, or only its cores and GPUs
     start_sha256: str | None = None  # digest of the weights that training starts from; None: drawn from the seed
     interpreter: Interpreter | None = None  # None: the bench's own; then no document names it
 

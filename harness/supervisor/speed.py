@@ -28,6 +28,7 @@ from harness.events.processes import (
 from harness.machine.environment import available_memory_bytes
 from harness.machine.leases import lease, local_cores, local_gpus
 from harness.machine.rates import installed as installed_libraries
+from harness.machine.whole_node import node_lease
 from harness.spec.trial import Interpreter, Trial
 from harness.supervisor.child import Child, started
 from harness.supervisor.parity import Tell
@@ -96,6 +97,7 @@ def measure(records: Sequence[Record], method: Method, tell: Tell) -> Session:
     session = Session(list(records))
     cpus, gpus = max(record.trial.cpus for record in records), max(record.trial.gpus for record in records)
     with interruptible() as stop, ExitStack() as held:
+        held.enter_context(node_lease(False, waiting=tell, stop=stop))
         cores = held.enter_context(lease("core", local_cores(), cpus, waiting=tell, stop=stop))
         found = local_gpus() if gpus else ()
         seat = Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=tell, stop=stop)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cost.limits import out_of_memory
-from harness.errors import starved
+from harness.errors import of_the_disk, starved
 from harness.events import FINAL, TRIAL, EpochEvent, FailedEvent, FinalEvent, InterruptedEvent, TrialEvent
 from harness.machine.environment import memory_bytes, out_of_memory_kills
 from harness.spec.trial import Trial
@@ -61,11 +61,17 @@ def run_attempt(
         "recorded": job["recorded"],
         "paths": job["paths"],
     }
+    try:
+        log_path.touch()
+    except OSError as error:
+        if not of_the_disk(error):
+            raise
+        return tell(FailedEvent.of_disk(error))
     env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
     kills = out_of_memory_kills()
     ended = False
     where = trial.interpreter
-    if where and (cause := unusable(where, env)):
+    if where and (cause := unusable(where.path, env)):
         tell(FailedEvent(cause=cause, error="NoInterpreter", hint=_ON_EVERY_NODE))
         return
     with started("harness.worker.trial", TRIAL, document, env, log_path, interpreter=where, cwd=job["cwd"]) as worker:

@@ -222,7 +222,7 @@ def test_the_id_stands_for_the_versions_not_for_the_place(second: str) -> None:
 
 def test_an_interpreter_that_this_node_does_not_have(tmp_path: Path, second: str) -> None:
     def gone(path: str) -> str | None:
-        return unusable(Interpreter(path=path, python="3.11", versions={}), dict(os.environ))
+        return unusable(path, os.environ)
 
     assert gone(second) is None
     assert re.fullmatch(r"/no/python cannot be started on \S+: No such file or directory", gone("/no/python") or "")
