@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -229,7 +230,11 @@ def _computing(name: str, request: ModelRequest) -> str | None:
         return told_by(Source(request.target, cwd=str(Path.cwd()))) if request.target else None
     if not is_model_name(name):
         return registry.resolve(name).name
-    return told_by(Source(name, cwd=str(Path.cwd()))) if is_file_name(name) else None
+    if not is_file_name(name):
+        return None
+    with suppress(UserError):  # an implementation of the user's own need not name a framework
+        return told_by(Source(name, cwd=str(Path.cwd())))
+    return None
 
 
 def _python(request: ModelRequest, impls: Sequence[str | None]) -> Interpreter | None:

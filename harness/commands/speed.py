@@ -18,11 +18,12 @@ from harness.commands import parser
 from harness.commands.common import installed, log_folder, suite_or_built_in
 from harness.commands.output import print_json, tell
 from harness.disk import finite
-from harness.environments.interpreters import Interpreters
+from harness.environments.chosen import chosen
+from harness.environments.interpreters import Interpreters, asked
 from harness.errors import UserError
 from harness.machine.environment import available_cores, environment
 from harness.machine.leases import local_gpus
-from harness.spec.trial import Trial
+from harness.spec.trial import Interpreter, Trial
 from harness.suite.suite import Suite
 from harness.supervisor.parity import Tell
 from harness.supervisor.speed import Method, Record, measure
@@ -71,20 +72,35 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
     with registry.importable(Path.cwd()):
         suite = _suite(request)
         pythons = Interpreters(suite.grid["impl"], suite.environments, str(request.suite or "the suite"))
-        chosen, warnings = installed(list(suite.grid["impl"]), pythons, named=bool(request.impls))
-        trials = pythons.assigned([trial for trial in _trials(suite) if trial.impl in chosen])
+        impls, warnings = installed(list(suite.grid["impl"]), pythons, named=bool(request.impls))
+        trials = pythons.assigned([trial for trial in _trials(suite) if trial.impl in impls])
         for config in {trial.data.model_dump_json(): trial.data for trial in trials}.values():
             data.ensure(config, progress=True)
+    others, problems = _other_pythons(suite)
     if request.trace:
         _check_folder(request.trace)
     with log_folder(request.out, "speed") as folder:
         method = Method(
-            request.rounds, request.steps, request.matmul, request.gate, request.time_limit_s, folder, request.trace
+            request.rounds,
+            request.steps,
+            request.matmul,
+            request.gate,
+            request.time_limit_s,
+            folder,
+            request.trace,
+            others,
         )
         names = _names(trials)
         records = [Record(name, trial, folder / f"{name}.log") for name, trial in zip(names, trials, strict=True)]
         found = document(measure(records, method, tell), method)
-    return finite({**found, "warnings": [*warnings, *found["warnings"]], "environment": environment()})
+    return finite({**found, "warnings": [*warnings, *problems, *found["warnings"]], "environment": environment()})
+
+
+def _other_pythons(suite: Suite) -> tuple[dict[str, Interpreter], list[str]]:
+    """The Pythons of built-in implementations that are not measured, for the floor; and a line for each that is unusable."""
+    names = [name for name in registry.BUILT_IN if name not in suite.grid["impl"]]
+    answers, problems = asked([each for name in names if (each := chosen(name, suite.environments, "the suite"))])
+    return {name: answer.interpreter() for name, answer in answers.items()}, [*problems.values()]
 
 
 def _check_numbers(request: SpeedRequest) -> None:

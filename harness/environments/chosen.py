@@ -59,11 +59,12 @@ class Chosen:
 
     def unusable(self, why: str, advice: str | None = None) -> UserError:
         """The error that says what is wrong with it, and what to do."""
-        advice = advice or (
-            f"make it anew: capsbench env remove {self.impl}, then capsbench env create {self.impl}"
-            if self.made
-            else f"name a Python there, such as /path/to/bin/python, or make one: capsbench env create {self.impl}"
-        )
+        if advice is None and self.made:
+            advice = f"make it anew: capsbench env remove {self.impl}, then capsbench env create {self.impl}"
+        elif advice is None:
+            can_be_made = self.impl.partition("@")[0] in registry.FRAMEWORKS
+            make = f", or make one: capsbench env create {self.impl}" if can_be_made else ""
+            advice = f"name a Python there, such as /path/to/bin/python{make}"
         return UserError(f"{self.impl}: {self.python} ({self.source}): {why}; {advice}")
 
 

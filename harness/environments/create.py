@@ -113,7 +113,7 @@ def remove(name: str) -> Path:
         raise UserError(f"env remove {name}: it was not made by capsbench env create; it is named in {config_path()}")
     with _alone(folder(), name):
         place = link.resolve()
-        if users := _users(place):
+        if users := _users(link, place):
             raise UserError(f"env remove {name}: in use by process {', '.join(map(str, users))}; end that first")
         try:
             if place.exists() and is_made(place):  # else the link leads to what is no longer ours
@@ -219,9 +219,9 @@ def _alone(home: Path, name: str) -> Generator[None]:
         yield
 
 
-def _users(place: Path) -> list[int]:
-    """The processes that run in the environment; where there is no /proc, none."""
-    own = os.fsencode(place) + b"/bin/"
+def _users(*places: Path) -> list[int]:
+    """The processes that run in an environment, by any of its names; where there is no /proc, none."""
+    own = tuple(os.fsencode(place) + b"/bin/" for place in places)
     found: list[int] = []
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def ask(chosen: Chosen, *, limit_s: float = _LIMIT_S) -> Answer:
         )
     if not told:
         said = next(
-            (line.strip()[:200] for line in reversed((errors or output).splitlines()) if line.strip()), "nothing"
+            (line.strip()[:80] for line in reversed((errors or output).splitlines()) if line.strip()), "nothing"
         )
         what = (
             f"no answer within {limit_s:g} s"
@@ -172,22 +173,23 @@ def _run(command: Sequence[str], limit_s: float) -> tuple[int | None, str, str]:
     assert process.stderr
     texts = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
     deadline = time.monotonic() + limit_s
-    code: int | None = None
     with selectors.DefaultSelector() as selector, process:
         for each in texts:
             selector.register(each, selectors.EVENT_READ)
-        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+        while (
+            selector.get_map()
+            and max(map(len, texts.values())) <= _MOST_BYTES
+            and (left := deadline - time.monotonic()) > 0
+        ):
             for key, _ in selector.select(left):
                 received = os.read(key.fd, 1 << 16)
                 texts[key.fd] += received
-                if not received or len(texts[key.fd]) > _MOST_BYTES:
+                if not received:
                     selector.unregister(key.fd)
-        if not selector.get_map():
-            try:
-                code = process.wait(max(0.1, min(1.0, deadline - time.monotonic())))
-            except subprocess.TimeoutExpired:
-                code = -1
+        if not (is_late := time.monotonic() >= deadline):
+            with suppress(subprocess.TimeoutExpired):  # a program that writes without end, or goes on in silence
+                process.wait(0.5)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     out, err = (text.decode(errors="replace") for text in texts.values())
-    return code, out, err
+    return None if is_late else process.returncode, out, err

@@ -108,8 +108,9 @@ def living() -> list[Node]:
 
 def survey(nodes: Sequence[Node], trials: Sequence[Trial], limit_s: float = ANSWER_S) -> Survey:
     """Asks all nodes that have CPUs for trials what they lack for `trials`."""
-    kinds = {(trial.impl, trial.model.kind) for trial in trials}
-    needs = [(impl, kind, code_version(registry.resolve(impl), kind)) for impl, kind in sorted(kinds)]
+    pythons = {trial.impl: trial.interpreter.path for trial in trials if trial.interpreter}
+    kinds = sorted({(trial.impl, trial.model.kind) for trial in trials})
+    needs = [(impl, kind, code_version(registry.resolve(impl), kind), pythons.get(impl)) for impl, kind in kinds]
     found = Survey(list(nodes))
     remote = cast("Any", ray.remote(_by_value(_probe)))
     asked: dict[Any, Node] = {}
@@ -167,8 +168,9 @@ def _by_value(function: types.FunctionType) -> types.FunctionType:
     return copy
 
 
-def _probe(paths: list[str], needs: list[tuple[str, str, str]]) -> dict[str, Any]:
+def _probe(paths: list[str], needs: list[tuple[str, str, str, str | None]]) -> dict[str, Any]:
     """Runs on a node, in a process of Ray's; uses nothing of this module."""
+    import os
     import sys
 
     sys.path += [path for path in paths if path not in sys.path]
@@ -176,15 +178,16 @@ def _probe(paths: list[str], needs: list[tuple[str, str, str]]) -> dict[str, Any
     try:
         from harness import __version__, registry
         from harness.sources import code_version
+        from harness.supervisor.child import unusable
     except ImportError as error:
         answer["without"] = str(error)
         return answer
     answer["version"] = __version__
     lacks: dict[str, str] = {}
-    for impl, kind, code in needs:
+    for impl, kind, code, python in needs:
         try:
             entry = registry.resolve(impl)
-            lack = registry.missing(entry)
+            lack = unusable(python, os.environ) if python else registry.missing(entry)
             if lack is None and code_version(entry, kind) != code:
                 lack = "it has other code of capsbench or of this implementation than the driver; install the same on all nodes"
         except Exception as error:

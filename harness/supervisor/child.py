@@ -47,12 +47,12 @@ def command(module: str, interpreter: Interpreter | None) -> list[str]:
     return [interpreter.path, "-P", boot.__file__, module]
 
 
-def unusable(interpreter: Interpreter, env: Mapping[str, str]) -> str | None:
-    """Why nothing can be started with the interpreter on this node, found by trying; None if it can."""
-    failed = f"{interpreter.path} cannot be started on {socket.gethostname()}"
+def unusable(python: str, env: Mapping[str, str]) -> str | None:
+    """Why nothing can be started with the interpreter `python` on this node, found by trying; None if it can."""
+    failed = f"{python} cannot be started on {socket.gethostname()}"
     try:
         done = subprocess.run(
-            [interpreter.path, "-P", "-c", ""], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            [python, "-P", "-c", ""], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
             env=dict(env), timeout=_TRY_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

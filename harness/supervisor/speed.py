@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness import registry
 from harness.cost.peak import expected_bytes
 from harness.events import Event, FailedEvent, WarningEvent
 from harness.events.processes import (
@@ -28,7 +29,7 @@ from harness.machine.environment import available_memory_bytes
 from harness.machine.leases import lease, local_cores, local_gpus
 from harness.machine.rates import installed as installed_libraries
 from harness.machine.whole_node import node_lease
-from harness.spec.trial import Trial
+from harness.spec.trial import Interpreter, Trial
 from harness.supervisor.child import Child, started
 from harness.supervisor.parity import Tell
 from harness.supervisor.seat import Seat, forwarded_environment, forwarded_paths, interruptible, worker_environment
@@ -50,6 +51,7 @@ class Method:
     time_limit_s: float  # for one measurement, not counting its waits for the others
     logs: Path
     trace: Path | None = None
+    pythons: Mapping[str, Interpreter] = field(default_factory=dict[str, Interpreter])  # of built-in implementations
 
 
 @dataclass(frozen=True)
@@ -177,15 +179,17 @@ class _Bench:
         if not on_cpu:
             return []
         measured = {trial.impl for trial in on_cpu}
+        pythons = self._method.pythons
+        others = [registry.resolve(name) for name in pythons]
         started = {
             entry.library: self._start(
-                on_cpu[0],
+                on_cpu[0].model_copy(update={"interpreter": pythons.get(entry.name)}),
                 {"trial": None, "impl": entry.name},
                 self._method.logs / f"matmul-{entry.library}.log",
                 held,
                 self._session.warnings,
             )
-            for entry in installed_libraries()
+            for entry in dict.fromkeys((*installed_libraries(), *others))
             if entry.name not in measured
         }
         for library, worker in started.items():

@@ -100,7 +100,7 @@ def _run(
     kills = out_of_memory_kills()
     ended = False
     where = trial.interpreter
-    if where and (cause := unusable(where, env)):
+    if where and (cause := unusable(where.path, env)):
         tell(FailedEvent(cause=cause, error="NoInterpreter", hint=_ON_EVERY_NODE))
         return
     with started("harness.worker.trial", TRIAL, document, env, log_path, interpreter=where, cwd=job["cwd"]) as worker:
