@@ -22,6 +22,7 @@ from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_pl
 from harness.errors import Stopped, UserError, of_the_system
 from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job
+from harness.executors.warmth import arranged
 from harness.journal.carry import carry_over
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
@@ -137,7 +138,7 @@ def _execute(
             for trial in todo:
                 if shorter := plan.goes_on.get(trial.id):
                     _go_on(journal, shorter, trial, tell, on_event)
-            executor.run([_job(plan, journal, trial, on_event) for trial in todo], on_event)
+            executor.run(arranged([_job(plan, journal, trial, on_event) for trial in todo]), on_event)
         if request.figures:  # all cores are free again, so this disturbs no timed trial
             finished = [id for id, result in results.items() if result.status == "finished"]
             warnings += draw_missing(journal, finished, tracker.notify if tracker else lambda _: None, screen.note)

@@ -26,6 +26,7 @@ class Job:
     resumed_epoch: int = 0
     checkpoint: Path | None = None  # after `resumed_epoch`; before the first epoch, the weights to start from, if any
     recorded: Record | None = None  # the checkpoint's SHA-256 and size, as its event says
+    warm: bool = False  # whether a fork of a warm worker may run it: see `harness.executors.warmth`
 
     @property
     def folder(self) -> Path:
@@ -46,6 +47,7 @@ class Job:
             "recorded": dict(self.recorded) if self.recorded else None,
             "folder": str(self.folder),
             "log": self.log_path.name,
+            "warm": self.warm,
             "cwd": str(Path.cwd()),
             "environ": forwarded_environment(),
             "paths": forwarded_paths(),

@@ -151,6 +151,9 @@ class RuntimeConfig(Section):
             description="a mapping of environment variables to their values, such as {XLA_FLAGS: --xla_dump_to=dump}"
         ),
     ] = {}  # noqa: RUF012 (pydantic copies it)
+    # Whether a fork of a warm worker may run the trial: it saves the imports, and no times are reported. `auto`: if many
+    # trials of a run are too small to be timed, or are not timed (`harness.executors.warmth`).
+    warm: bool | Literal["auto"] = "auto"
 
 
 class ParityConfig(Section):

@@ -18,7 +18,7 @@ _IRRELEVANT_INSIDE = {
 judging finished trials.
 """
 _ADDED: dict[str, dict[str, Any]] = {
-    "runtime": {"environment": {}},
+    "runtime": {"environment": {}, "warm": "auto"},
     "data": {
         "module": None, "channels": None, "shape": None, "label_column": None, "resize": None,
         "fit": "stretch", "crop": None, "pad": None, "split": {"test": 0.2, "validation": 0.1, "seed": 0},

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from harness.errors import starved
 from harness.events import FINAL, TRIAL, EpochEvent, FailedEvent, FinalEvent, InterruptedEvent, TrialEvent
 from harness.machine.environment import memory_bytes, out_of_memory_kills
 from harness.spec.trial import Trial
+from harness.supervisor import warm
 from harness.supervisor.child import GRACE_S, started
 from harness.supervisor.seat import Seat, worker_environment
 
@@ -66,7 +68,10 @@ def run_attempt(
     env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
     kills = out_of_memory_kills()
     ended = False
-    with started("harness.worker.trial", TRIAL, document, env, log_path, python=python, cwd=job["cwd"]) as worker:
+    if not job.get("warm"):
+        warm.close()
+    start = partial(warm.forked, stop=stop) if job.get("warm") else started
+    with start("harness.worker.trial", TRIAL, document, env, log_path, python=python, cwd=job["cwd"]) as worker:
         try:
             deadline: float | None = None
             for event in worker.events:

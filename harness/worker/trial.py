@@ -27,17 +27,16 @@ def main() -> NoReturn:
 
 
 def _run(job: dict[str, Any], channel: Channel) -> None:
-    channel.emit(
-        AttemptEvent(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            python=sys.version.split()[0],
-            cores=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else job["cores"],
-            cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
-            resumed_epoch=job["resumed_epoch"],
-            versions=versions(("capsbench", *registry.distributions([job["trial"]["impl"]]))),
-        )
+    attempt = AttemptEvent(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        python=sys.version.split()[0],
+        cores=sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else job["cores"],
+        cuda_visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        resumed_epoch=job["resumed_epoch"],
+        versions=versions(("capsbench", *registry.distributions([job["trial"]["impl"]]))),
     )
+    channel.emit(attempt.model_copy(update={"warm": True}) if job.get("warm") else attempt)
     from harness.cost.limits import emulated, refusal
     from harness.spec.trial import Trial
 
