@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class Job:
             "folder": str(self.folder),
             "log": self.log_path.name,
             "warm": self.warm,
+            "niceness": os.nice(0),
             "cwd": str(Path.cwd()),
             "environ": forwarded_environment(),
             "paths": forwarded_paths(),

@@ -1,7 +1,8 @@
 """Cores and GPUs of one node, leased: no two timed trials share one, whichever capsbench driver started them.
 
-A lease is an flock on a file in one of the user's directories. The supervisor holds it while its attempt runs; the
-kernel releases it however that process ends.
+A lease is a claim that the whole machine sees (`harness.machine.claims`), and an flock on a file in one of the user's
+directories, which other network namespaces and systems without such claims see. The supervisor holds both while its
+attempt runs; the kernel releases them however that process ends.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import UserError
+from harness.machine.claims import claim, holder
 from harness.machine.environment import available_cores, gpu_ids
+from harness.machine.noise import Machine, machine
 from harness.machine.surroundings import own_folder
 from harness.machine.topology import spread
 
 _POLL_S = 0.2
+_FOREIGN_S = 60.0  # how long another user's claim on a core that does nothing is respected
+_IDLE = 0.1
 Slot = TypeVar("Slot", int, str)
 
 
@@ -70,30 +75,75 @@ def lease(
     """
     if n > len(slots):
         raise UserError(f"asked for {n} x {kind}, but this node has {len(slots)}: lower resources in the suite")
-    folder = own_folder()
-    tell = [lambda: waiting(f"waiting for {n} x {kind}: in use by another trial on this host")]
-
-    def pause() -> None:
-        if tell:
-            tell.pop()()
-        if stop is not None and stop.is_set():
-            raise KeyboardInterrupt
-        time.sleep(_POLL_S)
-
+    if not n:
+        yield ()
+        return
+    folder, patience = own_folder(), _Patience(kind, slots, waiting, stop)
     held: list[Slot] = []
     with ExitStack() as locks:
         # Only the first in the queue collects slots, so no two waiters hold what the other needs.
         with ExitStack() as turn:
-            while n and not _lock(folder / f"{kind}.turn", turn):
-                pause()
+            while not _take(folder, f"{kind}.turn", turn, patience):
+                patience.wait(n, f"{kind}.turn")
             while len(held) < n:
                 for slot in slots:
-                    name = re.sub(r"[^\w-]", "_", f"{kind}-{slot}")
-                    if slot not in held and len(held) < n and _lock(folder / name, locks):
+                    if slot not in held and len(held) < n and _take(folder, _name(kind, slot), locks, patience):
                         held.append(slot)
                 if len(held) < n:
-                    pause()
+                    patience.wait(n, *(_name(kind, slot) for slot in slots if slot not in held))
         yield tuple(held)
+
+
+class _Patience:
+    """Waiting for a lease: what is told of it, and how long another user's claim is respected."""
+
+    def __init__(
+        self, kind: str, slots: Sequence[object], waiting: Callable[[str], None], stop: threading.Event | None
+    ) -> None:
+        self._kind, self._waiting, self._stop = kind, waiting, stop
+        numbers = [int(str(slot)) for slot in slots if str(slot).isdigit()]
+        self._cores = numbers if kind == "core" else []
+        self._since: Machine | None = None
+        self._told = False
+
+    def wait(self, n: int, *names: str) -> None:
+        """Waits a moment for one of these claims. Raises `KeyboardInterrupt` if `stop` is set."""
+        if not self._told:
+            self._told = True
+            self._since = machine(self._cores) if self._cores else None
+            found = {str(held): None for name in names if (held := holder(name))}
+            whose = f": {'; '.join(found)}" if found else ""
+            self._waiting(f"waiting for {n} x {self._kind}: in use by another trial on this host{whose}")
+        if self._stop is not None and self._stop.is_set():
+            raise KeyboardInterrupt
+        time.sleep(_POLL_S)
+
+    def is_over(self, name: str) -> bool:
+        """Whether to do without a claim that another user holds, since no core that we wait for does anything."""
+        if self._since is None or time.monotonic() - self._since.time_s < _FOREIGN_S:
+            return False
+        if not (held := holder(name)) or not held.is_foreign:
+            return False
+        now = machine(self._cores)
+        busy = now.busy_s - self._since.busy_s if now.busy_s is not None and self._since.busy_s is not None else None
+        if busy is None or busy > _IDLE * (now.time_s - self._since.time_s):
+            self._since = now  # looks again in a minute
+            return False
+        self._waiting(f"{name} is claimed by {held}, but nothing runs there: it is used all the same")
+        return True
+
+
+def _name(kind: str, slot: object) -> str:
+    return re.sub(r"[^\w-]", "_", f"{kind}-{slot}")
+
+
+def _take(folder: Path, name: str, until: ExitStack, patience: _Patience) -> bool:
+    """Takes claim and lock of this name, or neither."""
+    with ExitStack() as both:
+        if not (claim(name, both) or patience.is_over(name)) or not _lock(folder / name, both):
+            return False
+        until.push(both.pop_all())
+    return True
 
 
 @contextmanager

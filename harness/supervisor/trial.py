@@ -64,6 +64,7 @@ def run_attempt(
         "checkpoint": str(checkpoint) if checkpoint else None,
         "recorded": job["recorded"],
         "paths": job["paths"],
+        "niceness": job.get("niceness", 0),
     }
     env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
     kills = out_of_memory_kills()
