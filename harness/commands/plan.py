@@ -50,7 +50,7 @@ class RunRequest:
     ray_address: str | None = None
     mlflow_uri: str | None = None
     track: bool = True
-    figures: bool = True
+    figures: Literal["all", "last", "none"] | None = None  # None: "all" of a few trials, "last" of many
     fresh: bool = False  # train from the first epoch, even where a shorter trial could be gone on from
     go_on_from: Path | None = None  # another run directory with such trials
     tensorboard: bool = False
@@ -252,5 +252,6 @@ def requested(args: argparse.Namespace) -> RunRequest:
     request = replace(request, fresh=args.fresh, go_on_from=args.go_on_from)
     if args.command == "plan":
         return request
-    request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
+    figures = "none" if args.no_figures else args.figures
+    request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=figures)
     return replace(request, tensorboard=args.tensorboard)
