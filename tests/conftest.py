@@ -16,6 +16,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("CAPSBENCH_LEASES", f"tests-{os.getpid()}")  # whatever else runs on this machine
 os.environ.setdefault("CAPSBENCH_GATE_CACHE", "off")  # tests change implementations as they go
 # For the processes that run the tests, each on a core of its own: NumPy's threads would wait for one another at every product.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -63,14 +63,15 @@ def _machine(environment: Mapping[str, Any]) -> str:
     hardware = ", ".join(str(part) for part in (*parts, *gpus) if part)
     versions: dict[str, Any] = {"Python": environment.get("python"), **(environment.get("versions") or {})}
     software = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    others = [_other_python(name, each) for name, each in (environment.get("environments") or {}).items()]
+    environments: Mapping[str, Mapping[str, Any]] = environment.get("environments") or {}
+    others = [_other_python(name, each) for name, each in environments.items()]
     told = "; ".join(filter(None, (hardware, software, *others)))
     return f"Measured on: {told}" if told else ""
 
 
 def _other_python(name: str, each: Mapping[str, Any]) -> str:
     """ "torch@2.12: Python 3.11.7, torch 2.12.1" of an implementation with a Python of its own."""
-    versions = {"Python": each.get("python"), **(each.get("versions") or {})}
+    versions: dict[str, Any] = {"Python": each.get("python"), **(each.get("versions") or {})}
     return f"{name}: " + ", ".join(f"{library} {version}" for library, version in versions.items() if version)
 
 

@@ -55,7 +55,7 @@ class RunRequest:
     mlflow_uri: str | None = None
     mlflow_required: bool = False  # refuse to start if MLflow cannot be used, and fail if it lacks results at the end
     track: bool = True
-    figures: bool = True
+    figures: Literal["all", "last", "none"] | None = None  # None: "all" of a few trials, "last" of many
     fresh: bool = False  # train from the first epoch, even where a shorter trial could be gone on from
     go_on_from: Path | None = None  # another run directory with such trials
     tensorboard: bool = False
@@ -210,7 +210,7 @@ def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapp
 def room_for(request: RunRequest, plan: Plan, executor: Executor) -> Room:
     """The room on the disk that the plan's unfinished trials need."""
     todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
-    sizes = {trial.id: space(trial, figures=request.figures, track=request.track) for trial in todo}
+    sizes = {trial.id: space(trial, figures=request.figures != "none", track=request.track) for trial in todo}
     together = executor.capacity().cpus // max(1, min((trial.cpus for trial in todo), default=1))
     return Room(plan.run_dir, sizes, 1 if executor.name == "inline" else together)
 
@@ -295,6 +295,7 @@ def requested(args: argparse.Namespace) -> RunRequest:
     request = replace(request, fresh=args.fresh, go_on_from=args.go_on_from)
     if args.command == "plan":
         return request
-    request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
+    figures = "none" if args.no_figures else args.figures
+    request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=figures)
     request = replace(request, tensorboard=args.tensorboard, mlflow_required=args.mlflow_required)
     return replace(request, storage=args.storage)

@@ -37,6 +37,7 @@ from harness.cost.pace import pace
 from harness.errors import UserError, of_the_system
 from harness.events import FINAL, FailedEvent, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job, Lost
+from harness.executors.warmth import arranged
 from harness.journal.carry import carry_over
 from harness.journal.journal import Journal
 from harness.journal.results import Result, kept_epochs, summarise
@@ -47,6 +48,7 @@ from harness.storage.mirror import Mirror
 from harness.suite.file import is_passing
 from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
+from harness.supervisor.seat import as_interrupts
 from harness.text import ended
 from harness.views.figures.draw import draw_missing
 from harness.views.mlflow import probe
@@ -55,6 +57,9 @@ from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
 from harness.views.tables import comparison, print_table, remarks
 from harness.views.tensorboard import FOLDER, LiveFiles, require_writer
+
+_FEW = 24
+"""Trials up to which all get figures unless told otherwise: these take some seconds each."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,12 @@ class Outcome:
         }
 
 
-def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], Screen]) -> Outcome:
-    """Runs what is not yet finished; `screen_of(estimates)` makes the screen.
+def run(
+    request: RunRequest,
+    screen_of: Callable[[Mapping[str, float | None]], Screen],
+    show: Callable[[Sequence[Result]], None] = lambda _: None,
+) -> Outcome:
+    """Runs what is not yet finished; `screen_of(estimates)` makes the screen. `show` gets the results before figures are drawn.
 
     Raises `UserError` before anything is started or written if the request cannot be met.
     """
@@ -124,7 +133,7 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
             data.ensure(config, progress=True)
         with Journal(plan.run_dir).open() as journal:
             notes = [each for each in (note, doubt, *executor.notes()) if each]
-            return _execute(request, plan, todo, executor, journal, screen, room, notes, mirror)
+            return _execute(request, plan, todo, executor, journal, screen, room, notes, mirror, show)
     finally:
         executor.close()
         if mirror:
@@ -159,6 +168,7 @@ def _execute(
     room: Room,
     notes: Sequence[str],
     mirror: Mirror | None,
+    show: Callable[[Sequence[Result]], None],
 ) -> Outcome:
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
@@ -207,9 +217,19 @@ def _execute(
             screen.note(doubt)
             warnings.append(doubt)
 
+    def report() -> list[Result]:
+        reported = [_reported(trial, plan, results) for trial in plan.trials]
+        if not shown:
+            shown.append(True)
+            screen.end()
+            show(reported)
+        return reported
+
+    shown: list[bool] = []
     interrupted, stopped = False, None
     screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
     try:
+        began = time.monotonic()
         if todo:
             if executor.name == "ray":
                 screen.note("starting Ray")
@@ -218,10 +238,10 @@ def _execute(
             for trial in todo:
                 if shorter := plan.goes_on.get(trial.id):
                     _go_on(journal, shorter, trial, tell, on_event)
-            executor.run([_job(plan, journal, trial, on_event) for trial in todo], on_event)
-        if request.figures:  # all cores are free again, so this disturbs no timed trial
-            finished = [id for id, result in results.items() if result.status == "finished"]
-            warnings += draw_missing(journal, finished, tracker.notify if tracker else lambda _: None, screen.note)
+            executor.run(arranged([_job(plan, journal, trial, on_event) for trial in todo]), on_event)
+        report()
+        # All cores are free again, so this disturbs no timed trial.
+        warnings += _draw(request, journal, plan, results, time.monotonic() - began if todo else None, tracker, screen)
     except KeyboardInterrupt:
         interrupted = True
     except Lost as error:
@@ -238,7 +258,7 @@ def _execute(
         closing = tracker.close(5 if interrupted or stopped else 60) if tracker else None
         unwritten = board.close() if board else None
     warnings += filter(None, (closing, unwritten, unsent))
-    reported = [_reported(trial, plan, results) for trial in plan.trials]
+    reported = report()
     equivalence = compare(reported, plan.suite.parity.margin_pct)
     if equivalence and (coarse := caveat(plan.trials)):
         warnings.append(coarse)
@@ -258,6 +278,32 @@ def _execute(
         lacking,
         stored,
     )
+
+
+def _draw(
+    request: RunRequest,
+    journal: Journal,
+    plan: Plan,
+    results: Mapping[str, Result],
+    trained_s: float | None,
+    tracker: Tracker | None,
+    screen: Screen,
+) -> list[str]:
+    """Draws the missing figures that are asked for, for no longer than the training took; warnings and notes on the rest."""
+    finished = [trial for trial in plan.trials if results[trial.id].status == "finished"]
+    wanted = request.figures or ("all" if len(finished) <= _FEW else "last")
+    chosen = {
+        "all": [trial.id for trial in finished],
+        "last": [*{trial.impl: trial.id for trial in finished}.values()],
+        "none": [],
+    }[wanted]
+    notes: list[str] = []
+    if wanted == "last" and request.figures is None:
+        rest = f"--figures all, or capsbench figures {shlex.quote(str(journal.run_dir))}, draws all"
+        notes = [f"figures of {len(chosen)} of {len(finished)} trials, the last one of each implementation: {rest}"]
+    with as_interrupts():
+        told = draw_missing(journal, chosen, tracker.notify if tracker else lambda _: None, screen.note, trained_s)
+    return [*notes, *told]
 
 
 def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal) -> None:
@@ -341,9 +387,13 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"
     )
-    command.add_argument(
-        "--no-figures", action="store_true", help="draw no figures at the end; `capsbench figures` can follow later"
-    )
+    figures = command.add_mutually_exclusive_group()
+    figures.add_argument(
+        "--figures", choices=("all", "last", "none"),
+        help="of which trials to draw figures at the end, for no longer than the training took: all, the last one of each "
+        f"implementation, or none; default: all of up to {_FEW} trials, else last; `capsbench figures` can follow later",
+    )  # fmt: skip
+    figures.add_argument("--no-figures", action="store_true", help="the same as --figures none")
     command.add_argument(
         "--tensorboard", action="store_true",
         help="keep event files for TensorBoard up to date in RUN/tensorboard; `capsbench sync --tensorboard` can follow later",
@@ -358,8 +408,11 @@ def main(args: argparse.Namespace) -> int:
     console = own_console(args.json)
     if not args.no_mlflow and importlib.util.find_spec("mlflow") and (line := locate(args.out, args.mlflow_uri).line):
         console.print(Text(line), soft_wrap=True)
-    outcome = run(requested(args), lambda estimates: Screen(console, estimates))
-    print_table(console, comparison(outcome.results))
+    outcome = run(
+        requested(args),
+        lambda estimates: Screen(console, estimates),
+        lambda results: print_table(console, comparison(results)),
+    )
     lines = [Text(sentence(pair)) for pair in outcome.equivalence]
     lines += [*remarks(outcome.results, outcome.run_dir), *(Text(warning, "yellow") for warning in outcome.warnings)]
     lines += [Text(line, "yellow") for line in surrounding()]

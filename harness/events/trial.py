@@ -56,6 +56,8 @@ class AttemptEvent(TrialEvent):
     """The epoch that it goes on after, whose successors are void; 0: it starts afresh."""
     versions: dict[str, str]
     """Library -> version, of those that matter to a result."""
+    warm: bool = False
+    """Whether it is a fork of a process that had imported all before (`runtime.warm`); absent: a process of its own."""
 
 
 class ContinuedEvent(TrialEvent):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ class Job:
     recorded: Record | None = None  # the checkpoint's SHA-256 and size, as its event says
     pace: Pace = field(default_factory=Pace)  # how long it may be silent
     losses: int = 0  # attempts of this run that were lost, as far as they count among the retries
+    warm: bool = False  # whether a fork of a warm worker may run it: see `harness.executors.warmth`
 
     @property
     def folder(self) -> Path:
@@ -51,6 +53,8 @@ class Job:
             "log": self.log_path.name,
             "pace": asdict(self.pace),
             "losses": self.losses,
+            "warm": self.warm,
+            "niceness": os.nice(0),
             "cwd": str(Path.cwd()),
             "environ": forwarded_environment(),
             "paths": forwarded_paths(self.trial.interpreter),

@@ -15,6 +15,7 @@ from harness.machine.gpu_type import gpu_types
 from harness.machine.leases import lease, local_cores, local_gpus
 from harness.machine.whole_node import node_lease
 from harness.spec.trial import Trial
+from harness.supervisor import warm
 from harness.supervisor.seat import Seat, interruptible
 from harness.supervisor.trial import run_attempt
 
@@ -39,10 +40,13 @@ class InlineExecutor:
 
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
         with interruptible() as stop:
-            for job in jobs:
-                self._run_one(job, emit, stop)
-                if stop.is_set():
-                    raise KeyboardInterrupt
+            try:
+                for job in jobs:
+                    self._run_one(job, emit, stop)
+                    if stop.is_set():
+                        raise KeyboardInterrupt
+            finally:
+                warm.close()
 
     def close(self) -> None:
         pass

@@ -37,6 +37,9 @@ Status = Literal["finished", "failed", "interrupted", "pending"]
 _TIMINGS = ("epoch_s", "eval_s", "img_per_s", "joules")  # fields of an epoch; withheld together
 
 
+_WARM = "it ran in a warm worker (runtime.warm), whose times are not those of a fresh process"
+
+
 @dataclass(frozen=True)
 class Parity:
     """The gate's verdict over all attempts that trained a kept epoch: good only if all are, with the worst error."""
@@ -127,7 +130,9 @@ def summarise(trial: Trial, events: Sequence[TrialEvent]) -> Result:
     warmup, steady = _split(epochs)
     audit = result and result.audit
     unsound = audit["note"] if audit and audit["ok"] is False else None
+    warm = any(attempt.warm for attempt in attempts)
     withheld = _withheld(trial, parity) or (f"audit failed: {unsound}" if unsound else None)
+    withheld = withheld or (_WARM if warm else None)
     timed = [] if withheld else steady
     img_per_s = _median(timed, "img_per_s")
     summary = Result(
@@ -149,7 +154,7 @@ def summarise(trial: Trial, events: Sequence[TrialEvent]) -> Result:
         flops_per_s=img_per_s and img_per_s * step_flops(trial.model, 1),
         joules_per_epoch=_median(timed, "joules"),
         compile_s=None if withheld else ready and ready.compile_s,
-        peak_bytes=result and result.peak_bytes,
+        peak_bytes=None if warm else result and result.peak_bytes,
         parity_ok=parity.ok if parity else None,
         parity_max_rel_err=parity.max_rel_err if parity else None,
         parity_worst=parity.worst if parity else None,

@@ -1,7 +1,8 @@
 """Cores and GPUs of one node, leased: no two timed trials share one, whichever capsbench driver started them.
 
-A lease is an flock on a file in one of the user's directories. The supervisor holds it while its attempt runs; the
-kernel releases it however that process ends.
+A lease is a claim that the whole machine sees (`harness.machine.claims`), and an flock on a file in one of the user's
+directories, which other network namespaces and systems without such claims see. The supervisor holds both while its
+attempt runs; the kernel releases them however that process ends.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from typing import TypeVar
 
 from harness.disk import read_json
 from harness.errors import UserError
+from harness.machine.claims import claim
+from harness.machine.claims import holder as claimant
 from harness.machine.environment import available_cores, gpu_ids
+from harness.machine.noise import Machine, machine
 from harness.machine.surroundings import own_folder
 from harness.machine.topology import spread
 
 _POLL_S = 0.2
+_FOREIGN_S = 60.0  # how long another user's claim on a core that does nothing is respected
+_IDLE = 0.1
 Slot = TypeVar("Slot", int, str)
 
 
@@ -74,37 +80,93 @@ def lease(
     """
     if n > len(slots):
         raise UserError(f"asked for {n} x {kind}, but this node has {len(slots)}: lower resources in the suite")
+    if not n:
+        yield ()
+        return
     folder = own_folder()
-    paths = {slot: folder / re.sub(r"[^\w-]", "_", f"{kind}-{slot}") for slot in slots}
-    queue = folder / f"{kind}.turn"
+    patience = _Patience(kind, slots, folder, waiting, stop)
     note = json.dumps({"pid": os.getpid(), "holder": holder, "since": time.time()})
-
-    def told() -> None:
-        having = _holders([*(path for slot, path in paths.items() if slot not in held), queue])
-        waiting(f"waiting for {n} x {kind}: in use by another trial on this host{having}")
-
-    tell = [told]
-
-    def pause() -> None:
-        if tell:
-            tell.pop()()
-        if stop is not None and stop.is_set():
-            raise KeyboardInterrupt
-        time.sleep(_POLL_S)
-
     held: list[Slot] = []
     with ExitStack() as locks:
         # Only the first in the queue collects slots, so no two waiters hold what the other needs.
         with ExitStack() as turn:
-            while n and not _lock(queue, turn, note):
-                pause()
+            while not _take(folder, f"{kind}.turn", turn, patience, note):
+                patience.wait(n, f"{kind}.turn")
             while len(held) < n:
                 for slot in slots:
-                    if slot not in held and len(held) < n and _lock(paths[slot], locks, note):
+                    name = _name(kind, slot)
+                    if slot not in held and len(held) < n and _take(folder, name, locks, patience, note):
                         held.append(slot)
                 if len(held) < n:
-                    pause()
+                    patience.wait(n, *(_name(kind, slot) for slot in slots if slot not in held))
         yield tuple(held)
+
+
+class _Patience:
+    """Waiting for a lease: what is told of it, and how long another user's claim is respected."""
+
+    def __init__(
+        self,
+        kind: str,
+        slots: Sequence[object],
+        folder: Path,
+        waiting: Callable[[str], None],
+        stop: threading.Event | None,
+    ) -> None:
+        self._kind, self._folder, self._waiting, self._stop = kind, folder, waiting, stop
+        numbers = [int(str(slot)) for slot in slots if str(slot).isdigit()]
+        self._cores = numbers if kind == "core" else []
+        self._since: Machine | None = None
+        self._told = False
+
+    def wait(self, n: int, *names: str) -> None:
+        """Waits a moment for one of these claims. Raises `KeyboardInterrupt` if `stop` is set."""
+        if not self._told:
+            self._told = True
+            self._since = machine(self._cores) if self._cores else None
+            found = dict.fromkeys(filter(None, (self._who(name) for name in (*names, f"{self._kind}.turn"))))
+            whose = f": {'; '.join(found)}" if found else ""
+            self._waiting(f"waiting for {n} x {self._kind}: in use by another trial on this host{whose}")
+        if self._stop is not None and self._stop.is_set():
+            raise KeyboardInterrupt
+        time.sleep(_POLL_S)
+
+    def _who(self, name: str) -> str | None:
+        """Who has this claim: "process 123 (runs/mnist), since 14:05"; without the note in our folder, as the kernel says."""
+        held, note = claimant(name), read_json(self._folder / name) or {}
+        if not {"pid", "holder", "since"} <= note.keys() or note["pid"] == os.getpid() != (held and held.pid):
+            return held and str(held)
+        if held and held.pid and held.pid != note["pid"]:
+            return str(held)
+        since = time.strftime("%H:%M", time.localtime(note["since"]))
+        return f"process {note['pid']}" + (f" ({note['holder']})" if note["holder"] else "") + f", since {since}"
+
+    def is_over(self, name: str) -> bool:
+        """Whether to do without a claim that another user holds, since no core that we wait for does anything."""
+        if self._since is None or time.monotonic() - self._since.time_s < _FOREIGN_S:
+            return False
+        if not (held := claimant(name)) or not held.is_foreign:
+            return False
+        now = machine(self._cores)
+        busy = now.busy_s - self._since.busy_s if now.busy_s is not None and self._since.busy_s is not None else None
+        if busy is None or busy > _IDLE * (now.time_s - self._since.time_s):
+            self._since = now  # looks again in a minute
+            return False
+        self._waiting(f"{name} is claimed by {held}, but nothing runs there: it is used all the same")
+        return True
+
+
+def _name(kind: str, slot: object) -> str:
+    return re.sub(r"[^\w-]", "_", f"{kind}-{slot}")
+
+
+def _take(folder: Path, name: str, until: ExitStack, patience: _Patience, note: str) -> bool:
+    """Takes claim and lock of this name, or neither."""
+    with ExitStack() as both:
+        if not (claim(name, both) or patience.is_over(name)) or not _lock(folder / name, both, note):
+            return False
+        until.push(both.pop_all())
+    return True
 
 
 @contextmanager
@@ -126,18 +188,6 @@ def scratch_folder() -> Generator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             lock.unlink(missing_ok=True)
-
-
-def _holders(paths: Sequence[Path]) -> str:
-    """Who has locked these: ": process 123 (runs/mnist), since 14:05"; empty if no file says."""
-    found: dict[int, str] = {}
-    for path in paths:
-        note = read_json(path) or {}
-        if {"pid", "holder", "since"} <= note.keys() and note["pid"] not in found:
-            since = time.strftime("%H:%M", time.localtime(note["since"]))
-            what = f" ({note['holder']})" if note["holder"] else ""
-            found[note["pid"]] = f"process {note['pid']}{what}, since {since}"
-    return f": {'; '.join(found.values())}" if found else ""
 
 
 def _lock(path: Path, until: ExitStack, note: str = "") -> bool:

@@ -7,7 +7,7 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,16 +118,24 @@ def between(before: Machine, after: Machine, cores: int) -> Observation:
     )  # fmt: skip
 
 
-def doubts(observed: Sequence[Observation]) -> list[str]:
-    """The reasons, if any, to doubt these timings: one sentence each, with what to do."""
+def doubts(observed: Sequence[Observation], who: Callable[[], str | None] | None = None) -> list[str]:
+    """The reasons, if any, to doubt these timings: one sentence each, with what to do.
+
+    `who`, if given, is asked which other processes ran meanwhile.
+    """
     if sum(each.wall_s for each in observed) < _SHORTEST_S:
         return []
     found: list[str] = []
     others, stolen, beside, stopped = (_share(observed, name) for name in ("others", "stolen", "beside", "stopped"))
     if others is not None and others > _OTHERS:
         load = f" (load average {os.getloadavg()[0]:.1f})" if hasattr(os, "getloadavg") else ""
+        named = ""
+        if who is not None:
+            named = (
+                f"; most: {names}" if (names := who()) else "; none that can be seen from here: another container's?"
+            )
         found.append(
-            f"other processes had {others:.0%} of its cores while it was timed{load}: end them, or keep them off "
+            f"other processes had {others:.0%} of its cores while it was timed{load}{named}: end them, or keep them off "
             "these cores, and measure again"
         )
     if stolen is not None and stolen > _STOLEN:

@@ -8,7 +8,9 @@ import os
 import site
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -21,7 +23,8 @@ from harness.spec.trial import Trial
 
 FOLDER = "CAPSBENCH_GATE_CACHE"
 """The environment variable with the folder of the verdicts, or "off"; default: `parity` in the user's cache."""
-_DECISIVE = ("impl", "model", "runtime", "parity", "cpus", "gpus")  # of a trial, beside its batch and its optimiser
+_ASIDE = {"warm"}  # keys of `runtime` that change no verdict
+_DECISIVE = ("impl", "model", "parity", "cpus", "gpus")  # of a trial, beside its batch and its optimiser
 
 
 def known(path: Path | None) -> ParityEvent | None:
@@ -48,16 +51,23 @@ def place(trial: Trial, data_sha256: str) -> Path | None:
         return None
     folder = Path(chosen) if chosen else platformdirs.user_cache_path("capsbench") / "parity"
     document = trial.model_dump(mode="json")
-    facts = {
+    decisive = {
         **{name: document[name] for name in _DECISIVE},
+        "runtime": {key: value for key, value in document["runtime"].items() if key not in _ASIDE},
         "batch": [trial.train.batch, trial.train.epochs],
         "optim": trial.train.optim.model_dump(mode="json"),
         "data": data_sha256,
         "version": __version__,
         "code": [code_version(registry.resolve(trial.impl), trial.model.kind), _loaded()],
-        "environment": fingerprint(environment(), trial.impl),
+        "environment": facts(trial.impl),
     }
-    return folder / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    return folder / f"{hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]}.json"
+
+
+@cache
+def facts(impl: str) -> dict[str, Any]:
+    """What counts of the environment for this implementation; asked once in a process and its forks."""
+    return fingerprint(environment(), impl)
 
 
 def _loaded() -> str:

@@ -161,6 +161,9 @@ class RuntimeConfig(Section):
         Literal["auto"] | Annotated[float, Field(ge=10, le=2_592_000)],
         Field(description="auto, or a number of seconds from 10 to 2592000 (30 days)"),
     ] = "auto"
+    # Whether a fork of a warm worker may run the trial: it saves the imports, and no times are reported. `auto`: if many
+    # trials of a run are too small to be timed, or are not timed (`harness.executors.warmth`).
+    warm: bool | Literal["auto"] = "auto"
 
 
 class ParityConfig(Section):

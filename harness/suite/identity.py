@@ -20,7 +20,7 @@ judging finished trials, and how a lost worker is noticed and replaced.
 """
 _ADDED: dict[str, dict[str, Any]] = {
     "model": {"none_of_the_above": False},
-    "runtime": {"environment": {}},
+    "runtime": {"environment": {}, "warm": "auto"},
     "data": {
         "module": None, "channels": None, "shape": None, "label_column": None, "resize": None,
         "fit": "stretch", "crop": None, "pad": None, "split": {"test": 0.2, "validation": 0.1, "seed": 0},

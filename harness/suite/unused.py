@@ -24,8 +24,9 @@ def idle_keys(sections: Sections) -> frozenset[str]:
 
 @cache
 def _idle(kind: str, decodes: bool, decay: str, _kinds: tuple[str, ...]) -> frozenset[str]:
-    keys = {f"model.{name}" for name in models.foreign(kind)} | (set[str]() if decodes else _of_decoders())
-    return frozenset(keys | {f"train.lr_decay.{name}" for name in _NO_DECAY.get(decay, ())})
+    keys = {f"model.{name}" for name in models.foreign(kind)}
+    keys |= {f"train.lr_decay.{name}" for name in _NO_DECAY.get(decay, ())}
+    return frozenset(keys) if decodes else _of_decoders() | keys
 
 
 def without_idle(sections: Sections) -> Sections:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any, Protocol
 
 from harness import boot
 from harness.errors import UserError, of_the_system
@@ -63,12 +64,25 @@ def unusable(python: str, env: Mapping[str, str]) -> str | None:
     return f"{failed}: exit code {done.returncode}; {said}" if done.returncode else None
 
 
+class Process(Protocol):
+    """What a `Child` needs of its process: a `subprocess.Popen`, or what behaves like one."""
+
+    pid: int
+    returncode: int | Any
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+
+
 class Child:
     """A running worker."""
 
-    def __init__(self, process: subprocess.Popen[bytes], descriptor: int, kinds: Kinds, name: str) -> None:
+    def __init__(self, process: Process, descriptor: int, kinds: Kinds, name: str) -> None:
         self._process, self._descriptor, self._kinds, self._name = process, descriptor, kinds, name
-        self._is_over = False
+        self._is_over, self._is_own = False, isinstance(process, subprocess.Popen)
         self.pid = process.pid
         self.peak_bytes = 0  # its largest resident size: a process that has been killed can no longer be asked
         self.events = self._read()
@@ -124,6 +138,10 @@ class Child:
         code = self._process.poll()
         return -signal.SIGKILL if code is None else code
 
+    def close(self) -> None:
+        """Closes the pipe of its events."""
+        os.close(self._descriptor)
+
     def _read(self) -> Iterator[Event | None]:
         buffer = b""
         with selectors.DefaultSelector() as selector:
@@ -159,7 +177,7 @@ class Child:
 
     def _has_ended(self) -> bool:
         """Whether it has ended; leaves it a zombie, so that its id, also its group's, is not reused."""
-        if not hasattr(os, "waitid"):
+        if not hasattr(os, "waitid") or not self._is_own:
             return self._process.poll() is not None
         try:
             return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

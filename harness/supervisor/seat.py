@@ -89,6 +89,26 @@ def interruptible() -> Generator[threading.Event]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def as_interrupts() -> Generator[None]:
+    """SIGTERM and SIGHUP raise `KeyboardInterrupt`, as Ctrl-C does: for work that may be cut short anywhere."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def forwarded_environment() -> dict[str, str]:
     """What any worker needs from this process's environment: the bench's settings, and where to find it."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("CAPSBENCH_")}

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from harness.errors import UserError, of_the_disk, starved
 from harness.events import FINAL, TRIAL, EpochEvent, FailedEvent, FinalEvent, InterruptedEvent, TrialEvent
 from harness.machine.environment import memory_bytes, out_of_memory_kills
 from harness.spec.trial import Trial
+from harness.supervisor import warm
 from harness.supervisor.child import GRACE_S, Child, Unusable, started, unusable
 from harness.supervisor.seat import Seat, worker_environment
 from harness.supervisor.watch import Watch
@@ -86,6 +88,7 @@ def _run(
         "checkpoint": str(checkpoint) if checkpoint else None,
         "recorded": job["recorded"],
         "paths": job["paths"],
+        "niceness": job.get("niceness", 0),
     }
     try:
         log_path.touch()
@@ -103,7 +106,10 @@ def _run(
     if where and (cause := unusable(where.path, env)):
         tell(FailedEvent(cause=cause, error="NoInterpreter", hint=_ON_EVERY_NODE))
         return
-    with started("harness.worker.trial", TRIAL, document, env, log_path, interpreter=where, cwd=job["cwd"]) as worker:
+    if not job.get("warm"):
+        warm.close()
+    start = partial(warm.forked, stop=stop) if job.get("warm") else started
+    with start("harness.worker.trial", TRIAL, document, env, log_path, interpreter=where, cwd=job["cwd"]) as worker:
         hang_s = None if trial.runtime.hang_s == "auto" else trial.runtime.hang_s
         watch = Watch(worker.pid, hang_s, Pace(**job["pace"]), on_gpu=bool(seat.gpus))
         hang: str | None = None

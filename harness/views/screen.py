@@ -133,7 +133,9 @@ class Screen:
             self._live.start()
 
     def end(self) -> None:
+        """Leaves the terminal to what follows: later notes are lines of their own."""
         self._live.stop()
+        self._is_live = False
 
     def note(self, text: str) -> None:
         """One line about the run as a whole, such as what it is waiting for."""

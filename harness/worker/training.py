@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from harness.errors import TrialFailed, UserError, of_the_disk, starved
 from harness.events import EpochEvent, ParityEvent, ReadyEvent, Record, ResultEvent, TrialEvent, WarningEvent
 from harness.machine.clock import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.machine.environment import gpus, memory_bytes
+from harness.machine.loads import busiest, usage
 from harness.machine.noise import Observation, doubts
 from harness.machine.topology import put_back
 from harness.parity import Report, cached
@@ -153,6 +156,7 @@ def _run_trial(
     look("before training")
     reset_peak_rss()
     clock = Stopwatch()
+    before, began = usage(), time.monotonic()
     observed: list[Observation] = []
     audit = Audit(trial, impl, dataset, progress.audit)
     while progress.epoch < trial.train.epochs and not progress.is_over:
@@ -169,7 +173,8 @@ def _run_trial(
     facts = {"epoch": progress.epoch, "val_err_pct": progress.val_err_pct, "test_err_pct": test_err_pct}
     save_weights(scratch / "weights.safetensors", weights, trial.facts() | facts)
     save_predictions(scratch / "predictions.safetensors", test.predicted, dataset.test.labels)
-    for doubt in doubts(observed[1:] or observed):  # the first epoch is warm-up
+    who = partial(busiest, before, time.monotonic() - began, cores)
+    for doubt in doubts(observed[1:] or observed, who):  # the first epoch is warm-up
         emit(WarningEvent(message=doubt))
     emit(
         ResultEvent(

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.machine import leases
+from harness.machine.claims import PLACE, holder
 from harness.machine.environment import gpu_ids
 from harness.machine.leases import lease, local_cores, local_gpus, scratch_folder, stale_gpus
 from tests.helpers.gpu_helpers import put_gpus
@@ -32,6 +34,7 @@ def own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Leases of this test's own, here and in the processes it starts."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv(PLACE, f"{os.getpid()}-{tmp_path.name}")
     return tmp_path / f"capsbench-{os.getuid()}"
 
 
@@ -134,6 +137,56 @@ def test_a_killed_process_holds_nothing() -> None:
         assert mine.is_dir()
         assert not left_behind.exists()
     assert not mine.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets need Linux")
+def test_another_folder_for_temporary_files_is_the_same_machine(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = {**os.environ, "TMPDIR": str(tmp_path / "other")}
+    with subprocess.Popen([sys.executable, "-c", HOLD, "2"], stdout=subprocess.PIPE, text=True, env=other) as process:
+        assert process.stdout
+        process.stdout.readline()
+        told: list[str] = []
+
+        def kill(message: str) -> None:
+            told.append(message)
+            process.kill()
+
+        with lease("core", [0, 1], 1, waiting=kill):
+            pass
+    assert f"process {process.pid} ({sys.executable} -c" in told[0]
+
+
+SQUAT = """
+import os, socket, sys, time
+os.setuid(12345)
+held = [socket.socket(socket.AF_UNIX) for _ in sys.argv[1:]]
+for each, name in zip(held, sys.argv[1:]):
+    each.bind("\\0" + name)
+    each.listen()
+print(flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root can be another user")
+def test_another_user_cannot_block_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"capsbench/{os.environ[PLACE]}/{name}" for name in ("core.turn", "core-0")]
+    monkeypatch.setattr(leases, "_FOREIGN_S", 0.5)
+    monkeypatch.setattr(leases, "_IDLE", 1e3)  # whatever else runs there
+    with subprocess.Popen([sys.executable, "-c", SQUAT, *names], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        told: list[str] = []
+        with lease("core", [0], 1, waiting=told.append) as cores:
+            assert cores == (0,)
+            found = holder("core-0")
+            assert found
+            assert found.pid == process.pid
+        process.kill()
+    assert "of user 12345" in told[0]
+    assert "core-0 is claimed by process" in told[-1]
+    assert "used all the same" in told[-1]
 
 
 def test_a_scratch_folder_in_use_is_left_alone(own_leases: Path) -> None:

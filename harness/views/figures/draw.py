@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -102,11 +103,16 @@ def draw_trial(material: Material, folder: Path) -> Drawn:
 
 
 def draw_missing(
-    journal: Journal, trial_ids: Iterable[str], on_drawn: Callable[[str], None], note: Callable[[str], None]
+    journal: Journal,
+    trial_ids: Iterable[str],
+    on_drawn: Callable[[str], None],
+    note: Callable[[str], None],
+    limit_s: float | None = None,
 ) -> list[str]:
     """Draws the figures of those finished trials that have none yet. Returns problems as warnings instead of raising.
 
-    `note` gets a line for the screen before each trial, `on_drawn` its id afterwards.
+    `note` gets a line for the screen before each trial, `on_drawn` its id afterwards. Once `limit_s` seconds are over, no
+    further trial is begun.
     """
     missing = [each for each in trial_ids if not (journal.trial_dir(each) / FOLDER / INDEX).exists()]
     if not missing:
@@ -117,8 +123,12 @@ def draw_missing(
     except UserError as error:
         return [f"{error}; then, {again}"]
     warnings: dict[str, None] = {}
-    dataset = datasets()
+    dataset, began = datasets(), time.monotonic()
     for number, trial_id in enumerate(missing, start=1):
+        if limit_s is not None and time.monotonic() - began > limit_s:
+            left = len(missing) - number + 1
+            warnings[f"figures have taken as long as the training: {left} trials have none yet; {again}"] = None
+            break
         note(f"drawing the figures of trial {number} of {len(missing)}")
         try:
             drawn = draw_trial(Material(journal, trial_id, dataset), journal.trial_dir(trial_id) / FOLDER)
