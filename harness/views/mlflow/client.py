@@ -26,6 +26,8 @@ _QUIET = {  # only our own text may reach the screen; a dead server is noticed i
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
+_DRIVERS = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}  # module -> the distribution that has it
+
 
 def quiet_environment() -> dict[str, str]:
     """The bench's settings for MLflow; what the user has already set stays."""
@@ -76,7 +78,8 @@ def _require_schema(uri: str) -> None:
         with create_engine(uri).connect() as connection:
             revision = MigrationContext.configure(connection).get_current_revision()
     except ImportError as error:
-        raise UserError(f"the database {redact(uri)} needs a driver: `pip install {error.name}`") from error
+        package = _DRIVERS.get(error.name or "", error.name)
+        raise UserError(f"the database {redact(uri)} needs a driver: `pip install {package}`") from error
     except (SQLAlchemyError, ValueError) as error:
         raise UserError(f"the database {redact(uri)} cannot be used: {_line(error)}") from error
     if revision is not None:
