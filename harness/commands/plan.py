@@ -80,7 +80,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The output of `plan --json`."""
-        return {"suite": self.suite.name, "trials": [self.row(trial) for trial in self.trials]}
+        return {
+            "suite": self.suite.name,
+            "trials": [self.row(trial) for trial in self.trials],
+            "notes": list(self.notes),
+        }
 
     def row(self, trial: Trial) -> dict[str, Any]:
         named = {key: getattr(trial, key) for key in ("id", "impl", "params", "seed", "cpus", "gpus")}

@@ -23,11 +23,14 @@ from harness.prediction.fitting import FITS, Fit
 from harness.prediction.pictures import Item, find
 from harness.prediction.predict import BATCH, Prediction, Predictor, Problem, Seen, predictions, score_meaning
 from harness.prediction.trained import Trained, implementation, requested
+from harness.sniff import what_is
 from harness.views.figures.draw import require_matplotlib
 from harness.views.prediction import SHEET, as_csv, as_json, draw_sheet, remarks, table
 from harness.views.tables import print_table
 
 STDOUT = "-"
+
+_HEAD = b"file,class,name,score"  # how our tables begin
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def main(args: argparse.Namespace) -> int:
         _require_place(option, path)
     if args.sheet:
         require_matplotlib()
+    replaced = [str(each) for each in (args.csv, args.sheet) if each and each != STDOUT and Path(each).is_file()]
     trained, paths = requested(args.words, args.weights)
     items = find(paths)
     if (code := _elsewhere(args, trained)) is not None:
@@ -130,7 +134,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"cannot write {error.filename or args.csv}: {error.strerror}") from error
     if args.csv == STDOUT:
         print(as_csv(trained, found.said), end="")
-    _show(found, args)
+    _show(found, args, replaced)
     if args.json:
         print_json({**document, "csv": args.csv, "sheet": args.sheet and str(args.sheet)})
     return found.exit_code
@@ -157,7 +161,7 @@ def _set_environment(impl: str) -> None:
             os.environ[name] = value
 
 
-def _show(found: Predicted, args: argparse.Namespace) -> None:
+def _show(found: Predicted, args: argparse.Namespace, replaced: Sequence[str]) -> None:
     """The table, unless predictions go elsewhere; notes and warnings always."""
     elsewhere = args.json or args.csv
     console = Console(stderr=bool(args.json or args.csv == STDOUT))
@@ -178,7 +182,15 @@ def _show(found: Predicted, args: argparse.Namespace) -> None:
         console.print(Text(f"warning: {line}", "yellow"), soft_wrap=True)
     for name in (args.csv if args.csv != STDOUT else None, args.sheet):
         if name:
-            console.print(Text(f"Written: {name}"), soft_wrap=True)
+            place = ", in place of the file that was there" if str(name) in replaced else ""
+            console.print(Text(f"Written: {name}{place}"), soft_wrap=True)
+
+
+def _is_ours(csv: Path) -> bool:
+    """Whether it is a table of predictions, or empty."""
+    with csv.open("rb") as file:
+        head = file.read(len(_HEAD))
+    return head in (b"", _HEAD)
 
 
 def _require_place(option: str, path: str | Path | None) -> None:
@@ -188,6 +200,10 @@ def _require_place(option: str, path: str | Path | None) -> None:
     place = Path(path)
     if place.is_dir():
         raise UserError(f"{option} {place}: a folder; expected a file")
+    if option == "--csv" and place.is_file() and not _is_ours(place):
+        raise UserError(
+            f"{option} {place}: a file that `predict` did not write is there: {what_is(place)}; remove it, or give another name"
+        )
     if not place.parent.is_dir():
         raise UserError(f"{option} {place}: there is no folder {place.parent}")
     if option == "--sheet" and place.suffix.lower() not in (".png", ".pdf", ".svg"):

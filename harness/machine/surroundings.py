@@ -131,7 +131,7 @@ def kept() -> dict[str, str]:
     names = [name.strip() for name in given().get(KEEP, "").split(",")]
     found = {name: given()[name] for name in names if name in given()}
     for name in found:
-        if reason := refused(name):
+        if reason := refused(name) or unusable(name, found[name]):
             raise UserError(f"{KEEP}: {name}: {reason}")
     return found
 
@@ -148,6 +148,15 @@ def refused(name: str) -> str | None:
         return "capsbench sets it; use resources.cpus"
     if name.startswith(("PYTHON", "CAPSBENCH_", "LC_")) or name in ("LANG", "HOME", "MPLBACKEND", "KERAS_HOME"):
         return "capsbench sets it, the same for every trial"
+    return None
+
+
+def unusable(name: str, value: str) -> str | None:
+    """Why the variable would have no effect with this value; None if it would, or if that cannot be told."""
+    if name in ("LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES"):
+        for each in re.split(r"[ :]+", value):
+            if os.path.isabs(each) and "$" not in each and not os.path.exists(each):  # noqa: PTH110, PTH117
+                return f"there is no file {each}: the system would go on without it"
     return None
 
 

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from harness.data.files import CorruptFile
 from harness.data.idx import parse
 from harness.data.own.picture import SUFFIXES, Broken, decoded, header, require_pillow
+from harness.data.own.pixels import has_16_bits
 from harness.errors import UserError, nearest
 
 _NAMES = ("images", "image", "x_test", "x", "arr_0")
@@ -145,19 +146,19 @@ def _picture(path: Path) -> Picture:
 # Arrays
 
 
-def _array_items(path: Path, load: Callable[[Path], np.ndarray]) -> list[Item]:
-    images = load(path)
+def _array_items(path: Path, load: Callable[[Path], tuple[np.ndarray, tuple[str, ...]]]) -> list[Item]:
+    images, notes = load(path)
     if not len(images):
         raise UserError(f"{path}: it holds no images, only an array of shape {images.shape}")
-    return list(_each(path, images))
+    return list(_each(path, images, notes))
 
 
-def _each(path: Path, images: np.ndarray) -> Iterator[Item]:
+def _each(path: Path, images: np.ndarray, notes: tuple[str, ...]) -> Iterator[Item]:
     for index, pixels in enumerate(images):
-        yield Item(f"{_shown(path)}[{index}]" if len(images) > 1 else _shown(path), partial(Picture, pixels))
+        yield Item(f"{_shown(path)}[{index}]" if len(images) > 1 else _shown(path), partial(Picture, pixels, notes))
 
 
-def _idx(path: Path) -> np.ndarray:
+def _idx(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """The images of an IDX file. Raises `UserError`."""
     try:
         content = path.read_bytes()
@@ -167,11 +168,11 @@ def _idx(path: Path) -> np.ndarray:
     if images.ndim != 3:
         what = "labels, not images" if images.ndim == 1 else f"an array of shape {images.shape}, not images"
         raise UserError(f"{path}: an IDX file of {what}")
-    return images[..., None]
+    return images[..., None], ()
 
 
-def _loaded(path: Path) -> np.ndarray:
-    """The images of a NumPy file as uint8 (N, h, w, C). Raises `UserError`."""
+def _loaded(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The images of a NumPy file as uint8 (N, h, w, C), and what was done to them. Raises `UserError`."""
     try:
         found: Any = np.load(path, allow_pickle=False)
         array: np.ndarray = _of_archive(path, found) if hasattr(found, "files") else found
@@ -179,7 +180,9 @@ def _loaded(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # an archive meets whatever a damaged file holds
         raise UserError(f"{path}: not a readable NumPy file: {' '.join(str(error).split())}") from error
-    return _bytes(path, _shaped(path, array))
+    shaped, arranged = _shaped(path, array)
+    images, scaled = _bytes(path, shaped)
+    return images, (*arranged, *scaled)
 
 
 def _of_archive(path: Path, archive: Any) -> np.ndarray:
@@ -194,38 +197,43 @@ def _of_archive(path: Path, archive: Any) -> np.ndarray:
         return archive[chosen]
 
 
-def _shaped(path: Path, array: np.ndarray) -> np.ndarray:
-    """(N, h, w, C), from (h, w), (N, h, w), (h, w, C) with C of 1 or 3, or (N, h, w, C)."""
+def _shaped(path: Path, array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(N, h, w, C), from (h, w), (N, h, w), (h, w, C) with C of 1 or 3, (N, h, w, C) or, as in training, (N, C, h, w)."""
     if array.ndim == 2:
-        return array[None, ..., None]
+        return array[None, ..., None], ()
     if array.ndim == 3 and array.shape[2] in (1, 3):
-        return array[None]
+        return array[None], ()
     if array.ndim == 3:
-        return array[..., None]
+        return array[..., None], ()
+    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
+        return np.moveaxis(array, 1, -1), ("channels came first; they were put last",)
     if array.ndim == 4:
-        return array
+        return array, ()
     raise UserError(
         f"{path}: an array of shape {array.shape}; expected images of shape (N, height, width) or "
         "(N, height, width, channels), or a single one"
     )
 
 
-def _bytes(path: Path, images: np.ndarray) -> np.ndarray:
-    """Pixels as uint8: whole numbers of 0 to 255 as they are, fractions of 0 to 1 times 255."""
+def _bytes(path: Path, images: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Pixels as uint8: whole numbers of 0 to 255 as they are, fractions of 0 to 1 times 255, 16 bits as in training."""
     if images.dtype == np.uint8 or not images.size:
-        return images.astype(np.uint8, copy=False)
+        return images.astype(np.uint8, copy=False), ()
     if images.dtype == np.bool_:
-        return images.astype(np.uint8) * np.uint8(255)
+        return images.astype(np.uint8) * np.uint8(255), ()
     if not np.issubdtype(images.dtype, np.number) or np.iscomplexobj(images):
         raise UserError(f"{path}: an array of {images.dtype}; expected numbers, such as uint8")
     low, high = float(images.min()), float(images.max())
     whole = np.issubdtype(images.dtype, np.integer)
     if whole and 0 <= low <= high <= 255:
-        return images.astype(np.uint8)
+        return images.astype(np.uint8), ()
     if not whole and 0 <= low <= high <= 1:
-        return np.rint(images * 255).astype(np.uint8)
+        return np.rint(images * 255).astype(np.uint8), ()
     if not whole and 0 <= low <= high <= 255 and high > 2 and (images == np.rint(images)).all():
-        return images.astype(np.uint8)
+        return images.astype(np.uint8), ()
+    if whole and 0 <= low <= high <= 65_535 and has_16_bits([images], high):
+        return np.rint(images / 257).astype(np.uint8), ("16-bit pixels were divided by 257 to 0..255",)
     raise UserError(
-        f"{path}: {images.dtype} values from {low:g} to {high:g}; expected whole numbers of 0 to 255, or fractions of 0 to 1"
+        f"{path}: {images.dtype} values from {low:g} to {high:g}; expected whole numbers of 0 to 255, fractions of 0 to 1, or "
+        "16-bit whole numbers"
     )

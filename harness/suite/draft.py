@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import data, models, registry
 from harness.errors import UserError
-from harness.machine.surroundings import refused
+from harness.machine.surroundings import refused, unusable
 from harness.suite.keys import AXES, ENVIRONMENTS, TEXTS, VARIABLES, inside, known, unknown
 from harness.suite.yaml import Node, Problems, parse_value
 
@@ -55,7 +55,8 @@ class Draft:
         for override in overrides:
             place = f"-s {override}"
             key, _, text = (part.strip() for part in override.partition("="))
-            if not key or not text:
+            is_variable = key.startswith(f"{VARIABLES}.")  # may be empty
+            if not key or not (text or is_variable):
                 self.problems.add(place, "expected key=value, such as -s train.epochs=2 or -s model.routing=1,3")
             elif key in TEXTS or _mapping(key):  # free text, may contain commas
                 assignments.append((key, Node(text, text, place)))
@@ -171,7 +172,8 @@ class Draft:
             value = known().all[key].check(_as_written(node) if key == VARIABLES else node)
             if key == VARIABLES:
                 for name, text in value.items():
-                    if reason := refused(name) or ("a variable cannot hold a zero byte" if "\0" in text else None):
+                    zero = "a variable cannot hold a zero byte" if "\0" in text else None
+                    if reason := refused(name) or zero or unusable(name, text):
                         raise UserError(f"{name}: {reason}")
             if key == ENVIRONMENTS:
                 for name in value:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,7 +52,7 @@ class Suite(Sections):
             try:
                 self._data[key] = datasets.resolved(config)
             except UserError as error:
-                self._data[key] = error
+                self._data[key] = _beside_suite(error, config, Path(self.path).parent)
         return self._data[key]
 
     def trials(self, gpus_available: int, fingerprint: Callable[[str], Mapping[str, Any]]) -> tuple[Trial, ...]:
@@ -237,8 +238,7 @@ class _Cell:
         """(key, message) for settings that are valid alone but impossible together."""
         sections = self.sections
         if self.unread:
-            own = "data.module" if sections.data.module else "data.path"
-            yield attributed(self.unread, own if sections.data.path or sections.data.module else "data.name")
+            yield attributed(self.unread, _culprit(sections.data, str(self.unread)))
             return
         try:
             train, validation, _ = datasets.sizes(sections.data)
@@ -276,6 +276,24 @@ class _Cell:
                 "resources.gpus",
                 f'found {sections.resources.gpus}, but "{self.entry.name}" runs on the CPU only; expected auto or 0',
             )
+
+
+def _culprit(data: DataConfig, said: str) -> str:
+    """The key of the files that a message is about."""
+    if data.path and data.test_path:
+        theirs, ours = (str(Path(each).expanduser().absolute()) for each in (data.test_path, data.path))
+        return "data.test_path" if said.startswith(theirs) and not ours.startswith(theirs) else "data.path"
+    return "data.path" if data.path else "data.module" if data.module else "data.name"
+
+
+def _beside_suite(error: UserError, config: DataConfig, folder: Path) -> UserError:
+    """The error; if what was not found lies beside the suite, it says so."""
+    for key in ("path", "test_path"):
+        given = getattr(config, key)
+        if given and not os.path.exists(os.path.expanduser(given)) and os.path.exists(folder / given):  # noqa: PTH110, PTH111
+            said = "It lies beside the suite, but paths start at the working directory"
+            return UserError(f"{str(error).rstrip('.')}. {said}: data.{key}: {folder / given}")
+    return error
 
 
 def _stop_conflicts(stop: Stop, validation: int) -> Iterator[tuple[str, str]]:

@@ -102,7 +102,7 @@ def trial_ids(run_dir: Path) -> list[str]:
 def with_several_digits(run_dir: Path, folder: Path) -> Path:
     """That run beside two trials of other images, which show two digits: a CapsNet and a CNN with all that it may have."""
     shutil.copytree(run_dir, folder)
-    capsnet = small_model((8, 9, 1), kernel=3, overlaid=2)
+    capsnet = small_model((8, 9, 1), kernel=3, overlaid=2, none_of_the_above=True)
     cnn = ModelSpec(
         kind="cnn",
         image=(9, 7, 2),

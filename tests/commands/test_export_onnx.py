@@ -28,6 +28,7 @@ WIDE = {"image": (9, 7, 2), "classes": 4, "cnn_channels": (5, 4), "cnn_kernel": 
 MODELS = {
     "capsnet": small_model(), "once": small_model(routing=1), "official": small_model((13, 16, 3), profile="official"),
     "no decoder": small_model(decoder=False, routing=2), "pairs": small_model((14, 13, 2), overlaid=2),
+    "none of the above": small_model(none_of_the_above=True),
     "cnn": ModelSpec(kind="cnn", **WIDE), "pooled": ModelSpec(kind="cnn", cnn_pool=2, **WIDE),
     "cnn pairs": ModelSpec(kind="cnn", overlaid=2, dropout=0.0, **WIDE),
 }  # fmt: skip

@@ -125,6 +125,9 @@ def test_what_cannot_be_predicted_is_refused(
         capsys, RUN, TRIAL, picture, "--weights", RUN / "trials" / TRIAL / "weights.safetensors"
     )
     assert "there is no folder nowhere" in refused(capsys, RUN, TRIAL, picture, "--csv", "nowhere/out.csv")
+    before = picture.read_bytes()
+    assert "did not write is there: a PNG picture" in refused(capsys, RUN, TRIAL, picture, "--csv", picture)
+    assert picture.read_bytes() == before
     assert "a folder; expected a file" in refused(capsys, RUN, TRIAL, picture, "--csv", tmp_path)
     assert "ends in .png" in refused(capsys, RUN, TRIAL, picture, "--sheet", "sheet.jpeg")
     assert "--batch 0: expected a whole number" in refused(capsys, RUN, TRIAL, picture, "--batch", "0")

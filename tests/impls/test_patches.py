@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from harness.parity import Ladder
-from harness.spec import EpochPlan, OptimSpec, Runtime, TrainTotals
+from harness.spec import EpochPlan, OptimSpec, Runtime, TrainTotals, Weights
 from harness.spec.plans import plan_epoch
 from harness.weights import initial_weights
 from impls.numpy import NumpyImpl
 from impls.numpy import impl as numpy_impl
-from tests.helpers.impl_helpers import FRAMEWORKS, THREADS, batch_of, build, loaded, small_model
+from tests.helpers.impl_helpers import THREADS, batch_of, build, loaded, small_model
 
 MODEL = small_model((13, 14, 1))
 MARGIN = (4, 3)
@@ -32,19 +33,19 @@ def test_a_plan_brings_every_part_of_the_image_into_the_middle() -> None:
     assert (same == plan_epoch(0, 1, 50, 16, 2).shifts).all()
 
 
-@pytest.mark.parametrize("name", ["numpy", *FRAMEWORKS])
+def cut(images: np.ndarray, plan: EpochPlan) -> np.ndarray:
+    """The plan's images, cut in NumPy before they are staged."""
+    parts = zip(images[plan.order], plan.shifts, strict=True)
+    return np.stack([image[2 - down : 15 - down, 1 - right : 15 - right] for image, (down, right) in parts])
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_a_step_on_parts_is_one_on_images_that_were_cut_before(name: str) -> None:
     images, labels = batch_of(WHOLE, 6)
     plan = plan_epoch(0, 1, 6, 4, 0, margin=MARGIN)
-    cut = np.stack(
-        [
-            image[2 - down : 15 - down, 1 - right : 15 - right]
-            for image, (down, right) in zip(images[plan.order], plan.shifts, strict=True)
-        ]
-    )
-    found = []
+    found: list[tuple[TrainTotals, Weights]] = []
     unmoved = EpochPlan(np.arange(6, dtype=np.int32), 0 * plan.shifts, 4)
-    for staged, of, made in ((images, labels, plan), (cut, labels[plan.order], unmoved)):
+    for staged, of, made in ((images, labels, plan), (cut(images, plan), labels[plan.order], unmoved)):
         impl = loaded(name, MODEL, initial_weights(MODEL, 0), compile=False)
         impl.stage(staged, of)
         impl.compile(4)
@@ -52,6 +53,18 @@ def test_a_step_on_parts_is_one_on_images_that_were_cut_before(name: str) -> Non
     (totals, weights), (others, expected) = found
     assert totals == others
     assert all((weights[key] == expected[key]).all() for key in expected)
+
+
+@pytest.mark.parametrize("name", ["tf", "jax"])
+def test_a_batch_is_of_parts(name: str) -> None:
+    images, labels = batch_of(WHOLE, 4)
+    plan = plan_epoch(0, 1, 4, 4, 0, margin=MARGIN)
+    impl: Any = build(name, MODEL, compile=False)
+    impl.stage(images, labels)
+    data = ((impl.images, impl.labels),) if name == "jax" else ()
+    digits, classes = impl.batch_of(*data, plan.order, plan.shifts)
+    assert np.allclose(np.asarray(digits)[:, 0], cut(images, plan) / 255, rtol=1e-15)
+    assert (np.asarray(classes)[:, 0] == labels[plan.order]).all()
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])

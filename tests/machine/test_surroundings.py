@@ -12,7 +12,17 @@ import pytest
 
 from harness.errors import UserError
 from harness.machine import surroundings
-from harness.machine.surroundings import child_environment, found, kept, own_folder, record, refused, remark, settle
+from harness.machine.surroundings import (
+    child_environment,
+    found,
+    kept,
+    own_folder,
+    record,
+    refused,
+    remark,
+    settle,
+    unusable,
+)
 from tests.helpers.run_helpers import ROOT
 
 QUIET = {"PATH": "/bin", "HOME": str(Path.home()), "USER": "u"}
@@ -44,6 +54,12 @@ def child(**variables: str) -> dict[str, str]:
 
 def test_a_child_of_a_quiet_shell() -> None:
     assert child() == {**QUIET, **CHILD, "KERAS_HOME": str(own_folder() / "settings")}
+
+
+def test_a_library_to_preload_has_to_be_there() -> None:
+    assert "no file /nowhere/libx.so" in (unusable("LD_PRELOAD", f"{__file__}:/nowhere/libx.so") or "")
+    assert unusable("LD_PRELOAD", f"{__file__} libjemalloc.so.2 $LIB/x.so") is None
+    assert unusable("XLA_FLAGS", "/nowhere") is None
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,13 @@ def test_arrays(tmp_path: Path) -> None:
     assert only(tmp_path / "colour.npy").pixels.shape == (28, 28, 3)
 
 
+def test_arrays_as_training_takes_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "first.npy", np.stack([GREY, GREY, GREY])[None].astype(np.uint16) * 257)
+    picture = only(tmp_path / "first.npy")
+    assert (picture.pixels == GREY[..., None]).all()
+    assert picture.notes == ("channels came first; they were put last", "16-bit pixels were divided by 257 to 0..255")
+
+
 def refused(path: Path) -> str:
     with pytest.raises(UserError) as refusal:
         find([path])

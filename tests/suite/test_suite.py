@@ -765,6 +765,8 @@ def test_all_problems_at_once_in_order_of_lines(folder: Path) -> None:
         ("name=a/b", ('name: found "a/b" (text), expected a name',)),
         ("train.epochs", ("expected key=value",)),
         ("train.epochs=", ("expected key=value",)),
+        ("runtime.environment.OMP_NUM_THREADS=", ("OMP_NUM_THREADS: capsbench sets it",)),
+        ("runtime.environment.LD_PRELOAD=/nowhere/x.so", ("LD_PRELOAD: there is no file /nowhere/x.so",)),
         ("=3", ("expected key=value",)),
         ("", ("expected key=value",)),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,11 +98,15 @@ def _scale(parts: dict[Part, Arrays], notes: list[str]) -> float:
         if is_float:
             notes.append(f"{source}: pixels from 0 to {high:g} as fractions were rounded to whole numbers")
         return 1.0
-    has_16_bits = all(arrays.images.dtype.itemsize == 2 for arrays in parts.values()) or high >= _LIKE_16_BITS
-    if high <= 65_535 and not is_float and has_16_bits:
+    if high <= 65_535 and not is_float and has_16_bits([arrays.images for arrays in parts.values()], high):
         notes.append(f"{source}: 16-bit pixels, up to {high:,.0f}, were divided by 257 to 0..255")
         return 1 / 257
     raise UserError(f"{source}: pixels from 0 to {high:g}; expected 0 to 255, 0 to 1, or 16-bit whole numbers")
+
+
+def has_16_bits(arrays: Sequence[np.ndarray], high: float) -> bool:
+    """Whether whole numbers above 255, at most `high`, are pixels of 16 bits."""
+    return all(images.dtype.itemsize == 2 for images in arrays) or high >= _LIKE_16_BITS
 
 
 def _uint8(images: np.ndarray, scale: float) -> UInt8[np.ndarray, "N H W C"]:

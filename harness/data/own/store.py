@@ -24,8 +24,8 @@ from harness.data.base import Split
 from harness.data.files import CorruptFile, MissingFiles
 from harness.data.own.collected import Collected, Part
 from harness.data.packed import Pack
-from harness.disk import read_json, write_atomic
-from harness.errors import UserError
+from harness.disk import obstacle, read_json, write_atomic
+from harness.errors import UserError, note
 
 _RECIPE = "one's own pictures, version 1"
 _MOST_BYTES = 16e9  # of decoded pictures
@@ -154,9 +154,11 @@ def _writable(directory: Path) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            tried.append(f"{folder} ({error.strerror or error})")
+            tried.append(f"{folder} ({obstacle(folder) or error.strerror or error})")
             continue
         if os.access(folder, os.W_OK):
+            if tried:
+                note(f"your own pictures are kept in {folder}, since they cannot be in {'; '.join(tried)}")
             return folder
         tried.append(f"{folder} (not writable)")
     raise UserError(

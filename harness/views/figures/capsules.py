@@ -142,19 +142,19 @@ def draw_entropy(material: Material, folder: Path) -> list[Path]:
     """entropy.png: how undecided the coupling coefficients are in each routing iteration."""
     entropies = material.sample.entropies
     iterations, images, capsules = entropies.shape
-    classes = material.trial.model.classes
+    categories = material.trial.model.classes + material.leaks
     title = f"entropy of the coupling coefficients: {capsules:,} primary capsules, {images:,} test images"
     figure = new_figure(material, title, (7.5, 4.4))
     axis = plain(figure.subplots())
     numbers = range(1, iterations + 1)
     flat = entropies.reshape(iterations, -1)
     low, high = np.percentile(flat, [10, 90], axis=1)
-    means, most = flat.mean(1), math.log(classes)
+    means, most = flat.mean(1), math.log(categories)
     axis.fill_between(numbers, low, high, color=TRAIN, alpha=0.2, lw=0, label="10% to 90% of the primary capsules")
     axis.plot(numbers, means, marker="o", color=TRAIN, label="mean")
     for number, mean in zip(numbers, means, strict=True):
         axis.annotate(f"{mean:.4f}", (number, mean), (0, -14), textcoords="offset points", ha="center", fontsize=9)
-    axis.axhline(most, color=TEST, lw=1, ls="--", label=f"even couplings: ln {classes} = {most:.4f}")
+    axis.axhline(most, color=TEST, lw=1, ls="--", label=f"even couplings: ln {categories} = {most:.4f}")
     span = max(most - min(low.min(), means.min()), 1e-3)  # the change can be small, so the axis need not start at zero
     axis.set_ylim(max(0.0, most - 1.8 * span), most + 0.15 * span)
     axis.ticklabel_format(axis="y", useOffset=False)

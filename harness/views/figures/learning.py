@@ -98,6 +98,8 @@ def _scale(axis: Any, values: list[float]) -> None:
         axis.yaxis.set_major_formatter("{x:g}")
     else:
         axis.set_ylim(bottom=0)
+        if values:  # points on the upper edge would be cut off
+            axis.set_ylim(top=max(axis.get_ylim()[1], 1.04 * max(values)))
 
 
 def _by_epoch(axis: Any) -> None:

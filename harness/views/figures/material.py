@@ -132,6 +132,11 @@ class Material:
             raise LeftOut("the model has no decoder", lacking=False)
         return net
 
+    @property
+    def leaks(self) -> bool:
+        """Whether couplings leave a share to "none of the above"."""
+        return models.of(self.trial.model).has_capsules and getattr(self.trial.model, "none_of_the_above", False)
+
     @cached_property
     def sample(self) -> Sample:
         """`SAMPLE` test images drawn by one fixed permutation, or all if there are fewer."""
@@ -142,7 +147,7 @@ class Material:
         for start in range(0, len(chosen), CHUNK):
             steps = net.routing_steps(chosen.images[start : start + CHUNK])
             lengths.append(np.linalg.norm(steps[-1][1], axis=-1))
-            entropies.append(np.stack([_entropy(coupling) for coupling, _, _ in steps]))
+            entropies.append(np.stack([_entropy(coupling, self.leaks) for coupling, _, _ in steps]))
         return Sample(chosen.labels, np.concatenate(lengths), np.concatenate(entropies, axis=1))
 
     @cached_property
@@ -184,7 +189,9 @@ class Material:
         return Examples(images, labels[indices], predicted[indices], self._digit(images)[0])
 
 
-def _entropy(coupling: Float[np.ndarray, "B I J"]) -> Float[np.ndarray, "B I"]:
-    """In nats; a coefficient of zero adds nothing."""
+def _entropy(coupling: Float[np.ndarray, "B I J"], leaks: bool) -> Float[np.ndarray, "B I"]:
+    """In nats; a coefficient of zero adds nothing. With `leaks`, what is missing of one is a coefficient too."""
     c = coupling.astype(np.float64)
+    if leaks:
+        c = np.concatenate([c, (1 - c.sum(-1, keepdims=True)).clip(min=0)], axis=-1)
     return -(c * np.log(np.where(c > 0, c, 1.0))).sum(-1)
