@@ -34,6 +34,12 @@ Text = Annotated[str, BeforeValidator(_decodable)]
 """A sentence for people."""
 Bytes = Annotated[int, Field(strict=False)]
 """A size; a whole number, but an implementation may tell it as a float."""
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+"""A time that was taken."""
+Rate = Annotated[float, Field(gt=0, le=1e15)]
+"""Something per second."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""How many, or which one."""
 
 
 class Event(BaseModel):
