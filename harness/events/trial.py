@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from harness.errors import of_the_system
-from harness.events.base import Bytes, Count, Event, Kinds, Rate, Seconds, Text
+from harness.events.base import Bytes, Count, Event, FileName, Kinds, Rate, Seconds, Text
 
 Record = Mapping[str, Any]
 """What an event says of a file that it names: {"sha256": its SHA-256 in hexadecimal, "bytes": its size}."""
@@ -154,9 +154,9 @@ class EpochEvent(_NamesFiles):
     """What the audit has found wrong; absent: nothing."""
     plan_sha256: str
     """SHA-256 of the epoch's order of images and their shifts, hexadecimal."""
-    checkpoint: str
+    checkpoint: FileName
     """The file to go on from."""
-    weights: str | None = None
+    weights: FileName | None = None
     """The file of this epoch's weights, where they are kept."""
     test_err_pct: float | None = None
     """Test images told wrong, in percent; only where the suite's stopping rule looks at them."""
@@ -183,15 +183,15 @@ class ResultEvent(_NamesFiles):
     """The most memory held: of the device where it tells, else of the process."""
     audit: dict[str, Any] | None = None
     """The audit's verdict: "ok" (null where it is off), "note" and what it repeated; absent from version 0.1."""
-    weights: str
+    weights: FileName
     """The file of the last epoch's weights."""
     best_epoch: int | None = None
     """The epoch of the lowest validation error; absent without validation images."""
     best_test_err_pct: float | None = None
     """Test images that its weights tell wrong, in percent; null: the audit failed."""
-    best_weights: str | None = None
+    best_weights: FileName | None = None
     """The file of its weights."""
-    predictions: str | None = None
+    predictions: FileName | None = None
     """The file of what the last epoch's weights say of each test image; absent from runs older than 0.1."""
 
 

@@ -60,7 +60,8 @@ def read_plan(run_dir: Path) -> dict[str, Any]:
 
 def _lacking(plan: dict[str, Any]) -> str | None:
     """What every plan has, and this one has not."""
-    if "trials" not in plan or not all(isinstance(each, dict) and _is_name(each.get("id")) for each in plan["trials"]):
+    trials = cast("list[dict[str, object] | None]", plan.get("trials", [None]))
+    if not all(isinstance(each, dict) and _is_name(each.get("id")) for each in trials):
         return "no trials"
     kinds = {"suite": str, "question": str, "source": str, "run_id": str, "overrides": list, "quick": bool}
     wrong = [key for key, kind in kinds.items() if not isinstance(plan.get(key, kind()), kind)]
