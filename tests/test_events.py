@@ -111,6 +111,8 @@ def test_an_event_is_made_whole_or_not_at_all() -> None:
         ({"epoch": None}, '"epoch" is None'),
         ({"epoch": "1"}, "\"epoch\" is '1': Input should be a valid integer"),
         ({"epoch_s": True}, '"epoch_s" is True: Input should be a valid number'),
+        ({"checkpoint": "../../a"}, "\"checkpoint\" is '../../a'"),
+        ({"img_per_s": 0}, '"img_per_s" is 0'),
         ({"checkpoint": 3}, '"checkpoint" is 3: Input should be a valid string'),
         ({"version": "2"}, "\"version\" is '2'"),
         ({"version": 0}, '"version" is 0'),

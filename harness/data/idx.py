@@ -11,14 +11,14 @@ import numpy as np
 
 from harness.data.base import Info, Split
 from harness.data.files import CorruptFile, FileSet, ensure, kept_files, read_all
-from harness.data.idx_header import TYPES, UINT8, wrong_length
+from harness.data.idx_header import MOST_AXES, TYPES, UINT8, wrong_length
 from harness.sniff import UNKNOWN, what_are, with_remedy
 
 
 def parse(content: bytes, name: str, any_type: bool = False) -> np.ndarray:
     """An IDX file's array, of uint8 unless `any_type`. Raises `CorruptFile` if magic, dimensions or length disagree."""
     types = {*TYPES} if any_type else {UINT8}
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in types or content[3] == 0:
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in types or not 1 <= content[3] <= MOST_AXES:
         found = what_are(content)
         expected, magic = ("an IDX file", "0x0000") if any_type else ("an IDX file of uint8", "0x000008NN")
         raise CorruptFile(

@@ -6,7 +6,7 @@ import json
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, Union, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.errors import Unread, note
 
@@ -30,10 +30,25 @@ def _decodable(text: Any) -> Any:
     return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
 
 
+def _inside(name: str) -> str:
+    """The name of a file in the trial's folder. Raises `ValueError` for one that would lead out of it."""
+    if "/" in name or "\0" in name or name in (".", ".."):
+        raise ValueError("it is no plain name of a file")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
+"""A file in the trial's folder."""
 Text = Annotated[str, BeforeValidator(_decodable)]
 """A sentence for people."""
 Bytes = Annotated[int, Field(strict=False)]
 """A size; a whole number, but an implementation may tell it as a float."""
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+"""A time that was taken."""
+Rate = Annotated[float, Field(gt=0, le=1e15)]
+"""Something per second."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""How many, or which one."""
 
 
 class Event(BaseModel):

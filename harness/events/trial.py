@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from harness.errors import of_the_system
-from harness.events.base import Bytes, Event, Kinds, Text
+from harness.events.base import Bytes, Count, Event, FileName, Kinds, Rate, Seconds, Text
 
 Record = Mapping[str, Any]
 """What an event says of a file that it names: {"sha256": its SHA-256 in hexadecimal, "bytes": its size}."""
@@ -21,7 +21,7 @@ class TrialEvent(Event):
 
     trial: str = ""
     """The trial's id; absent: its folder says it."""
-    attempt: int = 1
+    attempt: Count = 1
     """Which attempt at the trial, counted from 1; absent: the first."""
 
     def of(self, trial: str, attempt: int) -> Self:
@@ -52,7 +52,7 @@ class AttemptEvent(TrialEvent):
     """The CPU cores that it is pinned to."""
     cuda_visible_devices: str | None
     """The environment variable of that name; null: not set."""
-    resumed_epoch: int
+    resumed_epoch: Count
     """The epoch that it goes on after, whose successors are void; 0: it starts afresh."""
     versions: dict[str, str]
     """Library -> version, of those that matter to a result."""
@@ -71,9 +71,9 @@ class ContinuedEvent(TrialEvent):
     """The shorter trial's id."""
     from_run: str | None = None
     """The run directory of it, as it was given; absent: the same."""
-    from_epoch: int
+    from_epoch: Count
     """The epoch of it that this trial goes on after."""
-    from_epochs: int
+    from_epochs: Count
     """How many epochs it was to have at most."""
 
 
@@ -99,17 +99,17 @@ class ReadyEvent(TrialEvent):
     """All is built, compiled and compared; training begins."""
 
     kind: Literal["ready"] = "ready"
-    import_s: float
+    import_s: Seconds
     """Seconds to import the framework and the implementation."""
-    data_s: float
+    data_s: Seconds
     """Seconds to load the data."""
-    build_s: float
+    build_s: Seconds
     """Seconds to build the model and to hand it weights and images."""
-    compile_s: float
+    compile_s: Seconds
     """Seconds to compile."""
-    parity_s: float
+    parity_s: Seconds
     """Seconds that the gate took; next to none where it is off."""
-    parameters: int
+    parameters: Count
     """How many numbers the model learns."""
     weights_sha256: str
     """SHA-256 of the initial weights, hexadecimal."""
@@ -128,15 +128,15 @@ class EpochEvent(_NamesFiles):
     """
 
     kind: Literal["epoch"] = "epoch"
-    epoch: int
+    epoch: Count
     """Its number, counted from 1."""
-    epochs: int
+    epochs: Count
     """How many there are to be at most."""
-    epoch_s: float
+    epoch_s: Seconds
     """Seconds of training alone."""
-    eval_s: float
+    eval_s: Seconds
     """Seconds of validation."""
-    img_per_s: float
+    img_per_s: Rate
     """Images trained on per second."""
     joules: float | None = None
     """Energy of training; absent where the hardware does not count it."""
@@ -156,9 +156,9 @@ class EpochEvent(_NamesFiles):
     """What the audit has found wrong; absent: nothing."""
     plan_sha256: str
     """SHA-256 of the epoch's order of images and their shifts, hexadecimal."""
-    checkpoint: str
+    checkpoint: FileName
     """The file to go on from."""
-    weights: str | None = None
+    weights: FileName | None = None
     """The file of this epoch's weights, where they are kept."""
     test_err_pct: float | None = None
     """Test images told wrong, in percent; only where the suite's stopping rule looks at them."""
@@ -177,23 +177,23 @@ class ResultEvent(_NamesFiles):
     """Test images that the last epoch's weights tell wrong, in percent; null: the audit failed."""
     test_loss: float | None
     """Mean loss over the test images, without unit; null: the audit failed, or it is not finite."""
-    test_s: float
+    test_s: Seconds
     """Seconds of evaluating the test images."""
-    test_images: int
+    test_images: Count
     """How many there are."""
     peak_bytes: Bytes
     """The most memory held: of the device where it tells, else of the process."""
     audit: dict[str, Any] | None = None
     """The audit's verdict: "ok" (null where it is off), "note" and what it repeated; absent from version 0.1."""
-    weights: str
+    weights: FileName
     """The file of the last epoch's weights."""
     best_epoch: int | None = None
     """The epoch of the lowest validation error; absent without validation images."""
     best_test_err_pct: float | None = None
     """Test images that its weights tell wrong, in percent; null: the audit failed."""
-    best_weights: str | None = None
+    best_weights: FileName | None = None
     """The file of its weights."""
-    predictions: str | None = None
+    predictions: FileName | None = None
     """The file of what the last epoch's weights say of each test image; absent from runs older than 0.1."""
 
 

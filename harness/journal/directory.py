@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,9 +44,9 @@ def read_plan(run_dir: Path) -> dict[str, Any]:
         )
     plan = cast(dict[str, Any], document)
     schema.require_readable(plan, run_dir)
-    if not all(isinstance(each, dict) and "id" in each for each in plan.get("trials", [])) or "trials" not in plan:
+    if lacking := _lacking(plan):
         raise UserError(
-            f"{path} is not the plan of a run: it has no trials as capsbench writes them. "
+            f"{path} is not the plan of a run: it has {lacking} as capsbench writes them. "
             "Move it away, or write elsewhere with --out DIR."
         )
     if verdict(content) == "changed":
@@ -55,6 +56,23 @@ def read_plan(run_dir: Path) -> dict[str, Any]:
         )
     plan.pop(CHECK, None)
     return schema.upgraded_plan(plan)
+
+
+def _lacking(plan: dict[str, Any]) -> str | None:
+    """What every plan has, and this one has not."""
+    trials = cast("list[dict[str, object] | None]", plan.get("trials", [None]))
+    if not all(isinstance(each, dict) and _is_name(each.get("id")) for each in trials):
+        return "no trials"
+    kinds = {"suite": str, "question": str, "source": str, "run_id": str, "overrides": list, "quick": bool}
+    wrong = [key for key, kind in kinds.items() if not isinstance(plan.get(key, kind()), kind)]
+    wrong += [] if "suite" in plan else ["suite"]
+    wrong += [] if all(isinstance(each, str) for each in plan.get("overrides", ())) else ["overrides"]
+    return f"no {' and no '.join(wrong)}" if wrong else None
+
+
+def _is_name(id: object) -> bool:
+    """Whether it can be a trial's folder: one that is in the run, that is."""
+    return isinstance(id, str) and re.fullmatch(r"[\w-][\w.-]{0,99}", id) is not None
 
 
 def require_run(run_dir: Path) -> dict[str, Any]:

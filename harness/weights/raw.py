@@ -20,7 +20,7 @@ def flaw(path: Path) -> str | None:
     """What the file is instead, or by how many bytes it is too long or too short; None: neither."""
     found = what_is(path)
     size = path.stat().st_size
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         header, begin = _header(path)
         end = begin + max(
             (each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"), default=0

@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "run-directory.md"
 _MODULES = ("base", "trial", "processes")
 _WORDS = {
     "str": "text", "Text": "text", "int": "integer", "Bytes": "integer", "float": "number", "bool": "true or false",
-    "Any": "text",
+    "Any": "text", "Seconds": "number", "Rate": "number", "Count": "integer", "FileName": "text",
 }  # fmt: skip
 
 

@@ -187,7 +187,13 @@ def _found(config: DataConfig, directory: Path, progress: bool) -> tuple[Stored,
     key = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if (found := store.stored(key, directory)) is not None:
         return found, files
-    found = store.store(key, collect(), directory, progress=progress)
+    try:
+        found = store.store(key, collect(), directory, progress=progress)
+    except MemoryError:
+        raise UserError(
+            f"{config.module or config.path}: unpacked, it is more than the memory holds. If it really is that large, give a "
+            "folder of pictures; otherwise fetch or write it anew"
+        ) from None
     if config.name != "module" and _files_sha256(config, reader.files(config)) != files:
         (found.folder / "facts.json").unlink(missing_ok=True)
         raise UserError(f"{config.path}: the files changed while they were read; run the command again")
