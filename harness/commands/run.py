@@ -24,6 +24,7 @@ from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, Wa
 from harness.executors.base import Emit, Executor, Job
 from harness.journal.carry import carry_over
 from harness.journal.journal import Journal
+from harness.journal.origin import origin
 from harness.journal.results import Result, summarise
 from harness.journal.resume import resume_point
 from harness.spec.trial import Trial
@@ -198,7 +199,7 @@ def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal)
         "trials": [trial.model_dump(mode="json") for trial in plan.trials],
     }
     journal.write_plan(document, plan.suite.source)
-    journal.write_environment(plan.environment)
+    journal.write_environment(plan.environment | origin(request.suite, request.ray_address))
 
 
 def _tracker(request: RunRequest, journal: Journal, screen: Screen, warnings: list[str]) -> Tracker | None:
