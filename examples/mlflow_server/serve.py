@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+from harness.disk import obstacle
 from harness.errors import UserError
 from harness.views.mlflow import served
 from harness.views.mlflow.addresses import LOOPBACK, listener
@@ -170,6 +171,8 @@ def _free_port() -> int:
 def serve(folder: Path, port: int) -> None:
     """Serves until Ctrl-C. Raises `UserError` if PostgreSQL or MLflow does not start."""
     folder = folder.absolute()
+    if problem := obstacle(folder):
+        raise UserError(f"--folder {folder}: {problem}")
     folder.mkdir(parents=True, exist_ok=True)
     chosen, taken = listener(LOOPBACK, port)
     if taken:
@@ -195,7 +198,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         serve(args.folder, args.port)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"mlflow-server: {error}", file=sys.stderr)
         return 2
     return 0
