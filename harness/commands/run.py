@@ -19,6 +19,7 @@ from harness.analysis.equivalence import Pair, caveat, compare, sentence
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_plan, reasons, requested, surrounding
+from harness.disk import obstacle
 from harness.errors import Stopped, UserError, of_the_system
 from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job
@@ -117,7 +118,9 @@ def _reached(request: RunRequest) -> str | None:
     problem = probe.problem(where, request.out)
     if problem and request.mlflow_required:
         raise UserError(f"--mlflow-required: {ended(problem)} Nothing was started.")
-    return problem and f"MLflow cannot be used now: {ended(problem)}"
+    if problem is None or obstacle(request.out):  # without a run directory nothing begins, which is told next
+        return None
+    return f"MLflow cannot be used now: {ended(problem)}"
 
 
 def _execute(
