@@ -153,8 +153,8 @@ class Sink:
             sent = cursor["suite"] if key == "suite" else {**cursor["cells"], **cursor["trials"]}.get(key, {})
             if sent.get("run_id"):
                 runs.find(key, keep=sent["run_id"])
-                if time.time() - since > _DOUBT_S:
-                    del self._doubtful[key]
+            if time.time() - since > _DOUBT_S:
+                del self._doubtful[key]
 
     def _save(self, cursor: dict[str, Any]) -> None:
         cursor["doubtful"] = self._doubtful
