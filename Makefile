@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test light mutants hostile lint clean
+.PHONY: quickstart test light mutants hostile lint mlflow-server clean
 
 quickstart: .venv/.cpu
 	$(BIN)/capsbench run suites/quickstart.yaml
@@ -29,13 +29,20 @@ lint: .venv/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright --project pyproject.toml
 
+# An MLflow server over PostgreSQL, for this machine only; ends on Ctrl-C. PORT and FOLDER choose another place.
+PORT ?= 5000
+FOLDER ?= mlflow-server
+mlflow-server: .venv/.server
+	$(BIN)/python -m examples.mlflow_server.serve --port $(PORT) --folder "$(FOLDER)"
+
 clean:
 	rm -rf .venv
 
 .venv/.cpu: EXTRAS := cpu
 .venv/.dev: EXTRAS := cpu,dev
 .venv/.light: EXTRAS := test,report,pandas
-.venv/.cpu .venv/.dev .venv/.light: pyproject.toml constraints.txt
+.venv/.server: EXTRAS := mlflow,postgres
+.venv/.cpu .venv/.dev .venv/.light .venv/.server: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "capsbench needs Python 3.11 or newer; $$($(PYTHON) --version) was found. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -34,12 +34,14 @@ from harness.commands.plan import (
 )
 from harness.commands.stopping import ended_by, stops
 from harness.cost.pace import pace
+from harness.disk import obstacle
 from harness.errors import UserError, of_the_system
 from harness.events import FINAL, FailedEvent, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job, Lost
 from harness.executors.warmth import arranged
 from harness.journal.carry import carry_over
 from harness.journal.journal import Journal
+from harness.journal.origin import origin
 from harness.journal.results import Result, kept_epochs, summarise
 from harness.journal.resume import resume_point
 from harness.journal.room import Room, sweep
@@ -155,7 +157,9 @@ def _reached(request: RunRequest) -> str | None:
     problem = probe.problem(where, request.out)
     if problem and request.mlflow_required:
         raise UserError(f"--mlflow-required: {ended(problem)} Nothing was started.")
-    return problem and f"MLflow cannot be used now: {ended(problem)}"
+    if problem is None or obstacle(request.out):  # without a run directory nothing begins, which is told next
+        return None
+    return f"MLflow cannot be used now: {ended(problem)}"
 
 
 def _execute(
@@ -316,7 +320,7 @@ def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal)
         "trials": [trial.model_dump(mode="json") for trial in plan.trials],
     }
     journal.write_plan(document, plan.suite.source)
-    journal.write_environment(plan.environment)
+    journal.write_environment(plan.environment | origin(request.suite, request.ray_address))
 
 
 def _tracker(request: RunRequest, journal: Journal, screen: Screen, warnings: list[str]) -> Tracker | None:

@@ -78,8 +78,10 @@ def plan(journal: Journal, *trials: Trial) -> None:
     documents = [trial.model_dump(mode="json") for trial in trials]
     journal.write_plan({"suite": journal.run_dir.name, "question": "Why?", "trials": documents}, "name: routing\n")
     git = {"commit": "c0ffee", "dirty": False}
+    project = {"commit": "f00d", "dirty": True, "branch": "topic", "url": "https://host/x"}
+    who = {"user": "ada", "cluster": {"ray": "10.0.0.1:6379", "slurm_job": "17"}, "project": project}
     journal.write_environment(
-        {"host": "bench", "os": "Linux 6", "git": git, "versions": {"torch": "0", "numpy": "2.4"}}
+        {"host": "bench", "os": "Linux 6", "git": git, "versions": {"torch": "0", "numpy": "2.4"}, **who}
     )
 
 
@@ -142,7 +144,9 @@ def test_a_finished_trial_is_stored_with_all_its_figures(journal: Journal) -> No
         "mlflow.parentRunId": suite.info.run_id, "capsbench.trial": trial.id, "mlflow.runColor": labels.color("torch"),
         "weights_sha256": "ab" * 32, "profile": "paper", "parity": "good", "parity_worst": "digit.w",
         "version.torch": "2.13.0", "version.numpy": "2.4", "mlflow.source.git.commit": "c0ffee",
-        "git.dirty": "False", "system.os": "Linux 6", "system.host": "bench",
+        "git.dirty": "False", "system.os": "Linux 6", "system.host": "bench", "node": "bench", "mlflow.user": "ada",
+        "cluster": "ray 10.0.0.1:6379, slurm_job 17", "project.commit": "f00d", "project.dirty": "True",
+        "mlflow.source.git.branch": "topic", "mlflow.source.git.repoURL": "https://host/x",
     }  # fmt: skip
     assert expected.items() <= run.data.tags.items()
     assert (run.info.status, suite.info.status) == ("FINISHED", "FINISHED")

@@ -78,12 +78,22 @@ def reason(error: Exception, uri: str) -> str:
         return "it does not answer"
     if uri.startswith(("http://", "https://")) and (found := remote.problem(uri)):
         return found
+    if "mlflow-artifacts" in str(error):
+        return "its artifacts are kept by an MLflow server: name that, such as http://server:5000, not its database"
     path = database.path_of(uri)
     if path and "database is locked" in str(error):
         return database.locked(path)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return first_line(error)
+
+
+def place(journal: Journal) -> str:
+    """Where a run directory is, for others to read: one's home folder is ~, without a name."""
+    folder = journal.run_dir.resolve()
+    with suppress(RuntimeError, ValueError):  # no home, or not below it
+        return str(Path("~") / folder.relative_to(Path.home().resolve()))
+    return str(folder)
 
 
 class Runs:
@@ -94,11 +104,11 @@ class Runs:
         self._experiment_id = experiment_id
         self._journal = journal
         self._doubtful = doubtful
-        """Key -> when a run of that key was to be made and the answer was lost, or late: it may be there all the same."""
+        """Key -> when (seconds since 1970) the answer to making its run was lost, or late: there may be two of them."""
 
     def create(self, key: str, name: str, parent: str | None = None, started_ms: int | None = None) -> str:
         """Creates a run under the run with id `parent`; returns its id."""
-        folder = str(self._journal.run_dir.resolve())
+        folder = place(self._journal)
         tags = {**self._key(key), "capsbench.run_dir": folder, "mlflow.source.name": "capsbench"}
         if parent:
             tags[PARENT] = parent
@@ -106,10 +116,10 @@ class Runs:
         try:
             made = self.client.create_run(self._experiment_id, started_ms, tags, name).info.run_id
         except Exception:
-            self._doubtful[key] = time.monotonic()
+            self._doubtful[key] = time.time()
             raise
         if time.monotonic() - began > _LATE_S:
-            self._doubtful[key] = time.monotonic()
+            self._doubtful[key] = time.time()
         return made
 
     def _key(self, key: str) -> dict[str, str]:

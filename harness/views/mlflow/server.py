@@ -63,7 +63,7 @@ def serve(
     chosen, taken = listener(host, port)
     if taken:
         print(taken, flush=True)
-    with _readable(out, where.uri) as (served, log), _server(out, served, chosen, log) as process:
+    with _readable(out, where.uri) as (served, log), mlflow_server(out, served, chosen, log) as process:
         newest = newest or remote.newest(chosen.local)
         if newest is None:
             raise UserError(_nothing(out, where))
@@ -192,7 +192,7 @@ def _readable(out: Path, uri: str) -> Generator[tuple[str, Path]]:
 
 
 @contextmanager
-def _server(out: Path, uri: str, chosen: Listener, log_path: Path) -> Generator[subprocess.Popen[bytes]]:
+def mlflow_server(out: Path, uri: str, chosen: Listener, log_path: Path) -> Generator[subprocess.Popen[bytes]]:
     """An MLflow server in its own process group, stopped at the end of the block; yields once it answers."""
     files = artifacts_of(uri, out) or out
     command = [

@@ -26,7 +26,7 @@ from harness.journal.journal import FOLDER, INDEX, Journal
 from harness.journal.results import Result, parity_of, summarise
 from harness.views.mlflow import cells, database
 from harness.views.mlflow import trials as view
-from harness.views.mlflow.client import PARENT, Runs, connect
+from harness.views.mlflow.client import PARENT, Runs, connect, place
 from harness.views.mlflow.where import artifacts_of, belongs, redact
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -57,6 +57,7 @@ class Sink:
                 raise TimeoutError("another process is writing to MLflow from the same output folder")
             work = [(trial_id, events) for trial_id in trial_ids if (events := self._journal.events(trial_id))]
             cursor = self.sent = self.load()
+            self._doubtful |= cursor.get("doubtful", {})
             if not self._is_behind(cursor, work, live):
                 return 0
             if self._client is None:
@@ -66,6 +67,8 @@ class Sink:
             except Exception as error:
                 if getattr(error, "error_code", None) not in _STALE:
                     self._client = None  # so that the next pass looks first whether anybody is there
+                    if self._doubtful and (known := self.load()):
+                        self._save(known)
                     raise
                 everything = [(known, self._journal.events(known)) for known in self._journal.trial_ids()]
                 return self._send({}, [(known, events) for known, events in everything if events], live)
@@ -138,7 +141,9 @@ class Sink:
         for trial_id, events in work:
             count += self._send_trial(cursor, trial_id, events, live)
             self._save(cursor)
-        self._settle(cursor)
+        if self._doubtful:
+            self._settle(cursor)
+            self._save(cursor)
         return count
 
     def _settle(self, cursor: dict[str, Any]) -> None:
@@ -148,10 +153,11 @@ class Sink:
             sent = cursor["suite"] if key == "suite" else {**cursor["cells"], **cursor["trials"]}.get(key, {})
             if sent.get("run_id"):
                 runs.find(key, keep=sent["run_id"])
-                if time.monotonic() - since > _DOUBT_S:
-                    del self._doubtful[key]
+            if time.time() - since > _DOUBT_S:
+                del self._doubtful[key]
 
     def _save(self, cursor: dict[str, Any]) -> None:
+        cursor["doubtful"] = self._doubtful
         self.sent = cursor
         self.progress = time.monotonic()
         try:
@@ -161,7 +167,7 @@ class Sink:
                 raise
 
     def _place(self) -> str:
-        return str(self._journal.run_dir.resolve())
+        return place(self._journal)
 
     def _send_place(self, cursor: dict[str, Any]) -> None:
         """Where the run directory is, on each of its runs: it may have been moved since."""

@@ -144,6 +144,7 @@ def trial_tags(
         "hint": summary.hint,
         "warnings": "\n".join(summary.warnings) or None,
         "device": summary.device,
+        "node": ", ".join(dict.fromkeys(each.host for each in events if isinstance(each, AttemptEvent) and each.host)),
         "parameters": summary.parameters,
         "weights_sha256": summary.weights_sha256,
         "data_sha256": summary.data_sha256,
@@ -171,13 +172,21 @@ def equivalence_tag(pairs: Sequence[Pair]) -> str:
 
 
 def environment_tags(environment: Mapping[str, Any], attempt: AttemptEvent | None = None) -> dict[str, Any]:
-    """System, git state and library versions; what the worker reported in `attempt` takes precedence."""
-    git = _section(environment, "git")
+    """Who, where and from what: user, cluster, system, git states and library versions.
+
+    What the worker reported in `attempt` takes precedence. Environments of older runs tell less.
+    """
+    git, project = _section(environment, "git"), _section(environment, "project")
     versions = _section(environment, "versions") | (attempt.versions if attempt else {})
     system = ("os", "cpu", "cores", "memory_bytes", "gpus")
     return {
-        "mlflow.source.git.commit": git.get("commit"),
+        "mlflow.user": environment.get("user"),
+        "mlflow.source.git.commit": git.get("commit") or project.get("commit"),
+        "mlflow.source.git.branch": project.get("branch"),
+        "mlflow.source.git.repoURL": project.get("url"),
         "git.dirty": git.get("dirty"),
+        **{f"project.{name}": project.get(name) for name in ("commit", "dirty")},
+        "cluster": ", ".join(f"{name} {value}" for name, value in _section(environment, "cluster").items()),
         "system.host": (attempt and attempt.host) or environment.get("host"),
         "system.python": (attempt and attempt.python) or environment.get("python"),
         **{f"system.{name}": environment.get(name) for name in system},
