@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -141,7 +141,9 @@ def supervise(config: dict[str, Any]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             run_attempt(job, seat, tell, folder / job["log"], folder, checkpoint)
             return
-        if _code(trial["impl"], trial["model"]["kind"]) != config["given"]["code"]:
+        with chdir(job["cwd"]) if Path(job["cwd"]).is_dir() else nullcontext():  # a file is looked for from there
+            code = _code(trial["impl"], trial["model"]["kind"])
+        if code != config["given"]["code"]:
             cause = f"{socket.gethostname()} has other code of capsbench or of {trial['impl']} than the driver"
             hint = "install the same on every node; a trial's id stands for one version"
             tell(FailedEvent(cause=cause, error="VersionMismatch", hint=hint))
