@@ -64,13 +64,12 @@ def _read(file: Path, where: str) -> str:
 def authenticated(token: str | None) -> Generator[None]:
     """Ray in this process, and what it starts, shows this token to whom it talks to; with None, no token."""
     changes = {_MODE: "disabled", _TOKEN: None, _PATH: None}
-    with _environment(changes | ({_MODE: "token", _TOKEN: token} if token else {})):
-        _reread()
-        try:
+    try:
+        with _environment(changes | ({_MODE: "token", _TOKEN: token} if token else {})):
+            _reread()
             yield
-        finally:
-            pass
-    _reread()
+    finally:
+        _reread()
 
 
 @contextmanager

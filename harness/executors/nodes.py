@@ -12,6 +12,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import ray
@@ -118,7 +119,7 @@ def survey(nodes: Sequence[Node], trials: Sequence[Trial], limit_s: float = ANSW
         if node.capacity.cpus:
             pinned = NodeAffinitySchedulingStrategy(node.id, soft=False)
             options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": pinned}
-            asked[remote.options(**options).remote(forwarded_paths(), needs)] = node
+            asked[remote.options(**options).remote(forwarded_paths(), str(Path.cwd()), needs)] = node
     done, late = ray.wait([*asked], num_returns=len(asked), timeout=limit_s) if asked else ([], [])
     for answer in done:
         node = asked[answer]
@@ -168,8 +169,9 @@ def _by_value(function: types.FunctionType) -> types.FunctionType:
     return copy
 
 
-def _probe(paths: list[str], needs: list[tuple[str, str, str, str | None]]) -> dict[str, Any]:
+def _probe(paths: list[str], cwd: str, needs: list[tuple[str, str, str, str | None]]) -> dict[str, Any]:
     """Runs on a node, in a process of Ray's; uses nothing of this module."""
+    import contextlib
     import os
     import sys
 
@@ -184,10 +186,12 @@ def _probe(paths: list[str], needs: list[tuple[str, str, str, str | None]]) -> d
         return answer
     answer["version"] = __version__
     lacks: dict[str, str] = {}
+    is_here = os.path.isdir(cwd)  # noqa: PTH112
     for impl, kind, code, python in needs:
         try:
-            entry = registry.resolve(impl)
-            lack = unusable(python, os.environ) if python else registry.missing(entry)
+            with contextlib.chdir(cwd) if is_here else contextlib.nullcontext():  # from there a file is looked for
+                entry = registry.resolve(impl)
+                lack = unusable(python, os.environ) if python else registry.missing(entry)
             if lack is None and code_version(entry, kind) != code:
                 lack = "it has other code of capsbench or of this implementation than the driver; install the same on all nodes"
         except Exception as error:

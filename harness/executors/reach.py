@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Reached:
     """How the cluster is to be talked to."""
 
     address: str  # host:port
-    token: str | None  # that it asks for
+    token: str | None = field(repr=False)  # that it asks for
     is_local: bool  # its nodes know each other as 127.0.0.1
 
 

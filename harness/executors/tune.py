@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -161,7 +161,9 @@ def supervise(config: dict[str, Any]) -> None:
 
             attempts(job, once, tell)
             return
-        if _code(trial["impl"], trial["model"]["kind"]) != config["given"]["code"]:
+        with chdir(job["cwd"]) if Path(job["cwd"]).is_dir() else nullcontext():  # a file is looked for from there
+            code = _code(trial["impl"], trial["model"]["kind"])
+        if code != config["given"]["code"]:
             cause = f"{socket.gethostname()} has other code of capsbench or of {trial['impl']} than the driver"
             hint = "install the same on every node; a trial's id stands for one version"
             say(FailedEvent(cause=cause, error="VersionMismatch", hint=hint))

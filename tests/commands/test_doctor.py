@@ -15,6 +15,7 @@ from rich.console import Console
 from harness import registry
 from harness.commands import doctor
 from harness.commands.doctor import Check, Diagnosis, diagnose, probe, render
+from harness.executors.listening import Instance
 from harness.machine.environment import environment
 from tests.helpers.gpu_helpers import put_gpus
 
@@ -210,3 +211,25 @@ def test_gpus_that_a_framework_does_not_see() -> None:
     assert "not seen by jax" in warned.detail
     assert doctor._gpus({"gpus": ["H100"]}, [sees]).state == "ok"
     assert doctor._gpus({"gpus": []}, [blind]).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("address", "asks", "state", "told"),
+    [
+        (
+            "127.0.0.1",
+            True,
+            "ok",
+            "a private one of a bench, listens on 127.0.0.1: this machine alone; asks for a token",
+        ),
+        ("0.0.0.0", True, "ok", "listens on 0.0.0.0: ports 6379 (gcs_server); asks for a token"),
+        ("::", False, "warning", "listens on ::: ports 6379 (gcs_server); asks for no token"),
+    ],
+)
+def test_who_listens(address: str, asks: bool, state: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the sockets of a Ray are found is tested with the executor, on a real one."""
+    ray = Instance(7, 6, is_private=True, asks_for_token=asks, sockets=((address, 6379, "gcs_server"),))
+    monkeypatch.setattr(doctor, "ray_instances", lambda: [ray])
+    [check] = doctor._listening()
+    assert (check.name, check.state, check.detail) == ("Ray (6)", state, told)
+    assert bool(check.advice) == (state == "warning")

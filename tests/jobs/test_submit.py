@@ -16,7 +16,7 @@ from harness.executors.reach import Reached, reach
 from harness.jobs import home
 from harness.jobs.client import Jobs
 from harness.journal.journal import Journal
-from tests.helpers.cluster_helpers import HAS_JOBS, Head, head
+from tests.helpers.head_helpers import HAS_JOBS, Head, head
 from tests.helpers.run_helpers import capsbench, events_of, repeatable, started, wait_for, write_suite
 
 pytestmark = pytest.mark.skipif(not HAS_JOBS, reason='needs pip install "capsbench[cluster]"')
