@@ -17,7 +17,7 @@ from harness.executors.parcels import Parcel, Piece, delivered, packed
 from harness.machine.gpu_type import gpu_type
 from harness.machine.whole_node import node_lease
 from harness.spec.trial import DataConfig, Trial
-from tests.helpers import cluster_helpers
+from tests.helpers import node_helpers
 from tests.helpers.executor_helpers import Record, tiny_job, tiny_trial
 
 
@@ -170,7 +170,7 @@ def test_published_files_are_packed_where_they_are_looked_for(mnist_dir: Path) -
 # A cluster
 
 
-@pytest.mark.skipif(not cluster_helpers.is_possible(), reason="needs the right to make namespaces")
+@pytest.mark.skipif(not node_helpers.is_possible(), reason="needs the right to make namespaces")
 def test_nodes_that_lack_something_are_named_and_left_out(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     from harness.executors.ray import RayExecutor
@@ -181,7 +181,7 @@ def test_nodes_that_lack_something_are_named_and_left_out(tmp_path: Path) -> Non
     jobs = [tiny_job(tmp_path / "run", "TinyNet", seed=seed) for seed in range(2)]
     jobs[0] = jobs[0].__class__(jobs[0].trial.model_copy(update={"data": config, "exclusive": "node"}), jobs[0].run_dir)
     record = Record()
-    with cluster_helpers.cluster(tmp_path / "nodes") as nodes:
+    with node_helpers.cluster(tmp_path / "nodes") as nodes:
         nodes.add("bare", hide="harness", cpus=4)
         nodes.add("empty", empty=hidden, GPU=1, accelerator_type__T4=1)
         nodes.wait()

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.events import AttemptEvent, EpochEvent, ResultEvent, TrialEvent
 from harness.executors.ray import RayExecutor
-from tests.helpers import cluster_helpers
+from tests.helpers import node_helpers
 from tests.helpers.executor_helpers import Record, tiny_job, trained_epochs
 
 NAMES = ("alpha", "beta", "gamma")
@@ -29,7 +29,7 @@ WORST = 1.5
 class Heard:
     """The events of one run, and when nodes were killed."""
 
-    nodes: cluster_helpers.Nodes
+    nodes: node_helpers.Nodes
     losses: list[
         tuple[str, int]
     ]  # node -> after how many finished trials it is killed, in the middle of one of its own
@@ -60,7 +60,7 @@ class Heard:
 
 def run(folder: Path, trials: int, epochs: int, losses: list[tuple[str, int]]) -> tuple[Heard, float]:
     """All that was heard of the trials on three nodes, and how long they took."""
-    with cluster_helpers.cluster(folder / "nodes") as nodes:
+    with node_helpers.cluster(folder / "nodes") as nodes:
         for name in NAMES:
             nodes.add(name)
             nodes.wait()
@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
-    if not cluster_helpers.is_possible():
+    if not node_helpers.is_possible():
         print("this needs the right to make namespaces: run it as root")
         return 2
     trials, epochs = options.trials, options.epochs
