@@ -11,7 +11,7 @@ test: .venv/.dev
 	$(BIN)/python -m pytest
 
 # What needs neither a framework nor Ray nor MLflow: minutes, and a small installation.
-LIGHT := analysis cost journal machine prediction suite test_capsbench.py test_registry.py test_stats.py test_wheel.py \
+LIGHT := analysis cost journal machine prediction suite test_capsbench.py test_registry.py stats test_wheel.py \
 	commands/test_startup.py commands/test_suites.py commands/test_table.py data/test_data.py executors/test_inline.py impls/test_spectral.py \
 	spec/test_impl.py views/test_screen.py views/test_sheet.py views/test_tables.py worker/test_stop.py
 light: .venv/.light

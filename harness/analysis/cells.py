@@ -167,7 +167,7 @@ def changes(cells: Sequence[Cell], metric: str, *, impls: bool) -> list[Change]:
     pairs = [
         (key, a, b)
         for a, b in itertools.combinations(cells, 2)
-        for key in _differing(a, b)
+        for key in differing(a, b)
         if (impls or key != "impl") and a.values(metric) and b.values(metric)
     ]
     tests = adjust([contrast(a, b, metric) for _, a, b in pairs], ALPHA)
@@ -183,7 +183,7 @@ def contrast(a: Cell, b: Cell, metric: str) -> Difference:
     return difference(*sides, paired=paired, alpha=ALPHA, resolution=resolution)
 
 
-def _differing(a: Cell, b: Cell) -> Iterator[str]:
+def differing(a: Cell, b: Cell) -> Iterator[str]:
     """The one setting in which the two differ; nothing if there are several. Some values have settings of their own."""
     of_a, of_b = ({"impl": cell.impl, **cell.params} for cell in (a, b))
     differing = [key for key in of_a if key in of_b and of_a[key] != of_b[key]]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.analysis.cells import ALPHA, Cell, contrast, of_run
+from harness.analysis.images import ImageRow, across, answers_of
 from harness.analysis.published import facts_of
 from harness.analysis.seeds import left_out
 from harness.errors import UserError
@@ -70,6 +71,7 @@ class Comparison:
     run_a: Path
     run_b: Path
     rows: list[Row]
+    images: list[ImageRow]  # cells compared image by image, as far as both runs stored predictions
     broken: list[str]  # trials that count in A but failed, or failed parity or the audit, in B
     warnings: list[str]
 
@@ -85,6 +87,7 @@ class Comparison:
             "a": str(self.run_a),
             "b": str(self.run_b),
             "rows": [row.to_json() for row in self.rows],
+            "images": [row.to_json() for row in self.images],
             "tested": sum(row.test.p is not None for row in self.rows),
             "broken": self.broken,
             "warnings": self.warnings,
@@ -94,7 +97,7 @@ class Comparison:
 def compare(run_a: Path, run_b: Path, tolerance_pct: float = 1.0) -> Comparison:
     """Compares the cells that are in both latest plans: the same implementation in the same setting of the grid.
 
-    Raises `UserError` for a folder without a run, an invalid tolerance, or runs without a cell in common.
+    Raises `UserError` for a folder without a run, an invalid tolerance, damaged predictions, or runs without a cell in common.
     """
     if not (tolerance_pct >= 0 and math.isfinite(tolerance_pct)):
         raise UserError(f"--tolerance {tolerance_pct:g} is no tolerance: give percent, 0 or more")
@@ -108,7 +111,8 @@ def compare(run_a: Path, run_b: Path, tolerance_pct: float = 1.0) -> Comparison:
     corrected = adjust([row.test for row in rows], ALPHA)
     rows = [replace(row, test=test) for row, test in zip(rows, corrected, strict=True)]
     broken = [line for a, b in common for line in _broken(a, b)]
-    return Comparison(run_a, run_b, rows, broken, _warnings(run_a, run_b, of_a, of_b, common, rows))
+    images = across(common, answers_of(run_a, of_a.values()), answers_of(run_b, of_b.values()))
+    return Comparison(run_a, run_b, rows, images, broken, _warnings(run_a, run_b, of_a, of_b, common, rows))
 
 
 def _key(cell: Cell) -> tuple[str, str]:

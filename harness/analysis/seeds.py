@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.analysis.cells import Cell, Change, changes, of_run
 from harness.analysis.equivalence import Pair, compare
+from harness.analysis.images import ImageRow, answers_of, between
 from harness.analysis.published import Beside, beside
 from harness.journal.journal import Journal
 
@@ -22,6 +23,7 @@ class OverSeeds:
     machine: str  # what it was measured on, and with which libraries
     cells: list[Cell]
     changes: list[Change]
+    images: list[ImageRow]  # test errors image by image
     pairs: list[Pair]  # L7
     beside: list[Beside]
 
@@ -29,6 +31,7 @@ class OverSeeds:
         return {
             "cells": [cell.to_json() for cell in self.cells],
             "changes": [change.to_json() for change in self.changes],
+            "images": [row.to_json() for row in self.images],
             "equivalence": [pair.to_json() for pair in self.pairs],
             "published": [each.to_json() for each in self.beside],
         }
@@ -47,6 +50,7 @@ def over_seeds(run_dir: Path) -> OverSeeds:
         _machine(journal.environment()),
         cells,
         found,
+        between(cells, answers_of(run_dir, cells)),
         pairs,
         beside(cells),
     )

@@ -23,7 +23,7 @@ from harness.views import equivalence as equivalence_view
 from harness.views.report import tables
 from harness.views.report.cost_plot import draw
 from harness.views.report.page import Section, write
-from harness.views.report.tables import cells_table, changes_table, published_table
+from harness.views.report.tables import cells_table, changes_table, images_table, published_table
 from harness.views.tables import doubts, print_table
 from harness.weights.whole import Damaged, read_predictions, read_weights, recorded
 
@@ -40,6 +40,13 @@ _CHANGES = {
 _TESTS = (
     "Difference: the second's less the first's. Holm's p is corrected for all rows of this table; detectable is the "
     "smallest difference that so many seeds would show in four of five repetitions, so that none shown does not mean none."
+)
+
+IMAGES = (
+    "The same {} test images in both: how many each has wrong, alone and together, summed over seeds. McNemar's exact p, of "
+    "each seed, is about these trained models; difference (in percentage points), interval and Holm's p are about other "
+    "seeds and other images, too. Detectable: the smallest difference that so many seeds and images would show in four of five "
+    "repetitions."
 )
 
 
@@ -123,6 +130,9 @@ def _sections(cost: curves.Report, seeds: OverSeeds, errors: list[Path], costs: 
             yield Section(
                 title, "", None, ["No test: that takes at least 2 seeds in both settings (grid.seed: [0, 1, 2])."]
             )
+    if seeds.images:
+        count = min(row.images for row in seeds.images)
+        yield Section("Test errors image by image", IMAGES.format(f"{count:,}"), images_table(seeds.images))
     if seeds.pairs:
         text = "Are two implementations shown to end with the same test error, within the margin? (L7, two one-sided tests)"
         notes = [equivalence.sentence(pair) for pair in seeds.pairs if pair.verdict is None]

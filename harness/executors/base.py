@@ -48,7 +48,7 @@ class Job:
             "log": self.log_path.name,
             "cwd": str(Path.cwd()),
             "environ": forwarded_environment(),
-            "paths": forwarded_paths(),
+            "paths": forwarded_paths(self.trial.interpreter),
         }
 
 

@@ -11,8 +11,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness import terminal
 from harness.errors import UserError
+from harness.executors import access
 from harness.executors.base import Capacity, Emit, Job, check_fits
 from harness.executors.bounded import TooLong, bounded
 from harness.executors.cleanup import Guardian, end_children
+from harness.executors.reach import reach
 from harness.machine.environment import gpus
 from harness.machine.gpu_type import gpu_types
 from harness.machine.leases import local_cores, local_gpus, stale_gpus
-from harness.machine.surroundings import child_environment
 from harness.spec.trial import Trial
 from harness.supervisor.seat import forwarded_environment, interruptible
 
@@ -56,7 +55,6 @@ _WORKER_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 _OBJECT_STORE_BYTES = 256 * 2**20  # jobs and events; files pass through it only on clusters
-_CONNECT_S = 30.0
 _GONE_S = 10.0
 _LIMIT = "CAPSBENCH_RAY_START_S"
 _LIMIT_S = 180.0
@@ -84,6 +82,7 @@ class RayExecutor:
     def __init__(self, address: str | None = None, *, num_cpus: int | None = None, num_gpus: int | None = None) -> None:
         self._address = address
         self._started = False
+        self._access = contextlib.ExitStack()
         self._survey: Survey | None = None
         if address is None:
             self._cpus = num_cpus or _count("CAPSBENCH_RAY_CPUS", len(local_cores()))
@@ -114,6 +113,7 @@ class RayExecutor:
 
                         ray.shutdown()
                     self._abandon()  # also what Ray began or wrote meanwhile
+                    self._access.close()
                     raise
         except TooLong as error:
             raise UserError(late) from error
@@ -126,10 +126,15 @@ class RayExecutor:
 
     def _begin(self) -> None:
         os.environ.update(_ENVIRONMENT | _WORKER_ENVIRONMENT)
+        if self._address is None:
+            self._access.enter_context(access.private())
+            self._is_local = True
+        else:
+            found = reach(self._address)
+            self._access.enter_context(access.authenticated(found.token))
+            self._address, self._is_local = found.address, found.is_local
         importlib.import_module("ray")
         _silence()
-        if self._address is not None:
-            _probe(self._address)
         self._init()
         self._guardian = Guardian(self._temp)
 
@@ -211,6 +216,7 @@ class RayExecutor:
 
             self._started = False
             ray.shutdown()
+            self._access.close()
             self._guardian.release()
 
     def _init(self) -> None:
@@ -219,13 +225,14 @@ class RayExecutor:
         before = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if self._address is not None:
-            ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
+            with access.on_loopback() if self._is_local else contextlib.nullcontext():
+                ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
         else:
             if self._gpus > len(local_gpus()):  # logical GPUs: Ray would refuse them, since fewer are visible
                 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             elif stale_gpus():  # Ray would hand out those that are not there
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local_gpus())
-            with _fewer_processes(), _own_path():
+            with _fewer_processes(), _own_path(), access.on_loopback():
                 ray.init(
                     address="local",
                     num_cpus=self._cpus,
@@ -335,34 +342,6 @@ def _silence() -> None:
     logger.handlers[:] = [logging.NullHandler()]
     logger.propagate = False
     logger.setLevel(logging.CRITICAL)
-
-
-def _probe(address: str) -> None:
-    """Connects from a separate process, which can be abandoned: Ray tries for minutes, then may end the process."""
-    failed = f"cannot connect to Ray at {address}"
-    if "://" in address:
-        raise UserError(f"{failed}: Ray clients are not supported; run on a node of the cluster, with its host:port")
-    if address != "auto":
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise UserError(f'{failed}: expected host:port, such as 10.0.0.1:6379, or "auto"')
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-        except OSError as error:
-            raise UserError(f"{failed}: {error.strerror or error}. Is the head node up (ray start --head)?") from error
-    code = f"import ray; ray.init(address={address!r}, log_to_driver=False)"
-    command = [sys.executable, "-P", "-c", code]
-    env = child_environment(os.environ, keep=("RAY_",))
-    try:
-        subprocess.run(command, capture_output=True, text=True, timeout=_CONNECT_S, check=True, env=env)
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"{failed} within {_CONNECT_S:.0f} s: is it Ray, and is this machine a node of it?") from error
-    except subprocess.CalledProcessError as error:
-        said = [line for line in str(error.stderr).splitlines() if line.strip()]
-        raise UserError(
-            f"{failed}: {said[-1] if said else f'exit code {error.returncode}'}. "
-            "If it asks for a token, set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-        ) from error
 
 
 def _wait_until_gone(relay: Relay) -> None:

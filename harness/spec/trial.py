@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from harness.spec.impl import Runtime
 from harness.spec.model import Count, ModelSpec, Positive, Section
@@ -193,6 +193,18 @@ class Resources(Section):
     exclusive: Annotated[Literal["node"] | None, Field(description="node, or nothing")] = None
 
 
+class Interpreter(Section):
+    """The Python of a trial that does not run in the bench's own: what was found there before anything started.
+
+    Where it is decides no result. Its versions are part of the trial's id, as those of the bench's own are otherwise.
+    """
+
+    path: str
+    python: str  # its version
+    versions: dict[str, str]  # distribution -> version, of those that can change a result
+    without_gpu: str | None = None  # why its framework cannot use a GPU
+
+
 class Trial(Section):
     """One resolved configuration with its seed; `id` is the hash of everything that can change its result."""
 
@@ -212,6 +224,14 @@ class Trial(Section):
     gpu_type: str | None = None  # None: of any type
     exclusive: Literal["node"] | None = None  # the whole node, or only its cores and GPUs
     start_sha256: str | None = None  # digest of the weights that training starts from; None: drawn from the seed
+    interpreter: Interpreter | None = None  # None: the bench's own; then no document names it
+
+    @model_serializer(mode="wrap")
+    def _document(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document = plain(self)
+        if document.get("interpreter") is None:
+            document.pop("interpreter", None)
+        return document
 
     def facts(self) -> dict[str, Any]:
         """The facts in the header of the trial's weights; `model` is enough to rebuild the model."""
@@ -237,6 +257,6 @@ class Trial(Section):
 
 
 __all__ = [
-    "Augment", "DataConfig", "Division", "LrDecay", "MeasureConfig", "OwnData", "ParityConfig", "Positive", "Resources",
-    "RuntimeConfig", "Size", "Stop", "TrainConfig", "Trial", "sides",
+    "Augment", "DataConfig", "Division", "Interpreter", "LrDecay", "MeasureConfig", "OwnData", "ParityConfig", "Positive",
+    "Resources", "RuntimeConfig", "Size", "Stop", "TrainConfig", "Trial", "sides",
 ]  # fmt: skip

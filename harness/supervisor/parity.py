@@ -136,10 +136,12 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
         "level": climb.level,
         "accept": list(climb.accept),
         "cores": list(seat.cores),
-        "paths": forwarded_paths(),
+        "paths": forwarded_paths(climb.trial.interpreter),
     }
     env = worker_environment(climb.trial, seat, base)
-    with started("harness.worker.parity", PARITY, document, env, climb.log_path) as child:
+    with started(
+        "harness.worker.parity", PARITY, document, env, climb.log_path, interpreter=climb.trial.interpreter
+    ) as child:
         for event in child.events:
             if stop.is_set():
                 raise KeyboardInterrupt

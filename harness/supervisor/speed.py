@@ -286,10 +286,11 @@ class _Bench:
         self, trial: Trial, job: dict[str, Any], log_path: Path, until: ExitStack, warnings: list[str]
     ) -> _Worker:
         """Starts a worker with a trial's environment, on the cores and GPUs of this command."""
-        seat = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus])
-        document = {"matmul": self._method.matmul, "cores": list(seat.cores), "paths": forwarded_paths(), **job}
+        seat, where = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus]), trial.interpreter
+        document = {"matmul": self._method.matmul, "cores": list(seat.cores), "paths": forwarded_paths(where), **job}
         env = worker_environment(trial, seat, self._base)
-        child = until.enter_context(started(_MODULE, SPEED if document["trial"] else GAUGE, document, env, log_path))
+        kinds = SPEED if document["trial"] else GAUGE
+        child = until.enter_context(started(_MODULE, kinds, document, env, log_path, interpreter=where))
         return _Worker(child, self._method.time_limit_s, self._stop, warnings)
 
 

@@ -10,7 +10,7 @@ from harness.analysis.cells import METRICS
 from harness.analysis.compare import Comparison
 from harness.analysis.labels import setting
 from harness.text import UNKNOWN, number
-from harness.views.report.tables import mean, p_value
+from harness.views.report.tables import images_table, mean, p_value
 from harness.views.tables import print_table
 
 _COLORS = {"worse": "bold red", "better": "green"}
@@ -48,6 +48,10 @@ def show(console: Console, comparison: Comparison) -> None:
     """Prints the table, what differs between the two runs, and the verdict."""
     print_table(console, table(comparison))
     console.print()
+    if comparison.images:
+        console.print(Text("Test errors image by image", "bold"))
+        print_table(console, images_table(comparison.images))
+        console.print()
     for line in comparison.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)
     worse = [row for row in comparison.rows if row.verdict == "worse"]

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from harness.analysis.cells import METRICS, Cell, Change
 from harness.analysis.costs import Report, timed
+from harness.analysis.images import ImageRow
 from harness.analysis.labels import setting
 from harness.analysis.published import Beside
 from harness.analysis.seeds import OverSeeds
@@ -116,7 +117,31 @@ def changes_table(found: Sequence[Change]) -> Table:
     return table
 
 
-def verdict(change: Change) -> str:
+def images_table(found: Sequence[ImageRow]) -> Table:
+    """One row for every two cells that saw the same test images; counts of wrong images are sums over seeds."""
+    table = _table(["from", "to"], ["seeds", "wrong in both", "from alone", "to alone", "McNemar's p"])
+    for title in ("difference", "95% interval", "Holm's p", "detectable"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("finding", no_wrap=True)
+    for row in found:
+        test = row.test
+        run = row.key == "run"
+        table.add_row(
+            f"A: {row.a.name}" if run else row.a.name,
+            "B" if run else row.b.name,
+            str(len(row.by_seed)),
+            *(f"{row.count(field):,}" for field in ("both", "only_a", "only_b")),
+            " ".join(p_value(each.p) for each in row.by_seed.values()),
+            _signed(test.difference),
+            UNKNOWN if test.low is None else f"{_signed(test.low)} to {_signed(test.high)}",
+            p_value(test.adjusted_p),
+            number(test.detectable, 2),
+            verdict(row),
+        )
+    return table
+
+
+def verdict(change: Change | ImageRow) -> str:
     """ "more", "less", "none shown", or why there is no test."""
     test = change.test
     if test.p is None:

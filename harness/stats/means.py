@@ -61,7 +61,7 @@ def summary(values: Sequence[float], level: float = 0.95) -> Summary | None:
     sd = statistics.stdev(values) if n > 1 else None
     low = high = None
     if sd:
-        half = float(_special().stdtrit(n - 1, (1 + level) / 2)) * sd / math.sqrt(n)
+        half = float(special().stdtrit(n - 1, (1 + level) / 2)) * sd / math.sqrt(n)
         low, high = mean - half, mean + half
     return Summary(n, mean, sd, low, high, min(values), max(values))
 
@@ -117,10 +117,10 @@ def difference(
     if error == 0:
         p = float(between == 0)
         return Difference(between, between, between, p, len(a), len(b), paired, adjusted_p=p, detectable=0.0)
-    half = float(_special().stdtrit(freedom, 1 - alpha / 2)) * error
-    p = 2 * float(_special().stdtr(freedom, -abs(between) / error))
+    half = float(special().stdtrit(freedom, 1 - alpha / 2)) * error
+    p = 2 * float(special().stdtr(freedom, -abs(between) / error))
     found = Difference(between, between - half, between + half, p, len(a), len(b), paired, error, freedom, p)
-    return replace(found, detectable=_detectable(found, alpha))
+    return replace(found, detectable=detectable(found, alpha))
 
 
 def adjust(family: Sequence[Difference], alpha: float = 0.05) -> list[Difference]:
@@ -131,7 +131,7 @@ def adjust(family: Sequence[Difference], alpha: float = 0.05) -> list[Difference
     ps = holm([each.p for each in family if each.p is not None])
     corrected = iter(ps)
     return [
-        replace(each, adjusted_p=next(corrected), detectable=_detectable(each, alpha / len(ps)))
+        replace(each, adjusted_p=next(corrected), detectable=detectable(each, alpha / len(ps)))
         if each.p is not None
         else each
         for each in family
@@ -147,12 +147,12 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _detectable(found: Difference, alpha: float, power: float = 0.8) -> float:
+def detectable(found: Difference, alpha: float, power: float = 0.8) -> float:
     """The difference at which the test's t exceeds its critical value with probability `power`: a noncentral t."""
     if not found.error:
         return 0.0
-    critical = float(_special().stdtrit(found.freedom, 1 - alpha / 2))
-    return float(_special().nctdtrinc(found.freedom, 1 - power, critical)) * found.error
+    critical = float(special().stdtrit(found.freedom, 1 - alpha / 2))
+    return float(special().nctdtrinc(found.freedom, 1 - power, critical)) * found.error
 
 
 @dataclass(frozen=True)
@@ -236,10 +236,10 @@ def _two_one_sided(
     """The ends of the interval, and the larger of the two one-sided p-values."""
     if error == 0:
         return difference, difference, float(abs(difference) >= margin)
-    half = float(_special().stdtrit(freedom, 1 - alpha)) * error
-    p = float(_special().stdtr(freedom, (abs(difference) - margin) / error))
+    half = float(special().stdtrit(freedom, 1 - alpha)) * error
+    p = float(special().stdtr(freedom, (abs(difference) - margin) / error))
     return difference - half, difference + half, p
 
 
-def _special() -> Any:
+def special() -> Any:
     return importlib.import_module("scipy.special")  # not at the top, where it would slow down every command

@@ -1,0 +1,31 @@
+"""Statistics of small samples, and of the test images on which two models differ."""
+
+from harness.stats.images import Discordance, crossed, discordance
+from harness.stats.means import (
+    FEWEST,
+    Difference,
+    Equivalence,
+    Summary,
+    adjust,
+    difference,
+    equivalence,
+    holm,
+    median_interval,
+    summary,
+)
+
+__all__ = [
+    "FEWEST",
+    "Difference",
+    "Discordance",
+    "Equivalence",
+    "Summary",
+    "adjust",
+    "crossed",
+    "difference",
+    "discordance",
+    "equivalence",
+    "holm",
+    "median_interval",
+    "summary",
+]
