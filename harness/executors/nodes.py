@@ -106,8 +106,9 @@ def living() -> list[Node]:
     ]
 
 
-def survey(nodes: Sequence[Node], trials: Sequence[Trial], limit_s: float = ANSWER_S) -> Survey:
+def survey(nodes: Sequence[Node], trials: Sequence[Trial]) -> Survey:
     """Asks all nodes that have CPUs for trials what they lack for `trials`."""
+    limit_s = ANSWER_S
     kinds = {(trial.impl, trial.model.kind) for trial in trials}
     needs = [(impl, kind, code_version(registry.resolve(impl), kind)) for impl, kind in sorted(kinds)]
     found = Survey(list(nodes))

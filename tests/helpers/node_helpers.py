@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.helpers.run_helpers import _HIDING, ROOT
 
-START_S = 120.0
+START_S = 200.0
 
 
 def is_possible() -> bool:
@@ -83,7 +83,7 @@ class Nodes:
 
     def wait(self) -> None:
         """Returns once all nodes that were added and not killed are part of the cluster."""
-        from ray._raylet import GcsClient
+        from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 
         client: Any = GcsClient(address=self.address)
         deadline = time.monotonic() + START_S
