@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from harness.errors import UserError
 
@@ -73,8 +72,3 @@ def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
         if _SECRET.search(name) and len(value) >= _SHORTEST and "/" not in value[:1]:
             text = text.replace(value, "***")
     return text
-
-
-def host(url: str) -> str:
-    """The part of an address that names the machine or bucket, for a message."""
-    return urlsplit(url).netloc or url
