@@ -69,6 +69,6 @@ def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
     text = re.sub(r"(://[^\s/@:]*):[^\s/@]*@", r"\1:***@", text)
     text = re.sub(r"([?&][\w-]*(?:sig|key|token|secret|password|credential)[\w-]*=)[^&\s]+", r"\1***", text, flags=re.I)
     for name, value in environ.items():
-        if _SECRET.search(name) and len(value) >= _SHORTEST and "/" not in value[:1]:
+        if _SECRET.search(name) and len(value) >= _SHORTEST and not os.path.exists(value):  # noqa: PTH110
             text = text.replace(value, "***")
     return text
