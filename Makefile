@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test light mutants hostile lint mlflow-server clean
+.PHONY: quickstart test light mutants hostile nodes lint mlflow-server clean
 
 quickstart: .venv/.cpu
 	$(BIN)/capsbench run suites/quickstart.yaml
@@ -19,6 +19,10 @@ light: .venv/.light
 
 mutants: .venv/.dev
 	$(BIN)/python -m tests.mutants.run
+
+# Twelve trials on three nodes, of which two are killed; needs root, for namespaces.
+nodes: .venv/.dev
+	$(BIN)/python -m tests.soak.three_nodes
 
 hostile: .venv/.dev
 	$(BIN)/python -m tests.hostile.run

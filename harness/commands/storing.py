@@ -25,6 +25,10 @@ def opened(url: str | None, run_dir: Path) -> Mirror | None:
     if url is None:
         return None
     where = place(url)
+    if where.protocol in ("file", "local"):
+        folder, own = Path(where.url.partition("://")[2]).resolve() / run_dir.name, run_dir.resolve()
+        if own in (folder, *folder.parents) or folder in own.parents:
+            raise UserError(f"--storage {where}: that is where the run itself is, {run_dir}; name another folder")
     mirror = Mirror(where / run_dir.name, run_dir, note)
     try:
         mirror.open()

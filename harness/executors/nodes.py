@@ -107,8 +107,9 @@ def living() -> list[Node]:
     ]
 
 
-def survey(nodes: Sequence[Node], trials: Sequence[Trial], limit_s: float = ANSWER_S) -> Survey:
+def survey(nodes: Sequence[Node], trials: Sequence[Trial]) -> Survey:
     """Asks all nodes that have CPUs for trials what they lack for `trials`."""
+    limit_s = ANSWER_S
     pythons = {trial.impl: trial.interpreter.path for trial in trials if trial.interpreter}
     kinds = sorted({(trial.impl, trial.model.kind) for trial in trials})
     needs = [(impl, kind, code_version(registry.resolve(impl), kind), pythons.get(impl)) for impl, kind in kinds]

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from harness.errors import UserError
 
@@ -70,11 +69,6 @@ def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
     text = re.sub(r"(://[^\s/@:]*):[^\s/@]*@", r"\1:***@", text)
     text = re.sub(r"([?&][\w-]*(?:sig|key|token|secret|password|credential)[\w-]*=)[^&\s]+", r"\1***", text, flags=re.I)
     for name, value in environ.items():
-        if _SECRET.search(name) and len(value) >= _SHORTEST and "/" not in value[:1]:
+        if _SECRET.search(name) and len(value) >= _SHORTEST and not os.path.exists(value):  # noqa: PTH110
             text = text.replace(value, "***")
     return text
-
-
-def host(url: str) -> str:
-    """The part of an address that names the machine or bucket, for a message."""
-    return urlsplit(url).netloc or url

@@ -99,6 +99,8 @@ def told(error: BaseException) -> str:
         return "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or have ~/.aws/credentials"
     if isinstance(error, PermissionError):
         return f"not permitted: {text}"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     return f"{name}: {text}".removesuffix(": ")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.helpers.run_helpers import _HIDING, ROOT
 
-START_S = 120.0
+START_S = 200.0
 
 
 def is_possible() -> bool:
