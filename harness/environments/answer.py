@@ -46,7 +46,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     except UserError as error:
         found["fault"] = str(error)
         return found
-    if found["missing"] is None and asked["deep"]:
+    if found["missing"] is None:
         found["fault"] = _fault()
     return found
 

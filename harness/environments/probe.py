@@ -26,6 +26,7 @@ from harness.registry import Entry
 from harness.spec.trial import Interpreter
 from harness.supervisor.seat import forwarded_environment, forwarded_paths
 
+_SOMEWHERE = Interpreter(path="", python="", versions={})  # another one than ours
 _LIMIT_S = 30.0
 _MOST_BYTES = 1 << 20  # a program that is no Python may write without end
 
@@ -52,8 +53,7 @@ def ask(chosen: Chosen, *, limit_s: float = _LIMIT_S) -> Answer:
     asked = {
         "impl": chosen.impl,
         "needs": [_name(each) for each in registry.NEEDS],
-        "deep": True,
-        "paths": _paths(path),
+        "paths": forwarded_paths(_SOMEWHERE),
     }
     code, output, errors = _run([path, boot.__file__, "harness.environments.answer", json.dumps(asked)], limit_s)
     told = [line for line in output.splitlines() if line.startswith(MARK)]
@@ -132,11 +132,6 @@ def _check(chosen: Chosen, entry: Entry, path: str, found: dict[str, Any]) -> No
             f"it has {library[0]} {library[1]}, not {entry.label}",
             f'install that there: {install} "{library[0]}=={entry.label}.*"; or call it {entry.base}@{library[1]}',
         )
-
-
-def _paths(path: str) -> list[str]:
-    other = Interpreter(path=path, python="", versions={})
-    return forwarded_paths(other)
 
 
 def _name(requirement: str) -> str:
