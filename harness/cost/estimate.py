@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from harness import data
+from harness import data, registry
 from harness.cost.operations import step_flops
 from harness.spec.trial import Trial
 
-_START_S = 30.0  # interpreter, framework, compilation and small tensors of the parity gate, if nothing is known yet
+_START_S, _SLOWER_S = 5.0, 2.0  # interpreter, framework, compilation and parity gate; more for a slow start (`Entry`)
+_SPECIFICATION_S = 2.0  # imports and compiles nothing
 _OVER_FLOOR = 1.5  # a training step over its matmul floor, if nothing is known yet
 _EVAL_COST = 1 / 3  # the forward pass only, relative to forward and backward
 
@@ -27,9 +28,10 @@ def matmul_flops_per_s(size: int = 1024) -> float:
     a = np.ones((size, size), np.float32)  # the values do not matter
     best_s = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
+        start, own = time.perf_counter(), time.process_time()
         np.matmul(a, a)
-        best_s = min(best_s, time.perf_counter() - start)
+        # The processor's time is the shorter one if other processes are in the way, the clock's if there are several threads.
+        best_s = min(best_s, time.perf_counter() - start, time.process_time() - own)
     return 2 * size**3 / best_s
 
 
@@ -48,10 +50,17 @@ def estimate_s(trial: Trial, known: Iterable[tuple[Trial, dict[str, Any]]]) -> f
         images += 2 * (2 + trial.parity.steps) * trial.train.batch
     for other, result in known:
         if result["img_per_s"] and _same_work(trial, other):
-            return result["compile_s"] + _START_S / 2 + images / result["img_per_s"]
+            return result["compile_s"] + _start_s(trial) / 2 + images / result["img_per_s"]
     if trial.gpus:
         return None
-    return _START_S + images * step_flops(trial.model, 1) * _OVER_FLOOR / matmul_flops_per_s()
+    return _start_s(trial) + images * step_flops(trial.model, 1) * _OVER_FLOOR / matmul_flops_per_s()
+
+
+def _start_s(trial: Trial) -> float:
+    if trial.impl == registry.SPECIFICATION:
+        return _SPECIFICATION_S
+    entry = registry.known(trial.impl)
+    return _START_S + _SLOWER_S * (entry.slow_start if entry else 0)
 
 
 def _same_work(a: Trial, b: Trial) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness import registry
 from harness.cost import estimate, memory
 from harness.cost.estimate import estimate_s
 from harness.cost.operations import forward_flops, step_flops
@@ -77,7 +78,7 @@ def changed(trial: Trial, **sections: dict[str, Any]) -> Trial:
 def test_estimate_from_a_trial_like_it() -> None:
     trial = tiny_trial(epochs=10)  # 16 images to train on, none to validate, 16 to test
     known = [(tiny_trial(epochs=2, seed=1), {"img_per_s": 8.0, "compile_s": 5.0})]
-    start_s = 5 + 15
+    start_s = 5 + 5 / 2
     assert estimate_s(trial, known) == pytest.approx(start_s + (10 * 16 + 16 / 3) / 8)
     assert estimate_s(changed(trial, data={"validation": 30}), known) == pytest.approx(
         start_s + (10 * (16 + 10) + 16 / 3) / 8
@@ -108,10 +109,22 @@ def test_estimate_without_history(monkeypatch: pytest.MonkeyPatch) -> None:
     images = 3 * 16 + 16 / 3
     monkeypatch.setattr(estimate, "matmul_flops_per_s", lambda: 1e6)
     slow = estimate_s(trial, [])
-    assert slow == pytest.approx(30 + images * step_flops(MODEL, 1) * 1.5 / 1e6)
+    assert slow == pytest.approx(5 + images * step_flops(MODEL, 1) * 1.5 / 1e6)
     monkeypatch.setattr(estimate, "matmul_flops_per_s", lambda: 1e12)
-    assert 30 < estimate_s(trial, []) < slow  # type: ignore[operator]
+    assert 5 < estimate_s(trial, []) < slow  # type: ignore[operator]
     assert estimate_s(trial.model_copy(update={"gpus": 1}), []) is None  # a CPU's rate says nothing of a GPU
+
+
+def test_a_slow_start_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "matmul_flops_per_s", lambda: 1e12)
+    seconds = [
+        estimate_s(tiny_trial().model_copy(update={"impl": impl}), []) or 0
+        for impl in sorted(
+            registry.BUILT_IN, key=lambda impl: (impl != registry.SPECIFICATION, registry.resolve(impl).slow_start)
+        )
+    ]
+    assert seconds == sorted(seconds)
+    assert seconds[0] < 5 < seconds[1] < seconds[-1]
 
 
 def test_history_is_what_finished(tmp_path: Path) -> None:
