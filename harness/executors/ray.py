@@ -15,20 +15,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import terminal
 from harness.errors import UserError
-from harness.executors import access
+from harness.executors import access, quiet
 from harness.executors.base import Capacity, Emit, Job, Lost, check_fits
 from harness.executors.bounded import TooLong, bounded
 from harness.executors.cleanup import Guardian, end_children
 from harness.executors.handover import Abandoned, Handover
 from harness.executors.losses import pause_s
 from harness.executors.reach import reach
-from harness.executors.servers import MARK, ClusterServers, OwnServers, Servers
+from harness.executors.servers import ClusterServers, OwnServers, Servers
 from harness.machine.environment import gpus
 from harness.machine.gpu_type import gpu_types
 from harness.machine.leases import local_cores, local_gpus, stale_gpus
@@ -64,7 +64,7 @@ _GONE_S = 10.0
 _POLL_S = 0.1
 _LEAVE_S = 10.0  # how long Tune may take to end once it is told to
 _SETTLE_S = 5.0
-_SHUTDOWN_S = 15.0
+_SHUTDOWN_S = 10.0
 _RESTARTS = 2  # of a private Ray that is lost, without an epoch in between
 _LIMIT = "CAPSBENCH_RAY_START_S"
 _LIMIT_S = 180.0
@@ -146,7 +146,7 @@ class RayExecutor:
             self._access.enter_context(access.authenticated(found.token))
             self._address, self._is_local = found.address, found.is_local
         importlib.import_module("ray")
-        _silence()
+        quiet.silence()
         self._init()
         self._guardian = Guardian(self._temp)
         self._servers = self._watched()
@@ -196,10 +196,12 @@ class RayExecutor:
                         raise KeyboardInterrupt
                     raise Lost(str(relay.stuck))
                 rest = relay.rest()
+                in_vain = 0 if relay.has_progressed else in_vain + 1
                 if how is None:
+                    if rest and in_vain > _RESTARTS:
+                        raise Lost(f"Ray has started no supervisor for {len(rest)} trials, in {in_vain} tries")
                     continue
                 self._leave(relay, handover, is_lost=True)
-                in_vain = 0 if relay.has_progressed else in_vain + 1
                 again = self._address is None and in_vain <= _RESTARTS and not self._is_spent
                 relay.interrupt(f"Ray was lost: {how}", pause_s(in_vain) if again else None)
                 rest = relay.rest()
@@ -306,16 +308,16 @@ class RayExecutor:
         import ray
 
         before = signal.getsignal(signal.SIGTERM)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        silent: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if self._address is not None:
             with access.on_loopback() if self._is_local else contextlib.nullcontext():
-                ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
+                ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **silent)
         else:
             if self._gpus > len(local_gpus()):  # logical GPUs: Ray would refuse them, since fewer are visible
                 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             elif stale_gpus():  # Ray would hand out those that are not there
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local_gpus())
-            with _fewer_processes(), _own_path(), access.on_loopback(), _marked(self._temp):
+            with quiet.fewer_processes(), quiet.own_path(), quiet.marked(self._temp), access.on_loopback():
                 ray.init(
                     address="local",
                     num_cpus=self._cpus,
@@ -325,7 +327,7 @@ class RayExecutor:
                     # Supervisors run the driver's code, wherever it came from.
                     runtime_env={"env_vars": _WORKER_ENVIRONMENT | forwarded_environment()},
                     _temp_dir=str(self._temp),
-                    **quiet,
+                    **silent,
                 )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own handler would exit silently
@@ -383,69 +385,6 @@ def _folder() -> Path:
         f"Ray needs a folder for temporary files that can be written and whose path has at most {_LONGEST_BASE} bytes, for its "
         f"sockets; that is none of {', '.join(bases)}. Set TMPDIR to one; or {_INSTEAD}"
     )
-
-
-@contextlib.contextmanager
-def _fewer_processes() -> Generator[None]:
-    """Lets Ray start without its autoscaler and log reader. This saves 2 s on both cores, and 1 s at the end.
-
-    They are of no use here, and `ray.init` has no option for it. A Ray with other private names starts as usual.
-    """
-    from ray._private.node import Node
-
-    kept = {name: getattr(Node, name) for name in ("start_monitor", "start_log_monitor") if hasattr(Node, name)}
-    try:
-        for name in kept:
-            setattr(Node, name, _nothing)
-        yield
-    finally:
-        for name, method in kept.items():
-            setattr(Node, name, method)
-
-
-@contextlib.contextmanager
-def _own_path() -> Generator[None]:
-    """Keeps Ray from putting the working directory first on the import path of its workers, as if it were a library's.
-
-    They get it last (`harness.executors.tune.supervise`). A Ray with other private names puts it first.
-    """
-    from ray.job_config import JobConfig
-
-    name = "_runtime_env_has_working_dir"
-    kept = getattr(JobConfig, name, None)
-    try:
-        if kept is not None:
-            setattr(JobConfig, name, _true)
-        yield
-    finally:
-        if kept is not None:
-            setattr(JobConfig, name, kept)
-
-
-@contextlib.contextmanager
-def _marked(folder: Path) -> Generator[None]:
-    """What is started meanwhile can be found by its environment, whatever becomes of its parent."""
-    os.environ[MARK] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop(MARK, None)
-
-
-def _true(_config: object) -> bool:
-    return True
-
-
-def _nothing(_node: object) -> None:
-    pass
-
-
-def _silence() -> None:
-    """Silences Ray's loggers, which write to the terminal from the moment Ray is imported."""
-    logger = logging.getLogger("ray")
-    logger.handlers[:] = [logging.NullHandler()]
-    logger.propagate = False
-    logger.setLevel(logging.CRITICAL)
 
 
 def _wait_until_gone(relay: Relay) -> None:

@@ -17,9 +17,9 @@ MARK = "_CAPSBENCH_RAY"
 _LOOK_S = 1.0
 _NOTICED_S = 2.0  # of the time between two looks; in the rest, this process was itself stopped
 _STOPPED_S = 20.0  # how long a server may be stopped
-_KNOCK_S = 5.0  # between two attempts to connect to a cluster
+_KNOCK_S = 3.0  # between two attempts to connect to a cluster
 _CONNECT_S = 2.0
-_UNREACHABLE_S = 15.0  # how long a cluster may be unreachable
+_UNREACHABLE_S = 10.0  # how long a cluster may be unreachable
 _SERVERS = ("raylet", "gcs_server")
 
 
