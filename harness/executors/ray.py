@@ -64,7 +64,8 @@ _GONE_S = 10.0
 _POLL_S = 0.1
 _LEAVE_S = 10.0  # how long Tune may take to end once it is told to
 _SETTLE_S = 5.0
-_SHUTDOWN_S = 10.0
+_SHUTDOWN_S = 10.0  # how long the connection to a cluster may take to end
+_OWN_SHUTDOWN_S = 60.0  # the same of a private Ray, which can be replaced after that alone
 _RESTARTS = 2  # of a private Ray that is lost, without an epoch in between
 _LIMIT = "CAPSBENCH_RAY_START_S"
 _LIMIT_S = 180.0
@@ -296,7 +297,7 @@ class RayExecutor:
         self._survey = None  # another Ray has other nodes
         closing = threading.Thread(target=ray.shutdown, daemon=True, name="Ray's end")
         closing.start()
-        closing.join(_SHUTDOWN_S)
+        closing.join(_OWN_SHUTDOWN_S if self._address is None else _SHUTDOWN_S)
         if closing.is_alive():
             self._is_spent = True
             self._servers.end()

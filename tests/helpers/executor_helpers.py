@@ -86,7 +86,7 @@ class HeldNet(TinyNet):
 
 
 class HeldUpNet(TinyNet):
-    """Trains one epoch an attempt, and then waits for what becomes of it; but the fourth is its last."""
+    """Trains one epoch an attempt, and then waits for what becomes of it."""
 
     def load(self, weights: Weights, moments: Moments | None = None) -> None:
         super().load(weights, moments)
