@@ -38,7 +38,8 @@ class OwnServers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._servers = [p for p in table().values() if p.parent == os.getpid() and p.name in _SERVERS]
+        own = (p for p in table().values() if p.parent == os.getpid() and p.name in _SERVERS)
+        self._servers = [server for server in own if not server.has_ended]  # those of an earlier Ray may not be reaped
         self._stopped_s = dict.fromkeys((server.pid for server in self._servers), 0.0)
         self._looked = time.monotonic()
 

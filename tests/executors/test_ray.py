@@ -322,7 +322,8 @@ def test_a_private_ray_that_dies_is_replaced(executor: RayExecutor, tmp_path: Pa
         if isinstance(event, EpochEvent) and event.epoch in servers_killed and event.attempt == event.epoch:
             name = servers_killed.pop(event.epoch)
             family.extend(child.pid for child in psutil.Process().children(recursive=True))
-            (server,) = (child for child in psutil.Process().children() if child.name() == name)
+            alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+            (server,) = (child for child in alive if child.name() == name)
             server.kill()
 
     mortal = RayExecutor(num_cpus=1, num_gpus=0)
