@@ -293,9 +293,13 @@ class RayExecutor:
             return
         import ray
 
+        def shut_down() -> None:
+            with contextlib.suppress(Exception):  # whatever Ray raises where its servers are gone
+                ray.shutdown()
+
         self._started = False
         self._survey = None  # another Ray has other nodes
-        closing = threading.Thread(target=ray.shutdown, daemon=True, name="Ray's end")
+        closing = threading.Thread(target=shut_down, daemon=True, name="Ray's end")
         closing.start()
         closing.join(_OWN_SHUTDOWN_S if self._address is None else _SHUTDOWN_S)
         if closing.is_alive():

@@ -28,7 +28,6 @@ _QUIET = {  # only our own text may reach the screen; a dead server is noticed i
 }
 
 
-
 def quiet_environment() -> dict[str, str]:
     """The bench's settings for MLflow; what the user has already set stays."""
     return {key: os.environ.get(key, value) for key, value in _QUIET.items()}
