@@ -190,7 +190,9 @@ class Relay(tune.Callback):
             return
         cause, error = why
         job = progress.job
-        if progress.begun and error == "SupervisorLost":
+        if (
+            progress.begun and error == "SupervisorLost" and not self._is_cluster
+        ):  # there, nobody can tell it from a node
             job = replace(job, losses=job.losses + 1)
             is_last = job.losses > job.trial.runtime.retries
         else:

@@ -403,7 +403,9 @@ def test_a_cluster_brings_files_home_and_survives_the_loss_of_two_nodes(
         cluster.shutdown()
     attempts = record.of("HeldNet-0", "attempt")
     assert [event["resumed_epoch"] for event in attempts] == [0, 2, 3]
-    assert [event["error"] for event in record.of("HeldNet-0", "interrupted")] == ["NodeLost"] * 2
+    lost = [event["error"] for event in record.of("HeldNet-0", "interrupted")]
+    assert len(lost) == 2
+    assert {*lost} <= {"NodeLost", "SupervisorLost"}
     assert gone([event["pid"] for event in attempts])
     assert [event["epoch"] for event in record.of("HeldNet-0", "epoch")] == [1, 2, 3, 4]
     assert record.kinds("HeldNet-0")[-1] == "result"
