@@ -163,7 +163,7 @@ def test_servers_that_crash_cost_nothing_and_leave_nothing_twice(
     steps = {(0, 1): first_is_stored, (0, 2): lag_is_told, (0, 3): back_again, (1, 3): gone_for_the_end}
     sections = {"train": {"epochs": 3}, "parity": {"gate": False}, "grid": {"impl": ["numpy"], "seed": [0, 1]}}
     suite = run_helpers.write_suite(tmp_path, **sections)
-    request = RunRequest(suite, out=tmp_path / "runs", executor="inline", mlflow_uri=team.uri, figures=False)
+    request = RunRequest(suite, out=tmp_path / "runs", executor="inline", mlflow_uri=team.uri, figures="none")
     outcome = run(request, lambda _: Driving(text, steps))
     assert outcome.exit_code == 0
     (lacking,) = [line for line in outcome.warnings if "lacks" in line]
