@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.commands import run as command
+from harness.commands import running as command
 from harness.commands.plan import RunRequest
 from harness.views.figures import draw
 from harness.views.screen import Screen, own_console
