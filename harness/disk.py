@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -13,21 +14,28 @@ from pathlib import Path
 from typing import Any, cast
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str | bytes) -> None:
     """Replaces a file: readers see the old text or the new, and the new survives a crash after this returns.
 
-    A link stays, and what it names is replaced. A device or a pipe is no file to replace: it is written to.
+    A link stays, and what it names is replaced. A device or a pipe is no file to replace: it is written to. If it fails,
+    as on a full disk, the old file stays, and nothing is left beside it.
     """
+    content = text.encode() if isinstance(text, str) else text
     if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
         return
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     flush(path.parent)
 
 
@@ -55,6 +63,33 @@ def obstacle(folder: Path, *, to_write: bool = True) -> str | None:
         except OSError as error:  # a name that is too long, a link to itself, a folder that may not be searched
             return f"{each}: {error.strerror}"
     return None
+
+
+def free_bytes(path: Path) -> int | None:
+    """How much this process may still write where `path` is, or will be; None if the file system does not tell.
+
+    Quotas are not in it.
+    """
+    try:
+        found = os.statvfs(_existing(path))
+    except OSError:
+        return None
+    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+    return blocks * found.f_frsize if found.f_blocks else None
+
+
+def mount_point(path: Path) -> Path:
+    """Where the file system of `path` begins."""
+    each = _existing(path)
+    while not os.path.ismount(each) and each != each.parent:
+        each = each.parent
+    return each
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or the nearest folder around it that exists."""
+    path = Path(os.path.realpath(path))
+    return next((each for each in (path, *path.parents) if each.exists()), Path("/"))
 
 
 def finite(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 import warnings
 from collections.abc import Collection, Iterable
@@ -61,6 +62,8 @@ _ADVICE = {
     errno.ENOMEM: "free some memory",
     errno.EAGAIN: "the machine allows no more processes or threads: ulimit -u",
     errno.EIO: "the disk or the network drive has a fault",
+    errno.ESTALE: "the network drive has lost it",
+    errno.ENODEV: "the disk is gone",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ELOOP: "a link that points to itself",
     errno.ENOTDIR: "a part of the path is a file",
@@ -79,6 +82,26 @@ def of_the_system(error: OSError) -> str | None:
         return "the working directory has been removed; change to another one"
     what = f"{error.filename}: " if error.filename is not None else ""
     return f"{what}{error.strerror}; {_ADVICE[error.errno]}"
+
+
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)
+_NO_ROOM = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as libraries written in Rust report it
+
+
+def of_the_disk(error: BaseException | None) -> OSError | None:
+    """The error behind `error` that a full, read-only or failing disk made; None if there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_DISKS:
+            return error
+        text = str(error)
+        if (code := _OS_ERROR.search(text)) and int(code[1]) in _OF_DISKS:
+            return OSError(int(code[1]), os.strerror(int(code[1])))
+        if full := _NO_ROOM.search(text):
+            number = errno.EDQUOT if "quota" in full[0].lower() else errno.ENOSPC
+            return OSError(number, os.strerror(number))
+        error = error.__cause__
+    return None
 
 
 _STARVED = re.compile(

@@ -10,20 +10,21 @@ import importlib
 import importlib.util
 import inspect
 import os
+import platform
 import re
 import sys
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import UserError, nearest
 from harness.frameworks import Framework, framework
 from harness.own_file import is_file_name, target_of
+from harness.plugins import registered
 
 if TYPE_CHECKING:
     from harness.spec import Impl
@@ -40,6 +41,7 @@ ORDINARY = "model:"
 SPECIFICATION = "numpy"
 """The implementation that all others are compared with; it is not meant for training."""
 
+_LABELLED = re.compile(r"(.+)@([A-Za-z0-9][A-Za-z0-9._+-]{0,31})")
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -75,6 +77,12 @@ class Entry:
     any_precision: bool = False  # rounds operands itself, whatever the hardware
     ordinary: Ordinary | None = None
     problem: str | None = None  # why its device.py cannot be used
+    label: str | None = None  # what follows the @ of its name, as in torch@2.12: which environment it is run in
+
+    @property
+    def base(self) -> str:
+        """Its name without the label."""
+        return self.name if self.label is None else self.name.removesuffix(f"@{self.label}")
 
     @property
     def module(self) -> str:
@@ -91,7 +99,7 @@ class Entry:
 
     @property
     def is_built_in(self) -> bool:
-        return self.name in _BUILT_IN
+        return self.base in _BUILT_IN
 
 
 # The colours are distinct for colour-blind eyes too.
@@ -135,6 +143,22 @@ _FORMATS = {
     )
 }
 """File formats of no implementation here that weights can be exported to; only `exporting` knows them."""
+NEEDS = (
+    "numpy>=2", "autograd>=1.8", "array-api-compat>=1.12", "pyyaml>=6", "pydantic>=2.10", "rich>=13.9", "safetensors>=0.5",
+    "jaxtyping>=0.3", "scikit-learn>=1.5", "scipy>=1.14", "filelock>=3.16", "platformdirs>=4.3", "requests>=2.32", "pillow>=12",
+)  # fmt: skip
+"""What capsbench itself needs in every Python that it uses: its dependencies in pyproject.toml."""
+_IS_PC = sys.platform == "linux" and platform.machine() == "x86_64"
+_REQUIREMENTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "torch": {"cpu": ("torch>=2.9",), "gpu": ("torch>=2.9",)},
+    "tf": {
+        "cpu": ("tensorflow-cpu>=2.20" if _IS_PC else "tensorflow>=2.20",), "gpu": ("tensorflow[and-cuda]>=2.20",),
+    },
+    "jax": {"cpu": ("jax>=0.8", "optax>=0.2.6"), "gpu": ("jax[cuda13]>=0.8", "optax>=0.2.6")},
+}  # fmt: skip
+"""What to install for a framework, as the extras in pyproject.toml say; the first is what its version is of."""
+_INSTALLERS = {"torch": {"UV_TORCH_BACKEND": "cpu"}}
+"""Variables of installers without which the build for the CPU is one for GPUs too, of gigabytes."""
 BUILT_IN = tuple(_BUILT_IN)
 FRAMEWORKS = tuple(name for name in BUILT_IN if name != SPECIFICATION)
 """The built-in implementations for training; texts list them with `", ".join`."""
@@ -142,18 +166,13 @@ FRAMEWORKS = tuple(name for name in BUILT_IN if name != SPECIFICATION)
 
 def names() -> tuple[str, ...]:
     """The built-in implementations, then those that installed distributions register; built-in names cannot be overridden."""
-    return (*_BUILT_IN, *sorted({point.name for point in _points(tuple(sys.path))} - set(_BUILT_IN)))
-
-
-@cache
-def _points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """What distributions on the import path register: looked up once, since that reads a file of each of them."""
-    return tuple(entry_points(group=GROUP))
+    return (*_BUILT_IN, *sorted({point.name for point in registered(GROUP)} - set(_BUILT_IN)))
 
 
 def resolve(name: str) -> Entry:
-    """The entry of `name`, which may also be "package.module:Class" or "some-file.py:Class".
+    """The entry of `name`, which may also be "package.module:Class" or "some-file.py:Class", and may end in "@label".
 
+    A label tells contestants apart that are the same implementation in several environments (`harness.environments`).
     Nothing is imported but its `device.py`. Raises `UserError` for an unknown name, a malformed target, or a package or
     file that cannot be found.
     """
@@ -161,8 +180,10 @@ def resolve(name: str) -> Entry:
         return _BUILT_IN[name]
     if name.startswith(ORDINARY):
         return Entry(name, "harness.parity.ordinary.adapter:Ordinary", (), "", devices=("cpu",))
-    for point in (each for each in _points(tuple(sys.path)) if each.name == name):
+    for point in (each for each in registered(GROUP) if each.name == name):
         return _registered(point)
+    if labelled := _LABELLED.fullmatch(name):
+        return replace(resolve(labelled[1]), name=name, label=labelled[2])
     if is_file_name(name):
         target = target_of(name, locate)
         return _with_facts(Entry(name, target, (target.partition(":")[0],), f"keep {name.rpartition(':')[0]} there"))
@@ -214,7 +235,7 @@ def environment(name: str, threads: int, precision: str, gpu: bool) -> dict[str,
     """
     found: dict[str, str | None] = {}
     own = known(name)
-    for entry in (*_BUILT_IN.values(), *([own] if own and own.name not in _BUILT_IN else ())):
+    for entry in (*_BUILT_IN.values(), *([own] if own and not own.is_built_in else ())):
         found |= framework_of(entry).environment(threads, precision, gpu)
     return found
 
@@ -223,6 +244,30 @@ def distributions(names: Iterable[str] = ()) -> tuple[str, ...]:
     """Distributions whose versions can change a result: of the built-in implementations, then of known ones in `names`."""
     more = [entry for name in names if (entry := known(name))]
     return tuple(dict.fromkeys(dist for entry in (*_BUILT_IN.values(), *more) for dist in entry.distributions))
+
+
+def used_by(entry: Entry) -> tuple[str, ...]:
+    """The distributions whose versions can change its results; for one that does not say, of all frameworks."""
+    return tuple(dict.fromkeys((*(entry.distributions or distributions()), *_BUILT_IN[SPECIFICATION].distributions)))
+
+
+def requirements(name: str, version: str | None = None, *, gpu: bool = False) -> tuple[str, ...]:
+    """What pip is to install for a built-in framework, of a `version` such as 2.12 if one is asked for.
+
+    Raises `UserError` for a version that is too old to run here.
+    """
+    first, *more = _REQUIREMENTS[name]["gpu" if gpu else "cpu"]
+    library, _, least = first.partition(">=")
+    if version is None:
+        return first, *more
+    if [int(part) for part in version.split(".")] < [int(part) for part in least.split(".")][: version.count(".") + 1]:
+        raise UserError(f"{name}@{version}: capsbench needs {library} {least} or newer")
+    return f"{library}=={version}.*", *more
+
+
+def installer_variables(name: str, *, gpu: bool) -> dict[str, str]:
+    """Environment variables for what installs a built-in framework."""
+    return {} if gpu else _INSTALLERS.get(name, {})
 
 
 def variables() -> tuple[str, ...]:

@@ -19,6 +19,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("CAPSBENCH_GATE_CACHE", "off")  # tests change implementations as they go
 # For the processes that run the tests, each on a core of its own: NumPy's threads would wait for one another at every product.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ["CAPSBENCH_CONFIG"] = os.devnull  # nobody's own environments
+os.environ["CAPSBENCH_ENVIRONMENTS"] = os.path.join(os.devnull, "none")  # noqa: PTH118
 os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have databases of their own
 # Every test builds its own models: let JAX compile each program once, and spend no time on making it fast. The programs
 # that are timed are compiled as usual in test_frameworks_agree.py.

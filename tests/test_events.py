@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from harness.errors import Unread, UserError
+from harness.errors import Noted, Unread, UserError
 from harness.events import TRIAL, AttemptEvent, FailedEvent, Malformed, UnknownEvent, WarningEvent
 from harness.events.processes import EXAMINATION, GAUGE, PARITY, SPEED, ExaminedEvent, RefusedEvent, TraceEvent
 from harness.journal.journal import Journal
@@ -199,7 +199,7 @@ def test_commands_say_so_once_and_go_on(tmp_path: Path, command: list[str]) -> N
     assert "UserWarning" not in done.stderr
 
 
-def test_a_malformed_line_is_an_error_that_names_file_and_line(tmp_path: Path) -> None:
+def test_a_malformed_line_is_named_by_file_and_line_and_all_others_count(tmp_path: Path) -> None:
     run, path = copied(tmp_path, {3: '{"kind": "warning", "message": 5}'})
     done = subprocess.run(
         [sys.executable, "-m", "harness", "report", run, "--json"],
@@ -208,17 +208,16 @@ def test_a_malformed_line_is_an_error_that_names_file_and_line(tmp_path: Path) -
         text=True,
         check=False,
     )
-    assert done.returncode == 2
+    assert done.returncode == 0
     said = f'{path}, line 3 is damaged: a "warning" event whose "message" is 5'
-    assert said in json.loads(done.stdout)["error"]
-    assert "run the suite again" in done.stderr
+    assert done.stderr.count(said) == 1
     assert "Traceback" not in done.stderr
 
 
 def test_the_collector_is_put_back_whatever_was_read(tmp_path: Path) -> None:
     run, path = copied(tmp_path, {3: "{"})
     assert gc.isenabled()
-    with pytest.raises(UserError, match="line 3"):
+    with pytest.warns(Noted, match="line 3"):
         Journal(run).events(path.parent.name)
     assert gc.isenabled()
     gc.disable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, cast
@@ -23,6 +24,7 @@ def _shown(value: Any) -> str:
 
 NAME_LENGTH = 20  # characters of a run's name that MLflow's table and legends show
 _OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
+_SHADES = (-0.2, 0.45, -0.5, 0.25, 0.65)  # towards black or white
 _SHORT = {  # grid keys as written in run names; others are the first letters of their last part
     "model.routing": "r", "train.batch": "b", "train.lr": "lr", "train.epochs": "e", "data.train": "n", "data.canvas": "c",
     "data.augment.shift": "shift", "runtime.precision": "", "data.name": "", "data.test_from": "on-",
@@ -44,13 +46,24 @@ def short_name(trial: Trial, tail: str) -> str:
 def impl_name(impl: str) -> str:
     """The implementation's name where there is little room: its own short name, else its name or its class's."""
     entry = registry.known(impl)
-    return (entry and entry.short_name) or impl.rpartition(":")[2]
+    if entry and entry.short_name:
+        return f"{entry.short_name}@{entry.label}" if entry.label else entry.short_name
+    return impl.rpartition(":")[2]
 
 
 def color(impl: str) -> str:
     """The implementation's colour in charts, as #rrggbb; if it has none, one of a few, chosen by its name."""
     entry = registry.known(impl)
-    return (entry and entry.color) or _OTHER_COLORS[zlib.crc32(impl.encode()) % len(_OTHER_COLORS)]
+    own = (entry and entry.color) or _OTHER_COLORS[zlib.crc32(impl.encode()) % len(_OTHER_COLORS)]
+    return _shade(own, entry.label) if entry and entry.label else own
+
+
+def _shade(color: str, label: str) -> str:
+    """A darker or lighter shade for the label: environments of one implementation are told apart, versions next door surely."""
+    numbers = re.findall(r"\d+", label)
+    amount = _SHADES[(int(numbers[-1]) if numbers else zlib.crc32(label.encode())) % len(_SHADES)]
+    parts = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(part + abs(amount) * ((255 if amount > 0 else 0) - part)):02X}" for part in parts)
 
 
 def _short(key: str, value: Any) -> str:

@@ -7,6 +7,7 @@ exit code. It is imported only when called, so that no command waits for what an
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -15,11 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
-from rich.text import Text
-
-from harness import __version__, terminal
-from harness.commands.output import print_json
+from harness import __version__, interruption, terminal
+from harness.commands.output import print_json, tell
 from harness.commands.parser import JSON_HELP, Parser
 from harness.errors import Noted, UserError, of_the_system
 
@@ -40,6 +38,7 @@ COMMANDS = {
     "figures": "draw the figures of a run's finished trials again, from its directory alone",
     "ui": "open the comparison in MLflow's pages, on this machine only unless --host says otherwise",
     "doctor": "what of this machine the bench can use, and what to do about the rest",
+    "env": "make, list or remove environments: frameworks, or versions of one, that run apart from the others",
     "suites": "list the suites that come with the bench, or copy one here to edit",
     "data": "list the data sets, fetch one, or show one",
 }
@@ -49,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The `capsbench` command; without `argv`, of this process, whose environment and import path it then settles."""
     arguments = _in_order(sys.argv[1:] if argv is None else argv)
     if argv is None:
+        interruption.is_at_once()
         terminal.prepare()
     as_json = "--json" in arguments
     if argv is None:
@@ -57,8 +57,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         if argv is None:
             _put_working_directory_last()
+            gc.disable()  # all that is loaded is kept: looking through it again and again would find nothing to drop
         args = parser(arguments).parse_args(arguments)
+        args.given = arguments
         if argv is None:
+            gc.freeze()
+            gc.enable()
+            interruption.is_an_exception()
             from harness.machine.surroundings import settle
 
             settle()
@@ -66,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except UserError as error:
         code = _refuse(str(error), error.code, as_json)
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
+        tell("interrupted", "")
         if as_json:
             print_json({"error": "interrupted"})
         code = 130
@@ -80,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _refuse(message: str, code: int, as_json: bool) -> int:
-    Console(stderr=True).print(Text(f"capsbench: {message}", "red"), soft_wrap=True)
+    tell(f"capsbench: {message}", "red")
     if as_json:
         print_json({"error": message})
     return code
@@ -129,9 +134,12 @@ def _put_working_directory_last() -> None:
     except FileNotFoundError as error:
         raise UserError("the working directory has been removed; change to another one") from error
     if here not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        from harness.machine.surroundings import holds_packages
+
         bench = str(Path(__file__).resolve().parents[2])  # an editable installation finds it only after all of the path
         others = [path for path in sys.path if path != here]
-        sys.path[:] = [*others, *([] if bench in (here, *others) else [bench]), here]
+        is_there = bench in (here, *others) or holds_packages(bench)
+        sys.path[:] = [*others, *([] if is_there else [bench]), here]
 
 
 def _show_notes() -> None:
@@ -144,7 +152,7 @@ def _show_notes() -> None:
             plain(message, category, *rest, **more)
         elif str(message) not in seen:
             seen.add(str(message))
-            Console(stderr=True).print(Text(f"capsbench: {message}", "yellow"), soft_wrap=True)
+            tell(f"capsbench: {message}", "yellow")
 
     warnings.showwarning = show
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness import registry
 from harness.disk import file_lock, obstacle
+from harness.environments.interpreters import Interpreters
 from harness.errors import UserError
 from harness.suite.suite import Suite, load_suite
 
@@ -27,9 +28,10 @@ def suite_or_built_in(path: Path | None, built_in: str, overrides: Sequence[str]
             raise UserError(str(error).replace(str(written), "the built-in setting")) from error
 
 
-def installed(impls: Sequence[str], *, named: bool) -> tuple[list[str], list[str]]:
+def installed(impls: Sequence[str], pythons: Interpreters, *, named: bool) -> tuple[list[str], list[str]]:
     """Those installed, and a line for each that is not. Raises `UserError` if a missing one was `named`, or all are."""
-    absent = {name: reason for name in impls if (reason := registry.missing(registry.resolve(name)))}
+    own = [name for name in impls if pythons.of(name) is None]
+    absent = {name: reason for name in own if (reason := registry.missing(registry.resolve(name)))}
     lines = [f"{name}: {reason}" for name, reason in absent.items()]
     if absent and (named or len(absent) == len(impls)):
         raise UserError("; ".join(lines))

@@ -21,6 +21,9 @@ from harness import data, models, registry
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.probes import Check, State, kind, probe
+from harness.environments.chosen import of_user
+from harness.environments.interpreters import asked
+from harness.executors.listening import ray_instances
 from harness.machine.environment import cpu_flags, environment
 from harness.machine.leases import local_cores, stale_gpus
 from harness.machine.surroundings import given
@@ -63,9 +66,21 @@ def diagnose(
         timeout_s: time limit for importing each framework.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # before the probes add to it
-    entries = [registry.resolve(name) for name in registry.names()]
+    others = [each for name, each in of_user().items() if registry.known(name)]
+    entries = [registry.resolve(name) for name in dict.fromkeys((*registry.names(), *(each.impl for each in others)))]
+    answers, problems = asked(others)
+
+    def probed(entry: registry.Entry) -> Check:
+        if problem := problems.get(entry.name):
+            what, _, advice = problem.rpartition("; ")
+            return Check("implementation", entry.name, "broken", what, advice)
+        if (answer := answers.get(entry.name)) is None:
+            return probe(entry, python, timeout_s)
+        found = probe(entry, answer.path, timeout_s)
+        return dataclasses.replace(found, detail=f"{found.detail}; Python {answer.python}, {answer.path}")
+
     with ThreadPoolExecutor(max_workers=2) as pool:  # imports are heavy: on few cores, more at once would not be faster
-        futures = [pool.submit(probe, entry, python, timeout_s) for entry in entries]
+        futures = [pool.submit(probed, entry) for entry in entries]
     probes = [future.result() for future in futures]
     found = environment()
     # The reference implementation is for comparison with the others; nobody trains with it.
@@ -78,6 +93,7 @@ def diagnose(
         *_data(data_directory),
         *_machine(found, load, Path(out)),
         _shell(found["variables"]),
+        *_listening(),
         _gpus(found, [check for check in probes if check.name in ready]),
     ]
     return Diagnosis(ok=bool(ready), ready=ready, checks=checks, environment=found)
@@ -181,6 +197,27 @@ def _shell(variables: dict[str, dict[str, str]]) -> Check:
     one = next(iter(variables["cleared"]))
     advice = f"to have one in a trial: -s runtime.environment.{one}=...; it then counts in the trial's id"
     return Check("machine", "variables", "warning", "; ".join(told), advice)
+
+
+def _listening() -> list[Check]:
+    """Who can reach the Rays that run here."""
+    checks: list[Check] = []
+    for ray in ray_instances():
+        name = f"Ray ({ray.driver or ray.pid})" if ray.is_private else f"Ray cluster ({ray.pid})"
+        told = f"listens on {', '.join(sorted({address for address, _, _ in ray.sockets})) or 'nothing to be seen'}"
+        token = "asks for a token" if ray.asks_for_token else "asks for no token"
+        if not ray.exposed:
+            whose = "a private one of a bench, " if ray.is_private else ""
+            checks.append(Check("machine", name, "ok", f"{whose}{told}: this machine alone; {token}"))
+            continue
+        ports = ", ".join(f"{port} ({process})" for _, port, process in ray.exposed[:6])
+        more = f" and {len(ray.exposed) - 6} more" if len(ray.exposed) > 6 else ""
+        advice = (
+            None if ray.asks_for_token else "whoever reaches these ports can run code here: docs/cluster.md, Security"
+        )
+        state: State = "ok" if ray.asks_for_token else "warning"
+        checks.append(Check("machine", name, state, f"{told}: ports {ports}{more}; {token}", advice))
+    return checks
 
 
 def _gpus(found: dict[str, Any], working: Sequence[Check]) -> Check:

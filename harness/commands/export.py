@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import registry
+from harness.commands.elsewhere import run_elsewhere
 from harness.commands.output import print_json
 from harness.disk import obstacle, write_atomic
 from harness.errors import UserError, nearest
@@ -119,6 +120,12 @@ def _exporter(entry: registry.Entry) -> Any:
     return module
 
 
+def _is_of(trial: Trial, to: str) -> bool:
+    """Whether the framework to export to trained it, maybe in another environment."""
+    entry = registry.known(trial.impl)
+    return entry is not None and entry.base == to
+
+
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench export`."""
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
@@ -134,6 +141,12 @@ def options(command: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    trained = find_trial(args.run_dir, args.trial)
+    recorded = (
+        trained.interpreter if registry.missing(registry.exporting(args.to)) and _is_of(trained, args.to) else None
+    )
+    if args.to in registry.names() and (code := run_elsewhere(args, args.to, recorded)) is not None:
+        return code
     # An export needs no accelerator, and its files show no trace of one, nor of the user's shell.
     wanted = registry.environment(args.to, available_cores(), "fp32", False)
     os.environ.update(

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,17 @@ from harness import data, models, registry
 from harness.commands.common import log_folder
 from harness.commands.output import print_json, tell
 from harness.disk import finite
+from harness.environments.interpreters import Interpreters
 from harness.errors import UserError
 from harness.machine.surroundings import kept, refused
+from harness.own_file import is_file_name
 from harness.parity.check import Report
-from harness.parity.ordinary.source import VARIABLE, Source, split_target
+from harness.parity.ordinary.framework import told_by
+from harness.parity.ordinary.pair import is_weights
+from harness.parity.ordinary.source import VARIABLE, Source, is_model_name, split_target
 from harness.spec import ModelSpec
 from harness.spec.model import ModelConfig
-from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.spec.trial import DataConfig, Interpreter, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.suite.suite import load_suite
 from harness.supervisor.ordinary import examine
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
@@ -102,13 +107,15 @@ def parity_of_model(request: ModelRequest, tell: Tell) -> Outcome:
     variables = _variables(request)
     source = source_of(request, sizes)
     level = min(request.level or _LEVEL, _LEVEL)
+    where = _python(request, [told_by(source)])
     with log_folder(request.out, "parity") as folder:
         tell(f"{source.name}: examined")
-        found = _examined({"source": source.to_json()}, variables, folder / "model.log", request.time_limit_s)
+        job = {"source": source.to_json()}
+        found = _examined(job, variables, where, folder / "model.log", request.time_limit_s)
         model = ModelSpec.model_validate(found["model"], strict=False)
         data.ensure(config, progress=True)
         precisions = (request.precision,) if request.precision else PRECISIONS
-        trials = [_trial(source.name, model, config, precision, variables) for precision in precisions]
+        trials = [_trial(source.name, model, config, precision, variables, where) for precision in precisions]
         climbs = [
             Climb(trial, level, request.time_limit_s, folder / f"model-{trial.runtime.precision}.log")
             for trial in trials
@@ -130,10 +137,11 @@ def parity_of_two(a: str, b: str, request: ModelRequest, tell: Tell) -> dict[str
     sizes, config = _asked(request)
     source = source_of(request, sizes).to_json() if request.target else None
     model = data.model(config, ModelConfig(**_COMPACT)).model_dump(mode="json")
+    where = _python(request, [_computing(name, request) for name in (a, b)])
     with log_folder(request.out, "parity") as folder:
         tell(f"{a}, {b}: compared")
         job = {"pair": [a, b], "source": source, "model": model | sizes}
-        found = _examined(job, _variables(request), folder / "pair.log", request.time_limit_s)
+        found = _examined(job, _variables(request), where, folder / "pair.log", request.time_limit_s)
     found["ok"] = all(row["ok"] for row in (*found["layers"], *found["values"]))
     return found
 
@@ -215,18 +223,53 @@ def _variables(request: ModelRequest) -> dict[str, str]:
     return found
 
 
-def _examined(job: dict[str, Any], variables: dict[str, str], log: Path, time_limit_s: float) -> dict[str, Any]:
+def _computing(name: str, request: ModelRequest) -> str | None:
+    """The implementation that computes A or B; None for a file of weights. Raises `UserError` for an unknown name."""
+    if is_weights(name):
+        return told_by(Source(request.target, cwd=str(Path.cwd()))) if request.target else None
+    if not is_model_name(name):
+        return registry.resolve(name).name
+    return told_by(Source(name, cwd=str(Path.cwd()))) if is_file_name(name) else None
+
+
+def _python(request: ModelRequest, impls: Sequence[str | None]) -> Interpreter | None:
+    """The Python of all these implementations; None for capsbench's own. Raises `UserError` if it is not the same one."""
+    names = [name for name in dict.fromkeys(impls) if name]
+    suite = load_suite(request.suite, request.overrides).environments if request.suite else {}
+    pythons = Interpreters(names, suite, str(request.suite or "the suite"))
+    found = {name: pythons.of(name) for name in names}
+    paths = {name: each.path if each else sys.executable for name, each in found.items()}
+    if len({*paths.values()}) > 1:
+        told = " and ".join(f"{name} in {path}" for name, path in paths.items())
+        each = " ".join(f"--impl {name}" for name in names)
+        raise UserError(
+            f"A and B compute in different Pythons ({told}), and are compared in one process. Compare each with the "
+            f"specification: capsbench parity {each}"
+        )
+    return next(iter(found.values()), None)
+
+
+def _examined(
+    job: dict[str, Any], variables: dict[str, str], where: Interpreter | None, log: Path, time_limit_s: float
+) -> dict[str, Any]:
     model, images = ModelSpec(image=(28, 28, 1), classes=10), DataConfig(name="digits")
-    trial = _trial(registry.SPECIFICATION, model, images, "fp64", variables)
+    trial = _trial(registry.SPECIFICATION, model, images, "fp64", variables, where)
     return examine(job, trial, log, time_limit_s)
 
 
-def _trial(impl: str, model: ModelSpec, config: DataConfig, precision: str, variables: dict[str, str]) -> Trial:
+def _trial(
+    impl: str,
+    model: ModelSpec,
+    config: DataConfig,
+    precision: str,
+    variables: dict[str, str],
+    where: Interpreter | None,
+) -> Trial:
     runtime = {"precision": precision, "compile": False, "environment": variables}
     return Trial(
         id="", suite="model", impl=impl, seed=0, params={}, data=config, model=model, train=TrainConfig(),
         runtime=RuntimeConfig.model_validate(runtime), parity=ParityConfig(),
-        cpus=1, gpus=0,
+        cpus=1, gpus=0, interpreter=where,
     )  # fmt: skip
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 
 def print_json(document: dict[str, Any]) -> None:
     print(json.dumps(document, indent=2, allow_nan=False))
 
 
-def tell(line: str) -> None:
-    Console(stderr=True).print(Text(line, "dim"), soft_wrap=True)
+def tell(line: str, style: str = "dim") -> None:
+    """Prints a line to stderr."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text(line, style), soft_wrap=True)

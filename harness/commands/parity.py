@@ -21,6 +21,7 @@ from harness.commands.common import installed, log_folder, suite_or_built_in
 from harness.commands.output import print_json, tell
 from harness.cost.limits import refusal
 from harness.disk import finite
+from harness.environments.interpreters import Interpreters
 from harness.errors import UserError
 from harness.machine.environment import cpu_model, gpus, memory_bytes
 from harness.parity.check import Report
@@ -109,11 +110,12 @@ def parity(request: ParityRequest, tell: Tell) -> Outcome:
     with registry.importable(Path.cwd()):
         suite = suite_or_built_in(request.suite, _COMPACT, request.overrides)
         chosen = list(dict.fromkeys(request.impls or suite.grid["impl"]))
-        impls, warnings = installed(chosen, named=bool(request.impls))
+        pythons = Interpreters(chosen, suite.environments, str(request.suite or "the suite"))
+        impls, warnings = installed(chosen, pythons, named=bool(request.impls))
         model = data.model(suite.data, suite.model)
         data.ensure(suite.data, progress=True)
         precisions = (request.precision,) if request.precision else PRECISIONS
-        trials = [_trial(suite, model, impl, precision) for impl in impls for precision in precisions]
+        trials = pythons.assigned([_trial(suite, model, impl, each) for impl in impls for each in precisions])
         _refuse(trials)
     with log_folder(request.out, "parity") as folder:
         climbs = [

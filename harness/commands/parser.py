@@ -11,7 +11,7 @@ from typing import Any, NoReturn, cast
 from harness.errors import UserError, nearest
 
 JSON_HELP = "print one JSON document on stdout, all else on stderr"
-_SETTING = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)*=.*", re.DOTALL)  # key=value
+_SETTING = re.compile(r"[A-Za-z][\w-]*(\.[\w@+-]+)*=.*", re.DOTALL)  # key=value
 _MISSING = "the following arguments are required: "
 
 

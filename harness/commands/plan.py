@@ -19,20 +19,24 @@ from harness.commands.output import print_json
 from harness.commands.pictures import found, notes
 from harness.cost.estimate import estimate_s
 from harness.cost.limits import Verdict, refusal
+from harness.cost.space import space
+from harness.disk import free_bytes
+from harness.environments.interpreters import Interpreters
 from harness.errors import UserError
 from harness.executors.base import Executor
 from harness.executors.inline import InlineExecutor
 from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, finished_trials, summarise
-from harness.machine.environment import environment, fingerprint, gpus
+from harness.journal.room import Room
+from harness.machine.environment import environment, gpus
 from harness.machine.leases import local_gpus, stale_gpus
 from harness.machine.surroundings import remark
 from harness.spec.trial import Trial
 from harness.suite import longer
 from harness.suite.longer import Shorter
 from harness.suite.suite import Suite, load_suite
-from harness.text import duration
+from harness.text import duration, megabytes
 from harness.views.tables import plan_table, print_table
 
 ExecutorName = Literal["auto", "ray", "inline"]
@@ -49,11 +53,13 @@ class RunRequest:
     executor: ExecutorName = "auto"
     ray_address: str | None = None
     mlflow_uri: str | None = None
+    mlflow_required: bool = False  # refuse to start if MLflow cannot be used, and fail if it lacks results at the end
     track: bool = True
     figures: bool = True
     fresh: bool = False  # train from the first epoch, even where a shorter trial could be gone on from
     go_on_from: Path | None = None  # another run directory with such trials
     tensorboard: bool = False
+    storage: str | None = None  # an address where the run is kept, too
 
 
 @dataclass(frozen=True)
@@ -109,23 +115,38 @@ def make_executor(request: RunRequest) -> tuple[Executor, str | None]:
     return RayExecutor(request.ray_address), None
 
 
-def make_plan(request: RunRequest, executor: Executor) -> Plan:
-    """Reads the suite and what is known about its trials. Raises `UserError` for a request that cannot be met."""
+def read_suite(request: RunRequest) -> tuple[Suite, Path]:
+    """The suite, and the folder of its run. Raises `UserError`."""
     suite = load_suite(request.suite, request.overrides, request.quick)
-    facts = environment()
+    return suite, request.out / (f"{suite.name}-quick" if request.quick else suite.name)
+
+
+def make_plan(request: RunRequest, executor: Executor, given: tuple[Suite, Path] | None = None) -> Plan:
+    """Reads the suite, unless it is given, and what is known about its trials.
+
+    Raises `UserError` for a request that cannot be met.
+    """
+    suite, run_dir = given or read_suite(request)
+    pythons = Interpreters(suite.grid["impl"], suite.environments, suite.path)
+    facts = environment() | ({"environments": found} if (found := pythons.record()) else {})
+
+    def fingerprint(impl: str) -> dict[str, Any]:
+        return pythons.fingerprint(facts, impl)
+
     try:
-        trials = suite.trials(executor.capacity().gpus, lambda impl: fingerprint(facts, impl))
+        trials = pythons.assigned(suite.trials(executor.capacity().gpus, fingerprint))
     except UserError as error:
         raise UserError("\n".join(filter(None, (str(error), stale_gpus())))) from error
     executor.check(trials)
-    run_dir = request.out / (f"{suite.name}-quick" if request.quick else suite.name)
     journal = Journal(run_dir)
-    results = {trial.id: summarise(trial, journal.events(trial.id)) for trial in trials}
+    there = {*journal.trial_ids()}
+    results = {trial.id: summarise(trial, journal.events(trial.id) if trial.id in there else ()) for trial in trials}
     states: dict[str, str] = {id: result.status for id, result in results.items()}
     if journal.is_live():  # another driver is at work: what looks interrupted is still running
         states = {id: "running" if state == "interrupted" else state for id, state in states.items()}
     # the nodes of a cluster have their own environments
     unavailable = {} if request.ray_address else _unavailable(trials, states, facts)
+    unavailable |= _contradictory(trials, states, journal)
     states |= dict.fromkeys(unavailable, "unavailable")
     known = list(finished_trials(request.out))
     ended = ("finished", "unavailable")
@@ -135,9 +156,7 @@ def make_plan(request: RunRequest, executor: Executor) -> Plan:
         if states[trial.id] not in (*ended, "running") and not results[trial.id].epochs_trained
     ]
     other = _other_run(request)
-    goes_on, why_not = longer.find(
-        [] if request.fresh else untrained, journal, lambda impl: fingerprint(facts, impl), other
-    )
+    goes_on, why_not = longer.find([] if request.fresh else untrained, journal, fingerprint, other)
     if other and untrained and not any(shorter.journal for shorter in goes_on.values()) and not why_not:
         raise UserError(
             f"--go-on-from {request.go_on_from}: it has no trial that is the same as one of these but for fewer epochs. "
@@ -174,16 +193,36 @@ def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapp
     """Trial -> why it cannot run on this machine, for those unfinished trials that cannot."""
     found: dict[str, Verdict] = {}
     devices = gpus(local_gpus())
-    absent = {impl: registry.missing(registry.resolve(impl)) for impl in dict.fromkeys(t.impl for t in trials)}
-    without = ",".join(impl for impl, reason in absent.items() if not reason)
+    own = dict.fromkeys(trial.impl for trial in trials if trial.interpreter is None)  # others have been asked
+    absent = {impl: registry.missing(registry.resolve(impl)) for impl in own}
+    without = ",".join(impl for impl in dict.fromkeys(trial.impl for trial in trials) if not absent.get(impl))
     hint = f"to leave it out: -s grid.impl={without}" if without else ""
     for trial in trials:
         if states[trial.id] == "finished":
             continue
-        if reason := absent[trial.impl]:
+        if reason := absent.get(trial.impl):
             found[trial.id] = Verdict(reason, hint)
         elif verdict := refusal(trial, facts["memory_bytes"], devices, facts["cpu"]):
             found[trial.id] = verdict
+    return found
+
+
+def room_for(request: RunRequest, plan: Plan, executor: Executor) -> Room:
+    """The room on the disk that the plan's unfinished trials need."""
+    todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
+    sizes = {trial.id: space(trial, figures=request.figures, track=request.track) for trial in todo}
+    together = executor.capacity().cpus // max(1, min((trial.cpus for trial in todo), default=1))
+    return Room(plan.run_dir, sizes, 1 if executor.name == "inline" else together)
+
+
+def _contradictory(trials: Sequence[Trial], states: Mapping[str, str], journal: Journal) -> dict[str, Verdict]:
+    """Trial -> that its result.json says finished and its journal does not: whether to train it again is for people to say."""
+    found: dict[str, Verdict] = {}
+    for trial in trials:
+        if states[trial.id] != "finished" and (more := journal.contradiction(trial.id)):
+            path = journal.trial_dir(trial.id) / "result.json"
+            hint = f"restore events.jsonl from a copy; or, to train it again, delete {path}"
+            found[trial.id] = Verdict(f"{path} says {more}", hint)
     return found
 
 
@@ -225,6 +264,7 @@ def main(args: argparse.Namespace) -> int:
     executor, note = make_executor(request)
     try:
         plan = make_plan(request, executor)
+        room = room_for(request, plan, executor)
     finally:
         executor.close()
     console = Console(stderr=args.json)
@@ -237,9 +277,13 @@ def main(args: argparse.Namespace) -> int:
     most = "at most" if any(row["at_most"] for row in rows) else "about"
     total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
+    if todo and (free := free_bytes(plan.run_dir)) is not None:
+        is_full = free < room.about()
+        needed = f"Disk: about {megabytes(room.about(), up=True)} needed in {plan.run_dir}, {megabytes(free)} free."
+        console.print(Text(needed, "yellow" if is_full else ""), soft_wrap=True)
     for line in found(plan.trials):
         console.print(Text(line), soft_wrap=True)
-    for line in [note, *reasons(plan), *anew(plan), *surrounding(), *plan.notes]:
+    for line in [note, *executor.notes(), *reasons(plan), *anew(plan), *surrounding(), *plan.notes]:
         if line:
             console.print(Text(line, "yellow"), soft_wrap=True)
     return 0
@@ -252,4 +296,5 @@ def requested(args: argparse.Namespace) -> RunRequest:
     if args.command == "plan":
         return request
     request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=not args.no_figures)
-    return replace(request, tensorboard=args.tensorboard)
+    request = replace(request, tensorboard=args.tensorboard, mlflow_required=args.mlflow_required)
+    return replace(request, storage=args.storage)

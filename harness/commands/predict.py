@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from harness import registry
+from harness.commands.elsewhere import run_elsewhere
 from harness.commands.output import print_json
 from harness.disk import write_atomic
 from harness.errors import UserError
@@ -115,6 +116,8 @@ def main(args: argparse.Namespace) -> int:
         require_matplotlib()
     trained, paths = requested(args.words, args.weights)
     items = find(paths)
+    if (code := _elsewhere(args, trained)) is not None:
+        return code
     _set_environment(implementation(trained, args.impl)[0].name)
     found = predict(trained, items, args.impl, args.fit, args.invert, args.batch)
     document = found.to_json()
@@ -131,6 +134,17 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**document, "csv": args.csv, "sheet": args.sheet and str(args.sheet)})
     return found.exit_code
+
+
+def _elsewhere(args: argparse.Namespace, trained: Trained) -> int | None:
+    """As `run_elsewhere`. If what trained can no longer be used, another implementation predicts here, and says so."""
+    impl, recorded = args.impl or trained.impl, trained.interpreter if args.impl in (None, trained.impl) else None
+    try:
+        return run_elsewhere(args, impl, recorded) if impl else None
+    except UserError:
+        if args.impl:
+            raise
+        return None
 
 
 def _set_environment(impl: str) -> None:

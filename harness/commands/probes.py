@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import models, registry
+from harness.environments.probe import is_own
 from harness.machine.environment import available_cores
-from harness.machine.surroundings import child_environment
+from harness.machine.surroundings import child_environment, in_another_python
 
 State = Literal["ok", "warning", "absent", "broken"]
 
@@ -77,7 +78,7 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
         return Check("implementation", entry.name, state, detail, advice, **more)
 
     repair = f"reinstall it ({entry.install}); until then capsbench goes on without it"
-    is_plugin = entry.name not in registry.BUILT_IN
+    is_plugin = not entry.is_built_in
     asked = {
         "packages": entry.packages,
         "device": None if entry.problem else str(registry.framework_of(entry).path or "") or None,
@@ -93,7 +94,7 @@ def probe(entry: registry.Entry, python: str, timeout_s: float) -> Check:
             errors="replace",
             timeout=timeout_s,
             stdin=subprocess.DEVNULL,
-            env=_environment(entry),
+            env=_environment(entry) if is_own(python) else in_another_python(_environment(entry)),
         )
     except subprocess.TimeoutExpired:
         return check("broken", f"importing {', '.join(entry.packages)} took more than {timeout_s:g} s", repair)

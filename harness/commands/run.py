@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
+import os
 import shlex
 import sys
 import time
@@ -16,21 +18,37 @@ from rich.text import Text
 
 from harness import data
 from harness.analysis.equivalence import Pair, caveat, compare, sentence
-from harness.commands import parser
+from harness.commands import parser, storing
 from harness.commands.output import print_json
-from harness.commands.plan import Plan, RunRequest, anew, make_executor, make_plan, reasons, requested, surrounding
-from harness.errors import Stopped, UserError, of_the_system
-from harness.events import FINAL, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
+from harness.commands.plan import (
+    Plan,
+    RunRequest,
+    anew,
+    make_executor,
+    make_plan,
+    read_suite,
+    reasons,
+    requested,
+    room_for,
+    surrounding,
+)
+from harness.commands.stopping import ended_by, stops
+from harness.errors import UserError, of_the_system
+from harness.events import FINAL, FailedEvent, InterruptedEvent, TrialEvent, WaitingEvent, WarningEvent
 from harness.executors.base import Emit, Executor, Job
 from harness.journal.carry import carry_over
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
 from harness.journal.resume import resume_point
+from harness.journal.room import Room, sweep
 from harness.spec.trial import Trial
+from harness.storage.mirror import Mirror
 from harness.suite.file import is_passing
 from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
+from harness.text import ended
 from harness.views.figures.draw import draw_missing
+from harness.views.mlflow import probe
 from harness.views.mlflow.tracking import Tracker
 from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
@@ -48,15 +66,19 @@ class Outcome:
     results: list[Result]
     interrupted: bool
     source: Path  # of the suite; what came through a pipe is read again from the run directory
+    stopped: str | None = None  # why it could not go on, such as a full disk
     warnings: list[str] = field(default_factory=list[str])
     equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
+    is_lacking: bool = False  # MLflow was required, and results are missing in it
+    storage: str | None = None  # where the run is kept, too
 
     @property
     def exit_code(self) -> int:
-        """0 if all is good, 1 if a trial, its parity or its audit failed, 130 if interrupted."""
+        """0: all is good; 1: a trial, its parity or audit, or a required MLflow failed, or it had to stop; 130: interrupted."""
         if self.interrupted:
             return 130
-        return int(any(result.status != "finished" or result.flaw for result in self.results))
+        failed = any(result.status != "finished" or result.flaw for result in self.results)
+        return int(bool(self.stopped) or self.is_lacking or failed)
 
     def to_json(self) -> dict[str, Any]:
         """The output of `run --json`."""
@@ -64,7 +86,9 @@ class Outcome:
             "suite": self.suite,
             "run_dir": str(self.run_dir),
             "mlflow_uri": self.mlflow_uri,
+            "storage": self.storage,
             "trials": [result.to_json() for result in self.results],
+            "stopped": self.stopped,
             "warnings": self.warnings,
             "equivalence": [pair.to_json() for pair in self.equivalence],
         }
@@ -75,22 +99,53 @@ def run(request: RunRequest, screen_of: Callable[[Mapping[str, float | None]], S
 
     Raises `UserError` before anything is started or written if the request cannot be met.
     """
-    if request.track and (request.mlflow_uri or importlib.util.find_spec("mlflow")):
-        locate(request.out, request.mlflow_uri)
+    trouble = _reached(request)
     if request.tensorboard:
         require_writer()
     executor, note = make_executor(request)
+    mirror: Mirror | None = None
     try:
-        plan = make_plan(request, executor)
+        given = read_suite(request)
+        mirror = storing.opened(request.storage, given[1])
+        plan = make_plan(request, executor, given)
         todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
         if set(plan.states.values()) == {"unavailable"}:
             raise UserError("; ".join(reasons(plan)))
+        room = room_for(request, plan, executor)
+        doubt = room.require()
+        screen = screen_of(plan.estimates)
+        if trouble:
+            later = locate(request.out, request.mlflow_uri).sync(plan.run_dir)
+            screen.say(
+                f"{trouble} The run begins; its results wait in {plan.run_dir}. If MLflow is not back by the end: {later}"
+            )
         for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
             data.ensure(config, progress=True)
         with Journal(plan.run_dir).open() as journal:
-            return _execute(request, plan, todo, executor, journal, screen_of(plan.estimates), note)
+            notes = [each for each in (note, doubt, *executor.notes()) if each]
+            return _execute(request, plan, todo, executor, journal, screen, room, notes, mirror)
     finally:
         executor.close()
+        if mirror:
+            mirror.close(0)
+
+
+def _reached(request: RunRequest) -> str | None:
+    """Tries MLflow, for some seconds at most. Returns what is wrong with it, in a sentence; None if nothing.
+
+    Raises `UserError` for an address that is none, and if MLflow is required.
+    """
+    if not request.track:
+        if request.mlflow_required:
+            raise UserError("--mlflow-required and --no-mlflow exclude each other: drop one.")
+        return None
+    if importlib.util.find_spec("mlflow") is None and not request.mlflow_required:
+        return None  # told at the end, or refused if it was named
+    where = locate(request.out, request.mlflow_uri)
+    problem = probe.problem(where, request.out)
+    if problem and request.mlflow_required:
+        raise UserError(f"--mlflow-required: {ended(problem)} Nothing was started.")
+    return problem and f"MLflow cannot be used now: {ended(problem)}"
 
 
 def _execute(
@@ -100,15 +155,24 @@ def _execute(
     executor: Executor,
     journal: Journal,
     screen: Screen,
-    note: str | None,
+    room: Room,
+    notes: Sequence[str],
+    mirror: Mirror | None,
 ) -> Outcome:
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
-    warnings = [*([note] if note else []), *anew(plan), *plan.notes]
+    warnings = [*notes, *anew(plan), *plan.notes]
     source = plan.run_dir / "suite.yaml" if is_passing(request.suite) else request.suite
-    _write_plan(request, plan, source, journal)
-    tracker = _tracker(request, journal, warnings)
+    sweep(plan.run_dir, [trial.id for trial in todo])
+    with stops(room):
+        _write_plan(request, plan, source, journal)
+        for id, result in plan.results.items():  # it follows from the journal
+            if plan.states[id] == "finished" and not journal.is_result_sound(id):
+                journal.write_result(id, result.to_json())
+    tracker = _tracker(request, journal, screen, warnings)
     board = LiveFiles(journal, by_id) if request.tensorboard else None
+    if mirror:
+        storing.begin(mirror, journal, screen.note)
 
     def tell(trial_id: str, event: TrialEvent) -> None:
         if tracker:
@@ -121,19 +185,35 @@ def _execute(
         if isinstance(event, WaitingEvent):  # for a core or GPU: matters only now
             screen.note(event.message)
             return
+        refused: OSError | None = None
+        if isinstance(event, FailedEvent) and room.is_ours(event):  # no fault of the trial, and the next one's end too
+            number = int(getattr(errno, event.error))
+            refused = OSError(number, os.strerror(number), event.path or str(plan.run_dir))
+            lost = InterruptedEvent(cause=event.cause, error=event.error, time=event.time)
+            event = lost.of(trial_id, event.attempt)
         journal.append(trial_id, event)
         if isinstance(event, FINAL):
             results[trial_id] = summarise(by_id[trial_id], journal.events(trial_id))
             if not isinstance(event, InterruptedEvent):
                 journal.write_result(trial_id, results[trial_id].to_json())
+                room.ended(trial_id)
+        if mirror:
+            storing.changed(mirror, trial_id, event)
         tell(trial_id, event)
+        if refused:
+            raise refused
+        if doubt := room.after(trial_id, event):
+            screen.note(doubt)
+            warnings.append(doubt)
 
-    interrupted = False
+    interrupted, stopped = False, None
     screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
     try:
         if todo:
             if executor.name == "ray":
                 screen.note("starting Ray")
+            for line in executor.notes():
+                screen.note(line)
             for trial in todo:
                 if shorter := plan.goes_on.get(trial.id):
                     _go_on(journal, shorter, trial, tell, on_event)
@@ -144,21 +224,37 @@ def _execute(
     except KeyboardInterrupt:
         interrupted = True
     except OSError as error:
-        if not (cause := of_the_system(error)):
+        if not of_the_system(error):
             raise
-        where = f"{plan.run_dir}: " if error.filename is None else ""
-        raise Stopped(f"{where}{cause}. What had finished is kept: after that, give the same command again") from error
+        sweep(plan.run_dir, [trial.id for trial in todo])
+        stopped = room.told(error)
+        results |= ended_by(stopped, error, todo, results, journal)
     finally:
+        unsent = storing.finish(mirror, interrupted, screen.note) if mirror else None
         screen.end()
-        closing = tracker.close(5 if interrupted else 60) if tracker else None
-        lacking = board.close() if board else None
-    warnings += filter(None, (closing, lacking))
+        closing = tracker.close(5 if interrupted or stopped else 60) if tracker else None
+        unwritten = board.close() if board else None
+    warnings += filter(None, (closing, unwritten, unsent))
     reported = [_reported(trial, plan, results) for trial in plan.trials]
     equivalence = compare(reported, plan.suite.parity.margin_pct)
     if equivalence and (coarse := caveat(plan.trials)):
         warnings.append(coarse)
     uri = redact(tracker.uri) if tracker else None
-    return Outcome(plan.suite.name, plan.run_dir, uri, reported, interrupted, source, warnings, equivalence)
+    lacking = request.mlflow_required and closing is not None
+    stored = str(mirror.place) if mirror else None
+    return Outcome(
+        plan.suite.name,
+        plan.run_dir,
+        uri,
+        reported,
+        interrupted,
+        source,
+        stopped,
+        warnings,
+        equivalence,
+        lacking,
+        stored,
+    )
 
 
 def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal) -> None:
@@ -174,7 +270,7 @@ def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal)
     journal.write_environment(plan.environment)
 
 
-def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Tracker | None:
+def _tracker(request: RunRequest, journal: Journal, screen: Screen, warnings: list[str]) -> Tracker | None:
     if not request.track:
         return None
     if importlib.util.find_spec("mlflow") is None:
@@ -183,7 +279,7 @@ def _tracker(request: RunRequest, journal: Journal, warnings: list[str]) -> Trac
             f"capsbench sync {journal.run_dir} brings it in"
         )
         return None
-    tracker = Tracker(journal, request.mlflow_uri)
+    tracker = Tracker(journal, request.mlflow_uri, tell=screen.stand)
     tracker.start()
     return tracker
 
@@ -234,6 +330,10 @@ def options(command: argparse.ArgumentParser) -> None:
     parser.scheduled(command)
     parser.mlflow(command)
     command.add_argument(
+        "--mlflow-required", action="store_true",
+        help="start nothing if MLflow cannot be used (exit code 2), and fail if it lacks results at the end (1)",
+    )  # fmt: skip
+    command.add_argument(
         "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"
     )
     command.add_argument(
@@ -242,6 +342,10 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--tensorboard", action="store_true",
         help="keep event files for TensorBoard up to date in RUN/tensorboard; `capsbench sync --tensorboard` can follow later",
+    )  # fmt: skip
+    command.add_argument(
+        "--storage", metavar="URL",
+        help="keep the run there, too, such as s3://bucket/path or file:///shared: it goes on from there on another machine",
     )  # fmt: skip
 
 
@@ -257,18 +361,24 @@ def main(args: argparse.Namespace) -> int:
     for line in [Text(), *lines] if lines else []:
         console.print(line, soft_wrap=True)
     console.print(Text(f"\nJournal, logs and weights: {outcome.run_dir}"), soft_wrap=True)
-    if outcome.interrupted:
+    if outcome.storage:
+        console.print(Text(f"Kept in storage: {outcome.storage}"), soft_wrap=True)
+    if outcome.interrupted or outcome.stopped:
         given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
-        again = shlex.join(["capsbench", *given])
-        console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
+        again = redact(shlex.join(["capsbench", *given]))
+        if outcome.stopped:
+            told = f"Stopped: {outcome.stopped}. Nothing finished is lost. After that is mended, to go on: {again}"
+            console.print(Text(told, "red"), soft_wrap=True)
+        else:
+            console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)
     elif outcome.mlflow_uri:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
-        where += f" --mlflow-uri {shlex.quote(redact(args.mlflow_uri))}" if args.mlflow_uri else ""
+        where += locate(args.out, args.mlflow_uri).option
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
     if args.tensorboard:
         told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
         console.print(Text(told), soft_wrap=True)
-    if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted:
+    if len({result.seed for result in outcome.results}) > 1 and not outcome.interrupted and not outcome.stopped:
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
         console.print(Text(told), soft_wrap=True)
     if args.json:

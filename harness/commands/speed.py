@@ -18,6 +18,7 @@ from harness.commands import parser
 from harness.commands.common import installed, log_folder, suite_or_built_in
 from harness.commands.output import print_json, tell
 from harness.disk import finite
+from harness.environments.interpreters import Interpreters
 from harness.errors import UserError
 from harness.machine.environment import available_cores, environment
 from harness.machine.leases import local_gpus
@@ -69,8 +70,9 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
     _check_numbers(request)
     with registry.importable(Path.cwd()):
         suite = _suite(request)
-        chosen, warnings = installed(list(suite.grid["impl"]), named=bool(request.impls))
-        trials = [trial for trial in _trials(suite) if trial.impl in chosen]
+        pythons = Interpreters(suite.grid["impl"], suite.environments, str(request.suite or "the suite"))
+        chosen, warnings = installed(list(suite.grid["impl"]), pythons, named=bool(request.impls))
+        trials = pythons.assigned([trial for trial in _trials(suite) if trial.impl in chosen])
         for config in {trial.data.model_dump_json(): trial.data for trial in trials}.values():
             data.ensure(config, progress=True)
     if request.trace:

@@ -36,12 +36,18 @@ def refusal(trial: Trial, memory_bytes: int | None, gpus: Sequence[Gpu], cpu: st
 
 
 def _no_gpu(trial: Trial) -> Verdict | None:
-    if not trial.gpus or (reason := registry.without_gpu(registry.resolve(trial.impl))) is None:
+    own = trial.interpreter
+    if not trial.gpus or (reason := _without_gpu(trial)) is None:
         return None
-    return Verdict(
-        f"the trial is for a GPU, but {reason}",
-        'install the GPU builds (pip install "capsbench[gpu]"), or run it on the CPU: -s resources.gpus=0',
-    )
+    build = f"install a GPU build for {own.path}" if own else 'install the GPU builds (pip install "capsbench[gpu]")'
+    return Verdict(f"the trial is for a GPU, but {reason}", f"{build}, or run it on the CPU: -s resources.gpus=0")
+
+
+def _without_gpu(trial: Trial) -> str | None:
+    entry = registry.resolve(trial.impl)
+    if trial.interpreter and "gpu" in entry.devices:
+        return trial.interpreter.without_gpu
+    return registry.without_gpu(entry)
 
 
 def _no_precision(trial: Trial, gpus: Sequence[Gpu], cpu: str) -> Verdict | None:

@@ -10,11 +10,14 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
 
 from harness.data.base import Split, uniform
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64, Int64, UInt8
 
 COPIES = 32  # per digit
 SIDE, _SOURCE = 40, 28

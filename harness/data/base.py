@@ -7,10 +7,12 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64, Int64, UInt8
 
 _STREAM = 0x64617461  # "data": the permutation for drawing subsets; the same for every trial, whatever its seed
 

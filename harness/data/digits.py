@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
 
 from harness.data.base import Info, Split, order
 from harness.data.files import MissingFiles
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 _SCALE, _PAD, _LEVELS = 3, 2, 16  # 8 * 3 + 2 * 2 = 28; pixels are 0..16
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from harness.errors import UserError
 from harness.spec.trial import DataConfig, sides
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 
 def is_framed(config: DataConfig) -> bool:

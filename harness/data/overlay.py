@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from jaxtyping import Int, UInt8
 
 from harness.data.base import Info, Split, uniform
 from harness.errors import UserError
 from harness.spec.plans import overlays
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, UInt8
 
 _STREAM = 0x6F7665726C6179  # "overlay"
 

@@ -10,7 +10,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.data.base import Info, Source, Split
 from harness.errors import BrokenPlugin, UserError, nearest
+from harness.plugins import registered
 
 GROUP = "capsbench.data"
 """The entry-point group by which a distribution registers its data sets: `name = "package.module:SOURCE"`."""
@@ -117,7 +118,7 @@ def _misfit(part: Any, count: int, info: Info) -> str | None:
 @cache
 def _registered(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """The entry points by name; looked up once while `sys.path` does not change."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _BUILT_IN}
+    return {point.name: point for point in registered(GROUP) if point.name not in _BUILT_IN}
 
 
 @cache

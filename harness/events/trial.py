@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+from harness.errors import of_the_system
 from harness.events.base import Bytes, Event, Kinds, Text
 
 Record = Mapping[str, Any]
@@ -202,12 +205,25 @@ class FailedEvent(TrialEvent):
     """The type of the exception, or the signal."""
     hint: Text | None
     """What to do; null: not known."""
+    path: Text | None = None
+    """What a full, read-only or failing disk refused to write; absent: not told, or that was not the cause."""
+
+    @staticmethod
+    def of_disk(error: OSError) -> FailedEvent:
+        """What a full, read-only or failing disk made of an attempt."""
+        path = None if error.filename is None else os.fsdecode(error.filename)
+        what, _, hint = (of_the_system(error) or str(error)).rpartition("; ")
+        return FailedEvent(cause=what, error=errno.errorcode.get(error.errno or 0, "OSError"), hint=hint, path=path)
 
 
 class InterruptedEvent(TrialEvent):
     """The attempt was ended from outside: it will be resumed."""
 
     kind: Literal["interrupted"] = "interrupted"
+    cause: Text | None = None
+    """How it was lost, in a line; absent: Ctrl-C or the like."""
+    error: str | None = None
+    """What it was lost to, such as "ENOSPC", the system's name for a full disk; absent: Ctrl-C or the like."""
 
 
 class WarningEvent(TrialEvent):

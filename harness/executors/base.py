@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.errors import UserError
+from harness.errors import UserError, nearest
 from harness.events import Record, TrialEvent
 from harness.spec.trial import Trial
 from harness.supervisor.seat import forwarded_environment, forwarded_paths
@@ -48,7 +48,7 @@ class Job:
             "log": self.log_path.name,
             "cwd": str(Path.cwd()),
             "environ": forwarded_environment(),
-            "paths": forwarded_paths(),
+            "paths": forwarded_paths(self.trial.interpreter),
         }
 
 
@@ -59,6 +59,7 @@ class Capacity:
     cpus: int
     gpus: int
     nodes: int
+    gpu_types: tuple[str, ...] = field(default=(), compare=False)  # as far as they are known: "H100", ...
 
 
 class Executor(Protocol):
@@ -70,6 +71,10 @@ class Executor(Protocol):
 
     def check(self, trials: Sequence[Trial]) -> None:
         """Raises `UserError` if a trial needs more than any node has."""
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """What a user should know about where trials cannot run, once `check` has found that out."""
         ...
 
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
@@ -88,8 +93,17 @@ class Executor(Protocol):
 def check_fits(trials: Sequence[Trial], nodes: Sequence[Capacity]) -> None:
     """Raises `UserError` naming the first trial that fits on none of `nodes`, each of which is one node's capacity."""
     for trial in trials:
-        if any(trial.cpus <= node.cpus and trial.gpus <= node.gpus for node in nodes):
+        typed = [node for node in nodes if not trial.gpus or trial.gpu_type in (None, *node.gpu_types)]
+        if any(trial.cpus <= node.cpus and trial.gpus <= node.gpus for node in typed):
             continue
+        if trial.gpu_type and not typed:
+            types = dict.fromkeys(each for node in nodes for each in node.gpu_types)
+            there = nearest(trial.gpu_type, types) if types else ", or no node says of which type its GPUs are"
+            raise UserError(
+                f"resources.gpu_type: trial {trial.id} ({trial.impl}) asks for a GPU of type {trial.gpu_type}, but no node has "
+                f"one{there}"
+            )
+        nodes = typed
         cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
         changes = [f"-s resources.cpus={max(1, cpus)}"] if trial.cpus > cpus else []
         changes += [f"-s resources.gpus={gpus}"] if trial.gpus > gpus else []

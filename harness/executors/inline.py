@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from harness.events import TrialEvent, WaitingEvent
 from harness.executors.base import Capacity, Emit, Job, check_fits
+from harness.machine.environment import gpus
+from harness.machine.gpu_type import gpu_types
 from harness.machine.leases import lease, local_cores, local_gpus
+from harness.machine.whole_node import node_lease
 from harness.spec.trial import Trial
 from harness.supervisor.seat import Seat, interruptible
 from harness.supervisor.trial import run_attempt
@@ -22,10 +25,14 @@ class InlineExecutor:
         self._cores, self._gpus = local_cores(), local_gpus()
 
     def capacity(self) -> Capacity:
-        return Capacity(len(self._cores), len(self._gpus), nodes=1)
+        types = gpu_types(gpu.name for gpu in gpus(self._gpus)) if self._gpus else ()
+        return Capacity(len(self._cores), len(self._gpus), 1, types)
 
     def check(self, trials: Sequence[Trial]) -> None:
         check_fits(trials, [self.capacity()])
+
+    def notes(self) -> Sequence[str]:
+        return ()
 
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
         with interruptible() as stop:
@@ -48,6 +55,7 @@ class InlineExecutor:
 
         job.folder.mkdir(parents=True, exist_ok=True)
         with (
+            node_lease(trial.exclusive == "node", waiting=waiting, stop=stop),
             lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop) as cores,
             lease("gpu", self._gpus, trial.gpus, waiting=waiting, stop=stop) as gpus,
         ):

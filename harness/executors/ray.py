@@ -11,8 +11,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,15 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 from harness import terminal
 from harness.errors import UserError
+from harness.executors import access
 from harness.executors.base import Capacity, Emit, Job, check_fits
 from harness.executors.bounded import TooLong, bounded
 from harness.executors.cleanup import Guardian, end_children
+from harness.executors.reach import reach
+from harness.machine.environment import gpus
+from harness.machine.gpu_type import gpu_types
 from harness.machine.leases import local_cores, local_gpus, stale_gpus
-from harness.machine.surroundings import child_environment
 from harness.spec.trial import Trial
 from harness.supervisor.seat import forwarded_environment, interruptible
 
 if TYPE_CHECKING:
+    from harness.executors.nodes import Survey
     from harness.executors.tune import Relay
 
 _ENVIRONMENT = {
@@ -53,7 +55,6 @@ _WORKER_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 _OBJECT_STORE_BYTES = 256 * 2**20  # jobs and events; files pass through it only on clusters
-_CONNECT_S = 30.0
 _GONE_S = 10.0
 _LIMIT = "CAPSBENCH_RAY_START_S"
 _LIMIT_S = 180.0
@@ -81,6 +82,8 @@ class RayExecutor:
     def __init__(self, address: str | None = None, *, num_cpus: int | None = None, num_gpus: int | None = None) -> None:
         self._address = address
         self._started = False
+        self._access = contextlib.ExitStack()
+        self._survey: Survey | None = None
         if address is None:
             self._cpus = num_cpus or _count("CAPSBENCH_RAY_CPUS", len(local_cores()))
             self._gpus = _count("CAPSBENCH_RAY_GPUS", len(local_gpus())) if num_gpus is None else num_gpus
@@ -110,6 +113,7 @@ class RayExecutor:
 
                         ray.shutdown()
                     self._abandon()  # also what Ray began or wrote meanwhile
+                    self._access.close()
                     raise
         except TooLong as error:
             raise UserError(late) from error
@@ -122,10 +126,15 @@ class RayExecutor:
 
     def _begin(self) -> None:
         os.environ.update(_ENVIRONMENT | _WORKER_ENVIRONMENT)
+        if self._address is None:
+            self._access.enter_context(access.private())
+            self._is_local = True
+        else:
+            found = reach(self._address)
+            self._access.enter_context(access.authenticated(found.token))
+            self._address, self._is_local = found.address, found.is_local
         importlib.import_module("ray")
         _silence()
-        if self._address is not None:
-            _probe(self._address)
         self._init()
         self._guardian = Guardian(self._temp)
 
@@ -140,7 +149,23 @@ class RayExecutor:
         return Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), len(nodes))
 
     def check(self, trials: Sequence[Trial]) -> None:
-        check_fits(trials, self._nodes())
+        nodes = self._nodes()
+        check_fits(trials, nodes)
+        if self._address is not None:
+            self._look(trials).require(trials)
+
+    def notes(self) -> Sequence[str]:
+        return self._survey.notes() if self._survey else ()
+
+    def _look(self, trials: Sequence[Trial]) -> Survey:
+        """What the nodes have, and on a cluster what they lack for `trials`; asked once."""
+        from harness.executors import nodes
+
+        if self._survey is None and self._address is None:
+            self._survey = nodes.Survey(nodes.living())
+        elif self._survey is None:
+            self._survey = nodes.survey(nodes.living(), trials)
+        return self._survey
 
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
         if not jobs:
@@ -152,10 +177,12 @@ class RayExecutor:
             from harness.executors import tune as ray_tune
 
             home = ray_tune.Home.here(reachable=self._address is not None)
+            survey = self._look([job.trial for job in jobs])
+            given = [ray_tune.configuration(job, home, survey.request(job.trial)) for job in jobs]
             relay = ray_tune.Relay(jobs, home, emit, stop)
             tuner = tune.Tuner(
                 tune.with_resources(ray_tune.supervise, ray_tune.resources),
-                param_space={"given": tune.grid_search([ray_tune.configuration(job, home) for job in jobs])},
+                param_space={"given": tune.grid_search(given)},
                 # A supervisor keeps nothing from an attempt that has ended, and a new one takes 3 s to start.
                 tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=str),
                 run_config=tune.RunConfig(
@@ -188,6 +215,7 @@ class RayExecutor:
 
             self._started = False
             ray.shutdown()
+            self._access.close()
             self._guardian.release()
 
     def _init(self) -> None:
@@ -196,13 +224,14 @@ class RayExecutor:
         before = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if self._address is not None:
-            ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
+            with access.on_loopback() if self._is_local else contextlib.nullcontext():
+                ray.init(address=self._address, runtime_env={"env_vars": _WORKER_ENVIRONMENT}, **quiet)
         else:
             if self._gpus > len(local_gpus()):  # logical GPUs: Ray would refuse them, since fewer are visible
                 os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             elif stale_gpus():  # Ray would hand out those that are not there
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local_gpus())
-            with _fewer_processes(), _own_path():
+            with _fewer_processes(), _own_path(), access.on_loopback():
                 ray.init(
                     address="local",
                     num_cpus=self._cpus,
@@ -219,12 +248,12 @@ class RayExecutor:
 
     def _nodes(self) -> list[Capacity]:
         if self._address is None:
-            return [Capacity(self._cpus, self._gpus, 1)]
+            types = gpu_types(gpu.name for gpu in gpus(local_gpus())) if self._gpus else ()
+            return [Capacity(self._cpus, self._gpus, 1, types)]
         self.start()
-        import ray
+        from harness.executors.nodes import living
 
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return [Capacity(int(each.get("CPU", 0)), int(each.get("GPU", 0)), 1) for each in alive]
+        return [node.capacity for node in living()]
 
 
 def _count(variable: str, otherwise: int) -> int:
@@ -312,34 +341,6 @@ def _silence() -> None:
     logger.handlers[:] = [logging.NullHandler()]
     logger.propagate = False
     logger.setLevel(logging.CRITICAL)
-
-
-def _probe(address: str) -> None:
-    """Connects from a separate process, which can be abandoned: Ray tries for minutes, then may end the process."""
-    failed = f"cannot connect to Ray at {address}"
-    if "://" in address:
-        raise UserError(f"{failed}: Ray clients are not supported; run on a node of the cluster, with its host:port")
-    if address != "auto":
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise UserError(f'{failed}: expected host:port, such as 10.0.0.1:6379, or "auto"')
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-        except OSError as error:
-            raise UserError(f"{failed}: {error.strerror or error}. Is the head node up (ray start --head)?") from error
-    code = f"import ray; ray.init(address={address!r}, log_to_driver=False)"
-    command = [sys.executable, "-P", "-c", code]
-    env = child_environment(os.environ, keep=("RAY_",))
-    try:
-        subprocess.run(command, capture_output=True, text=True, timeout=_CONNECT_S, check=True, env=env)
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"{failed} within {_CONNECT_S:.0f} s: is it Ray, and is this machine a node of it?") from error
-    except subprocess.CalledProcessError as error:
-        said = [line for line in str(error.stderr).splitlines() if line.strip()]
-        raise UserError(
-            f"{failed}: {said[-1] if said else f'exit code {error.returncode}'}. "
-            "If it asks for a token, set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-        ) from error
 
 
 def _wait_until_gone(relay: Relay) -> None:

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
@@ -41,6 +41,7 @@ from harness.events import (
 )
 from harness.executors.base import Emit, Job
 from harness.machine.leases import lease, local_cores, scratch_folder
+from harness.machine.whole_node import node_lease
 from harness.sources import code_version
 from harness.supervisor.seat import Seat
 from harness.supervisor.trial import run_attempt
@@ -93,9 +94,10 @@ class Home:
         path.unlink()
 
 
-def configuration(job: Job, home: Home) -> dict[str, Any]:
-    """The configuration that a Tune trial gets."""
+def configuration(job: Job, home: Home, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The configuration that a Tune trial gets; with the `request` to Ray (`nodes.Survey.request`) for its first start."""
     return {
+        "request": request,
         "job": job.document(),
         "home": home,
         "code": _code(job.trial.impl, job.trial.model.kind) if home.files else None,
@@ -104,8 +106,9 @@ def configuration(job: Job, home: Home) -> dict[str, Any]:
 
 def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """The resources that a Tune trial reserves."""
-    trial = config["given"]["job"]["trial"]
-    return tune.PlacementGroupFactory([{"CPU": trial["cpus"], "GPU": trial["gpus"]}])
+    request = config["given"]["request"]
+    selector: dict[str, Any] = {"bundle_label_selector": [request["selector"]]} if request["selector"] else {}
+    return tune.PlacementGroupFactory([request["bundle"]], **selector)
 
 
 def supervise(config: dict[str, Any]) -> None:
@@ -127,6 +130,7 @@ def supervise(config: dict[str, Any]) -> None:
         tell(WaitingEvent(message=message))
 
     with ExitStack() as held:
+        held.enter_context(node_lease(trial.get("exclusive") == "node", waiting=waiting))
         slots, shared = _core_slots(context.get_node_id())
         leased = held.enter_context(lease("core", slots, trial["cpus"], waiting=waiting))
         held.enter_context(lease("gpu", gpus, len(gpus), waiting=waiting))

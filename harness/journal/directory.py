@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.disk import obstacle
-from harness.errors import UserError, nearest
+from harness.errors import UserError, nearest, note
 from harness.journal import schema
+from harness.journal.seals import CHECK, verdict
 from harness.sniff import remedy, what_is
 
 _SHOWN = 5
@@ -18,7 +19,8 @@ def read_plan(run_dir: Path) -> dict[str, Any]:
     """plan.json in the form of today; empty if there is none. Raises `UserError` if it is no plan, or of a newer capsbench."""
     path = run_dir / "plan.json"
     try:
-        document = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        document = json.loads(content)
     except FileNotFoundError:
         if path.is_symlink():
             raise UserError(
@@ -46,6 +48,12 @@ def read_plan(run_dir: Path) -> dict[str, Any]:
             f"{path} is not the plan of a run: it has no trials as capsbench writes them. "
             "Move it away, or write elsewhere with --out DIR."
         )
+    if verdict(content) == "changed":
+        note(
+            f"{path} was changed or damaged after it was written. Of each trial, its own folder is what counts; "
+            "`capsbench run` writes the plan anew"
+        )
+    plan.pop(CHECK, None)
     return schema.upgraded_plan(plan)
 
 

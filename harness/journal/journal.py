@@ -6,6 +6,7 @@ crash of the worker, the driver or the machine loses at most the epoch in progre
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.disk import acquire, finite, flush, obstacle, read_json, write_atomic
-from harness.errors import UserError
+from harness.errors import UserError, note
 from harness.events import EpochEvent, ResultEvent, TrialEvent
 from harness.journal import schema
+from harness.journal.compared import content_of, disagreements, is_sound, knows_more, last_epoch
 from harness.journal.directory import read_plan
-from harness.journal.documents import read_events, read_trial, with_unknown
+from harness.journal.documents import next_line, read_events, read_trial, with_unknown
+from harness.journal.seals import CHECK, sealed_document, sealed_line
 from harness.spec.trial import Trial
 
 
@@ -36,6 +39,10 @@ class Journal:
         self.run_dir = Path(run_dir)
         self._lock: int | None = None
         self._is_readable = False
+        self._tails: dict[
+            Path, tuple[int, int]
+        ] = {}  # journal -> its size as left here, and the number of its next line
+        self._compared: set[str] = set()  # trials whose journal was compared with its result.json
 
     def open(self) -> Journal:
         """Creates the directory if needed and takes its lock.
@@ -55,8 +62,9 @@ class Journal:
         except OSError as error:
             os.close(lock)
             raise self._lock_error(error) from error
-        os.ftruncate(lock, 0)
-        os.write(lock, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        with contextlib.suppress(OSError):  # a note for others; a full disk is told where it matters
+            os.ftruncate(lock, 0)
+            os.write(lock, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         self._lock = lock
         return self
 
@@ -99,10 +107,11 @@ class Journal:
         for trial in plan["trials"]:
             path = self.trial_dir(trial["id"]) / "trial.json"
             newer = (read_json(path) or {}) if schema.is_newer(before) else {}
-            self._write_json(path, with_unknown(trial, newer))
-        self._write_text(self.run_dir / "suite.yaml", source)
+            newer.pop(CHECK, None)
+            self._write_sealed(path, with_unknown(trial, newer))
+        self._write(self.run_dir / "suite.yaml", source.encode())
         document = {"run_id": run_id, **schema.stamp(before), **plan}
-        self._write_json(
+        self._write_sealed(
             self.run_dir / "plan.json", {**document, **{k: v for k, v in before.items() if k not in document}}
         )
 
@@ -156,7 +165,7 @@ class Journal:
         files = {field: path for field, name in event.names().items() if (path := folder / name).exists()}
         for path in (*files.values(), *([folder] if files else [])):
             flush(path)
-        self._append_line(folder / "events.jsonl", json.dumps(finite(event.to_json()), allow_nan=False) + "\n")
+        self._append_line(folder / "events.jsonl", event)
         if isinstance(event, EpochEvent) and (checkpoint := files.get("checkpoint")):
             _keep_checkpoints(folder, 2, checkpoint.name)
         elif isinstance(event, ResultEvent):
@@ -165,12 +174,20 @@ class Journal:
     def events(self, trial_id: str) -> list[TrialEvent]:
         """All events in order, including superseded ones; a last line torn by a crash is left out.
 
-        Events that only a newer capsbench can read are left out, with an `Unread` warning that names them. Raises
-        `UserError` if the file cannot be read, or if a line before the last is not an event: then something other than
-        this bench wrote there.
+        Events that only a newer capsbench can read are left out, with an `Unread` warning that names them. Lines that are
+        not as they were written do not count (`documents.LostLines`); they, an edited result.json, and one that knows more
+        than the journal are told by `Noted` warnings. Raises `UserError` if the file cannot be read, or is no journal.
         """
         self._require_readable()
-        return read_events(self.trial_dir(trial_id) / "events.jsonl", str(self.run_dir))
+        path = self.trial_dir(trial_id) / "result.json"
+        # Read first: what a driver at work adds meanwhile is in the journal before it is in here.
+        content = None if trial_id in self._compared else content_of(path)
+        events = read_events(path.with_name("events.jsonl"), str(self.run_dir))
+        if content is not None:
+            self._compared.add(trial_id)
+            for told in disagreements(path, content, events):
+                note(told)
+        return events
 
     def adopt(self, trial_id: str, events: Sequence[TrialEvent]) -> None:
         """Adds `events`, all or none, to those of a trial that has trained nothing yet; their files are in its folder.
@@ -179,22 +196,39 @@ class Journal:
         """
         self._require_lock()
         path = self.trial_dir(trial_id) / "events.jsonl"
-        own = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
-        lines = [*own, *(json.dumps(finite(event.to_json()), allow_nan=False) for event in events)]
+        own = path.read_bytes() if path.exists() else b""
+        own = own[: own.rfind(b"\n") + 1]
+        first = next_line(own)
+        added = [sealed_line(finite(event.to_json()), first + index) for index, event in enumerate(events)]
         for name in {name for event in events for name in event.names().values()}:
             if (file := path.parent / name).exists():
                 flush(file)
-        self._write_text(path, "\n".join(lines) + "\n")
+        self._write(path, own + "".join(added).encode())
 
     def result(self, trial_id: str) -> dict[str, Any] | None:
-        """result.json, in the form of today; None until the trial has ended."""
+        """result.json, in the form of today; None until the trial has ended. `events` tells whether it was edited."""
         self._require_readable()
         result = read_json(self.trial_dir(trial_id) / "result.json")
-        return result and schema.upgraded("result", result)
+        return result and schema.upgraded("result", {key: value for key, value in result.items() if key != CHECK})
+
+    def is_result_sound(self, trial_id: str) -> bool:
+        """Whether there is a result.json, as it was written."""
+        return is_sound(self.trial_dir(trial_id) / "result.json")
+
+    def contradiction(self, trial_id: str) -> str | None:
+        """That result.json says finished where the journal does not, in words, if epochs would be trained again; else None."""
+        content = content_of(self.trial_dir(trial_id) / "result.json")
+        events = self.events(trial_id)
+        more = knows_more(content, events) if content is not None else None
+        last = last_epoch(events)
+        if not more or last is None or not (self.trial_dir(trial_id) / last.checkpoint).is_file():
+            return more
+        only_end = (self.result(trial_id) or {}).get("epochs_trained") == last.epoch
+        return None if only_end else more
 
     def write_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Replaces result.json atomically; a crash leaves the old one or the new one."""
-        self._write_json(self.trial_dir(trial_id) / "result.json", result)
+        self._write_sealed(self.trial_dir(trial_id) / "result.json", result)
 
     def next_attempt(self, trial_id: str) -> int:
         """The number of the next attempt, counted from 1; no log of an earlier one is ever overwritten."""
@@ -225,28 +259,44 @@ class Journal:
             "or write elsewhere with --out DIR."
         )
 
-    def _append_line(self, path: Path, line: str) -> None:
+    def _append_line(self, path: Path, event: TrialEvent) -> None:
+        """Appends the event, all of it or, if that fails, nothing."""
         created = not path.exists()
         with path.open("ab+") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size:
-                file.seek(size - 1)
-                if file.read(1) != b"\n":  # torn by a crash and never acknowledged, so nothing is lost
-                    file.seek(0)
-                    file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+            size, number = file.seek(0, os.SEEK_END), 1
+            left, following = self._tails.get(path, (0, 1))
+            if size and size == left:
+                number = following
+            elif size:
+                file.seek(0)
+                content = file.read()
+                size = content.rfind(b"\n") + 1
+                file.truncate(size)  # what follows was torn by a crash and never acknowledged, so nothing is lost
+                number = next_line(content[:size])
+            line = sealed_line(finite(event.to_json()), number).encode()
+            try:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                self._tails.pop(path, None)
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file.fileno(), size)
+                raise
+        self._tails[path] = size + len(line), number + 1
         if created:
             flush(path.parent)
 
     def _write_json(self, path: Path, document: Mapping[str, Any]) -> None:
-        self._write_text(path, json.dumps(finite(dict(document)), indent=2, allow_nan=False) + "\n")
+        self._write(path, (json.dumps(finite(dict(document)), indent=2, allow_nan=False) + "\n").encode())
 
-    def _write_text(self, path: Path, text: str) -> None:
+    def _write_sealed(self, path: Path, document: Mapping[str, Any]) -> None:
+        self._write(path, sealed_document(finite(dict(document))).encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
         self._require_lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
+        write_atomic(path, content)
 
 
 def _keep_checkpoints(folder: Path, count: int, last: str | None = None) -> None:

@@ -25,6 +25,9 @@ from harness.events import (
     WarningEvent,
 )
 from harness.journal import schema
+from harness.journal.compared import is_sound
+from harness.journal.documents import LostLines
+from harness.journal.seals import without_check
 from harness.machine.noise import drift, wide
 from harness.spec.trial import Trial
 from harness.stats import FEWEST, median_interval
@@ -168,16 +171,24 @@ def summarise(trial: Trial, events: Sequence[TrialEvent]) -> Result:
         continued_from=_origin(events),
         log=f"trials/{trial.id}/attempt-{attempts[-1].attempt}.log" if attempts else None,
     )
-    return replace(summary, cause="interrupted before it ended") if summary.status == "interrupted" else summary
+    if summary.status != "interrupted":
+        return summary
+    told = final.cause if isinstance(final, InterruptedEvent) else None
+    return replace(summary, cause=told or "interrupted before it ended")
 
 
 def kept_epochs(events: Iterable[TrialEvent]) -> list[EpochEvent]:
     """The "epoch" events that count, by number: an attempt that resumed after epoch k replaces those after k."""
     kept: dict[int, EpochEvent] = {}
+    attempt = 1
     for event in events:
         if isinstance(event, AttemptEvent):
             kept = {number: epoch for number, epoch in kept.items() if number <= event.resumed_epoch}
+            attempt = event.attempt
         elif isinstance(event, EpochEvent):
+            if event.attempt > attempt:  # the line that began it is lost: it went on before this epoch
+                kept = {number: epoch for number, epoch in kept.items() if number < event.epoch}
+                attempt = event.attempt
             kept[event.epoch] = event
     return [kept[number] for number in sorted(kept)]
 
@@ -189,11 +200,15 @@ def named_files(events: Sequence[TrialEvent]) -> dict[str, EpochEvent | ResultEv
 
 
 def parity_of(events: Sequence[TrialEvent]) -> Parity | None:
-    """The gate's verdict on the kept epochs and on the last attempt; None if parity was never checked there."""
+    """The gate's verdict on the kept epochs and on the last attempt; None if parity was never checked there.
+
+    None as well where lines are lost and one of these attempts has no verdict left: it may have been a bad one.
+    """
     last = max((event.attempt for event in events), default=1)
-    relevant = {epoch.attempt for epoch in kept_epochs(events)} | {last}
-    checks = [event for event in events if isinstance(event, ParityEvent) and event.attempt in relevant]
-    if not checks:
+    trained = {epoch.attempt for epoch in kept_epochs(events)}
+    checks = [event for event in events if isinstance(event, ParityEvent) and event.attempt in trained | {last}]
+    is_lost = any(isinstance(event, LostLines) for event in events)
+    if not checks or (is_lost and trained - {check.attempt for check in checks}):
         return None
     worst = max(checks, key=lambda check: (not check.ok, _or_inf(check.max_rel_err)))
     return Parity(worst.ok, finite(worst.max_rel_err), worst.worst, dict(worst.tensors))
@@ -309,9 +324,9 @@ def finished_trials(out: Path) -> Iterator[tuple[Trial, dict[str, Any]]]:
     """Every finished trial below the output folder, with its result; unreadable ones are skipped."""
     for path in sorted(out.glob("*/trials/*/result.json")):
         result = read_json(path)
-        if result and result.get("status") == "finished":
+        if result and result.get("status") == "finished" and is_sound(path):
             try:
-                trial = Trial.model_validate_json((path.parent / "trial.json").read_bytes())
+                trial = Trial.model_validate_json(without_check((path.parent / "trial.json").read_bytes()))
             except (OSError, ValueError):
                 continue
             yield trial, schema.upgraded("result", result)

@@ -43,6 +43,7 @@ _PYTHON = {
     "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONFAULTHANDLER", "PYTHONUNBUFFERED",
 }  # fmt: skip
 """The variables of Python itself that its children keep; others make it warn, stop or count differently."""
+_OF_ONE_PYTHON = ("PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__", "PYTHONPATH")
 _TOOLS = ("RAY_", "TUNE_", "MLFLOW_")
 """A worker is not part of Ray or MLflow: their addresses, tokens and patched devices are not for it."""
 _PACKAGES = Path(__file__).resolve().parents[2]
@@ -107,6 +108,22 @@ def child_environment(base: Mapping[str, str], keep: Collection[str] = ()) -> di
         # This harness, wherever it is, whatever the child's interpreter.
         "PYTHONPATH": os.pathsep.join(python_path(base)),
     }
+
+
+def in_another_python(env: Mapping[str, str]) -> dict[str, str]:
+    """`env`, as `child_environment` gives it, for an interpreter that is not ours: without what was set or installed for ours.
+
+    Of PYTHONPATH the folders stay in which nothing is installed, such as the user's own modules.
+    """
+    paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path and not holds_packages(path)]
+    found = {name: value for name, value in env.items() if name not in _OF_ONE_PYTHON}
+    return found | {"PYTHONPATH": os.pathsep.join(path for path in paths if path not in _BENCH)}
+
+
+def holds_packages(folder: str) -> bool:
+    """Whether distributions are installed in the folder, which are for one Python and may not work in another."""
+    path = Path(folder)
+    return path.name in ("site-packages", "dist-packages") or any(path.glob("*.dist-info"))
 
 
 def kept() -> dict[str, str]:

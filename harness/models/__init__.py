@@ -10,11 +10,12 @@ import importlib
 import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import BrokenPlugin, UserError, nearest
+from harness.plugins import registered
 
 if TYPE_CHECKING:
     from harness.models.base import ModelKind
@@ -124,7 +125,7 @@ def _location(module: str) -> Any:
 @cache
 def _registered(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """The entry points by name; looked up once while `sys.path` does not change."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _BUILT_IN}
+    return {point.name: point for point in registered(GROUP) if point.name not in _BUILT_IN}
 
 
 @cache

@@ -19,6 +19,7 @@ from harness.data.base import PartialSource
 from harness.data.divide import test_images
 from harness.data.frame import framed, in_words, is_framed
 from harness.data.overlay import composite
+from harness.environments.interpreters import not_here
 from harness.errors import UserError, nearest
 from harness.journal.journal import Journal
 from harness.journal.kept import choose, find_trial, read
@@ -26,7 +27,7 @@ from harness.journal.results import named_files, summarise
 from harness.parity.inputs import drawn
 from harness.prediction.fitting import Framing
 from harness.spec import ModelSpec, Weights
-from harness.spec.trial import DataConfig, Trial
+from harness.spec.trial import DataConfig, Interpreter, Trial
 from harness.weights import weight_table
 from harness.weights.files import FIRST, load_weights, read_facts
 from harness.weights.whole import misfits, not_finite, read_header
@@ -46,6 +47,7 @@ class Trained:
     impl: str | None = None  # what trained it
     precision: str = "fp32"
     doubts: tuple[str, ...] = ()
+    interpreter: Interpreter | None = None  # the Python that it was trained in, if not the bench's own
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -139,8 +141,9 @@ def _of(trial: Trial, weights: Weights, path: Path, flaw: str | None) -> Trained
     facts = trial.facts() | {key: value for key, value in read_facts(path).items() if key != "model"}
     doubts = (f"{trial.impl}: {flaw}; these weights may predict something else in another implementation",)
     return Trained(
-        trial.model, weights, path, facts, trial.data, trial.impl, trial.runtime.precision, doubts if flaw else ()
-    )
+        trial.model, weights, path, facts, trial.data, trial.impl, trial.runtime.precision, doubts if flaw else (),
+        trial.interpreter,
+    )  # fmt: skip
 
 
 def _model(path: Path, facts: dict[str, Any], tensors: Sequence[str]) -> ModelSpec:
@@ -167,7 +170,7 @@ def implementation(trained: Trained, wanted: str | None) -> tuple[registry.Entry
     kind = trained.model.kind
     if wanted is not None:
         entry = registry.resolve(wanted)
-        if reason := registry.missing(entry) or models.lacking(kind, entry.name):
+        if reason := not_here(wanted) or registry.missing(entry) or models.lacking(kind, entry.base):
             able = [name for name in registry.names() if _reason(name, kind) is None]
             raise UserError(f"--impl {wanted}: {reason}. Here: {', '.join(able)}")
         return entry, None
@@ -184,7 +187,8 @@ def implementation(trained: Trained, wanted: str | None) -> tuple[registry.Entry
 def _reason(name: str, kind: str) -> str | None:
     """Why an implementation cannot compute a kind of model here; None if it can."""
     try:
-        return registry.missing(registry.resolve(name)) or models.lacking(kind, name)
+        entry = registry.resolve(name)
+        return not_here(name) or registry.missing(entry) or models.lacking(kind, entry.base)
     except UserError as error:
         return str(error)
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int8, Int32, UInt8
 
 from harness.spec.model import Count, ModelSpec, Section
 from harness.spec.optim import OptimSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Int8, Int32, UInt8
 
 Weights = dict[str, np.ndarray]
 """Canonical name -> float array in the canonical layout; see `harness.weights.weight_table`."""

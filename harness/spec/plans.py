@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from harness.spec.impl import EpochPlan
 from harness.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 _STREAM = 0x706C616E  # "plan": keeps these draws apart from those of the weights
 

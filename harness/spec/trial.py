@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from harness.spec.impl import Runtime
 from harness.spec.model import Count, ModelSpec, Positive, Section
@@ -184,6 +184,25 @@ class Resources(Section):
 
     cpus: Count = 2
     gpus: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    # Only GPUs of this type, as nodes report it: H100, A100, ...
+    gpu_type: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a type of GPU, such as H100")]
+        | None
+    ) = None
+    # The whole node for one trial: no other trial of capsbench runs there meanwhile.
+    exclusive: Annotated[Literal["node"] | None, Field(description="node, or nothing")] = None
+
+
+class Interpreter(Section):
+    """The Python of a trial that does not run in the bench's own: what was found there before anything started.
+
+    Where it is decides no result. Its versions are part of the trial's id, as those of the bench's own are otherwise.
+    """
+
+    path: str
+    python: str  # its version
+    versions: dict[str, str]  # distribution -> version, of those that can change a result
+    without_gpu: str | None = None  # why its framework cannot use a GPU
 
 
 class Trial(Section):
@@ -202,7 +221,17 @@ class Trial(Section):
     measure: MeasureConfig = MeasureConfig()
     cpus: Count
     gpus: Annotated[int, Field(ge=0)]
+    gpu_type: str | None = None  # None: of any type
+    exclusive: Literal["node"] | None = None  # the whole node, or only its cores and GPUs
     start_sha256: str | None = None  # digest of the weights that training starts from; None: drawn from the seed
+    interpreter: Interpreter | None = None  # None: the bench's own; then no document names it
+
+    @model_serializer(mode="wrap")
+    def _document(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document = plain(self)
+        if document.get("interpreter") is None:
+            document.pop("interpreter", None)
+        return document
 
     def facts(self) -> dict[str, Any]:
         """The facts in the header of the trial's weights; `model` is enough to rebuild the model."""
@@ -228,6 +257,6 @@ class Trial(Section):
 
 
 __all__ = [
-    "Augment", "DataConfig", "Division", "LrDecay", "MeasureConfig", "OwnData", "ParityConfig", "Positive", "Resources",
-    "RuntimeConfig", "Size", "Stop", "TrainConfig", "Trial", "sides",
+    "Augment", "DataConfig", "Division", "Interpreter", "LrDecay", "MeasureConfig", "OwnData", "ParityConfig", "Positive",
+    "Resources", "RuntimeConfig", "Size", "Stop", "TrainConfig", "Trial", "sides",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 from harness import data, models, registry
 from harness.errors import UserError
 from harness.machine.surroundings import refused
-from harness.suite.keys import AXES, TEXTS, VARIABLES, inside, known, unknown
+from harness.suite.keys import AXES, ENVIRONMENTS, TEXTS, VARIABLES, inside, known, unknown
 from harness.suite.yaml import Node, Problems, parse_value
 
 
@@ -57,7 +57,7 @@ class Draft:
             key, _, text = (part.strip() for part in override.partition("="))
             if not key or not text:
                 self.problems.add(place, "expected key=value, such as -s train.epochs=2 or -s model.routing=1,3")
-            elif key in TEXTS or key.startswith(f"{VARIABLES}."):  # free text, may contain commas
+            elif key in TEXTS or _mapping(key):  # free text, may contain commas
                 assignments.append((key, Node(text, text, place)))
             else:
                 try:
@@ -128,9 +128,9 @@ class Draft:
         for key, node in assignments:
             name = key.removeprefix("grid.")
             valid = known().all if name == key else known().grid
-            if name.startswith(f"{VARIABLES}.") and name not in seen:
+            if (mapping := _mapping(name)) and name not in seen:
                 seen[name] = node.place
-                draft._set_variable(name.removeprefix(f"{VARIABLES}."), node)
+                draft._add(mapping, name.removeprefix(f"{mapping}."), node)
             elif name not in valid and name not in seen:
                 self.problems.add(node.place, key, unknown(name, valid))
             elif name in seen:
@@ -152,17 +152,17 @@ class Draft:
         else:
             self.values[key] = node
 
-    def _set_variable(self, name: str, node: Node) -> None:
-        """Adds a variable to those for the trials, or to each of several sets of them."""
+    def _add(self, mapping: str, name: str, node: Node) -> None:
+        """Adds an entry to a mapping, such as a variable to those for the trials, or to each of several of them."""
 
         def with_it(old: Node | None) -> Node:
             return Node({**((old and old.entries) or {}), name: node}, "", node.place)
 
-        if VARIABLES in self.grid:
-            varied = self.grid[VARIABLES]
-            self.grid[VARIABLES] = Node([with_it(item) for item in varied.items or ()], "", varied.place)
+        if mapping in self.grid:
+            varied = self.grid[mapping]
+            self.grid[mapping] = Node([with_it(item) for item in varied.items or ()], "", varied.place)
         else:
-            self.values[VARIABLES] = with_it(self.values.get(VARIABLES))
+            self.values[mapping] = with_it(self.values.get(mapping))
 
     def _checked(self, key: str, node: Node) -> Any:
         if node.refused:
@@ -173,7 +173,10 @@ class Draft:
                 for name, text in value.items():
                     if reason := refused(name) or ("a variable cannot hold a zero byte" if "\0" in text else None):
                         raise UserError(f"{name}: {reason}")
-            if key == "impl":
+            if key == ENVIRONMENTS:
+                for name in value:
+                    registry.resolve(name)
+            elif key == "impl":
                 registry.resolve(value)
             elif key == "model.kind":
                 models.load(value)
@@ -187,6 +190,11 @@ class Draft:
         else:
             return value
         return None
+
+
+def _mapping(key: str) -> str | None:
+    """The mapping that `key` names an entry of, if any."""
+    return next((each for each in (VARIABLES, ENVIRONMENTS) if key.startswith(f"{each}.")), None)
 
 
 def _as_written(node: Node) -> Node:

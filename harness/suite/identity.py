@@ -10,7 +10,7 @@ from typing import Any
 from harness.registry import Entry
 from harness.sources import code_version
 
-_IRRELEVANT = {"id", "suite", "params"}  # fields of a trial; params only repeats the sections
+_IRRELEVANT = {"id", "suite", "params", "interpreter"}  # fields of a trial; params only repeats the sections
 _IRRELEVANT_INSIDE = {
     "data": {"dir", "path", "test_path", "classes", "own"}, "train": {"start_from"}, "parity": {"margin_pct"},
 }  # fmt: skip
@@ -26,20 +26,39 @@ _ADDED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Keys that came later, with their defaults: at these they do not count, so that earlier ids stay as they are."""
 
+_ADDED_TO_A_TRIAL: dict[str, Any] = {"gpu_type": None, "exclusive": None}
+"""The same of a trial itself: like its cores and GPUs, they are part of what is timed."""
 
-def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mapping[str, Any]) -> str:
+
+class Sources:
+    """The hashes of the sources that determine trials, each read once: for the trials of one plan."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], str] = {}
+
+    def version(self, document: Mapping[str, Any], impl_entry: Entry) -> str:
+        """Of the code that determines the result of this trial."""
+        key = impl_entry, document.get("model", {}).get("kind"), tuple(_datasets(document))
+        if key not in self._known:
+            self._known[key] = code_version(*key)
+        return self._known[key]
+
+
+def trial_id(
+    document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mapping[str, Any], sources: Sources | None = None
+) -> str:
     """12 hex digits of the SHA-256 of a trial's content, the code that determines its result, and its environment.
 
     Args:
-        document: `Trial.model_dump(mode="json")`; id, suite, params, data.dir, the paths and class names of one's own
-            pictures, train.start_from and parity.margin_pct are ignored. Of what was found there, the digest counts.
+        document: `Trial.model_dump(mode="json")`; id, suite, params, interpreter, data.dir, the paths and class names of
+            one's own pictures, train.start_from and parity.margin_pct are ignored. Of what was found there, the digest counts.
         impl_entry: the entry of the trial's implementation, whose sources are hashed.
-        fingerprint: JSON-serialisable facts of the environment that can change a result.
+        fingerprint: JSON-serialisable facts of the environment that can change a result, an interpreter's versions among them.
+        sources: where several ids are made at once, so that each source is read once.
     """
-    kind = document.get("model", {}).get("kind")
     identity = {
         "trial": relevant(document),
-        "code": code_version(impl_entry, kind, _datasets(document)),
+        "code": (sources or Sources()).version(document, impl_entry),
         "environment": fingerprint,
     }
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -49,6 +68,9 @@ def trial_id(document: Mapping[str, Any], impl_entry: Entry, fingerprint: Mappin
 def relevant(document: Mapping[str, Any]) -> dict[str, Any]:
     """What counts of a trial's document: all but what is said above to be ignored."""
     content = {key: value for key, value in document.items() if key not in _IRRELEVANT}
+    for key, default in _ADDED_TO_A_TRIAL.items():
+        if content.get(key) == default:
+            content.pop(key, None)
     for section, names in _IRRELEVANT_INSIDE.items():
         content[section] = {key: value for key, value in content.get(section, {}).items() if key not in names}
     for section, defaults in _ADDED.items():

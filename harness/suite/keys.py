@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, cast
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from harness import models
+from harness import models, registry
 from harness.errors import nearest
 from harness.spec.model import ModelConfig, Section
 from harness.spec.trial import DataConfig, MeasureConfig, ParityConfig, Resources, RuntimeConfig, TrainConfig
@@ -38,6 +38,14 @@ class Sections(Section):
     parity: ParityConfig = ParityConfig()
     measure: MeasureConfig = MeasureConfig()
     resources: Resources = Resources()
+    # Implementation -> the Python that it runs in: see `harness.environments`. Where they are decides no result.
+    environments: Annotated[
+        dict[str, str],
+        Field(
+            description="a mapping of implementations to Pythons, such as "
+            f"{{{registry.FRAMEWORKS[0]}: /path/to/bin/python}}"
+        ),
+    ] = {}  # noqa: RUF012 (pydantic copies it)
 
 
 class _Axes(Section):
@@ -148,7 +156,9 @@ TEXTS = ("name", "question", "data.dir", "data.path", "data.test_path")
 """Keys that hold free text."""
 VARIABLES = "runtime.environment"
 """The key that holds a mapping of names that only the user knows; `runtime.environment.NAME` is one of them."""
-FIXED = ("name", "question", "data.dir", "vary", "parity.margin_pct")
+ENVIRONMENTS = "environments"
+"""The key that holds a mapping of implementations; `environments.NAME` is one of them."""
+FIXED = ("name", "question", "data.dir", "vary", "parity.margin_pct", ENVIRONMENTS)
 """Keys that change no result and so cannot be varied: trials that differ only in these are the same trial."""
 
 

@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.journal.results import kept_epochs
 from harness.spec.trial import Trial
-from harness.suite.identity import relevant, trial_id
+from harness.suite.identity import Sources, relevant, trial_id
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Longer:
     ) -> None:
         self._fingerprint = fingerprint
         self._known: dict[str, list[tuple[Trial, Journal]]] = {}
-        self._own = journal
+        self._own, self._sources = journal, Sources()
         for its in (journal, *([other] if other else [])):
             for each in its.trial_ids():
                 try:
@@ -53,7 +53,7 @@ class Longer:
 
     def shorter(self, trial: Trial) -> tuple[Shorter | None, tuple[Shorter, str] | None]:
         """The trial with most epochs that `trial` can go on from; or None and, if one looks as if it could, why it cannot."""
-        alike = self._known.get(_but_for_epochs(trial), ())
+        alike = self._known.get(_but_for_epochs(trial), ()) if self._known else ()
         found: list[Shorter] = []
         unfit: list[tuple[Shorter, str]] = []
         for other, its in alike:
@@ -81,7 +81,7 @@ class Longer:
     def _id_with(self, trial: Trial, epochs: int) -> str:
         document = trial.model_dump(mode="json")
         document["train"]["epochs"] = epochs
-        return trial_id(document, registry.resolve(trial.impl), self._fingerprint(trial.impl))
+        return trial_id(document, registry.resolve(trial.impl), self._fingerprint(trial.impl), self._sources)
 
 
 def find(

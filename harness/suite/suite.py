@@ -5,11 +5,11 @@ Reading collects every problem with the request before it refuses; until then no
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Suite(Sections):
     overrides: tuple[str, ...] = ()
     quick: bool = False
     _data: dict[str, DataConfig | UserError] = PrivateAttr(default_factory=dict[str, DataConfig | UserError])
+    _cells: list[_Cell] | None = PrivateAttr(default=None)
 
     def resolved(self, config: DataConfig) -> DataConfig | UserError:
         """`config` with what was found in one's own files, which are read once; or what is wrong with them."""
@@ -70,24 +71,57 @@ class Suite(Sections):
         facts = {impl: fingerprint(impl) for impl in self.grid["impl"]}
         trials: dict[str, Trial] = {}
         problems = Problems()
-        for cell in _cells(self):
-            asked = cell.sections.resources.gpus
-            gpus = min(gpus_available, int("gpu" in cell.entry.devices)) if asked == "auto" else asked
-            if gpus > gpus_available:
-                problems.add(
-                    self.path,
-                    "resources.gpus",
-                    f"found {gpus} for each trial, but there are {gpus_available}; use auto, or add GPUs",
-                )
-            trial = cell.trial(gpus)
-            identifier = identity.trial_id(trial.model_dump(mode="json"), cell.entry, facts[trial.impl])
-            if identifier in trials:
-                problems.add(
-                    self.path, "grid", f"{cell.choice} repeats {trials[identifier].params}; drop one of the two"
-                )
-            trials[identifier] = trial.model_copy(update={"id": identifier})
+        sources = identity.Sources()
+        first = [(cell, cell.trial(self._gpus(cell, gpus_available, problems))) for cell in self.cells()]
+        documents = [trial.model_dump(mode="json") for _, trial in first]
+        for seed in self.grid["seed"]:
+            for (cell, trial), document in zip(first, documents, strict=True):
+                identifier = identity.trial_id({**document, "seed": seed}, cell.entry, facts[trial.impl], sources)
+                if identifier in trials:
+                    choice = {"seed": seed, **cell.choice}
+                    problems.add(
+                        self.path, "grid", f"{choice} repeats {trials[identifier].params}; drop one of the two"
+                    )
+                trials[identifier] = trial.model_copy(update={"id": identifier, "seed": seed})
         problems.raise_any()
         return tuple(trials.values())
+
+    def cells(self) -> list[_Cell]:
+        """The points of the grid but for the seeds, each with every implementation, which vary fastest."""
+        if self._cells is None:
+            self._cells = self._expanded()
+        return self._cells
+
+    def _expanded(self) -> list[_Cell]:
+        between = [key for key in self.grid if key not in AXES]
+        fixed = self.model_dump(include=set(Sections.model_fields))
+        fixed["data"]["own"] = None
+        entries = {name: registry.resolve(name) for name in self.grid["impl"]}
+        cells: list[_Cell] = []
+        for point, sections in _distinct(_points({key: self.grid[key] for key in between}, self.vary), fixed):
+            found = self.resolved(sections.data)
+            unread = found if isinstance(found, UserError) else None
+            if not isinstance(found, UserError):
+                sections = sections.model_copy(update={"data": found})
+            cells += [_Cell({**point, "impl": impl}, sections, entries[impl], unread) for impl in self.grid["impl"]]
+        return cells
+
+    def _gpus(self, cell: _Cell, available: int, problems: Problems) -> int:
+        """How many GPUs a trial of the cell gets."""
+        asked = cell.sections.resources.gpus
+        gpus = min(available, int("gpu" in cell.entry.devices)) if asked == "auto" else asked
+        if gpus > available:
+            problems.add(
+                self.path,
+                "resources.gpus",
+                f"found {gpus} for each trial, but there are {available}; use auto, or add GPUs",
+            )
+        gpu_type = cell.sections.resources.gpu_type
+        if gpu_type and not available and "gpu" in cell.entry.devices:
+            problems.add(
+                self.path, "resources.gpu_type", f"found {gpu_type}, but there is no GPU; add one, or drop the key"
+            )
+        return gpus
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = False) -> Suite:
@@ -143,7 +177,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
             "quick": quick,
         }
     )
-    cells = list(_cells(suite))
+    cells = suite.cells()
     conflicts = (conflict for cell in cells for conflict in cell.conflicts())
     for key, message in itertools.chain(misplaced(draft, [cell.sections for cell in cells]), conflicts):
         problems.add(draft.place(key) or str(path), draft.written(key), message)
@@ -154,35 +188,38 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
 
 @dataclass(frozen=True)
 class _Cell:
-    """One point of the grid; `unread` is what is wrong with its data, if they cannot be used."""
+    """One point of the grid but for its seed; `unread` is what is wrong with its data, if they cannot be used."""
 
     choice: dict[str, Any]
     sections: Sections
     entry: registry.Entry
     unread: UserError | None = None
 
+    @cached_property
     def model(self) -> ModelSpec:
         """The model for its data set. Raises `ValidationError` if they do not fit, `UserError` for a bad canvas."""
         return datasets.model(self.sections.data, self.sections.model)
 
     def trial(self, gpus: int) -> Trial:
-        """The trial, without its id."""
+        """The trial, without its id and seed."""
         sections = self.sections
         return Trial(
             id="",
             suite=sections.name,
             impl=self.choice["impl"],
-            seed=self.choice["seed"],
+            seed=0,
             params={key: value for key, value in self.choice.items() if key not in AXES},
             data=sections.data.model_copy(update={"augment": Augment(shift=datasets.shift(sections.data))}),
-            model=self.model(),
+            model=self.model,
             train=self.train(),
             runtime=sections.runtime,
             parity=sections.parity,
             measure=sections.measure,
             cpus=sections.resources.cpus,
             gpus=gpus,
-            start_sha256=start_sha256(sections.train.start_from, self.model()),
+            gpu_type=sections.resources.gpu_type if gpus else None,
+            exclusive=sections.resources.exclusive,
+            start_sha256=start_sha256(sections.train.start_from, self.model),
         )
 
     def train(self) -> TrainConfig:
@@ -217,16 +254,21 @@ class _Cell:
                 )
         if sections.measure.routing_logits and not models.load(sections.model.kind).has_capsules:
             yield "measure.routing_logits", f"a model of kind {sections.model.kind} has no routing; expected 0"
-        if self.entry.is_built_in and (lacking := models.lacking(sections.model.kind, self.entry.name)):
+        if self.entry.is_built_in and (lacking := models.lacking(sections.model.kind, self.entry.base)):
             yield "impl", lacking
         try:
-            contract.require_tables(self.model())
-            start_sha256(sections.train.start_from, self.model())
+            contract.require_tables(self.model)
+            start_sha256(sections.train.start_from, self.model)
         except UserError as error:
             yield attributed(error, "data.canvas" if models.is_built_in(sections.model.kind) else "model.kind")
         except ValueError as error:
             for cause in error.errors() if isinstance(error, ValidationError) else ():
                 yield attributed(UserError(cause["msg"].removeprefix("Value error, ")), "model.kernel")
+        if sections.resources.gpus == 0 and sections.resources.gpu_type:
+            yield (
+                "resources.gpu_type",
+                f"found {sections.resources.gpu_type}, but resources.gpus is 0; expected auto or 1",
+            )
         if sections.resources.gpus not in ("auto", 0) and "gpu" not in self.entry.devices:
             yield (
                 "resources.gpus",
@@ -240,21 +282,6 @@ def _stop_conflicts(stop: Stop, validation: int) -> Iterator[tuple[str, str]]:
         yield f"train.stop.{key}", "there are no validation images to look at; set data.validation"
     if stop.on == "test" and stop.accuracy_pct is None:
         yield "train.stop.on", "found test, but no train.stop.accuracy_pct to reach on it (patience is on validation)"
-
-
-def _cells(suite: Suite) -> Iterator[_Cell]:
-    between = [key for key in suite.grid if key not in AXES]
-    fixed = suite.model_dump(include=set(Sections.model_fields))
-    fixed["data"]["own"] = None
-    entries = {name: registry.resolve(name) for name in suite.grid["impl"]}
-    varied = _distinct(_points({key: suite.grid[key] for key in between}, suite.vary), fixed)
-    for seed, (point, sections), impl in itertools.product(suite.grid["seed"], varied, suite.grid["impl"]):
-        found = suite.resolved(sections.data)
-        choice = {"seed": seed, **point, "impl": impl}
-        if isinstance(found, UserError):
-            yield _Cell(choice, sections, entries[impl], found)
-        else:
-            yield _Cell(choice, sections.model_copy(update={"data": found}), entries[impl])
 
 
 def _points(varied: Mapping[str, Sequence[Any]], vary: str) -> Iterator[dict[str, Any]]:
@@ -281,12 +308,18 @@ def _distinct(points: Iterable[dict[str, Any]], fixed: Mapping[str, Any]) -> lis
 
 
 def _nest(flat: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """{"train.batch": 64} -> {"train": {"batch": 64}}, over a copy of `base`."""
-    nested = copy.deepcopy(dict(base))
+    """{"train.batch": 64} -> {"train": {"batch": 64}}, over `base`, which stays as it is."""
+    nested = dict(base)
+    own: dict[str, dict[str, Any]] = {"": nested}  # dictionaries of the copy: the others are still those of `base`
     for key, value in flat.items():
-        *sections, name = key.split(".")
-        inner = nested
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[name] = value
+        section, _, name = key.rpartition(".")
+        _opened(section, own)[name] = value
     return nested
+
+
+def _opened(section: str, own: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if section not in own:
+        outer, _, name = section.rpartition(".")
+        around = _opened(outer, own)
+        around[name] = own[section] = dict(around.get(name, {}))
+    return own[section]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import get_args
 
 from harness import models
@@ -17,11 +18,14 @@ _NO_DECAY = {"epoch": frozenset({"steps"}), "constant": frozenset({"rate", "step
 
 def idle_keys(sections: Sections) -> frozenset[str]:
     """The keys that change nothing in this configuration, whatever their values."""
-    model, decay = sections.model, sections.train.lr_decay
-    keys = {f"model.{name}" for name in models.foreign(model.kind)}
-    if not models.load(model.kind).has_decoder(model):
-        keys |= _of_decoders()
-    return frozenset(keys | {f"train.lr_decay.{name}" for name in _NO_DECAY.get(decay.kind, ())})
+    model = sections.model
+    return _idle(model.kind, models.load(model.kind).has_decoder(model), sections.train.lr_decay.kind, models.names())
+
+
+@cache
+def _idle(kind: str, decodes: bool, decay: str, _kinds: tuple[str, ...]) -> frozenset[str]:
+    keys = {f"model.{name}" for name in models.foreign(kind)} | (set[str]() if decodes else _of_decoders())
+    return frozenset(keys | {f"train.lr_decay.{name}" for name in _NO_DECAY.get(decay, ())})
 
 
 def without_idle(sections: Sections) -> Sections:

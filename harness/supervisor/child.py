@@ -7,6 +7,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,11 +15,42 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness import boot
 from harness.errors import UserError
 from harness.events import Event, Kinds
+from harness.spec.trial import Interpreter
 
 GRACE_S = 5.0  # between asking a worker to end and killing it
 _POLL_S = 0.2
+_TRY_S = 60.0  # an interpreter on a network drive may start slowly
+
+
+class NoInterpreter(UserError):
+    """The interpreter of an environment is not on this node, or cannot be started: which, where, and why. Exit code 2."""
+
+
+def command(module: str, interpreter: Interpreter | None) -> list[str]:
+    """What runs a module of this capsbench in that interpreter, or in our own."""
+    # -P: a folder of the working directory must not pass for a framework.
+    if interpreter is None:
+        return [sys.executable, "-P", "-m", module]
+    return [interpreter.path, "-P", boot.__file__, module]
+
+
+def unusable(interpreter: Interpreter, env: Mapping[str, str]) -> str | None:
+    """Why nothing can be started with the interpreter on this node, found by trying; None if it can."""
+    failed = f"{interpreter.path} cannot be started on {socket.gethostname()}"
+    try:
+        done = subprocess.run(
+            [interpreter.path, "-P", "-c", ""], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            env=dict(env), timeout=_TRY_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"{failed}: it took more than {_TRY_S:.0f} s"
+    except OSError as error:  # missing, or for another kind of machine
+        return f"{failed}: {error.strerror}"
+    said = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "")
+    return f"{failed}: exit code {done.returncode}; {said}" if done.returncode else None
 
 
 class Child:
@@ -123,13 +155,13 @@ def started(
     env: Mapping[str, str],
     log_path: Path,
     *,
-    python: str = sys.executable,
+    interpreter: Interpreter | None = None,
     cwd: str | None = None,
 ) -> Generator[Child, None, None]:
     """`python -P -m MODULE --events-fd N` with the job `document` on its stdin; it and its children end with the block.
 
     It may send events of `kinds`. All that it prints goes to `log_path`. If `cwd` does not exist, our working directory
-    is used.
+    is used. Raises `NoInterpreter` if the `interpreter`, which runs the same sources, is not on this node.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -137,8 +169,7 @@ def started(
         try:
             with log_path.open("wb") as log:
                 process = subprocess.Popen(
-                    # -P: a folder of the working directory must not pass for a framework.
-                    [python, "-P", "-m", module, "--events-fd", str(writing)],
+                    [*command(module, interpreter), "--events-fd", str(writing)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -147,6 +178,12 @@ def started(
                     cwd=cwd if cwd and Path(cwd).is_dir() else None,
                     start_new_session=True,  # Ctrl-C at the terminal is the supervisor's to handle
                 )
+        except OSError as error:
+            if interpreter is None or (error.filename and error.filename != interpreter.path):
+                raise
+            raise NoInterpreter(
+                f"{interpreter.path} cannot be started on {socket.gethostname()}: {error.strerror}"
+            ) from error
         finally:
             os.close(writing)
         child = Child(process, reading, kinds, module)

@@ -23,9 +23,9 @@ def examine(job: dict[str, Any], trial: Trial, log: Path, time_limit_s: float) -
     """
     cores = local_cores()
     env = worker_environment(trial, Seat(tuple(cores[:1]), ()), {**os.environ, **forwarded_environment()})
-    document = {**job, "cores": list(cores), "paths": forwarded_paths()}
+    document = {**job, "cores": list(cores), "paths": forwarded_paths(trial.interpreter)}
     deadline = time.monotonic() + time_limit_s
-    with started("harness.worker.ordinary", EXAMINATION, document, env, log) as child:
+    with started("harness.worker.ordinary", EXAMINATION, document, env, log, interpreter=trial.interpreter) as child:
         for event in child.events:
             if event is None:
                 if time.monotonic() > deadline:

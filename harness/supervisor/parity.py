@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.events import FailedEvent
 from harness.events.processes import PARITY, CallingEvent, RefusedEvent, ReportEvent, ReturnedEvent, SuspectsEvent
 from harness.machine.leases import lease, local_cores, local_gpus
+from harness.machine.whole_node import node_lease
 from harness.parity.check import LEVELS, Check, Report
 from harness.spec.trial import Trial
 from harness.supervisor.child import started
@@ -112,6 +113,7 @@ class Crew:
 
         gpus = climb.trial.gpus
         with self._turn:
+            held.enter_context(node_lease(False, waiting=waiting, stop=self.stop))
             cores = held.enter_context(lease("core", local_cores(), 1, waiting=waiting, stop=self.stop))
             found = local_gpus() if gpus else ()
             return Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=waiting, stop=self.stop)))
@@ -134,10 +136,12 @@ def _supervise(climb: Climb, base: dict[str, str], seat: Seat, stop: threading.E
         "level": climb.level,
         "accept": list(climb.accept),
         "cores": list(seat.cores),
-        "paths": forwarded_paths(),
+        "paths": forwarded_paths(climb.trial.interpreter),
     }
     env = worker_environment(climb.trial, seat, base)
-    with started("harness.worker.parity", PARITY, document, env, climb.log_path) as child:
+    with started(
+        "harness.worker.parity", PARITY, document, env, climb.log_path, interpreter=climb.trial.interpreter
+    ) as child:
         for event in child.events:
             if stop.is_set():
                 raise KeyboardInterrupt

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 
 from harness import registry
-from harness.machine.surroundings import child_environment, kept_names, python_path
-from harness.spec.trial import Trial
+from harness.machine.surroundings import child_environment, holds_packages, in_another_python, kept_names, python_path
+from harness.spec.trial import Interpreter, Trial
 
+_SOURCES = Path(__file__).resolve().parents[2]  # an interpreter that is not ours finds capsbench by `harness.boot`
 _MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
 
 
@@ -59,7 +60,7 @@ def worker_environment(trial: Trial, seat: Seat, base: Mapping[str, str]) -> dic
     }
     if trial.runtime.precision in ("fp32", "fp64"):
         env["NVIDIA_TF32_OVERRIDE"] = "0"  # strict: no TF32 in any NVIDIA library
-    return env
+    return in_another_python(env) if trial.interpreter else env
 
 
 @contextmanager
@@ -94,11 +95,16 @@ def forwarded_environment() -> dict[str, str]:
     return {**settings, "PYTHONPATH": os.pathsep.join(python_path(os.environ))}
 
 
-def forwarded_paths() -> list[str]:
+def forwarded_paths(interpreter: Interpreter | None = None) -> list[str]:
     """The folders of this process's import path in which nothing is installed, for the end of a worker's.
+
+    For another `interpreter`, also without folders that hold packages for this one, wherever they are, and capsbench.
 
     At the end, since a module there, such as a `random.py` of the user's, must not pass for a library's or Python's own.
     """
     installed = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib", "scripts")}
     paths = (Path(path or ".").resolve() for path in (*sys.path, ""))
-    return list(dict.fromkeys(str(path) for path in paths if path.is_dir() and not installed & {path, *path.parents}))
+    found = dict.fromkeys(str(path) for path in paths if path.is_dir() and not installed & {path, *path.parents})
+    if interpreter is None:
+        return list(found)
+    return [path for path in found if Path(path) != _SOURCES and not holds_packages(path)]

@@ -27,6 +27,7 @@ from harness.events.processes import (
 from harness.machine.environment import available_memory_bytes
 from harness.machine.leases import lease, local_cores, local_gpus
 from harness.machine.rates import installed as installed_libraries
+from harness.machine.whole_node import node_lease
 from harness.spec.trial import Trial
 from harness.supervisor.child import Child, started
 from harness.supervisor.parity import Tell
@@ -94,6 +95,7 @@ def measure(records: Sequence[Record], method: Method, tell: Tell) -> Session:
     session = Session(list(records))
     cpus, gpus = max(record.trial.cpus for record in records), max(record.trial.gpus for record in records)
     with interruptible() as stop, ExitStack() as held:
+        held.enter_context(node_lease(False, waiting=tell, stop=stop))
         cores = held.enter_context(lease("core", local_cores(), cpus, waiting=tell, stop=stop))
         found = local_gpus() if gpus else ()
         seat = Seat(cores, held.enter_context(lease("gpu", found, gpus, waiting=tell, stop=stop)))
@@ -284,10 +286,11 @@ class _Bench:
         self, trial: Trial, job: dict[str, Any], log_path: Path, until: ExitStack, warnings: list[str]
     ) -> _Worker:
         """Starts a worker with a trial's environment, on the cores and GPUs of this command."""
-        seat = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus])
-        document = {"matmul": self._method.matmul, "cores": list(seat.cores), "paths": forwarded_paths(), **job}
+        seat, where = Seat(self._seat.cores[: trial.cpus], self._seat.gpus[: trial.gpus]), trial.interpreter
+        document = {"matmul": self._method.matmul, "cores": list(seat.cores), "paths": forwarded_paths(where), **job}
         env = worker_environment(trial, seat, self._base)
-        child = until.enter_context(started(_MODULE, SPEED if document["trial"] else GAUGE, document, env, log_path))
+        kinds = SPEED if document["trial"] else GAUGE
+        child = until.enter_context(started(_MODULE, kinds, document, env, log_path, interpreter=where))
         return _Worker(child, self._method.time_limit_s, self._stop, warnings)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.cost.limits import out_of_memory
-from harness.errors import starved
+from harness.errors import of_the_disk, starved
 from harness.events import FINAL, TRIAL, EpochEvent, FailedEvent, FinalEvent, InterruptedEvent, TrialEvent
 from harness.machine.environment import memory_bytes, out_of_memory_kills
 from harness.spec.trial import Trial
-from harness.supervisor.child import GRACE_S, started
+from harness.supervisor.child import GRACE_S, started, unusable
 from harness.supervisor.seat import Seat, worker_environment
 
+_ON_EVERY_NODE = "an environment must be at the same path on every node: in a folder that they share, or made on each"
 _NEARLY_ALL = 0.7  # of the memory: a worker killed while using this much was killed for it
 
 
@@ -31,7 +31,6 @@ def run_attempt(
     scratch: Path,
     checkpoint: Path | None,
     *,
-    python: str = sys.executable,
     stop: threading.Event | None = None,
 ) -> None:
     """Runs one attempt to its end. `emit` gets every event, with "trial" and "attempt" added; the last is a final one.
@@ -45,7 +44,6 @@ def run_attempt(
         log_path: gets all that the worker prints; overwritten.
         scratch: existing folder in which the worker leaves checkpoints and weights.
         checkpoint: where to resume; for epoch 0, the weights to start from; None starts from random ones.
-        python: the worker's interpreter.
 
     Raises what `emit` raises, and `KeyboardInterrupt`, after the worker has ended.
     """
@@ -63,10 +61,20 @@ def run_attempt(
         "recorded": job["recorded"],
         "paths": job["paths"],
     }
+    try:
+        log_path.touch()
+    except OSError as error:
+        if not of_the_disk(error):
+            raise
+        return tell(FailedEvent.of_disk(error))
     env = worker_environment(trial, seat, {**os.environ, **job["environ"]})
     kills = out_of_memory_kills()
     ended = False
-    with started("harness.worker.trial", TRIAL, document, env, log_path, python=python, cwd=job["cwd"]) as worker:
+    where = trial.interpreter
+    if where and (cause := unusable(where, env)):
+        tell(FailedEvent(cause=cause, error="NoInterpreter", hint=_ON_EVERY_NODE))
+        return
+    with started("harness.worker.trial", TRIAL, document, env, log_path, interpreter=where, cwd=job["cwd"]) as worker:
         try:
             deadline: float | None = None
             for event in worker.events:

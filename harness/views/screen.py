@@ -118,6 +118,7 @@ class Screen:
         self._estimates = estimates
         self._rows: dict[str, _Row] = {}
         self._note = ""
+        self._standing = ""
         self._is_live = _is_live(console)
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render, transient=True)
 
@@ -138,6 +139,16 @@ class Screen:
         if not self._is_live:
             self._say(text)
 
+    def say(self, text: str) -> None:
+        """A warning that stays where it is: above the table, or in the log."""
+        self._say(text, "yellow")
+
+    def stand(self, text: str, is_so: bool) -> None:
+        """A line about the run as a whole that stays below the table for as long as it is so; may come from any thread."""
+        self._standing = text if is_so else ""
+        if not (self._is_live and is_so):
+            self._say(text, "yellow" if is_so else "")
+
     def update(self, trial_id: str, event: TrialEvent) -> None:
         row = self._rows[trial_id]
         row.update(event)
@@ -146,8 +157,8 @@ class Screen:
         if not self._is_live and (line := _line(event, row.timed)):
             self._say(f"{run_name(row.trial):<20} {line}")
 
-    def _say(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
+    def _say(self, line: str, style: str = "") -> None:
+        self.console.print(Text(line, style), soft_wrap=True)
 
     def _render(self) -> Group:
         rows = list(self._rows.values())
@@ -170,7 +181,8 @@ class Screen:
         hidden = len(rows) - min(room, len(rows))
         more = [Text(f"... and {hidden} more", "dim")] if hidden else []
         note = [Text(self._note, "dim")] if self._note else []
-        return Group(table, *more, Text(head), *note)
+        standing = [Text(self._standing, "yellow")] if self._standing else []
+        return Group(table, *more, Text(head), *note, *standing)
 
 
 def _most_telling(rows: Sequence[_Row], room: int) -> list[_Row]:

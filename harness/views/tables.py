@@ -16,6 +16,7 @@ from harness.analysis.cells import grouped
 from harness.analysis.labels import setting
 from harness.journal.results import Result
 from harness.text import UNKNOWN, duration, number
+from harness.views.rows import MANY, print_rows
 
 
 def comparison(results: Sequence[Result]) -> Table:
@@ -54,6 +55,9 @@ def comparison(results: Sequence[Result]) -> Table:
 
 def print_table(console: Console, table: Table) -> None:
     """Prints every cell in full; if the table is wider than the screen, its gaps are narrowed first."""
+    if table.row_count >= MANY:
+        print_rows(console, table)
+        return
     unbounded = console.options.update(max_width=10_000)
     table.collapse_padding = console.measure(table, options=unbounded).maximum > console.width
     console.print(Segments(console.render(table, unbounded)), crop=False)

@@ -5,18 +5,22 @@ Files are written whole or not at all. Reading here checks nothing; `harness.wei
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-from jaxtyping import Int
 
+from harness.errors import of_the_disk
 from harness.spec import Moments, Weights
 from harness.weights.progress import Best, Ledger, Progress
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 _load, _save = cast(Any, safetensors.numpy).load_file, cast(Any, safetensors.numpy).save_file  # only partly typed
 FIRST, SECOND, BEST = "adam.first.", "adam.second.", "best."  # prefixes of names in a checkpoint
@@ -87,11 +91,21 @@ def load_progress(path: Path) -> Progress:
 
 
 def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes atomically: a process that dies midway leaves no file with that name, or the previous one."""
+    """Writes atomically: a process that dies midway leaves no file with that name, or the previous one.
+
+    Raises `OSError`, which names the file, on a disk that is full or fails; then nothing new is left.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    # The library writes raw memory, which for a transposed view would be a different array.
-    _save({name: np.asarray(array, order="C") for name, array in tensors.items()}, partial, metadata=metadata)
-    partial.replace(path)
+    try:
+        # The library writes raw memory, which for a transposed view would be a different array.
+        _save({name: np.asarray(array, order="C") for name, array in tensors.items()}, partial, metadata=metadata)
+        partial.replace(path)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if disk := of_the_disk(error):
+            raise OSError(disk.errno, disk.strerror, str(path)) from error
+        raise
 
 
 def _parts(path: Path) -> dict[str, Weights]:

@@ -10,11 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import safetensors
-from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from harness.errors import UserError
@@ -27,6 +26,9 @@ from harness.weights.files import BEST, FIRST, SECOND
 from harness.weights.progress import Progress
 from harness.weights.raw import flaw
 from harness.weights.table import weight_table
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 Shape = tuple[int, ...]
 E = TypeVar("E", bound=TrialEvent)

@@ -26,7 +26,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, NoReturn
 
-from harness.errors import TrialFailed, UserError, starved
+from harness.errors import TrialFailed, UserError, of_the_disk, starved
 from harness.events import EpochEvent, Event, FailedEvent, InterruptedEvent, WarningEvent
 from harness.events.processes import RefusedEvent
 
@@ -92,9 +92,7 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
     parser = argparse.ArgumentParser(description=f"{description}; started by capsbench, not by hand.")
     parser.add_argument("--events-fd", type=int, required=True)
     channel = Channel(parser.parse_args().events_fd)
-    for log in (sys.stdout, sys.stderr):  # whatever the locale: what a framework prints ends no training
-        if isinstance(log, io.TextIOWrapper):
-            log.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _log(1), _log(2)
     line = io.FileIO(0, closefd=False).readline()  # unbuffered: later lines belong to the thread that serves stdin
     if not line:
         os._exit(128 + signal.SIGHUP)
@@ -113,13 +111,28 @@ def serve(description: str, work: Callable[[dict[str, Any], Channel], None], *, 
     except BaseException as error:  # whatever an implementation raises, SystemExit included, ends only this work
         if may_refuse and isinstance(error, UserError):
             channel.emit(RefusedEvent(message=str(error)))
-        else:
-            traceback.print_exc()
+        else:  # told before anything is printed: the log's disk may be full
             channel.emit(explain(error, _out_of_memory(job)))
+            traceback.print_exc()
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)  # a framework's exit handlers and threads can hang or crash
+
+
+class _Log(io.FileIO):
+    """A descriptor of the log. What cannot be written, as on a full disk, is lost, and ends no training."""
+
+    def write(self, data: Any, /) -> int:
+        with contextlib.suppress(OSError):
+            super().write(data)
+        return len(memoryview(data).cast("B"))
+
+
+def _log(descriptor: int) -> io.TextIOWrapper:
+    """In UTF-8 whatever the locale: what a framework prints ends no training."""
+    raw = io.BufferedWriter(_Log(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=descriptor == 2)
 
 
 def _out_of_memory(job: dict[str, Any]) -> tuple[str, ...]:
@@ -137,6 +150,8 @@ def explain(error: BaseException, out_of_memory: Collection[str] = ()) -> Failed
     """
     if isinstance(error, TrialFailed):
         return FailedEvent(cause=str(error), error=error.error, hint=error.hint)
+    if not isinstance(error, UserError) and (disk := of_the_disk(error)):
+        return FailedEvent.of_disk(disk)
     name = type(error).__name__
     text = " ".join(str(error).split())[:_LONGEST_CAUSE]
     if isinstance(error, UserError):

@@ -15,7 +15,7 @@ import numpy as np
 from harness import data, registry
 from harness.cost.limits import Verdict, out_of_memory
 from harness.data import Dataset, Split
-from harness.errors import TrialFailed, UserError, starved
+from harness.errors import TrialFailed, UserError, of_the_disk, starved
 from harness.events import EpochEvent, ParityEvent, ReadyEvent, Record, ResultEvent, TrialEvent, WarningEvent
 from harness.machine.clock import Phases, Sample, Stopwatch, peak_rss_bytes, reset_peak_rss
 from harness.machine.environment import gpus, memory_bytes
@@ -70,7 +70,11 @@ def run_trial(
     try:
         _run_trial(trial, tell, scratch, checkpoint, resumed_epoch, recorded, cores, built)
     except Exception as error:
-        if isinstance(error, UserError) or not starved(error, registry.resolve(trial.impl).out_of_memory):
+        if (
+            isinstance(error, UserError)
+            or of_the_disk(error)
+            or not starved(error, registry.resolve(trial.impl).out_of_memory)
+        ):
             raise
         verdict = _out_of_memory(trial, error, built)
         raise TrialFailed(verdict.cause, type(error).__name__, verdict.hint) from error

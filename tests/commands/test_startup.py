@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,28 @@ def test_no_framework_is_imported(arguments: str, tmp_path: Path) -> None:
     assert loaded[0] == "0"
     assert "harness.commands.cli" in loaded
     assert not {*HEAVY} & {*loaded}
+
+
+def test_help_and_plan_load_little(tmp_path: Path) -> None:
+    assert not {"rich", "numpy", "pydantic", "yaml"} & {*modules(tmp_path, SCRIPT, "--help")}
+    assert not {"jaxtyping", "asyncio", "unittest"} & {*modules(tmp_path, SCRIPT, "plan", "quickstart")}
+
+
+@pytest.mark.parametrize("module", ["harness.commands.cli", "numpy", "harness.commands.plan"])
+def test_interrupted_while_it_loads(module: str, tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys
+class Presser:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Presser())
+from harness.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", script, "plan", "quickstart", "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True)
+    assert (done.returncode, done.stderr, json.loads(done.stdout)) == (130, "interrupted\n", {"error": "interrupted"})
 
 
 def test_public_face_loads_nothing_before_it_is_used(tmp_path: Path) -> None:

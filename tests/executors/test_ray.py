@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -17,8 +18,9 @@ import pytest
 
 from harness.errors import UserError
 from harness.events import AttemptEvent, EpochEvent, TrialEvent
-from harness.executors import ray as ray_executor
+from harness.executors import reach
 from harness.executors.base import Capacity
+from harness.executors.listening import ray_instances
 from harness.executors.ray import RayExecutor
 from harness.machine.leases import local_cores
 from harness.weights.whole import fingerprint
@@ -48,11 +50,25 @@ def meeting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def executor(meeting: Path) -> Iterator[RayExecutor]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home in which there can be no ~/.ray, for root neither: Ray keeps a token there, if it is left to itself."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / ".ray").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def executor(meeting: Path, home: Path) -> Iterator[RayExecutor]:
     """One Ray for most of these tests, told of five CPUs and four GPUs."""
+    before = dict(os.environ)
     executor = RayExecutor(num_cpus=5, num_gpus=4)
     yield executor
     executor.close()
+    assert {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")} == {
+        name: value for name, value in before.items() if name.startswith("RAY_AUTH")
+    }
 
 
 def supervisor_of(pid: int) -> psutil.Process:
@@ -102,7 +118,7 @@ def test_an_address_where_nothing_is_is_refused_at_once(address: str, cause: str
 
 
 def test_an_address_of_something_else_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_executor, "_CONNECT_S", 4.0)
+    monkeypatch.setattr(reach, "_ANSWER_S", 4.0)
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(UserError, match="within 4 s: is it Ray"):
         RayExecutor(f"127.0.0.1:{server.getsockname()[1]}").capacity()
 
@@ -145,6 +161,30 @@ def test_four_gpu_trials_run_at_once_each_with_its_own(ordinary: Ordinary) -> No
     seen = [ordinary.record.of(trial, "attempt")[0]["cuda_visible_devices"] for trial in trials]
     assert sorted(seen) == ["0", "1", "2", "3"]
     assert [ordinary.record.kinds(trial)[-1] for trial in trials] == ["result"] * 4
+
+
+def test_only_this_machine_and_this_driver_reach_a_private_ray(executor: RayExecutor, ordinary: Ordinary) -> None:
+    driver = psutil.Process()
+    listening: set[tuple[str, str, int]] = set()
+    for process in [driver, *driver.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            listening |= {
+                (process.name(), connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port)
+                for connection in process.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+    assert {"gcs_server", "raylet"} <= {name for name, _, _ in listening}
+    assert {address for _, address, _ in listening} == {"127.0.0.1"}, listening
+    [told] = [each for each in ray_instances() if each.driver == os.getpid()]
+    assert {(address, port) for address, port, _ in told.sockets} == {(address, port) for _, address, port in listening}
+    assert told.is_private
+    assert told.asks_for_token
+    assert not told.exposed
+    port = next(port for name, _, port in listening if name == "gcs_server")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_AUTH_TOKEN")
+        with pytest.raises(UserError, match="it asks for a token, and there is none here"):
+            reach.reach(f"127.0.0.1:{port}")
 
 
 def test_a_cpu_trial_sees_no_gpu(ordinary: Ordinary) -> None:

@@ -102,7 +102,6 @@ def test_a_folder_in_place_of_the_plan(run_dir: Path) -> None:
         (b"<html>\n</html>\n", "is an HTML page, not a trial's events: download it again"),
         (b"PK\x03\x04" + b"\n" * 9, "is a zip archive, not a trial's events: restore it from a copy. Or move "),
         ('{"kind": "interrupted"}\n'.encode("utf-16"), "is UTF-16 text, not a trial's events: save it as UTF-8"),
-        (b"kind: attempt\n", "line 1 is damaged: b'kind: attempt'"),
         (None, "is a folder, not a trial's events: restore it from a copy. Or move "),
     ],
 )

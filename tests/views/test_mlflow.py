@@ -23,6 +23,7 @@ from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
+from harness.views.mlflow import remote
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import Runs
 from harness.views.mlflow.tracking import Tracker, default_uri, redact, sync
@@ -488,7 +489,7 @@ def test_a_run_already_stored_needs_no_mlflow(journal: Journal, monkeypatch: pyt
 def test_a_server_that_fails_costs_one_warning_and_no_data(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], server: str
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(remote, "_TIMEOUT_S", 0.5)
     trial = make_trial()
     plan(journal, trial)
     write(journal, trial, FINISHED)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64, UInt8
 
 from harness.data.base import Split
 from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64, UInt8
 
 Part = str
 """train, validation or test."""

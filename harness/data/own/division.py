@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64
 
 from harness.spec.trial import Division
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
 
 _STREAM = 0x646976696465  # "divide"
 

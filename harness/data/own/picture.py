@@ -7,14 +7,16 @@ import importlib.util
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from harness.data.own.pixels import grey
 from harness.errors import UserError
 from harness.sniff import UNKNOWN, what_are, with_remedy
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 SUFFIXES = frozenset((".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff"))
 OTHER_SUFFIXES = frozenset(

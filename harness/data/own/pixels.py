@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from jaxtyping import UInt8
 
 from harness.data.own.collected import Arrays, Part
 from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
 
 _LIKE_16_BITS = 4_096
 """In numbers of another type, a highest pixel below that is an error among those of 8 bits rather than one of 16 bits."""

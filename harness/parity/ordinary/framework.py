@@ -40,6 +40,22 @@ def imports(path: Path) -> set[str]:
 def framework_of(source: Source) -> str:
     """The implementation's name, by the file's imports. Raises `UserError` if there is none or it is not installed."""
     where, _ = split_target(source.target)
+    found = told_by(source)
+    if found is None:
+        return next(iter(registry.ordinary()))  # its loader then reports the missing file
+    signs = registry.ordinary()[found].signs
+    if importlib.util.find_spec(signs[0]) is None:
+        install = registry.resolve(found).install
+        raise UserError(f'--model: "{where}" is of {signs[0]}, which is not installed: {install}')
+    return found
+
+
+def told_by(source: Source) -> str | None:
+    """The implementation's name, by the file's imports, whether it is installed or not; None if there is no file.
+
+    Raises `UserError` if the file imports no framework.
+    """
+    where, _ = split_target(source.target)
     path = (Path(source.cwd) / where).expanduser()
     if not path.is_file():
         spec = importlib.util.find_spec(where.partition(".")[0]) if "/" not in where else None
@@ -50,14 +66,11 @@ def framework_of(source: Source) -> str:
     all_signs = {name: ordinary.signs for name, ordinary in registry.ordinary().items()}
     for name, signs in all_signs.items():
         if found & set(signs):
-            if importlib.util.find_spec(signs[0]) is None:
-                install = registry.resolve(name).install
-                raise UserError(f'--model: "{where}" is of {signs[0]}, which is not installed: {install}')
             return name
     if path.is_file():
         neither = " nor ".join(signs[0] for signs in all_signs.values())
         raise UserError(f'--model: "{where}" imports neither {neither}; found {", ".join(sorted(found)) or "nothing"}')
-    return next(iter(all_signs))  # its loader then reports the missing file
+    return None
 
 
 def build(source: Source, sizes: Mapping[str, Any], precision: str, threads: int) -> Built:

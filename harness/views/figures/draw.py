@@ -14,7 +14,7 @@ from typing import Any
 from harness import data
 from harness.data import Dataset
 from harness.disk import obstacle, read_json, write_atomic
-from harness.errors import UserError
+from harness.errors import UserError, of_the_disk
 from harness.journal.journal import FOLDER, INDEX, Journal
 from harness.spec.trial import DataConfig
 from harness.views.figures.capsules import draw_entropy, draw_lengths, draw_perturbations, draw_reconstructions
@@ -69,7 +69,8 @@ def require_matplotlib() -> None:
 def draw_trial(material: Material, folder: Path) -> Drawn:
     """Draws all figures of a finished trial into `folder`, replacing earlier ones. If one fails, `lacking` says why.
 
-    Raises `UserError` if the folder cannot be written or, before anything is drawn, if a file of the trial is damaged.
+    Raises `UserError` if the folder cannot be written or, before anything is drawn, if a file of the trial is damaged;
+    `OSError` on a disk that is full or fails.
     """
     trial = material.trial
     material.read()
@@ -92,6 +93,8 @@ def draw_trial(material: Material, folder: Path) -> Drawn:
         index = {"trial": trial.id, "files": digests, "left_out": drawn.left_out, "lacking": drawn.lacking}
         write_atomic(folder / INDEX, json.dumps(index, indent=2) + "\n")
     except OSError as error:
+        if of_the_disk(error):  # no fault of this folder: all others would fail too
+            raise
         raise UserError(
             f"cannot write figures to {folder}: {obstacle(folder) or error.strerror}; choose a place with --out"
         ) from error
@@ -120,6 +123,8 @@ def draw_missing(
         try:
             drawn = draw_trial(Material(journal, trial_id, dataset), journal.trial_dir(trial_id) / FOLDER)
         except Exception as error:
+            if isinstance(error, OSError) and of_the_disk(error):
+                raise
             warnings[f"trial {trial_id} has no figures: {error}; {again}"] = None
             continue
         warnings |= dict.fromkeys(f"no figure {name} of trial {trial_id}: {why}" for name, why in drawn.lacking.items())

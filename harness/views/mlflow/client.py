@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,16 +12,17 @@ from typing import Any, cast
 
 from harness.errors import UserError
 from harness.journal.journal import Journal
-from harness.views.mlflow import database, remote
+from harness.views.mlflow import database, remote, served
 from harness.views.mlflow import trials as view
-from harness.views.mlflow.where import is_server, redact
+from harness.views.mlflow.where import first_line, is_server
 
 PARENT = "mlflow.parentRunId"
+_LATE_S = 4.0  # from here on MLflow's client may have asked a second time
 _QUIET = {  # only our own text may reach the screen; a dead server is noticed in seconds, not minutes
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a run whose creation was repeated would be there twice
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -33,10 +34,10 @@ def quiet_environment() -> dict[str, str]:
 
 
 def connect(uri: str, out: Path) -> Any:
-    """An MLflow client that prints nothing, for a database that is as MLflow needs it.
+    """An MLflow client that prints nothing, for a server that answers, or a database that is as MLflow needs it.
 
-    Raises `UserError` if MLflow is not installed, or if the database cannot be used: MLflow itself would wait for
-    minutes, or upgrade an older one. Artifacts of a folder that was moved are found where they are now.
+    Raises `UserError` if MLflow is not installed, or if these cannot be used: MLflow itself would wait for minutes, or
+    upgrade an older database. Artifacts of a folder that was moved are found where they are now.
     """
     prepare(uri, out)
     os.environ.update(quiet_environment())
@@ -46,7 +47,7 @@ def connect(uri: str, out: Path) -> Any:
         raise UserError(f"MLflow is not installed here ({error}); `pip install mlflow`") from error
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    client = MlflowClient(uri)
+    client = MlflowClient(served.watched(uri))
     with suppress(ImportError, AttributeError):  # MLflow remembers where the files of a run were, whatever is moved
         from mlflow.tracking._tracking_service import utils
 
@@ -55,32 +56,17 @@ def connect(uri: str, out: Path) -> Any:
 
 
 def prepare(uri: str, out: Path) -> None:
-    """Examines a database before MLflow opens it. Raises `UserError`; a server is left to answer for itself."""
+    """Examines what is there before MLflow is imported and opens it. Raises `UserError` if it cannot be used."""
     if is_server(uri):
+        if uri.startswith("http") and (problem := remote.problem(uri)):
+            raise UserError(problem)
         return
     if path := database.path_of(uri):
         database.examine(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         database.relocate(path, out)
-    elif uri.startswith(("postgresql", "mysql", "mssql")) and importlib.util.find_spec("sqlalchemy"):
-        _require_schema(uri)
-
-
-def _require_schema(uri: str) -> None:
-    """The same for a database server: can it be reached, and is its schema this MLflow's?"""
-    from alembic.migration import MigrationContext
-    from sqlalchemy import create_engine
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        with create_engine(uri).connect() as connection:
-            revision = MigrationContext.configure(connection).get_current_revision()
-    except ImportError as error:
-        raise UserError(f"the database {redact(uri)} needs a driver: `pip install {error.name}`") from error
-    except (SQLAlchemyError, ValueError) as error:
-        raise UserError(f"the database {redact(uri)} cannot be used: {_line(error)}") from error
-    if revision is not None:
-        database.require_schema(redact(uri), revision, redact(uri))
+    elif problem := served.problem(uri):
+        raise UserError(problem)
 
 
 def reason(error: Exception, uri: str) -> str:
@@ -96,22 +82,18 @@ def reason(error: Exception, uri: str) -> str:
         return database.locked(path)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return _line(error)
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error, or its type."""
-    line = redact(next(iter(str(error).strip().splitlines()), type(error).__name__))
-    return line if len(line) <= 200 else f"{line[:200]}..."
+    return first_line(error)
 
 
 class Runs:
     """One run directory's runs. Each has a key: "suite", or the id of a cell or trial."""
 
-    def __init__(self, client: Any, experiment_id: str, journal: Journal) -> None:
+    def __init__(self, client: Any, experiment_id: str, journal: Journal, doubtful: dict[str, float]) -> None:
         self.client = client
         self._experiment_id = experiment_id
         self._journal = journal
+        self._doubtful = doubtful
+        """Key -> when a run of that key was to be made and the answer was lost, or late: it may be there all the same."""
 
     def create(self, key: str, name: str, parent: str | None = None, started_ms: int | None = None) -> str:
         """Creates a run under the run with id `parent`; returns its id."""
@@ -119,16 +101,28 @@ class Runs:
         tags = {**self._key(key), "capsbench.run_dir": folder, "mlflow.source.name": "capsbench"}
         if parent:
             tags[PARENT] = parent
-        return self.client.create_run(self._experiment_id, started_ms, tags, name).info.run_id
+        began = time.monotonic()
+        try:
+            made = self.client.create_run(self._experiment_id, started_ms, tags, name).info.run_id
+        except Exception:
+            self._doubtful[key] = time.monotonic()
+            raise
+        if time.monotonic() - began > _LATE_S:
+            self._doubtful[key] = time.monotonic()
+        return made
 
     def _key(self, key: str) -> dict[str, str]:
         """The tags that identify a run anywhere: the run directory's random name, and the key within it."""
         return {"capsbench.run_id": str(self._journal.plan().get("run_id")), "capsbench.trial": key}
 
-    def find(self, key: str) -> Any:
-        """The run with that key, or None."""
+    def find(self, key: str, keep: str | None = None) -> Any:
+        """The run with that key, or None. If it was made twice, the one with id `keep`, else the fullest, is kept."""
         wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in self._key(key).items())
-        return next(iter(self.client.search_runs([self._experiment_id], wanted, max_results=1)), None)
+        found = list(self.client.search_runs([self._experiment_id], wanted, max_results=100))
+        found.sort(key=lambda run: (run.info.run_id != keep, -len(run.data.metrics), run.info.start_time))
+        for other in found[1:]:
+            self.client.delete_run(other.info.run_id)
+        return found[0] if found else None
 
     def discard(self, sent: dict[str, Any]) -> None:
         """Deletes a run that a later attempt made void, so that a new one replaces it: MLflow keeps every value."""

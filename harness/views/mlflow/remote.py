@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import configparser
+import importlib.metadata
 import os
 import re
 import socket
 import ssl
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from harness.errors import UserError
+from harness.views.mlflow.limit import within
 from harness.views.mlflow.where import redact
 
 _SEARCH = "/api/2.0/mlflow/experiments/search"
 _TIMEOUT_S = 5
+_OWN_WAYS = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_WORKSPACE")
+_HEADERS = "mlflow.request_header_provider"
 _LOGIN = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
 def problem(uri: str) -> str | None:
-    """Why the server at `uri` cannot be used, and what to do; None if it answers as an MLflow. Needs MLflow here."""
+    """Why the server at `uri` cannot be used, and what to do; None if it answers as an MLflow. Takes some seconds at most."""
     shown = redact(uri)
     try:
-        response = _get(uri, {"max_results": 1})
+        response = within(_TIMEOUT_S, lambda: _get(uri, {"max_results": 1}))
     except Exception as error:  # MLflow wraps what requests raises, sometimes without its cause
         return _unreachable(shown, uri, error)
     text: str = response.text[:2000]
@@ -62,18 +69,45 @@ def newest(uri: str) -> dict[str, Any] | None:
 
 
 def _get(uri: str, query: dict[str, Any]) -> Any:
-    from mlflow.utils import credentials, rest_utils
+    """Asks as MLflow's client would; without importing it, which takes seconds, unless it has ways of its own to log in."""
+    if any(os.environ.get(name) for name in _OWN_WAYS) or importlib.metadata.entry_points(group=_HEADERS):
+        from mlflow.utils import credentials, rest_utils
 
-    get, to = cast(Any, rest_utils).http_request, cast(Any, credentials).get_default_host_creds(uri)
-    return get(
-        to, _SEARCH, "GET", max_retries=0, timeout=_TIMEOUT_S, raise_on_status=False, params=query
-    )  # fmt: skip
+        get, to = cast(Any, rest_utils).http_request, cast(Any, credentials).get_default_host_creds(uri)
+        return get(
+            to, _SEARCH, "GET", max_retries=0, timeout=_TIMEOUT_S, raise_on_status=False, params=query
+        )  # fmt: skip
+    import requests
+
+    user, password = _login()
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    headers = {"User-Agent": "mlflow-python-client"}
+    if user and password:
+        headers["Authorization"] = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+    elif token:
+        headers["Authorization"] = f"Bearer {token}"
+    is_lax = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    verify = not is_lax and (os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True)
+    cert = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None
+    to = f"{uri.rstrip('/')}{_SEARCH}"
+    return requests.get(to, query, headers=headers, verify=verify, cert=cert, timeout=_TIMEOUT_S)
+
+
+def _login() -> tuple[str | None, str | None]:
+    """The user name and password that MLflow would use: the environment's, else those of ~/.mlflow/credentials."""
+    file = configparser.ConfigParser()
+    try:
+        file.read(Path("~/.mlflow/credentials").expanduser())
+        own = dict(file["mlflow"]) if "mlflow" in file else {}
+    except (OSError, RuntimeError, UnicodeError, configparser.Error):  # none that can be read, or no home
+        own = {}
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    user, password = (os.environ.get(name) or own.get(name.lower()) for name in names)
+    return user, password
 
 
 def _has_login(uri: str) -> bool:
-    from mlflow.utils.credentials import read_mlflow_creds
-
-    return bool("@" in urlsplit(uri).netloc or read_mlflow_creds().username or os.environ.get("MLFLOW_TRACKING_TOKEN"))
+    return bool("@" in urlsplit(uri).netloc or _login()[0] or os.environ.get("MLFLOW_TRACKING_TOKEN"))
 
 
 def _unreachable(shown: str, uri: str, error: Exception) -> str:
@@ -91,7 +125,7 @@ def _unreachable(shown: str, uri: str, error: Exception) -> str:
         return f"there is no machine named {host}, or this one cannot look it up"
     if "refused" in text:
         return f"nothing listens on port {port} of {host}: is the server running, and is that its port?"
-    if "timed out" in text or "timeout" in text.lower():
+    if isinstance(error, TimeoutError) or "timed out" in text or "timeout" in text.lower():
         return f"{shown} gives no answer within {_TIMEOUT_S} s"
     if "ProxyError" in text or "Unable to connect to proxy" in text:
         return f"{shown} cannot be reached through the proxy that HTTP_PROXY or HTTPS_PROXY names"

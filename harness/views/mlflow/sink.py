@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from harness.analysis import labels
 from harness.analysis.equivalence import Pair, of_journal
 from harness.disk import file_lock, finite, obstacle, read_json, write_atomic
+from harness.errors import UserError
 from harness.events import TrialEvent
 from harness.journal.journal import FOLDER, INDEX, Journal
 from harness.journal.results import Result, parity_of, summarise
@@ -30,6 +32,8 @@ from harness.views.mlflow.where import artifacts_of, belongs, redact
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _STALE = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}  # perhaps a stale cursor
 
+_DOUBT_S = 60.0  # how much later than its answer a server may still do what it was asked for
+
 
 class Sink:
     """One run directory and one MLflow. Every pass holds a lock, since a new sqlite file allows only one writer."""
@@ -40,8 +44,11 @@ class Sink:
         self._out = journal.run_dir.parent
         self._cursor_path = journal.run_dir / "mlflow.json"
         self._client: Any = None
+        self._doubtful: dict[str, float] = {}
         self.sent: dict[str, Any] = {}
         """The cursor as it was read or written last."""
+        self.progress = 0.0
+        """When something was last stored, by the monotonic clock."""
 
     def push(self, trial_ids: Iterable[str], live: bool, lock_timeout_s: float) -> int:
         """Sends what these trials lack; returns the number of new events. `live`: unfinished trials are running."""
@@ -58,9 +65,21 @@ class Sink:
                 return self._send(cursor, work, live)
             except Exception as error:
                 if getattr(error, "error_code", None) not in _STALE:
+                    self._client = None  # so that the next pass looks first whether anybody is there
                     raise
                 everything = [(known, self._journal.events(known)) for known in self._journal.trial_ids()]
                 return self._send({}, [(known, events) for known, events in everything if events], live)
+
+    def lacking(self) -> tuple[int, int]:
+        """How many events, of how many trials, the journal has and MLflow is not known to have."""
+        sent: dict[str, dict[str, Any]] = {}
+        with suppress(UserError):  # a database that cannot be read
+            sent = self.load().get("trials", {})
+        counts: list[int] = [
+            len(self._journal.events(trial_id)) - sent.get(trial_id, {}).get("events", 0)
+            for trial_id in self._journal.trial_ids()
+        ]
+        return sum(max(0, count) for count in counts), sum(count > 0 for count in counts)
 
     def load(self) -> dict[str, Any]:
         """The cursor; empty if it is lost, belongs to another MLflow, or tells of artifacts that are gone."""
@@ -84,7 +103,11 @@ class Sink:
     def _is_behind(self, cursor: Mapping[str, Any], work: Sequence[tuple[str, list[TrialEvent]]], live: bool) -> bool:
         if cursor.get("run_dir", self._place()) != self._place():
             return True
-        if "suite" not in cursor or (not live and cursor["suite"]["status"] != self._suite_status(live)):
+        if (
+            self._doubtful
+            or "suite" not in cursor
+            or (not live and cursor["suite"]["status"] != self._suite_status(live))
+        ):
             return True
         if not live and cursor["suite"].get("equivalence") != self._equivalence()[1]:
             return True
@@ -115,10 +138,22 @@ class Sink:
         for trial_id, events in work:
             count += self._send_trial(cursor, trial_id, events, live)
             self._save(cursor)
+        self._settle(cursor)
         return count
+
+    def _settle(self, cursor: dict[str, Any]) -> None:
+        """Looks for second copies of runs whose creation was answered late or not at all; a late one may yet come."""
+        runs = self._runs(cursor)
+        for key, since in list(self._doubtful.items()):
+            sent = cursor["suite"] if key == "suite" else {**cursor["cells"], **cursor["trials"]}.get(key, {})
+            if sent.get("run_id"):
+                runs.find(key, keep=sent["run_id"])
+                if time.monotonic() - since > _DOUBT_S:
+                    del self._doubtful[key]
 
     def _save(self, cursor: dict[str, Any]) -> None:
         self.sent = cursor
+        self.progress = time.monotonic()
         try:
             write_atomic(self._cursor_path, json.dumps(cursor, indent=2) + "\n")
         except OSError as error:  # of a run that may only be read: next time, its runs are found by their tags
@@ -261,7 +296,7 @@ class Sink:
         return (cell or cursor["suite"])["run_id"]
 
     def _runs(self, cursor: Mapping[str, Any]) -> Runs:
-        return Runs(self._client, cursor["experiment_id"], self._journal)
+        return Runs(self._client, cursor["experiment_id"], self._journal, self._doubtful)
 
     def _log_files(self, run_id: str, summary: Result, events: Sequence[TrialEvent]) -> None:
         self._client.log_dict(run_id, summary.to_json(), "result.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ OPTION, VARIABLE = "--mlflow-uri", "MLFLOW_TRACKING_URI"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SCHEMES = ("http", "https", "databricks", *_DATABASES)
 _PASSED_ON = ("databricks", "databricks-uc", "uc")  # MLflow's own names of places
+_HIDDEN = "***"
 _EXAMPLES = "Use a server, such as http://localhost:5000, or a database, such as sqlite:////folder/mlflow.db"
 
 
@@ -34,6 +36,20 @@ class Where:
     def line(self) -> str | None:
         """What the screen says of it, if the environment decided."""
         return f"MLflow: {shown(self.uri)}, from {VARIABLE}" if self.source == VARIABLE else None
+
+    @property
+    def option(self) -> str:
+        """What names this MLflow to another command, in a shell: " --mlflow-uri U", without a password; "" if nothing need."""
+        if self.source is None:
+            return ""
+        if self.source == VARIABLE and redact(self.uri) != self.uri:  # it knows the password
+            return f' {OPTION} "${VARIABLE}"'
+        return f" {OPTION} {shlex.quote(shown(self.uri))}"
+
+    def sync(self, run_dir: str | os.PathLike[str]) -> str:
+        """The command that sends a run to this MLflow, and where its password goes if that is not printed."""
+        command = f"capsbench sync {shlex.quote(str(run_dir))}{self.option}"
+        return f"{command} (with the password in place of {_HIDDEN})" if _HIDDEN in self.option else command
 
     def __str__(self) -> str:
         return shown(self.uri) + (f" ({self.source})" if self.source == VARIABLE else "")
@@ -74,7 +90,7 @@ def belongs(cursor: Mapping[str, Any], uri: str, out: Path) -> bool:
     """
     recorded, path = str(cursor.get("uri")), database.path_of(uri)
     if path is None:
-        return recorded == redact(uri)
+        return without_driver(recorded) == without_driver(redact(uri))
     was = database.path_of(recorded)
     moved = was is not None and was.name == path.name and path == database.path_of(default_uri(out))
     return (moved or recorded == redact(uri)) and database.holds(path, cursor)
@@ -87,14 +103,30 @@ def shown(uri: str) -> str:
 
 def redact(text: str) -> str:
     """`text` without the passwords of its addresses, safe for screens and files."""
-    text = re.sub(r"(://[^/@:\s]*):[^/\s]*@", r"\1:***@", text)
-    return re.sub(r"([?&](?:password|passwd|token|sslpassword)=)[^&\s]*", r"\1***", text, flags=re.IGNORECASE)
+    text = re.sub(r"(https?://[^/@:\s]*):(?!\d*/)[^\s]*@", rf"\1:{_HIDDEN}@", text)
+    text = re.sub(r"((?<!http)(?<!https)://[^/@:\s]*):[^\s]*@", rf"\1:{_HIDDEN}@", text)
+    return re.sub(r"([?&](?:password|passwd|token|sslpassword)=)[^&\s]*", rf"\1{_HIDDEN}", text, flags=re.IGNORECASE)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, or its type, without passwords."""
+    line = redact(next(iter(str(error).strip().splitlines()), type(error).__name__))
+    return line if len(line) <= 200 else f"{line[:200]}..."
+
+
+def without_driver(uri: str) -> str:
+    """A database's address without the library that speaks to it: postgresql+psycopg2://... is postgresql://..."""
+    return re.sub(r"^(\w+)\+\w+://", r"\1://", uri)
 
 
 def _checked(uri: str, source: str) -> str:
     """`uri` as MLflow takes it. Raises `UserError` for a folder, a file, and an unknown kind of address."""
     uri = uri.strip()
     wrong = f"{source} {redact(uri)}"
+    if _HIDDEN in uri and redact(uri) == uri:
+        raise UserError(f"{wrong}: {_HIDDEN} stands for the password, which is never printed; put the password there.")
+    if re.match(r"[^:/]+://[^/@:]*:(?!\d+/)[^/@]*[@/][^/]*@", uri):
+        raise UserError(f"{wrong}: write an @ in the password as %40, a / as %2F.")
     try:
         parts = urlsplit(uri)
         _ = parts.port if parts.scheme in ("http", "https") else None
@@ -119,6 +151,8 @@ def _checked(uri: str, source: str) -> str:
     plugins = {entry.name for entry in importlib.metadata.entry_points(group="mlflow.tracking_store")}
     if kind not in _SCHEMES and scheme not in plugins:
         raise UserError(f'{wrong} has the unknown scheme "{scheme}"{nearest(kind, {*_SCHEMES, *plugins})}')
+    if scheme == "postgresql" and not importlib.util.find_spec("psycopg") and importlib.util.find_spec("psycopg2"):
+        return f"postgresql+psycopg2{uri[len(scheme) :]}"  # SQLAlchemy asks for the other driver from 2.1 on
     return uri
 
 
