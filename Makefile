@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test light mutants hostile lint clean
+.PHONY: quickstart test light mutants hostile soak lint clean
 
 quickstart: .venv/.cpu
 	$(BIN)/capsbench run suites/quickstart.yaml
@@ -22,6 +22,12 @@ mutants: .venv/.dev
 
 hostile: .venv/.dev
 	$(BIN)/python -m tests.hostile.run
+
+# An hour: make soak MINUTES=60 SEED=0
+MINUTES := 60
+SEED := 0
+soak: .venv/.dev
+	$(BIN)/python -m tests.soak.run --minutes $(MINUTES) --seed $(SEED)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-
 from examples.mlflow_server.serve import Postgres
+
 from tests.soak.scene import Disk, Driver, Server, ThreeNodes
 
 

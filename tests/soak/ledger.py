@@ -31,7 +31,8 @@ class Ledger:
 
     def read(self) -> bool:
         """Looks at what is new; whether anything was."""
-        return any([self._read(path) for path in sorted(self.run_dir.glob("trials/*/events.jsonl"))])
+        news = [self._read(path) for path in sorted(self.run_dir.glob("trials/*/events.jsonl"))]
+        return any(news)
 
     def _read(self, path: Path) -> bool:
         name = path.parent.name

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from examples.mlflow_server.serve import Postgres
+
 from harness.errors import UserError
 from tests.soak.faults import FAULTS, Scene, heal
 from tests.soak.ledger import Ledger

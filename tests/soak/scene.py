@@ -30,7 +30,9 @@ class Disk:
         folder.mkdir(parents=True)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "capsbench-soak", str(folder)]
         self.is_own = (
-            os.geteuid() == 0 and bool(shutil.which("mount")) and not subprocess.run(mount, capture_output=True, check=False).returncode
+            os.geteuid() == 0
+            and bool(shutil.which("mount"))
+            and not subprocess.run(mount, capture_output=True, check=False).returncode
         )
         self._filler = folder / "filler"
 
@@ -64,7 +66,10 @@ class Server:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self._ready}", timeout=2):
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self._ready}", timeout=2),
+            ):
                 return
             time.sleep(0.3)
         raise RuntimeError(f"{self._command[0]} does not answer: see {self._log}")
