@@ -41,7 +41,7 @@ class Ledger:
         whole = content[: content.rfind(b"\n") + 1]
         if not whole.startswith(trial.seen):
             self.lost.append(f"{name}: lines that were on the disk have changed")
-            trial.seen = b""
+            trial.seen, trial.effective = b"", []
         new = whole[len(trial.seen) :]
         trial.seen = whole
         for line in new.splitlines():
