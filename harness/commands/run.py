@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
         given = [str(outcome.source) if each == str(args.suite) else each for each in sys.argv[1:]]
         again = redact(shlex.join(["capsbench", *given]))
         if outcome.stopped:
-            told = f"Stopped: {outcome.stopped}. Nothing finished is lost. To go on, once that is mended: {again}"
+            told = f"Stopped: {outcome.stopped}. Nothing finished is lost. After that is mended, to go on: {again}"
             console.print(Text(told, "red"), soft_wrap=True)
         else:
             console.print(Text(f"Interrupted; nothing finished is lost. To go on: {again}", "yellow"), soft_wrap=True)

@@ -108,14 +108,14 @@ def run(
         room = room_for(request, plan, executor)
         doubt = room.require()
         screen = screen_of(plan.estimates)
-        if trouble:
-            later = locate(request.out, request.mlflow_uri).sync(plan.run_dir)
-            screen.say(
-                f"{trouble} The run begins; its results wait in {plan.run_dir}. If MLflow is not back by the end: {later}"
-            )
         for config in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
             data.ensure(config, progress=True)
         with Journal(plan.run_dir).open() as journal:
+            if trouble:
+                later = locate(request.out, request.mlflow_uri).sync(plan.run_dir)
+                screen.say(
+                    f"{trouble} The run begins; its results wait in {plan.run_dir}. If MLflow is not back by the end: {later}"
+                )
             notes = [each for each in (note, doubt, *executor.notes()) if each]
             return _execute(request, plan, todo, executor, journal, screen, room, notes, mirror, show)
     finally:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +123,7 @@ def attempt(tmp_path: Path, log: Path, **env: str) -> list[str]:
         "paths": [str(HELPERS)], "cwd": None,
     }  # fmt: skip
     seat = Seat((min(os.sched_getaffinity(0)),))
-    run_attempt(job, seat, told.append, log, tmp_path, None, python=sys.executable, stop=threading.Event())  # type: ignore[arg-type]
+    run_attempt(job, seat, told.append, log, tmp_path, None, stop=threading.Event())  # type: ignore[arg-type]
     return [f"{each.kind}: {getattr(each, 'cause', '')}" for each in told][-1:]
 
 
