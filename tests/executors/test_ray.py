@@ -311,7 +311,9 @@ def test_a_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
 # A Ray that dies
 
 
-@pytest.mark.skip(reason="without its GCS, Ray's library may end the process that waits for it, and so this test's, too")
+@pytest.mark.skip(
+    reason="without its GCS, Ray's library may end the process that waits for it, and so this test's, too"
+)
 def test_a_private_ray_that_dies_is_replaced(executor: RayExecutor, tmp_path: Path) -> None:
     executor.close()  # a process has one Ray at a time
     servers_killed = {1: "raylet", 2: "gcs_server"}
