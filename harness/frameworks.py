@@ -21,7 +21,7 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-FUNCTIONS = ("environment", "without_gpu", "gpus", "product", "copy")
+FUNCTIONS = ("environment", "keep_compiled", "without_gpu", "gpus", "product", "copy")
 """The functions of `harness.spec.device.Device`."""
 
 
@@ -70,13 +70,10 @@ class Framework:
         return hasattr(self.module, function)
 
     def environment(self, threads: int, precision: str, gpu: bool) -> dict[str, str | None]:
-        found: Any = self._ask("environment", threads, precision, gpu) if self.has("environment") else {}
-        if not isinstance(found, dict) or not all(
-            isinstance(name, str) and (value is None or isinstance(value, str))
-            for name, value in cast("dict[Any, Any]", found).items()
-        ):
-            raise self._wrong("environment", found, "a dictionary of strings to strings or None")
-        return cast("dict[str, str | None]", found)
+        return self._variables("environment", threads, precision, gpu)
+
+    def keep_compiled(self, folder: str) -> dict[str, str | None]:
+        return self._variables("keep_compiled", folder)
 
     def without_gpu(self) -> str | None:
         found = self._ask("without_gpu") if self.has("without_gpu") else None
@@ -100,6 +97,16 @@ class Framework:
         except Exception as error:
             raise self._raised(f"what {function}() returned", error) from error
         return cast("Callable[[], None]", found)
+
+    def _variables(self, function: str, *arguments: Any) -> dict[str, str | None]:
+        """The environment variables that `function` returns; none without it."""
+        found: Any = self._ask(function, *arguments) if self.has(function) else {}
+        if not isinstance(found, dict) or not all(
+            isinstance(name, str) and (value is None or isinstance(value, str))
+            for name, value in cast("dict[Any, Any]", found).items()
+        ):
+            raise self._wrong(function, found, "a dictionary of strings to strings or None")
+        return cast("dict[str, str | None]", found)
 
     def _ask(self, function: str, *arguments: Any) -> Any:
         try:

@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec, PathFinder
@@ -233,10 +233,22 @@ def environment(name: str, threads: int, precision: str, gpu: bool) -> dict[str,
 
     Raises `UserError` if a plug-in fails to give its variables.
     """
+    return _variables(name, lambda framework: framework.environment(threads, precision, gpu))
+
+
+def keep_compiled(name: str, folder: str) -> dict[str, str | None]:
+    """The variables from `Device.keep_compiled`, for all frameworks that implementation `name` may import.
+
+    Raises `UserError` if a plug-in fails to give its variables.
+    """
+    return _variables(name, lambda framework: framework.keep_compiled(folder))
+
+
+def _variables(name: str, asked: Callable[[Framework], dict[str, str | None]]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     own = known(name)
     for entry in (*_BUILT_IN.values(), *([own] if own and not own.is_built_in else ())):
-        found |= framework_of(entry).environment(threads, precision, gpu)
+        found |= asked(framework_of(entry))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         is_value = False
         for each in arguments:
             is_option = not is_value and each.startswith("-") and each != "-"
-            if not (is_value or is_option) and _SETTING.fullmatch(each) and not Path(each).exists():
+            if not (is_value or is_option) and _SETTING.fullmatch(each) and not os.path.exists(each):  # noqa: PTH110 (which takes what is too long for a name, as seeds may be)
                 found.append("-s")
             found.append(each)
             is_value = is_option and each in self._known and self._known[each].nargs is None

@@ -12,8 +12,8 @@ class Device(Protocol):
     """The module `device.py` in the package of an implementation. Every function is optional; each has a default.
 
     The bench runs the file on its own, outside its package and before any framework is imported. It must import its
-    framework only inside its functions, and use no relative imports. `environment` and `without_gpu` are called in the
-    bench's own process and must import no framework; the others are called in a process meant for the framework.
+    framework only inside its functions, and use no relative imports. `environment`, `keep_compiled` and `without_gpu` are
+    called in the bench's own process and must import no framework; the others are called in a process meant for the framework.
 
     The module may also hold facts as constants: see `harness.frameworks.FACTS`.
     """
@@ -29,6 +29,14 @@ class Device(Protocol):
             threads: the worker's number of threads.
             precision: as in `Runtime.precision`.
             gpu: whether it has a GPU.
+        """
+        ...
+
+    def keep_compiled(self, folder: str) -> dict[str, str | None]:
+        """Environment variables with which the framework keeps what it compiles in `folder`, for the next process.
+
+        They are set while it is imported, and only where trials are not timed: each of them is the fork of a process that
+        has imported everything, and would compile the same again. Results must not depend on it. Default: none.
         """
         ...
 

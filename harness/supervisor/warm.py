@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Mapping
@@ -92,7 +93,11 @@ class Warm:
                 pass_fds=(theirs.fileno(),), env=dict(env), cwd=cwd, start_new_session=True,
             )  # fmt: skip
         trial = document["trial"]
-        self._send({"cores": document["cores"], "paths": document["paths"], "impl": trial["impl"]})
+        self._scratch = tempfile.TemporaryDirectory(prefix="capsbench-compiled-", ignore_cleanup_errors=True)
+        self.compiled = self._scratch.name  # of the framework's code, for the next fork
+        self._send(
+            {"cores": document["cores"], "paths": document["paths"], "impl": trial["impl"], "compiled": self.compiled}
+        )
 
     def begin(self, stop: threading.Event | None) -> None:
         """Waits until it has imported all. Raises `Unfit` if it cannot, or too late; `KeyboardInterrupt` on `stop`."""
@@ -127,6 +132,7 @@ class Warm:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait()
+        self._scratch.cleanup()
 
     def _send(self, document: Mapping[str, Any]) -> None:
         with contextlib.suppress(OSError):  # it has ended, as its answer will show

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Generator
 from typing import Any, NoReturn
 
 _LONGEST = 1 << 20  # bytes of a request
@@ -61,7 +62,8 @@ def _prepare(job: dict[str, Any]) -> str | None:
         from harness.parity import cached
 
         importlib.import_module("harness.worker.training")
-        registry.load(registry.resolve(job["impl"]))
+        with _set(registry.keep_compiled(job["impl"], job["compiled"])):
+            registry.load(registry.resolve(job["impl"]))
         cached.facts(job["impl"])
     except BaseException as error:  # a process of its own will tell, in its log
         return f"{type(error).__name__}: {error}"
@@ -70,6 +72,24 @@ def _prepare(job: dict[str, Any]) -> str | None:
     gc.collect()
     gc.freeze()  # else the first collection in each fork would copy every page
     return None
+
+
+@contextlib.contextmanager
+def _set(variables: dict[str, str | None]) -> Generator[None]:
+    """Sets these environment variables meanwhile. A trial has those that its suite says, and no others."""
+    before = {name: os.environ.get(name) for name in variables}
+    _change(variables)
+    try:
+        yield
+    finally:
+        _change(before)
+
+
+def _change(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def _become(descriptors: list[int], parent: int) -> NoReturn:

@@ -24,6 +24,14 @@ def environment(threads: int, precision: str, gpu: bool) -> dict[str, str | None
     }
 
 
+def keep_compiled(folder: str) -> dict[str, str | None]:
+    return {
+        "JAX_COMPILATION_CACHE_DIR": folder,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 def without_gpu() -> str | None:
     if any(importlib.util.find_spec(plugin) for plugin in _PLUGINS):
         return None

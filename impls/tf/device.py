@@ -25,6 +25,10 @@ def environment(threads: int, precision: str, gpu: bool) -> dict[str, str | None
     }
 
 
+def keep_compiled(folder: str) -> dict[str, str | None]:
+    return {}  # graphs are traced in each process, and that is fast
+
+
 def without_gpu() -> str | None:
     built = _source("tensorflow", "python", "platform", "build_info.py")
     if "'is_cuda_build', False" not in built or "'is_rocm_build', True" in built:

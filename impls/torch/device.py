@@ -16,6 +16,10 @@ def environment(threads: int, precision: str, gpu: bool) -> dict[str, str | None
     return {"THP_MEM_ALLOC_ENABLE": "1"}  # huge pages in PyTorch's own allocator
 
 
+def keep_compiled(folder: str) -> dict[str, str | None]:
+    return {}  # on a CPU it is fast to start; Inductor keeps a cache of its own
+
+
 def without_gpu() -> str | None:
     version = _source("torch", "version.py")
     if not re.search(r"^cuda\b[^=]*= *None", version, re.MULTILINE):

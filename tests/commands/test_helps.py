@@ -58,6 +58,10 @@ def test_settings_need_no_option(said: Callable[..., str]) -> None:
     assert trials(said(0, "--json", "plan", "small.yaml", *given)) == plain
 
 
+def test_a_setting_may_be_longer_than_a_file_name(said: Callable[..., str]) -> None:
+    assert len(trials(said(0, "plan", "small.yaml", "seed=" + ",".join(map(str, range(300))), "--json"))) == 300
+
+
 def test_what_looks_like_a_setting_and_is_none(said: Callable[..., str], tmp_path: Path) -> None:
     """A file of that name, and the value of an option."""
     (tmp_path / "small.yaml").rename(tmp_path / "lr=0.1.yaml")

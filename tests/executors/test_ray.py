@@ -311,39 +311,32 @@ def test_a_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
 # A Ray that dies
 
 
-@pytest.mark.skip(
-    reason="without its GCS, Ray's library may end the process that waits for it, and so this test's, too"
-)
-def test_a_private_ray_that_dies_is_replaced(executor: RayExecutor, tmp_path: Path) -> None:
-    executor.close()  # a process has one Ray at a time
-    servers_killed = {1: "raylet", 2: "gcs_server"}
-    record = Record()
-    family: list[int] = []
-
-    def emit(trial: str, event: TrialEvent) -> None:
-        record(trial, event)
-        if isinstance(event, EpochEvent) and event.epoch in servers_killed and event.attempt == event.epoch:
-            name = servers_killed.pop(event.epoch)
-            family.extend(child.pid for child in psutil.Process().children(recursive=True))
-            alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-            (server,) = (child for child in alive if child.name() == name)
+def test_a_private_ray_that_dies_is_replaced(tmp_path: Path) -> None:
+    killed = ["raylet", "gcs_server", "raylet"]
+    family: set[int] = set()
+    with driver("ray", tmp_path, "HeldUpNet") as started:
+        for name in killed:
+            started.until("epoch")
+            family.update(started.family())
+            alive = [
+                each for each in psutil.Process(started.process.pid).children() if each.status() != psutil.STATUS_ZOMBIE
+            ]
+            (server,) = (each for each in alive if each.name() == name)
             server.kill()
-
-    mortal = RayExecutor(num_cpus=1, num_gpus=0)
-    try:
-        mortal.run([tiny_job(tmp_path, "HeldUpNet", epochs=3)], emit)
-    finally:
-        mortal.close()
-    assert [event["epoch"] for event in record.of("HeldUpNet-0", "epoch")] == [1, 2, 3]
-    assert [event["resumed_epoch"] for event in record.of("HeldUpNet-0", "attempt")] == [0, 1, 2]
-    lost = record.of("HeldUpNet-0", "interrupted")
-    assert [event["error"] for event in lost] == ["RayLost"] * 2
-    assert [event["cause"].partition(" (process")[0] for event in lost] == [
-        "Ray was lost: its raylet",
-        "Ray was lost: its gcs_server",
+        started.rest()
+        assert started.process.returncode == 0
+        assert gone(sorted(family))
+        of = {
+            kind: [event for event in started.events if event["kind"] == kind]
+            for kind in ("epoch", "attempt", "interrupted")
+        }
+    assert [event["epoch"] for event in of["epoch"]] == [1, 2, 3, 4]
+    assert [event["resumed_epoch"] for event in of["attempt"]] == [0, 1, 2, 3]
+    assert [event["error"] for event in of["interrupted"]] == ["RayLost"] * 3
+    assert [event["cause"].partition(" (process")[0] for event in of["interrupted"]] == [
+        f"Ray was lost: its {name}" for name in killed
     ]
-    assert record.kinds("HeldUpNet-0")[-1] == "result"
-    assert gone(family)
+    assert started.events[-1]["kind"] == "result"
 
 
 # A cluster

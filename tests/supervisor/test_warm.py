@@ -109,6 +109,21 @@ def test_the_same_bits_as_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert "weights.safetensors" in str(facts(runs[0]))  # their SHA-256 was compared
 
 
+def test_a_fork_takes_what_an_earlier_one_has_compiled(tmp_path: Path) -> None:
+    trial = tiny_trial(validation=8).model_copy(update={"impl": "jax"})
+    compiled: list[set[str]] = []
+    runs: list[list[TrialEvent]] = []
+    for each in ("first", "second"):
+        runs.append(attempt(trial, tmp_path / each, is_warm=True))
+        worker = warm._kept  # pyright: ignore[reportPrivateUsage]
+        assert worker is not None
+        compiled.append({path.name for path in Path(worker.compiled).iterdir() if path.name.endswith("-cache")})
+    warm.close()
+    assert not Path(worker.compiled).exists()
+    assert compiled[0] == compiled[1] != set()
+    assert facts(runs[0]) == facts(runs[1]) == facts(attempt(trial, tmp_path / "own", is_warm=False))
+
+
 def test_what_one_trial_does_no_other_one_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("spoiling_impl.py").write_text(FAULTY)
