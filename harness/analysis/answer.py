@@ -69,7 +69,9 @@ def answer(seeds: OverSeeds) -> Answer:
     sentences += _of_settings(seeds.changes)
     notes = ["Square brackets hold 95% intervals, if nothing else is said."] if "[" in "".join(sentences) else []
     if {len(cell.counted) for cell in seeds.cells} <= {0, 1}:
-        notes.append("One seed in each cell: what is said holds for these trained models; nothing is shown of other seeds.")
+        notes.append(
+            "One seed in each cell: what is said holds for these trained models; nothing is shown of other seeds."
+        )
     if any(found.over == "epochs" for found in ratios):
         notes.append("Intervals of speed are over the steady epochs of one seed each.")
     return Answer(sentences, ratios, notes)

@@ -43,7 +43,12 @@ def aligned(rows: Sequence[Row]) -> list[Row]:
 
 def _cell(document: Mapping[str, Any]) -> Row:
     """A cell's figures side by side: test_err_pct (the mean), test_err_pct_sd, _low, _high."""
-    row: Row = {"impl": document["impl"], **document["params"], "seeds": len(document["seeds"]), "planned": document["planned"]}
+    row: Row = {
+        "impl": document["impl"],
+        **document["params"],
+        "seeds": len(document["seeds"]),
+        "planned": document["planned"],
+    }
     for name, found in document["figures"].items():
         row[name] = found["mean"]
         row |= {f"{name}_{part}": found[part] for part in ("sd", "low", "high")}

@@ -353,7 +353,9 @@ def _parity(run: Shown) -> Chart | None:
         "in units of the tolerance. Up to 1 is good."
     )
     title = f"{run.name}: parity" if run.name else "Parity with the specification"
-    return Chart(f"parity-{run.name}".rstrip("-"), title, text, {"data": [data], "layout": layout}, Data(titles, right, rows))
+    return Chart(
+        f"parity-{run.name}".rstrip("-"), title, text, {"data": [data], "layout": layout}, Data(titles, right, rows)
+    )
 
 
 def _log(gate: Gate | None) -> float | None:

@@ -11,7 +11,7 @@ from harness.analysis.labels import setting
 from harness.analysis.seeds import left_out
 from harness.journal.journal import Journal
 from harness.journal.results import Result
-from harness.text import number, ended
+from harness.text import ended, number
 from harness.views.report.charts import Chart, Data, Shown, charts_of
 from harness.views.report.document import Document, Part
 from harness.views.report.gallery import albums
@@ -46,11 +46,20 @@ def compose(runs: Sequence[Material], between: Sequence[Section] = ()) -> Docume
     small += [f"{run.name}: {run.shown.seeds.machine}" if several else run.shown.seeds.machine for run in runs]
     warnings = [f"{run.name}: {line}" if several else line for run in runs for line in _warnings(run.shown.seeds.cells)]
     parts = list(_parts(runs, charts, between, warnings))
-    return Document(title, " ".join(ended(each) for each in questions), lead or [_silent(first)], [s for s in small if s], parts, warnings)
+    return Document(
+        title,
+        " ".join(ended(each) for each in questions),
+        lead or [_silent(first)],
+        [s for s in small if s],
+        parts,
+        warnings,
+    )
 
 
 def _silent(run: Material) -> str:
-    return f"{sum(len(cell.counted) for cell in run.shown.seeds.cells)} trials have finished; nothing can be compared yet."
+    return (
+        f"{sum(len(cell.counted) for cell in run.shown.seeds.cells)} trials have finished; nothing can be compared yet."
+    )
 
 
 def _parts(
@@ -79,12 +88,22 @@ def _parts(
     found = [(run, *albums(run.journal, run.shown.seeds.cells, budget)) for run in runs]
     if any(pictures for _, pictures, _ in found):
         notes = [line for _, _, left in found for line in left]
-        yield Part("gallery", "Pictures", "A picture opens on a click.", notes=notes, albums=[a for _, each, _ in found for a in each])
+        yield Part(
+            "gallery",
+            "Pictures",
+            "A picture opens on a click.",
+            notes=notes,
+            albums=[a for _, each, _ in found for a in each],
+        )
     if warnings:
         yield Part("warnings", "Remarks", "What makes results doubtful, and what does not count.", notes=warnings)
     for run in runs:
         source, head = origin(run.journal, run.shown.seeds.cells), f"{run.name}: " if run.name else ""
-        yield Part(_id(run.name, "environment"), f"{head}Environment", tables=[("Machine, libraries, variables", source.environment)])
+        yield Part(
+            _id(run.name, "environment"),
+            f"{head}Environment",
+            tables=[("Machine, libraries, variables", source.environment)],
+        )
         code = [("Commands", source.commands)] + ([("The suite as it was given", source.suite)] if source.suite else [])
         tables = [("What must be the same", source.hashes)]
         yield Part(_id(run.name, "repeat"), f"{head}How to repeat it", tables=tables, code=code)
@@ -107,7 +126,19 @@ def _warnings(cells: Sequence[Cell]) -> list[str]:
 
 def _trials(runs: Sequence[Material]) -> Data:
     several = len(runs) > 1
-    titles = [*(["run"] if several else []), "trial", "implementation", "setting", "seed", "state", "parity", "test error %", "s/epoch", "epochs", "remark"]
+    titles = [
+        *(["run"] if several else []),
+        "trial",
+        "implementation",
+        "setting",
+        "seed",
+        "state",
+        "parity",
+        "test error %",
+        "s/epoch",
+        "epochs",
+        "remark",
+    ]
     numbers = {"seed", "test error %", "s/epoch", "epochs"}
     rows = [
         [*([run.name] if several else []), *_trial(result)]

@@ -16,7 +16,9 @@ from harness.views.report.charts import Chart, Data
 from harness.views.report.gallery import Album
 
 _ROOM = Path(__file__).parent / "templates"
-NO_CHARTS = 'Charts need plotly, which was not installed here: pip install "capsbench[report]". Their tables are complete.'
+NO_CHARTS = (
+    'Charts need plotly, which was not installed here: pip install "capsbench[report]". Their tables are complete.'
+)
 
 
 @dataclass(frozen=True)

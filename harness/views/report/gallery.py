@@ -72,7 +72,9 @@ def albums(journal: Journal, cells: Sequence[Cell], budget: int = _BUDGET) -> tu
         found.append(Album(f"{title} ({result.id})", pictures))
     if not left:
         return found, []
-    return found, [f"Pictures of {len(left)} more trials are in the run directory, in trials/ID/{FOLDER}: {', '.join(left)}"]
+    return found, [
+        f"Pictures of {len(left)} more trials are in the run directory, in trials/ID/{FOLDER}: {', '.join(left)}"
+    ]
 
 
 def _in_turns(cells: Sequence[Cell]) -> list[tuple[Cell, int]]:

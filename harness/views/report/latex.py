@@ -28,7 +28,10 @@ def latex(title: str, texts: Sequence[str], sections: Sequence[Section]) -> str:
         lines += [rf"\subsection*{{{plain(section.title)}}}", f"{plain(section.text)}\n"]
         if section.table:
             titles, right, rows = rows_of(section.table)
-            lines += [r"{\footnotesize\begin{longtable}{" + "".join("r" if each else "l" for each in right) + "}", r"\toprule"]
+            lines += [
+                r"{\footnotesize\begin{longtable}{" + "".join("r" if each else "l" for each in right) + "}",
+                r"\toprule",
+            ]
             lines += [_row(titles), r"\midrule\endhead", *map(_row, rows), r"\bottomrule", r"\end{longtable}}"]
         if section.notes:
             lines += [r"\begin{itemize}", *(rf"\item {plain(note)}" for note in section.notes), r"\end{itemize}"]

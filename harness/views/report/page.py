@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+
 @dataclass(frozen=True)
 class Section:
     """A heading, an explanation, a table with notes, and figures (files)."""
