@@ -103,15 +103,23 @@ def _of_pairs(pairs: Sequence[tuple[Cell, Cell]], ratios: Sequence[Ratio], seeds
         of_pair = next((each for each in ratios if (each.a, each.b, each.params) == (a.impl, b.impl, b.params)), None)
         where = f"With {setting(b.params)}, " if b.params else ""
         told = _speed(of_pair) if of_pair else f"{spoken(a.impl)} and {spoken(b.impl)} are not compared in speed"
-        yield f"{where}{told}{_error(a, b, seeds)}."
+        yield _capital(f"{where}{told}{_error(a, b, seeds)}.")
 
 
 def _speed(found: Ratio) -> str:
+    """ "TensorFlow is 1.28 times as fast as PyTorch [1.21, 1.36]", or that no difference is shown."""
     text = f"{spoken(found.b)} is {number(found.value)} times as fast as {spoken(found.a)}"
     if found.low is None or found.high is None:
         return text
-    text += f" [{number(found.low)}, {number(found.high)}]"
-    return text if found.is_shown else f"{text}, so that no difference in speed is shown"
+    between = f"[{_end(found.low)}, {_end(found.high)}]"
+    if found.is_shown:
+        return f"{text} {between}"
+    return f"no difference in speed is shown: {text} {between}"
+
+
+def _end(value: float) -> str:
+    """The end of an interval of a ratio; beyond a hundred times, digits would say nothing."""
+    return "less than 0.01" if value < 0.01 else "more than 100" if value > 100 else number(value)
 
 
 def _error(a: Cell, b: Cell, seeds: OverSeeds) -> str:
@@ -128,16 +136,22 @@ def _error(a: Cell, b: Cell, seeds: OverSeeds) -> str:
 
 
 def _equal(pair: Pair) -> str:
+    """That the two errors are shown to be equal within the margin, or to differ by more, or neither."""
     test = pair.test
     margin = f"{points_text(test.margin)} points"
-    found = f"{points_text(abs(test.difference or 0.0))} points"
+    found = f"difference {points_text(test.difference)} points"
     found += f" [{INTERVAL}: {interval_text(test)}]" if varies(test) else " with every seed"
     evidence = f", {p_text(test)}" if varies(test) else ""
     if pair.verdict == "equivalent":
-        return f", at a test error that is equal within {margin}: shown{evidence}; the difference is {found}"
+        return f"; their test errors are equal within {margin}: shown{evidence} ({found})"
     if pair.verdict == "different":
-        return f", at a test error that differs by more than {margin}: by {found}"
-    return f"; that their test errors are equal within {margin} is not shown{evidence}: they differ by {found}"
+        return f"; their test errors differ by more than {margin}: shown ({found})"
+    return f"; that their test errors are equal within {margin} is not shown{evidence} ({found})"
+
+
+def _capital(text: str) -> str:
+    """The sentence with a capital letter, unless it begins with a name that is written small."""
+    return f"N{text[1:]}" if text.startswith("no difference") else text
 
 
 def _images(row: ImageRow, a: Cell, b: Cell) -> str:

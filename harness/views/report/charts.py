@@ -18,10 +18,11 @@ from harness.stats import Summary
 from harness.text import UNKNOWN, number
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
+_FILLS = ("", "-open", "-dot", "-open-dot")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _AT_FIRST = 12
 """So many learning curves are drawn at once; the legend brings out the others."""
-_LABELLED = 10  # points with a name beside them
+_LISTED = 12  # cells that the legend names one by one
 _ROW = 26  # pixels
 _TITLES = {
     "train.batch": "batch (images a step)",
@@ -66,22 +67,30 @@ class Shown:
 
 
 class Styles:
-    """A colour for each implementation, and a symbol and a dash that tell it from others without the colour."""
+    """A colour and a symbol for each implementation; fill and dash tell settings apart where there are several."""
 
     def __init__(self, runs: Sequence[Shown]) -> None:
-        self._who = list(dict.fromkeys((run.name, cell.impl) for run in runs for cell in run.seeds.cells))
+        cells = [(run.name, cell) for run in runs for cell in run.seeds.cells]
+        self._who = list(dict.fromkeys((name, cell.impl) for name, cell in cells))
+        self._settings = list(dict.fromkeys(repr(cell.params) for _, cell in cells))
 
     def index(self, run: Shown, impl: str) -> int:
         """The place of the run's implementation among all."""
         return self._who.index((run.name, impl))
 
-    def marker(self, run: Shown, impl: str) -> dict[str, Any]:
+    def marker(self, run: Shown, impl: str, params: Any = None) -> dict[str, Any]:
         """Plotly's marker."""
-        return {"color": color(impl), "symbol": _SYMBOLS[self.index(run, impl) % len(_SYMBOLS)], "size": 10}
+        fill = _FILLS[self._setting(params) % len(_FILLS)]
+        symbol = _SYMBOLS[self.index(run, impl) % len(_SYMBOLS)] + fill
+        return {"color": color(impl), "symbol": symbol, "size": 10, "line": {"width": 1.6, "color": color(impl)}}
 
-    def dash(self, run: Shown, impl: str) -> str:
+    def dash(self, run: Shown, impl: str, params: Any = None) -> str:
         """Plotly's dash."""
-        return _DASHES[self.index(run, impl) % len(_DASHES)]
+        place = self._setting(params) if len(self._settings) > 1 and params is not None else self.index(run, impl)
+        return _DASHES[place % len(_DASHES)]
+
+    def _setting(self, params: Any) -> int:
+        return 0 if params is None else self._settings.index(repr(params))
 
 
 def charts_of(runs: Sequence[Shown]) -> dict[str, list[Chart]]:
@@ -105,8 +114,8 @@ def _layout(x: str, y: str, height: int = 420, **more: Any) -> dict[str, Any]:
     return {
         "height": height,
         "margin": {"l": 60, "r": 16, "t": 12, "b": 56},
-        "xaxis": {"title": {"text": x}, "automargin": True, **more.pop("xaxis", {})},
-        "yaxis": {"title": {"text": y}, "automargin": True, **more.pop("yaxis", {})},
+        "xaxis": {"title": {"text": x, "standoff": 8}, "automargin": True, **more.pop("xaxis", {})},
+        "yaxis": {"title": {"text": y, "standoff": 8}, "automargin": True, **more.pop("yaxis", {})},
         "legend": {"orientation": "h", "y": -0.22, "yanchor": "top"},
         "hovermode": "closest",
         **more,
@@ -147,30 +156,34 @@ def _seconds(cell: Cell) -> tuple[float, float, float] | None:
 def _tradeoff(runs: Sequence[Shown], styles: Styles) -> Chart | None:
     traces: list[dict[str, Any]] = []
     rows: list[list[str]] = []
-    count = sum(len(run.seeds.cells) for run in runs)
+    by_cell = sum(len(run.seeds.cells) for run in runs) <= _LISTED
+    reach: list[tuple[float, float, float]] = []
     for run in runs:
-        for impl in dict.fromkeys(cell.impl for cell in run.seeds.cells):
+        groups: dict[str, list[Cell]] = {}
+        for cell in run.seeds.cells:
+            groups.setdefault(run.label(cell) if by_cell else cell.impl, []).append(cell)
+        for name, cells in groups.items():
             points = [
                 (cell, seconds, _ends(error))
-                for cell in run.seeds.cells
-                if cell.impl == impl and (seconds := _seconds(cell)) and (error := cell.summary("test_err_pct"))
+                for cell in cells
+                if (seconds := _seconds(cell)) and (error := cell.summary("test_err_pct"))
             ]
             if not points:
                 continue
-            names = [html.escape(run.label(cell)) for cell, _, _ in points]
             told = [(number(s[0]), _range(*s[1:]), f"{e[0]:.2f}", _range(*e[1:]), cell.seeds) for cell, s, e in points]
             rows += [[run.label(point[0]), *each] for point, each in zip(points, told, strict=True)]
+            reach += [seconds for _, seconds, _ in points]
+            impl = points[0][0].impl
             traces.append({
                 "type": "scatter",
-                "mode": "markers+text" if count <= _LABELLED else "markers",
-                "name": html.escape(f"{run.name} {spoken(impl)}".strip()),
+                "mode": "markers",
+                "name": html.escape(name if by_cell else f"{run.name} {spoken(impl)}".strip()),
                 "x": [s[0] for _, s, _ in points],
                 "y": [e[0] for _, _, e in points],
                 "error_x": _bars([s for _, s, _ in points]),
                 "error_y": _bars([e for _, _, e in points]),
-                "text": names,
-                "textposition": "top right",
-                "marker": styles.marker(run, impl),
+                "text": [html.escape(run.label(cell)) for cell, _, _ in points],
+                "marker": styles.marker(run, impl, points[0][0].params if by_cell else None),
                 "customdata": told,
                 "hovertemplate": "<b>%{text}</b><br>%{customdata[0]} s/epoch (%{customdata[1]})<br>"
                 "test error %{customdata[2]}% (%{customdata[3]})<br>seeds: %{customdata[4]}<extra></extra>",
@@ -178,8 +191,16 @@ def _tradeoff(runs: Sequence[Shown], styles: Styles) -> Chart | None:
     if not traces:
         return None
     titles = ["cell", "s/epoch", "its interval", "test error %", "its interval", "seeds"]
-    text = "Test error against seconds per epoch, a point a cell: lower left is better. Bars: 95% intervals, over seeds; time of one seed over its steady epochs."
-    figure = {"data": traces, "layout": _layout("seconds per epoch", "test error %", xaxis={"rangemode": "tozero"})}
+    text = (
+        "Test error against seconds per epoch, a point a cell: lower left is better. Bars: 95% intervals, over seeds; time "
+        "of one seed over its steady epochs."
+    )
+    most, longest = 2.2 * max(value for value, _, _ in reach), 1.05 * max(high for _, _, high in reach)
+    text += " Bars that leave the chart are longer; the table has their ends." * (longest > most)
+    figure = {
+        "data": traces,
+        "layout": _layout("seconds per epoch", "test error %", xaxis={"range": [0, min(most, longest)]}),
+    }
     return Chart("tradeoff", "Error against time", text, figure, Data(titles, [False, *[True] * 5], rows))
 
 
@@ -250,8 +271,8 @@ def _learning(runs: Sequence[Shown], styles: Styles, metric: str) -> Chart | Non
                 traces.append({**edge, "y": curve.low})
                 traces.append({**edge, "y": curve.high, "fill": "tonexty", "fillcolor": _faint(shade)})
             told = [[_range(low, high), n] for low, high, n in zip(curve.low, curve.high, curve.seeds, strict=True)]
-            line = {"color": shade, "dash": styles.dash(run, curve.cell.impl), "width": 2}
-            marker = styles.marker(run, curve.cell.impl) | {"size": 5}
+            line = {"color": shade, "dash": styles.dash(run, curve.cell.impl, curve.cell.params), "width": 2}
+            marker = styles.marker(run, curve.cell.impl, curve.cell.params) | {"size": 5}
             traces.append({
                 **shared, "mode": "lines+markers", "y": curve.mean, "name": html.escape(name), "line": line,
                 "marker": marker, "customdata": told,
@@ -335,7 +356,10 @@ def _parity(run: Shown) -> Chart | None:
         "customdata": hovers, "texttemplate": "%{text}", "hovertemplate": "%{customdata}<extra></extra>",
         "zmin": -6, "zmax": 1, "xgap": 3, "ygap": 3,
         "colorscale": [[0, "#E8F1F8"], [0.85, "#5B9BC8"], [0.857, "#E69F00"], [1, "#B03A00"]],
-        "colorbar": {"title": {"text": "error/<br>tolerance"}, "tickvals": [-6, -4, -2, 0], "ticktext": ["1e-6", "1e-4", "0.01", "1"], "thickness": 12},
+        "colorbar": {
+            "title": {"text": "error/<br>tolerance"}, "thickness": 12, "tickvals": [-6, -4, -2, 0],
+            "ticktext": ["1e-6", "1e-4", "0.01", "1"],
+        },
     }  # fmt: skip
     layout = _layout(
         "", "", 120 + 44 * len(levels),
@@ -343,10 +367,16 @@ def _parity(run: Shown) -> Chart | None:
         yaxis={"autorange": "reversed", "type": "category", "title": {"text": ""}},
     )  # fmt: skip
     rows = [
-        [g.level, g.impl, "good" if g.is_ok else f"{g.beyond} beyond", g.tensor, _float(g.rel_err), _float(g.tolerance), _share(g), str(g.compared), g.trial]
+        [
+            g.level, g.impl, "good" if g.is_ok else f"{g.beyond} beyond", g.tensor, _float(g.rel_err), _float(g.tolerance),
+            _share(g), str(g.compared), g.trial,
+        ]
         for g in run.gates
     ]  # fmt: skip
-    titles = ["level", "implementation", "verdict", "worst tensor", "relative error", "tolerance", "error/tolerance", "compared", "trial"]  # fmt: skip
+    titles = [
+        "level", "implementation", "verdict", "worst tensor", "relative error", "tolerance", "error/tolerance", "compared",
+        "trial",
+    ]  # fmt: skip
     right = [False, False, False, False, True, True, True, True, False]
     text = (
         "The gate before the clock started: at each level of the ladder, the tensor nearest to its tolerance, and its error "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from harness.analysis.answer import Answer
 from harness.analysis.cells import Cell
 from harness.analysis.labels import setting
-from harness.analysis.seeds import left_out
+from harness.analysis.seeds import left_out_together
 from harness.journal.journal import Journal
 from harness.journal.results import Result
 from harness.text import ended, number
@@ -45,7 +46,7 @@ def compose(runs: Sequence[Material], between: Sequence[Section] = ()) -> Docume
     small = list(dict.fromkeys(line for run in runs for line in run.answer.notes))
     small += [f"{run.name}: {run.shown.seeds.machine}" if several else run.shown.seeds.machine for run in runs]
     warnings = [f"{run.name}: {line}" if several else line for run in runs for line in _warnings(run.shown.seeds.cells)]
-    parts = list(_parts(runs, charts, between, warnings))
+    parts = list(_numbered(_parts(runs, charts, between, warnings)))
     return Document(
         title,
         " ".join(ended(each) for each in questions),
@@ -62,20 +63,30 @@ def _silent(run: Material) -> str:
     )
 
 
+def _numbered(parts: Iterable[Part]) -> Iterator[Part]:
+    """The parts; each chart has an id that no other has, however runs are named."""
+    count = itertools.count(1)
+    for part in parts:
+        yield replace(part, charts=[replace(chart, id=str(next(count))) for chart in part.charts])
+
+
 def _parts(
     runs: Sequence[Material], charts: Mapping[str, Sequence[Chart]], between: Sequence[Section], warnings: Sequence[str]
 ) -> Iterator[Part]:
+    several = len(runs) > 1
+    said = set(warnings)
+    for index, section in enumerate(between):
+        yield _part(section, f"between-{index}")
     if charts["tradeoff"]:
         yield Part("tradeoff", "Error against time", charts=charts["tradeoff"])
-    for section in between:
-        yield _part(section, _id("runs", section.title))
-    drawn: set[str] = set()
-    for run in runs:
+    if several and charts["errors"]:
+        yield Part("errors", "Test errors", charts=charts["errors"])
+    if several and charts["cost"]:
+        yield Part("cost", "Cost of a training step", charts=charts["cost"])
+    for index, run in enumerate(runs):
         for section in run.sections:
-            name = _CHART_OF.get(section.title, "")
-            own = [] if name in drawn else charts.get(name, [])
-            drawn.add(name)
-            yield _part(section, _id(run.name, section.title), run.name, own)
+            own = () if several else charts.get(_CHART_OF.get(section.title, ""), ())
+            yield _part(section, f"run-{index}-{_id(section.title)}", run.name, own, said)
     if charts["learning"]:
         text = "Means over the seeds that count; what is drawn of each epoch is what its trial recorded."
         yield Part("learning", "Learning curves", text, charts["learning"])
@@ -86,33 +97,30 @@ def _parts(
     yield Part("trials", "Trials", "", tables=[("Every trial of the plan", _trials(runs))])
     budget = _PICTURES // len(runs)
     found = [(run, *albums(run.journal, run.shown.seeds.cells, budget)) for run in runs]
+    notes = [line for _, _, left in found for line in left]
     if any(pictures for _, pictures, _ in found):
-        notes = [line for _, _, left in found for line in left]
-        yield Part(
-            "gallery",
-            "Pictures",
-            "A picture opens on a click.",
-            notes=notes,
-            albums=[a for _, each, _ in found for a in each],
-        )
+        pictures = [album for _, each, _ in found for album in each]
+        yield Part("gallery", "Pictures", "A picture opens on a click.", notes=notes, albums=pictures)
+    else:
+        text = "The run directory has none yet. capsbench figures RUN draws them; then write the report again."
+        yield Part("gallery", "Pictures", text, notes=notes)
     if warnings:
         yield Part("warnings", "Remarks", "What makes results doubtful, and what does not count.", notes=warnings)
-    for run in runs:
+    for index, run in enumerate(runs):
         source, head = origin(run.journal, run.shown.seeds.cells), f"{run.name}: " if run.name else ""
-        yield Part(
-            _id(run.name, "environment"),
-            f"{head}Environment",
-            tables=[("Machine, libraries, variables", source.environment)],
-        )
+        tables = [("Machine, libraries, variables", source.environment)]
+        yield Part(f"environment-{index}", f"{head}Environment", tables=tables)
         code = [("Commands", source.commands)] + ([("The suite as it was given", source.suite)] if source.suite else [])
         tables = [("What must be the same", source.hashes)]
-        yield Part(_id(run.name, "repeat"), f"{head}How to repeat it", tables=tables, code=code)
+        yield Part(f"repeat-{index}", f"{head}How to repeat it", tables=tables, code=code)
 
 
-def _part(section: Section, id: str, run: str = "", charts: Sequence[Chart] = ()) -> Part:
+def _part(section: Section, id: str, run: str = "", charts: Sequence[Chart] = (), said: Container[str] = ()) -> Part:
+    """The section; what is `said` among the remarks is not repeated here."""
     tables = [(section.title, Data(*rows_of(section.table)))] if section.table else []
     title = f"{run}: {section.title}" if run else section.title
-    return Part(id, title, section.text, charts, tables, section.notes)
+    notes = [note for note in section.notes if (f"{run}: {note}" if run else note) not in said]
+    return Part(id, title, section.text, charts, tables, notes)
 
 
 def _id(*names: str) -> str:
@@ -121,7 +129,7 @@ def _id(*names: str) -> str:
 
 
 def _warnings(cells: Sequence[Cell]) -> list[str]:
-    return [*left_out(cells), *doubts([result for cell in cells for result in cell.results])]
+    return [*left_out_together(cells), *doubts([result for cell in cells for result in cell.results])]
 
 
 def _trials(runs: Sequence[Material]) -> Data:
@@ -151,7 +159,8 @@ def _trials(runs: Sequence[Material]) -> Data:
 
 def _trial(result: Result) -> list[str]:
     gate = {True: "good", False: "FAILED", None: "not checked"}[result.parity_ok]
-    remark = result.cause or result.flaw or result.timing_withheld or ""
+    withheld = result.timing_withheld if result.status == "finished" else None
+    remark = result.flaw or result.cause or withheld or ""
     return [
         result.id, result.impl, setting(result.params), str(result.seed), result.status, gate, number(result.test_err_pct),
         number(result.epoch_s), str(result.epochs_trained), remark,

@@ -10,7 +10,7 @@ from harness.views.report.page import Section, rows_of
 _SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$", "\n": " ",
+    "±": r"$\pm$", "\u00d7": r"$\times$", "\u2192": r"$\to$", "\n": " ",
 }  # fmt: skip
 _HEAD = r"""\documentclass{article}
 \usepackage[T1]{fontenc}

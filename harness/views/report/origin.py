@@ -66,11 +66,15 @@ def _hashes(journal: Journal, cells: Sequence[Cell]) -> Iterator[list[str]]:
         path = journal.run_dir / name
         if path.is_file():
             yield [name, hashlib.sha256(path.read_bytes()).hexdigest()]
-    said: dict[str, str] = {}
+    said: dict[str, dict[str, None]] = {}  # digest -> of what
+    weights: dict[str, list[str]] = {}
     for cell in cells:
         for result in cell.results:
             if result.data_sha256:
-                said.setdefault(f"images and labels: {result.data_provenance or ''}", result.data_sha256)
+                named = f"images and labels: {result.data_provenance or ''}"
+                said.setdefault(result.data_sha256, {})[named] = None
             if result.weights_sha256:
-                said.setdefault(f"initial weights of trial {result.id}", result.weights_sha256)
-    yield from ([name, digest] for name, digest in said.items())
+                weights.setdefault(result.weights_sha256, []).append(result.id)
+    yield from (["; ".join(names), digest] for digest, names in said.items())
+    for digest, ids in weights.items():
+        yield [f"initial weights of trial{'s' * (len(ids) > 1)} {', '.join(ids)}", digest]

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.analysis import costs as curves
 from harness.analysis import equivalence
 from harness.analysis.choice import Choice
-from harness.analysis.seeds import OverSeeds, left_out
+from harness.analysis.seeds import OverSeeds, left_out_together
 from harness.views import equivalence as equivalence_view
 from harness.views.report import tables
 from harness.views.report.choice_table import choice_table
@@ -47,7 +47,7 @@ def sections(
     cost: curves.Report, seeds: OverSeeds, choices: Sequence[Choice], errors: Sequence[Path], costs: Sequence[Path]
 ) -> Iterator[Section]:
     """What there is to say of a run, in order. `errors`, `costs`: figures that were drawn of test errors and of costs."""
-    notes = left_out(seeds.cells) + [_TWO_SEEDS] * any(len(cell.counted) == 2 for cell in seeds.cells)
+    notes = left_out_together(seeds.cells) + [_TWO_SEEDS] * any(len(cell.counted) == 2 for cell in seeds.cells)
     yield Section("Cells", _CELLS + _PUBLISHED * bool(seeds.beside), tables.cells_table(seeds), notes, errors)
     if choices:
         yield Section("Which epoch counts", _CHOICE, choice_table(choices))
