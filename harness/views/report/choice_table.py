@@ -20,13 +20,13 @@ def choice_table(found: Sequence[Choice]) -> Table:
     for title in ("seeds", "last epoch %", "best on validation %", "chosen on test %", "among epochs"):
         table.add_column(title, justify="right", no_wrap=True)
     for each in found:
-        claimed = mean(each.claimed, fixed=2)
+        claimed = mean(each.claimed, fixed=2, tells_one=False)
         table.add_row(
             each.cell.impl,
             *([setting(each.cell.params)] if varied else []),
             str(each.last.n),
-            mean(each.last, fixed=2),
-            mean(each.validated, fixed=2),
+            mean(each.last, fixed=2, tells_one=False),
+            mean(each.validated, fixed=2, tells_one=False),
             f"at most {claimed}" if each.is_bound else claimed,
             f"{each.known} of {each.epochs}",
         )
