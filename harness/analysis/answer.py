@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from harness.analysis.cells import Cell, Change
-from harness.analysis.equivalence import INTERVAL, Pair, interval_text, p_text, points_text, varies
+from harness.analysis.equivalence import INTERVAL, Pair, caveat, interval_text, p_text, points_text, varies
 from harness.analysis.images import ImageRow
 from harness.analysis.labels import setting, spoken
 from harness.analysis.seeds import OverSeeds
@@ -70,8 +70,11 @@ def answer(seeds: OverSeeds) -> Answer:
     notes = ["Square brackets hold 95% intervals, if nothing else is said."] if "[" in "".join(sentences) else []
     if {len(cell.counted) for cell in seeds.cells} <= {0, 1}:
         notes.append(
-            "One seed in each cell: what is said holds for these trained models; nothing is shown of other seeds."
+            "One seed in each cell: what is said holds for these trained models; nothing is shown of other seeds "
+            "(-s seed=0,1,2 adds to what is there)."
         )
+    if any(pair.verdict for pair in seeds.pairs):
+        notes += filter(None, [caveat([cell.trial for cell in seeds.cells])])
     if any(found.over == "epochs" for found in ratios):
         notes.append("Intervals of speed are over the steady epochs of one seed each.")
     return Answer(sentences, ratios, notes)

@@ -273,7 +273,9 @@ def test_the_pages_say_what_the_screen_says(written: Written) -> None:
         line.count("|") for line in markdown.split("## Cells")[1].split("##")[0].splitlines() if line.startswith("|")
     }
     assert len(widths) == 1
-    own = re.sub("<script>.*?</script>", "", page, flags=re.DOTALL)  # the charts' library names pages that it never asks for
+    own = re.sub(
+        "<script>.*?</script>", "", page, flags=re.DOTALL
+    )  # the charts' library names pages that it never asks for
     assert not re.findall('(?:src|href)="(?!data:|#)([^"]*)"', own)
     assert written.figures[0].read_bytes().startswith(b"\x89PNG")
 

@@ -154,7 +154,12 @@ def _trials(runs: Sequence[Material]) -> Data:
         for cell in run.shown.seeds.cells
         for result in cell.results
     ]
-    return Data(titles, [title in numbers for title in titles], rows)
+    kept = [column for column in range(len(titles)) if any(row[column] for row in rows)]
+    return Data(
+        [titles[column] for column in kept],
+        [titles[column] in numbers for column in kept],
+        [[row[column] for column in kept] for row in rows],
+    )
 
 
 def _trial(result: Result) -> list[str]:

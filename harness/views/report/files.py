@@ -69,7 +69,7 @@ def _of_one_type(rows: Sequence[Row]) -> list[Row]:
     """The rows; a column that mixes numbers with other things is text, as a column has one type in Parquet."""
     made = [dict(row) for row in rows]
     for column in rows[0]:
-        kinds = {type(row[column]) for row in rows} - {type(None)}
+        kinds: set[type[Any]] = {type(row[column]) for row in rows if row[column] is not None}
         if len(kinds) > 1:
             change = float if kinds <= {int, float} else _text
             for row in made:

@@ -69,7 +69,8 @@ def albums(journal: Journal, cells: Sequence[Cell], budget: int = _BUDGET) -> tu
                 name = _NAMES.get(path.stem, path.stem.replace("_", " "))
                 address = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
                 pictures.append(Picture(name, f"{name}: {title}", address))
-        found.append(Album(f"{title} ({result.id})", pictures))
+        if pictures:
+            found.append(Album(f"{title} ({result.id})", pictures))
     if not left:
         return found, []
     return found, [

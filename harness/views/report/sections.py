@@ -16,10 +16,7 @@ from harness.views.report.page import Section
 from harness.views.tables import doubts
 
 _CELLS = "Means over seeds, with half their 95% interval (Student's t); sd: the standard deviation of the seeds' test errors."
-_ONE_SEED = (
-    "One seed in each cell: no intervals, and nothing is shown of other seeds (-s seed=0,1,2 adds to what is there)."
-)
-_PUBLISHED = " paper and others: published test errors; what is not alike in them is listed below."
+_PUBLISHED = " Paper and others: published test errors; what is not alike in them is listed below."
 _TWO_SEEDS = (
     "two seeds show little: half an interval is then 9 standard deviations, of three seeds 2.5, of five 1.2 "
     "(-s seed=0,1,2,3,4 adds to what is there)"
@@ -52,8 +49,8 @@ def sections(
     """What there is to say of a run, in order. `errors`, `costs`: figures that were drawn of test errors and of costs."""
     notes = left_out_together(seeds.cells) + [_TWO_SEEDS] * any(len(cell.counted) == 2 for cell in seeds.cells)
     only_one = all(len(cell.counted) < 2 for cell in seeds.cells)
-    text = (_ONE_SEED if only_one else _CELLS) + _PUBLISHED * bool(seeds.beside)
-    yield Section("Cells", text, tables.cells_table(seeds), notes, errors)
+    text = ("" if only_one else _CELLS) + _PUBLISHED * bool(seeds.beside)
+    yield Section("Cells", text.strip(), tables.cells_table(seeds), notes, errors)
     if choices:
         yield Section("Which epoch counts", _CHOICE, choice_table(choices))
     for metric, text in _CHANGES.items():
