@@ -12,6 +12,7 @@ from harness.analysis.equivalence import Pair, compare
 from harness.analysis.images import ImageRow, answers_of, between
 from harness.analysis.published import Beside, beside
 from harness.journal.journal import Journal
+from harness.journal.results import Result
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,23 @@ def left_out(cells: Sequence[Cell]) -> list[str]:
         for result in cell.results:
             if result in cell.counted:
                 continue
-            why = "parity failed" if result.parity_ok is False else result.flaw or result.cause or result.status
-            lines.append(f"{cell.name}, seed {result.seed} does not count: {why}")
+            lines.append(f"{cell.name}, seed {result.seed} does not count: {_why(result)}")
     return lines
+
+
+def left_out_together(cells: Sequence[Cell]) -> list[str]:
+    """The same, a line for all seeds of a cell that do not count for the same reason."""
+    lines: list[str] = []
+    for cell in cells:
+        by_reason: dict[str, list[int]] = {}
+        for result in cell.results:
+            if result not in cell.counted:
+                by_reason.setdefault(_why(result), []).append(result.seed)
+        for why, seeds in by_reason.items():
+            which = f"seed {seeds[0]} does" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))} do"
+            lines.append(f"{cell.name}, {which} not count: {why}")
+    return lines
+
+
+def _why(result: Result) -> str:
+    return "parity failed" if result.parity_ok is False else result.flaw or result.cause or result.status

@@ -27,8 +27,11 @@ _NOTE = "points: median of steady epochs, with its 95% interval (or the range of
 _MARKERS = "osD^vPX*"
 
 
-def draw(report: Report, seeds: OverSeeds, out: Path) -> tuple[list[Path], list[Path]]:
-    """Writes a PNG of the test errors, and one of cost per numeric setting that varies; returns both lists of paths.
+def draw(report: Report, seeds: OverSeeds, out: Path, kind: str = "png") -> tuple[list[Path], list[Path]]:
+    """Writes a figure of the test errors, and one of cost per numeric setting that varies; returns both lists of paths.
+
+    Args:
+        kind: "png" or "svg", which is also the files' ending.
 
     Raises `UserError` if matplotlib is not installed or `out` cannot be written.
     """
@@ -37,8 +40,8 @@ def draw(report: Report, seeds: OverSeeds, out: Path) -> tuple[list[Path], list[
     try:
         out.mkdir(parents=True, exist_ok=True)
         has_errors = any(cell.values("test_err_pct") for cell in seeds.cells)
-        errors = [draw_errors(seeds, _canvas(), out / "test_error.png")] if has_errors else []
-        return errors, [_figure(report, key, out / f"{key}.png") for key in report.keys if curves(report, key)]
+        errors = [draw_errors(seeds, _canvas(), out / f"test_error.{kind}")] if has_errors else []
+        return errors, [_figure(report, key, out / f"{key}.{kind}") for key in report.keys if curves(report, key)]
     except OSError as error:
         raise UserError(
             f"cannot write figures to {out}: {obstacle(out) or error.strerror}; choose a place with --out"

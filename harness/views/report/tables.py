@@ -52,17 +52,19 @@ def sentences(report: Report) -> list[str]:
 _THEIRS = {"paper": True, "others": False}  # column -> whether the source is the paper
 
 
-def mean(found: Summary | None, scale: float = 1.0, fixed: int | None = None) -> str:
+def mean(found: Summary | None, scale: float = 1.0, fixed: int | None = None, *, tells_one: bool = True) -> str:
     """ "0.28 ± 0.04": the mean and half its 95% interval; "0.28 (one seed)"; "0.28 (all 3)" if all seeds agree.
 
-    `fixed`: decimals of the mean; by default it has three significant digits.
+    Args:
+        fixed: decimals of the mean; by default it has three significant digits.
+        tells_one: whether "(one seed)" is added; where a column has the number of seeds, it need not be.
     """
     if found is None:
         return UNKNOWN
     value = found.mean * scale
     text = number(value) if fixed is None else f"{value:.{fixed}f}"
     if found.n == 1:
-        return f"{text} (one seed)"
+        return f"{text} (one seed)" if tells_one else text
     if found.low is None:
         return f"{text} (all {found.n})"
     return f"{text} ± {number((found.mean - found.low) * scale, 2)}"
@@ -83,10 +85,13 @@ def cells_table(report: OverSeeds) -> Table:
             cell.impl,
             *([setting(cell.params)] if varied else []),
             cell.seeds,
-            mean(error, fixed=2),
+            mean(error, fixed=2, tells_one=False),
             number(error and error.sd, 2),
             *(_theirs(report.beside, cell, _THEIRS[title]) for title in theirs),
-            *(mean(cell.summary(name), METRICS[name].scale, 2 if "err_pct" in name else None) for name in columns[1:]),
+            *(
+                mean(cell.summary(name), METRICS[name].scale, 2 if "err_pct" in name else None, tells_one=False)
+                for name in columns[1:]
+            ),
         )
     return table
 
@@ -165,7 +170,9 @@ def published_table(report: OverSeeds) -> tuple[Table, list[str]]:
             each.cell.impl,
             setting(each.cell.params),
             title,
-            mean(each.ours, fixed=None if figure.images else 2),
+            mean(
+                each.ours, fixed=None if figure.images else 2, tells_one=any(len(c.results) > 1 for c in report.cells)
+            ),
             theirs(each),
             f"{each.source.title.partition(':')[0]}, {figure.where}",
             ", ".join(numbers),
