@@ -42,12 +42,29 @@ NAVIGATION = {
     "learn": ("Learn", ["tutorial", "install"]),
     "do": (
         "Do",
-        ["own-data", "own-implementation", "own-model-kind", "own-suite", "running", "cluster", "gpu", "environments", "variables",
-         "storage", "ci-gate", "publishing", "pandas", "mlflow", "figures", "weights", "predictions"],
+        [
+            *(
+                "own-data",
+                "own-implementation",
+                "own-model-kind",
+                "own-suite",
+                "running",
+                "cluster",
+                "gpu",
+                "environments",
+            ),
+            *("variables", "storage", "ci-gate", "publishing", "pandas", "mlflow", "figures", "weights", "predictions"),
+        ],
     ),
-    "look up": ("Look up", ["suite-keys", "commands", "metrics", "json", "run-directory", "table", "data-sets", "troubleshooting"]),
-    "understand": ("Understand", ["trust", "parity", "speed", "statistics", "paper", "performance", "reliability", "architecture"]),
-}  # fmt: skip
+    "look up": (
+        "Look up",
+        ["suite-keys", "commands", "metrics", "json", "run-directory", "table", "data-sets", "troubleshooting"],
+    ),
+    "understand": (
+        "Understand",
+        ["trust", "parity", "speed", "statistics", "paper", "performance", "reliability", "architecture"],
+    ),
+}
 """Section -> its title, and its pages in their order. A page that is named nowhere is one of "do"."""
 
 _PAGES = re.compile(r"<!-- pages: (.*?) -->")
@@ -76,7 +93,7 @@ def _repository_link(found: re.Match[str], wrong: list[str]) -> str:
     if not path.exists() or not path.is_relative_to(ROOT):
         wrong.append(f"a link to {target}, which does not exist")
     inside = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
-    return f"[{text}]({REPOSITORY}/{inside}{anchor})" if REPOSITORY else text if "`" in text else f"{text}"
+    return f"[{text}]({REPOSITORY}/{inside}{anchor})" if REPOSITORY else text
 
 
 def _read(_app: object, page: str, source: list[str]) -> None:
