@@ -1,8 +1,13 @@
 """The blocks of commands in the README and in docs/, and what is to be done with each.
 
-A comment before a block says it: `<!-- skip: REASON -->`; `<!-- plan -->`, whose runs are planned instead, and whose speed is not
-measured; `<!-- fails: CODE -->`. Without one, it is run as it stands. `<!-- run: example -->` and `<!-- plan: example -->` find
-a finished run in runs/quickstart, of which 3fa1 stands for a trial. `python -m tests.docs.run` does all that.
+A comment before a block says it:
+
+- `<!-- skip: REASON -->`: it is left out;
+- `<!-- plan -->`: its runs are planned instead, its speed is not measured;
+- `<!-- fails: CODE -->`: it ends with this exit code;
+- `<!-- run: example -->`, `<!-- plan: example -->`: with a finished run in runs/quickstart, of which 3fa1 stands for a trial.
+
+Without one, it is run as it stands. `python -m tests.docs.run` does all that.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ LIMIT_S = 1800
 _RUN_ONLY = re.compile(r" --(no-mlflow|tensorboard|no-figures)\b")
 _BAD = "name: bad\ndata: {name: digits}\nmodel: {rooting: 3}\ntrain: {batch: big}\ngrid: {impl: [tensorflow]}\n"
 _EXAMPLE = "runs/quickstart"
+_CAPSBENCH = f'capsbench() {{ "{sys.executable}" -m harness "$@"; }}\n'
+"""The command of this checkout, whatever else is installed."""
 
 
 def planned(line: str) -> str:
@@ -83,7 +85,7 @@ def _environment() -> dict[str, str]:
 def run(script: str, folder: Path, expected: int) -> str | None:
     """None if the script ends with the expected code; else what was wrong, and the end of its output."""
     process = subprocess.Popen(
-        ["bash", "-e", "-o", "pipefail", "-c", script], cwd=folder, env=_environment(), stdin=subprocess.DEVNULL,
+        ["bash", "-e", "-o", "pipefail", "-c", _CAPSBENCH + script], cwd=folder, env=_environment(), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:

@@ -11,9 +11,11 @@ import yaml
 
 from harness.commands.cli import COMMANDS, parser
 from harness.errors import UserError
+from harness.suite.keys import known
 from harness.suite.shipped import shipped
 from tests.docs.blocks import REASONS, ROOT, Block, all_blocks, pages
 from tests.docs.run import planned
+from tests.helpers import reference
 
 _THEIRS = re.compile(r"(suite|bad|quickstart)\.yaml|\w+\.pt")
 """Suites that readers write or copy, and what `parity` takes in their place."""
@@ -67,6 +69,20 @@ def test_runs_are_planned_without_what_only_a_run_has() -> None:
     )
     assert planned("capsbench speed -s model.kind=cnn") == ""
     assert planned("capsbench report runs/quickstart") == "capsbench report runs/quickstart"
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_the_reference_says_what_the_code_says(name: str) -> None:
+    assert (reference.DOCS / name).read_text() == reference.PAGES[name](), f"python -m tests.helpers.reference {name}"
+
+
+def test_the_reference_has_every_key_and_option() -> None:
+    keys = (reference.DOCS / "suite-keys.md").read_text()
+    assert all(f"| `{key}` |" in keys for key in known().all)
+    commands = (reference.DOCS / "commands.md").read_text()
+    assert all(f"## capsbench {name}\n" in commands for name in COMMANDS)
+    assert "`--storage URL`" in commands
+    assert "### capsbench suites copy" in commands
 
 
 @pytest.mark.parametrize("path", [*pages(), ROOT / "CONTRIBUTING.md"], ids=lambda path: path.stem)
