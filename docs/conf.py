@@ -104,7 +104,7 @@ def _read(_app: object, page: str, source: list[str]) -> None:
     for number in range(0, len(pieces), 2):  # the others are code
         text = _PAGES.sub(_toctree, pieces[number])
         pieces[number] = _LINK.sub(lambda found: _repository_link(found, wrong), text)
-    source[0] = "".join(pieces).replace("```mermaid\n", "```text\n")
+    source[0] = "".join(pieces)
     for each in wrong:
         logging.getLogger(__name__).warning(each, location=page)
 

@@ -82,6 +82,8 @@ def blocks(path: Path) -> list[Block]:
         if line.lstrip().startswith("```"):
             at = next(i for i in range(at + 1, len(lines)) if lines[i].strip() == "```")
             body, is_code = lines[start + 1 : at], line.strip() in ("```", "```sh", "```bash", "```console")
+            if line.strip() == "```python":
+                body, is_code = ["python - <<'PYTHON'", *body, "PYTHON"], True
         elif line.startswith("    ") and _COMMANDS.match(line[4:]) and not lines[at - 1].strip():
             while at + 1 < len(lines) and lines[at + 1].startswith("    "):
                 at += 1

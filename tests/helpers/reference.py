@@ -54,7 +54,7 @@ def suite_keys() -> str:
             section = head
             lines += ["", f"## {f'`{head}`' if head else 'At the top'}", ""]
             lines += [SECTIONS[head], ""] if head in SECTIONS else []
-            lines += ["| key | takes | default | meaning | varied | counts |", "|---|---|---|---|---|---|"]
+            lines += ["| key | meaning | takes | default | varied | counts |", "|---|---|---|---|---|---|"]
         default = f"`{json.dumps(given[key])}`" if key in given else "required"
         default = "" if default == "`null`" else default
         told = meaning(key)
