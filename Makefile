@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test light mutants hostile nodes soak lint mlflow-server clean
+.PHONY: quickstart test light mutants hostile nodes soak lint docs docs-test mlflow-server clean
 
 quickstart: .venv/.cpu
 	$(BIN)/capsbench run suites/quickstart.yaml
@@ -39,6 +39,16 @@ lint: .venv/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright --project pyproject.toml
 
+# The site, in docs/_build/html. A warning is an error: a link that leads nowhere, a page that no navigation has.
+docs: .venv/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# Every block of commands in README.md and docs/, a page after the other: half an hour. PAGES="tutorial pandas" chooses some.
+PAGES :=
+docs-test: .venv/.dev
+	$(BIN)/python -m tests.docs.run $(PAGES)
+
 # An MLflow server over PostgreSQL, for this machine only; ends on Ctrl-C. PORT and FOLDER choose another place.
 PORT ?= 5000
 FOLDER ?= mlflow-server
@@ -52,7 +62,8 @@ clean:
 .venv/.dev: EXTRAS := cpu,dev
 .venv/.light: EXTRAS := test,report,pandas
 .venv/.server: EXTRAS := mlflow,postgres
-.venv/.cpu .venv/.dev .venv/.light .venv/.server: pyproject.toml constraints.txt
+.venv/.docs: EXTRAS := docs
+.venv/.cpu .venv/.dev .venv/.light .venv/.server .venv/.docs: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "capsbench needs Python 3.11 or newer; $$($(PYTHON) --version) was found. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

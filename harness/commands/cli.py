@@ -41,6 +41,7 @@ COMMANDS = {
     "doctor": "what of this machine the bench can use, and what to do about the rest",
     "env": "make, list or remove environments: frameworks, or versions of one, that run apart from the others",
     "suites": "list the suites that come with the bench, or copy one here to edit",
+    "schema": "print the JSON Schema of suites, by which editors complete and check them",
     "data": "list the data sets, fetch one, or show one",
 }
 

@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         print_data(Console(), rows)
         if args.action == "list":
-            own = "Your own pictures: data.name folder, npz, csv, idx or module in a suite (README: Your own pictures)."
+            own = "Your own pictures: data.name folder, npz, csv, idx or module in a suite (docs/own-data.md)."
             Console().print(Text(own, "dim"), soft_wrap=True)
     return 0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Union, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from harness import models, registry
@@ -68,6 +68,10 @@ class Leaf:
         """Whether one value of this key is itself a list, as for model.decoder_units."""
         return any(part.get("type") == "array" for part in self._schema.get("anyOf", [self._schema]))
 
+    @cached_property
+    def _takes_booleans(self) -> bool:
+        return any(part.get("type") == "boolean" for part in self._schema.get("anyOf", [self._schema]))
+
     @property
     def expected(self) -> str:
         """What the key takes: 'a whole number of at least 1'."""
@@ -76,8 +80,10 @@ class Leaf:
     def check(self, node: Node) -> Any:
         """The value of `node` in the key's own type. Raises `ValueError` with what was found and what was expected."""
         try:
+            if isinstance(node.value, bool) and not self._takes_booleans:
+                raise ValueError  # to Python, true is among the numbers 1 and 3
             return self.adapter.validate_python(node.plain())
-        except ValidationError:
+        except ValueError:
             if isinstance(node.value, str) and (choices := _choices(self._schema)):
                 raise ValueError(f"found {node}{nearest(node.value, choices)}") from None
             quotable = isinstance(node.value, bool | int | float) and self._schema.get("type") == "string"
