@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test light mutants hostile nodes lint mlflow-server clean
+.PHONY: quickstart test light mutants hostile nodes soak lint mlflow-server clean
 
 quickstart: .venv/.cpu
 	$(BIN)/capsbench run suites/quickstart.yaml
@@ -26,6 +26,12 @@ nodes: .venv/.dev
 
 hostile: .venv/.dev
 	$(BIN)/python -m tests.hostile.run
+
+# An hour: make soak MINUTES=60 SEED=0
+MINUTES := 60
+SEED := 0
+soak: .venv/.dev
+	$(BIN)/python -m tests.soak.run --minutes $(MINUTES) --seed $(SEED)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -91,7 +91,7 @@ def lease(
         # Only the first in the queue collects slots, so no two waiters hold what the other needs.
         with ExitStack() as turn:
             while not _take(folder, f"{kind}.turn", turn, patience, note):
-                patience.wait(n, f"{kind}.turn")
+                patience.wait(n, f"{kind}.turn", *(_name(kind, slot) for slot in slots))
             while len(held) < n:
                 for slot in slots:
                     name = _name(kind, slot)
@@ -124,7 +124,7 @@ class _Patience:
         if not self._told:
             self._told = True
             self._since = machine(self._cores) if self._cores else None
-            found = dict.fromkeys(filter(None, (self._who(name) for name in (*names, f"{self._kind}.turn"))))
+            found = dict.fromkeys(filter(None, (self._who(name) for name in names)))
             whose = f": {'; '.join(found)}" if found else ""
             self._waiting(f"waiting for {n} x {self._kind}: in use by another trial on this host{whose}")
         if self._stop is not None and self._stop.is_set():

@@ -44,7 +44,7 @@ def discordance(wrong_a: Any, wrong_b: Any) -> Discordance:
     Raises:
         ValueError: the shapes differ or are not (N,).
     """
-    np = _numpy()
+    np = _np()
     wrong_a, wrong_b = np.asarray(wrong_a, bool), np.asarray(wrong_b, bool)
     if wrong_a.shape != wrong_b.shape or wrong_a.ndim != 1 or not wrong_a.size:
         raise ValueError(f"shapes {wrong_a.shape} and {wrong_b.shape}: expected (N,) twice, the same images")
@@ -82,7 +82,7 @@ def crossed(wrong_a: Any, wrong_b: Any, *, alpha: float = 0.05) -> Difference:
     Raises:
         ValueError: numbers of seeds or images differ.
     """
-    np = _numpy()
+    np = _np()
     a, b = (np.asarray(side, dtype=np.int8) for side in (wrong_a, wrong_b))
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise ValueError(f"shapes {a.shape} and {b.shape}: expected (S, N) twice, the same seeds and images")
@@ -108,7 +108,7 @@ def crossed(wrong_a: Any, wrong_b: Any, *, alpha: float = 0.05) -> Difference:
     return replace(found, detectable=detectable(found, alpha))
 
 
-def _numpy() -> Any:
+def _np() -> Any:
     import numpy
 
     return numpy  # not at the top, where it would slow down every command

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -121,10 +120,10 @@ def attempt(tmp_path: Path, log: Path, **env: str) -> list[str]:
     told: list[FailedEvent] = []
     job = {
         "trial": trial.model_dump(mode="json"), "attempt": 1, "resumed_epoch": 0, "recorded": None, "environ": env,
-        "paths": [str(HELPERS)], "cwd": None,
+        "paths": [str(HELPERS)], "cwd": None, "pace": {}, "losses": 0,
     }  # fmt: skip
     seat = Seat((min(os.sched_getaffinity(0)),))
-    run_attempt(job, seat, told.append, log, tmp_path, None, python=sys.executable, stop=threading.Event())  # type: ignore[arg-type]
+    run_attempt(job, seat, told.append, log, tmp_path, None, stop=threading.Event())  # type: ignore[arg-type]
     return [f"{each.kind}: {getattr(each, 'cause', '')}" for each in told][-1:]
 
 

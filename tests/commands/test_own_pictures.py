@@ -151,7 +151,9 @@ def test_changed_pictures_are_told_and_are_new_trials(place: Path) -> None:
     first = plan()
     assert not any("holds other pictures" in note for note in first.notes)
     with Journal(first.run_dir).open() as journal:
-        journal.write_plan({"trials": [trial.model_dump(mode="json") for trial in first.trials]}, first.suite.source)
+        journal.write_plan(
+            {"suite": "own", "trials": [trial.model_dump(mode="json") for trial in first.trials]}, first.suite.source
+        )
     assert plan().trials == first.trials
     save(place / "p" / "red" / "0.png", picture(77, 2, (20, 20)))
     second = plan()

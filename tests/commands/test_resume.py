@@ -66,7 +66,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def suite_in(folder: Path) -> Path:
-    return write_suite(folder, train={"epochs": 4}, grid={"impl": ["numpy", HELD]})
+    return write_suite(folder, train={"epochs": 4}, runtime={"retries": 0}, grid={"impl": ["numpy", HELD]})
 
 
 @pytest.mark.parametrize("executor", ["inline", "ray"])
@@ -172,6 +172,7 @@ def test_a_framework_goes_on_exactly(tmp_path: Path) -> None:
         tmp_path,
         data={"train": 320},
         train={"epochs": 5, "lr_decay": {"steps": 20}},
+        runtime={"retries": 0},
         parity={"gate": False},
         grid={"impl": ["torch"]},
     )

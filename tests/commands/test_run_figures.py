@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness.commands import run as command
+from harness.commands import beside
+from harness.commands import running as command
 from harness.commands.plan import RunRequest
 from harness.views.figures import draw
 from harness.views.screen import Screen, own_console
@@ -27,7 +28,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.extend(["table", *trials] if "table" not in found else trials)
         return []
 
-    monkeypatch.setattr(command, "draw_missing", missing)
+    monkeypatch.setattr(beside, "draw_missing", missing)
     return found
 
 
@@ -61,7 +62,7 @@ def test_of_which_trials(figures: Any, count: int, finished: Path, drawn: list[s
 def test_of_many_the_last_and_a_word_on_the_rest(
     finished: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "_FEW", 2)
+    monkeypatch.setattr(beside, "FEW", 2)
     outcome, _ = _run(finished, None)
     assert drawn[1:] == [outcome.results[-1].id]
     assert any("figures of 1 of 3 trials" in warning and "--figures all" in warning for warning in outcome.warnings)
@@ -76,7 +77,7 @@ def test_a_signal_while_drawing_ends_as_ctrl_c_does(
         time.sleep(30)
         return []
 
-    monkeypatch.setattr(command, "draw_missing", missing)
+    monkeypatch.setattr(beside, "draw_missing", missing)
     outcome, seen = _run(finished, "all")
     assert outcome.exit_code == 130
     assert seen == [result.id for result in outcome.results]

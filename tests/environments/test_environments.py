@@ -249,8 +249,14 @@ def test_env_create_and_remove(own: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert of_user()["torch@mine"].executable() == str(own / "made" / "torch@mine" / "bin" / "python")
     with pytest.raises(UserError, match="it is there already"):
         create(Wanted("torch@mine", more=("pip",)), lines.append)
-    running = subprocess.Popen([of_user()["torch@mine"].executable(), "-c", "input()"], stdin=subprocess.PIPE)
+    running = subprocess.Popen(
+        [of_user()["torch@mine"].executable(), "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     try:
+        assert running.stdout
+        running.stdout.readline()  # it has begun
         with pytest.raises(UserError, match=rf"in use by process {running.pid}"):
             remove("torch@mine")
     finally:

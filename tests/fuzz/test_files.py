@@ -45,7 +45,7 @@ from tests.helpers.run_helpers import SMALL
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "results" / "mnist-1-epoch"
 TRIAL = "3e5d2b37bbe7"
-HALF = settings(max_examples=max(10, settings.default.max_examples // 2))
+HALF = settings(max_examples=max(10, (settings.default or settings()).max_examples // 2))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,8 @@ def test_the_checkout_of_a_suite(tmp_path: Path) -> None:
     assert origin(suite, None)["project"] == {"commit": commit, "dirty": True, "branch": None, "url": "https://host/x"}
 
 
-def test_the_cluster() -> None:
+def test_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ray", raising=False)  # another test's
     assert cluster(None, {}) == {}
     assert cluster("10.0.0.1:6379", {}) == {"ray": "10.0.0.1:6379"}
     assert cluster(None, {"SLURM_CLUSTER_NAME": "alpha", "SLURM_JOB_ID": "17"}) == {"slurm": "alpha", "slurm_job": "17"}

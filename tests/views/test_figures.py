@@ -271,7 +271,11 @@ def test_other_images_are_not_passed_off_as_the_trial_s(run_dir: Path, tmp_path:
     other = copy(run_dir, tmp_path)
     [path] = other.glob("trials/*/events.jsonl")
     sha256 = material_of(run_dir).result.data_sha256
-    path.write_text(path.read_text().replace(str(sha256), "0" * 64))
+    events = [json.loads(line.replace(str(sha256), "0" * 64)) for line in path.read_text().splitlines()]
+    unsealed = [{key: value for key, value in event.items() if key not in ("line", "check")} for event in events]
+    path.write_text(
+        "".join(json.dumps(event) + "\n" for event in unsealed)
+    )  # as an older version would have written it
     with pytest.raises(LeftOut, match="not those that the trial had"):
         _ = material_of(other).test
 

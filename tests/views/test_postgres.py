@@ -21,7 +21,7 @@ from rich.console import Console
 
 from examples.mlflow_server.serve import Postgres
 from harness.commands.plan import RunRequest
-from harness.commands.run import run
+from harness.commands.running import run
 from harness.errors import UserError
 from harness.events import EpochEvent, TrialEvent
 from harness.journal.journal import Journal

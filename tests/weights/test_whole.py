@@ -84,7 +84,10 @@ def copied(run_dir: Path, tmp_path: Path, *, recorded: bool = True) -> Path:
     folders = sorted((tmp_path / "small").glob("trials/*"))
     for folder in folders if not recorded else ():
         events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-        lines = [json.dumps({key: value for key, value in event.items() if key != "files"}) for event in events]
+        lines = [
+            json.dumps({key: value for key, value in event.items() if key not in ("files", "line", "check")})
+            for event in events
+        ]
         (folder / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
     return folders[0]
 

@@ -1,0 +1,170 @@
+"""Where a soak happens: a small disk, an MLflow server over a database, a cluster of three nodes, and the bench itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.helpers.run_helpers import HELPERS, ROOT
+
+DISK_MB = 96
+
+
+class Disk:
+    """A file system of its own that can be filled; as root only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "capsbench-soak", str(folder)]
+        self.is_own = (
+            os.geteuid() == 0
+            and bool(shutil.which("mount"))
+            and not subprocess.run(mount, capture_output=True, check=False).returncode
+        )
+        self._filler = folder / "filler"
+
+    def fill(self) -> None:
+        """Writes until nothing more fits."""
+        with contextlib.suppress(OSError), self._filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+
+    def empty(self) -> None:
+        self._filler.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self.is_own:
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=False)
+
+
+class Server:
+    """A server process that is killed, stopped and started again, always at the same port."""
+
+    def __init__(self, command: list[str], port: int, log: Path, ready: str) -> None:
+        self._command, self._log, self._ready = command, log, ready
+        self.port = port
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, within_s: float = 120) -> None:
+        if self.process and self.process.poll() is None:
+            self.send(signal.SIGCONT)
+            return
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self._ready}", timeout=2),
+            ):
+                return
+            time.sleep(0.3)
+        raise RuntimeError(f"{self._command[0]} does not answer: see {self._log}")
+
+    def send(self, number: signal.Signals) -> None:
+        """To the server and all that it has started."""
+        if self.process and self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        if self.process:
+            self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def mlflow_server(folder: Path, backend: str) -> Server:
+    """An MLflow server on loopback over this database; artifacts in `folder`."""
+    port = free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts"), "--serve-artifacts",
+    ]  # fmt: skip
+    return Server(command, port, folder / "mlflow.log", "/health")
+
+
+class Driver:
+    """`capsbench run`, started again and again with the same words."""
+
+    def __init__(self, folder: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
+        self._folder, self._arguments = folder, arguments
+        self._environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HELPERS}", **environment}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
+
+    @property
+    def log(self) -> Path:
+        return self._folder / "driver.log"
+
+    def start(self, clock: str | None = None) -> None:
+        """`clock`: how far its clock is off, as the faketime command takes it."""
+        self.starts += 1
+        clocked = ["faketime", "-f", clock] if clock and shutil.which("faketime") else []
+        with self.log.open("ab") as log:
+            log.write(f"\n--- start {self.starts} {' '.join(clocked)}\n".encode())
+            log.flush()
+            self.process = subprocess.Popen(
+                [*clocked, sys.executable, "-m", "harness", *self._arguments],
+                cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def ended(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        return self.process.poll() if self.process else None
+
+    def family(self, name: str | None = None) -> list[psutil.Process]:
+        """Its descendants; `name`: those whose command line has it."""
+        if not self.process:
+            return []
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            return [each for each in children if name is None or name in _command(each)]
+        return []
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
+class ThreeNodes:
+    """A Ray cluster on this machine: a head without cores, and nodes that come and go."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.nodes = [self._cluster.add_node(num_cpus=1) for _ in range(2)]
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def lose(self, index: int) -> None:
+        """A node dies without a word; another joins."""
+        self._cluster.remove_node(self.nodes.pop(index), allow_graceful=False)
+        self.nodes.append(self._cluster.add_node(num_cpus=1))
+
+    def close(self) -> None:
+        self._cluster.shutdown()
