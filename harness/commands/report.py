@@ -13,6 +13,8 @@ from rich.text import Text
 
 from harness.analysis import costs as curves
 from harness.analysis import equivalence
+from harness.analysis.search import Search
+from harness.analysis.search import of_journal as search_of
 from harness.analysis.seeds import OverSeeds, left_out, over_seeds
 from harness.commands.output import print_json
 from harness.errors import UserError
@@ -20,9 +22,11 @@ from harness.events import ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
 from harness.views import equivalence as equivalence_view
+from harness.views import search as search_view
 from harness.views.report import tables
 from harness.views.report.cost_plot import draw
 from harness.views.report.page import Section, write
+from harness.views.report.search import section as search_section
 from harness.views.report.tables import cells_table, changes_table, images_table, published_table
 from harness.views.tables import doubts, print_table
 from harness.weights.whole import Damaged, read_predictions, read_weights, recorded
@@ -59,11 +63,13 @@ class Written:
     sections: list[Section]
     figures: list[Path]
     pages: list[Path]
+    search: Search | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The output of `report --json`."""
         paths = {"figures": list(map(str, self.figures)), "pages": list(map(str, self.pages))}
-        return {**curves.to_json(self.cost), **self.seeds.to_json(), **paths}
+        searched = {"search": self.search.to_json()} if self.search else {}
+        return {**curves.to_json(self.cost), **self.seeds.to_json(), **searched, **paths}
 
 
 def report(run_dir: Path, out: Path | None = None) -> Written:
@@ -73,14 +79,18 @@ def report(run_dir: Path, out: Path | None = None) -> Written:
     folder that cannot be written.
     """
     seeds = over_seeds(run_dir)
+    search = search_of(Journal(run_dir))
     if not any(cell.counted for cell in seeds.cells):
-        raise UserError(f"{run_dir}: nothing has finished.\n" + "\n".join(left_out(seeds.cells)))
+        lines = [*left_out(seeds.cells), *(search_view.notes(search) if search else [])]
+        raise UserError("\n".join([f"{run_dir}: nothing has finished.", *lines]))
     _require_whole(Journal(run_dir), [result.id for cell in seeds.cells for result in cell.counted])
     cost, out = curves.make_report(run_dir), out or run_dir / "report"
     errors, costs = draw(cost, seeds, out)
     sections = list(_sections(cost, seeds, errors, costs))
+    if search:
+        sections.insert(1, search_section(search))
     pages = write(f"capsbench: {seeds.suite}", [seeds.question, seeds.machine], sections, out)
-    return Written(cost, seeds, sections, [*errors, *costs], pages)
+    return Written(cost, seeds, sections, [*errors, *costs], pages, search)
 
 
 def show(console: Console, written: Written) -> None:

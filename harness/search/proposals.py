@@ -11,14 +11,13 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from harness.errors import UserError
-from harness.search.space import Dimension, Space
+from harness.search.config import Dimension, Method, Space
 
-Method = Literal["random", "optuna", "halving"]
 Values = dict[str, Any]
 """Key -> proposed value."""
 
@@ -49,14 +48,14 @@ def propose(
     space: Space,
     seed: int,
     before: Sequence[Known],
-    distinct: Callable[[Values], str] = lambda values: json.dumps(values, sort_keys=True),
+    distinct: Callable[[Values], str | None] = lambda values: json.dumps(values, sort_keys=True),
 ) -> Values | None:
     """The proposal after those `before`; None if no other one is left in the space.
 
     Args:
-        distinct: what tells two proposals apart, such as the id of their trial.
+        distinct: what tells two proposals apart, such as the id of their trial; None for values that are no proposal.
     """
-    tried = {distinct(each.values) for each in before}
+    tried = {None, *(distinct(each.values) for each in before)}
     return next((values for values in _candidates(method, space, seed, before) if distinct(values) not in tried), None)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.search import proposals
-from harness.search.proposals import Known, Method, Values, propose, require
-from harness.search.space import Dimension
+from harness.search.config import Dimension, Method
+from harness.search.proposals import Known, Values, propose, require
 
 _LR = Dimension("train.lr", 1e-4, 1e-1, is_log=True)
 _BATCH = Dimension("train.batch", choices=(16, 32, 64))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import nearest
+from harness.search.config import Dimension, Space
 from harness.suite.keys import Leaf, known
 from harness.suite.yaml import Node, Problems
 
@@ -20,43 +19,6 @@ _UNFIT = {
     "model.kind": "another kind is another contestant: put it in the grid",
 }
 _FORMS = "{log: [1e-4, 1e-2]}, {uniform: [0.9, 1.0]} or a list of values"
-_DIGITS = 4
-"""Significant digits of what is drawn from a range: all of them can be read, and written into another suite."""
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One searched key: a range from `low` to `high`, both included, or else `choices`."""
-
-    key: str
-    low: float = 0.0
-    high: float = 0.0
-    is_log: bool = False
-    is_whole: bool = False
-    choices: tuple[Any, ...] = ()
-
-    def at(self, share: float) -> Any:
-        """The value at `share`, from 0 up to but not including 1, of the way through the range or the list."""
-        if self.choices:
-            return self.choices[int(share * len(self.choices))]
-        if self.is_whole:  # each whole number has its own part of the range
-            low, high = self.low - 0.5, self.high + 0.5
-            value = (
-                math.exp(_between(math.log(low), math.log(high), share)) if self.is_log else _between(low, high, share)
-            )
-            return int(min(max(math.floor(value + 0.5), self.low), self.high))
-        if self.is_log:
-            return self.rounded(math.exp(_between(math.log(self.low), math.log(self.high), share)))
-        return self.rounded(_between(self.low, self.high, share))
-
-    def rounded(self, value: float) -> Any:
-        """A value of the range as it is proposed."""
-        if self.is_whole:
-            return int(value)
-        return min(max(float(f"{value:.{_DIGITS}g}"), self.low), self.high)
-
-
-Space = tuple[Dimension, ...]
 
 
 def read_space(node: Node, problems: Problems) -> Space:
@@ -133,7 +95,3 @@ def _is_whole(leaf: Leaf) -> bool:
     except ValueError:
         return "number" not in leaf.expected.replace("whole number", "")
     return False
-
-
-def _between(low: float, high: float, share: float) -> float:
-    return low + share * (high - low)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.search.space import Dimension, Space, read_space, searchable
+from harness.search.config import Dimension, Space
+from harness.suite.space import read_space, searchable
 from harness.suite.yaml import Problems, parse_mapping
 
 
