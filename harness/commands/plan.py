@@ -304,9 +304,11 @@ def main(args: argparse.Namespace) -> int:
         return 0
     rows = [plan.row(trial) for trial in plan.trials]
     print_table(console, plan_table(rows))
-    todo = [plan.estimates[trial.id] for trial in plan.todo]
+    todo = plan.todo
+    seconds = [each for trial in todo if (each := plan.estimates[trial.id]) is not None]
     most = "at most" if any(row["at_most"] for row in rows) else "about"
-    total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
+    unknown = len(seconds) < len(todo)
+    total = "time unknown until one has run" if unknown else f"{most} {duration(sum(seconds))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
     if plan.search:
         console.print(Text(sentence(plan.search, plan.left_s)), soft_wrap=True)

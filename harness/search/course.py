@@ -94,8 +94,8 @@ def _proposed(config: SearchConfig, seed: int, rung: Rung, make: Make, ends: End
         before = [Known(each.values, _told(ends(each.trials[0]))) for each in made]
         for _ in range(min(size, rung.count - len(made))):
             values = propose(config.method, config.space, seed, before, distinct)
-            found = values and trial(values)
-            if not values or not found:  # the space has no other
+            found = None if values is None else trial(values)
+            if values is None or found is None:  # the space has no other
                 return tuple(made), True
             made.append(Proposal(values, (found,)))
             before.append(Known(values, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -184,6 +185,8 @@ class _Maker:
         if next(one.conflicts(), None):
             return None
         params = {key: value for key, value in one.choice.items() if key not in AXES}
+        if _of(self.suite).method == "halving":  # where those of several rungs have the same values
+            params["train.epochs"] = epochs
         train = (made := one.trial(self.gpus)).train.model_copy(update={"epochs": epochs})
         return self._named(made, {"seed": seed, "phase": "proposal", "params": params, "train": train})
 
@@ -243,7 +246,5 @@ def _range(dimension: Dimension) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: tuples as lists."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+    """As JSON has it, with lists for tuples."""
+    return json.loads(json.dumps(value))

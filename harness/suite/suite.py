@@ -107,7 +107,7 @@ class Suite(Sections):
 
     def proposed(self, cell: Cell, values: Mapping[str, Any]) -> Cell:
         """The cell with the values of a search; its choice has those of them that are not idle there."""
-        point = {key: value for key, value in cell.choice.items() if key not in AXES} | values
+        point = {**{key: value for key, value in cell.choice.items() if key not in AXES}, **values}
         [(own, sections)] = _distinct([point], self._fixed())
         sections, unread = self._with_data(sections)
         return Cell({**own, "impl": cell.choice["impl"]}, sections, cell.entry, unread)
