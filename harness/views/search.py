@@ -54,7 +54,12 @@ def notes(search: Search) -> list[str]:
     said: list[str] = []
     for each in search.contestants:
         if each.is_over and each.best is None:
-            said.append(f"{each.name}: none of its {each.proposals} proposals counts; see their logs in trials/")
+            whose = (
+                f"none of its {each.proposals} proposals counts"
+                if each.proposals > 1
+                else "its proposal does not count"
+            )
+            said.append(f"{each.name}: {whose}; the logs in trials/ say why, and it is not tried again")
         elif not each.is_over:
             said.append(f"{each.name}: the search is not over; run the suite again to go on")
         if search.trials and each.is_over and each.proposals < search.trials:

@@ -79,6 +79,14 @@ def test_what_tells_proposals_apart_can_be_given() -> None:
     assert propose("random", (_LR,), 0, made, distinct=lambda _: "the same") is None
 
 
+def test_values_that_make_no_trial_are_not_proposed() -> None:
+    made = [
+        propose("random", (_BATCH, _ROUTING), seed, [], lambda values: None if values["train.batch"] > 16 else "one")
+        for seed in range(10)
+    ]
+    assert {each and each["train.batch"] for each in made} == {16}
+
+
 def test_every_whole_number_is_as_likely() -> None:
     counts = [0] * 5  # of 0, which is not in the range, to 4
     for step in range(1000):
