@@ -194,7 +194,7 @@ class ResultEvent(_NamesFiles):
     best_weights: FileName | None = None
     """The file of its weights."""
     predictions: FileName | None = None
-    """The file of what the last epoch's weights say of each test image; absent from proposals, and from runs older than 0.1."""
+    """The file of what the last epoch's weights say of each test image; null: none were looked at, or a run older than 0.1."""
 
 
 class FailedEvent(TrialEvent):

@@ -98,8 +98,7 @@ def test_a_contestant_without_a_good_proposal_fails_and_the_others_go_on(
         tmp_path,
         search={"space": SPACE, "trials": 1, "confirm": {"seed": [5]}},
         runtime={"warm": True},
-        parity={"gate": False, "audit": False},
-        train={"epochs": 1},
+        parity={"gate": False},
         grid={"impl": ["numpy", "run_helpers:RaisingNet"]},
     )
     done = capsbench(tmp_path, "run", suite, *INLINE, "--json")
