@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness import data as datasets
 from harness.errors import UserError
 from harness.search.config import Dimension, SearchConfig
-from harness.search.course import Course, Ends, course, rungs_of
+from harness.search.course import Course, Ends, Proposal, course, rungs_of
 from harness.search.proposals import Values
 from harness.spec.trial import Trial
 from harness.suite import identity
@@ -40,7 +40,7 @@ def check_alone(draft: Draft, values: Mapping[str, Any], grid: Mapping[str, Sequ
 
     if SPACE not in given:
         wrong(SPACE, "missing; expected keys with ranges, such as {train.lr: {log: [1e-4, 1e-2]}}")
-    budgets = [key for key in BUDGETS if key in given]
+    budgets = [key for key in BUDGETS if values.get(key) is not None]
     if not budgets:
         wrong(
             BUDGETS[0],
@@ -140,7 +140,7 @@ class Contestant:
             "impl": self.impl,
             "params": self.params,
             "proposals": [
-                {"values": _plain(each.values), "trials": [trial.id for trial in each.trials]}
+                {"values": _plain(_effective(each)), "trials": [trial.id for trial in each.trials]}
                 for each in self.course.proposals
             ],
             "is_over": self.course.is_over,
@@ -243,6 +243,11 @@ def _range(dimension: Dimension) -> Any:
     if dimension.choices:
         return _plain(list(dimension.choices))
     return {"log" if dimension.is_log else "uniform": [dimension.low, dimension.high]}
+
+
+def _effective(proposal: Proposal) -> Values:
+    """Its values but for those that change nothing for this contestant."""
+    return {key: value for key, value in proposal.values.items() if key in proposal.trials[0].params}
 
 
 def _plain(value: Any) -> Any:

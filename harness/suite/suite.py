@@ -178,6 +178,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
         combinations *= math.prod(lengths.values())
     if combinations > MAX_TRIALS:
         problems.add(str(path), "grid", f"{combinations:,} trials; at most {MAX_TRIALS:,} are allowed")
+    problems.raise_any()
     searching.check_alone(draft, values, grid, str(path))
     problems.raise_any()
 

@@ -66,6 +66,12 @@ def _by_lr(trial: Trial) -> float:
         (["search.epochs=3"], "found 3, which does not suffice for one proposal of 4 epochs"),
         (["search.epochs=8000"], "it buys 2,000 proposals"),
         (["search.trials=2", "search.epochs=9"], "keep one of the two"),
+        (["search.trials=null"], "a search needs a budget"),
+        (["search.confirm.seed=4"], "found 4, expected a list of 1 to 100 seeds"),
+        (["seed=-1"], "seed: found -1"),
+        (["search.space=null"], "search.space: found nothing (null)"),
+        (["search.space=[1, 2]"], "search.space: found [1, 2] (a list)"),
+        (["search.space.train.lr=null"], "found nothing (null), expected {log:"),
         (["search.factor=2"], "has no effect with method random; drop it, or set search.method to halving"),
         (["search.together=2"], "set search.method to optuna"),
         (["search.method=halving", "search.first=5"], "more than the 4 epochs"),
@@ -194,6 +200,15 @@ def test_optuna_proposes_in_rounds_and_is_told_all_results(tmp_path: Path) -> No
     assert [each.id for each in otherwise[0]] == [each.id for each in rounds[0]]
     assert [each.id for each in otherwise[3]] != [each.id for each in rounds[3]]
     assert _looked(suite, {})[0].course.proposals == found.course.proposals[:4]
+
+
+def test_values_that_change_nothing_for_a_contestant_are_not_told(tmp_path: Path) -> None:
+    space = {**SPACE, "model.cnn_units": [[8], [16]]}
+    suite = _suite(tmp_path, [1], trials=3, space=space)
+    capsnet, cnn = _looked(suite, {}, "model.kind=capsnet,cnn")
+    told = [[set(each["values"]) for each in found.to_json()["proposals"]] for found in (capsnet, cnn)]
+    assert told == [[{*SPACE}] * 3, [{*space}] * 3]
+    assert all("model.cnn_units" not in trial.params for trial in capsnet.trials)
 
 
 def test_the_plan_tells_what_was_searched(tmp_path: Path) -> None:
