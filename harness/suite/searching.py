@@ -55,9 +55,7 @@ def check_alone(draft: Draft, values: Mapping[str, Any], grid: Mapping[str, Sequ
             wrong(key, f"has no effect with method {method}; drop it, or set {SEARCH}.method to {owner}")
     for dimension in _space(values):
         if at := draft.place(dimension.key):
-            where = draft.values.get(SPACE)
-            place = (where.entries or {})[dimension.key].place if where else path
-            draft.problems.add(place, f"{SPACE}.{dimension.key}", f"also set at {at}; keep one of the two")
+            wrong(f"{SPACE}.{dimension.key}", f"also set at {at}; keep one of the two")
     seeds = grid.get("seed", (0,))
     if len(seeds) > 1:
         wrong(
@@ -84,16 +82,17 @@ def check_cells(suite: Suite) -> tuple[list[tuple[str, str]], list[Cell]]:
     wrong = [each for cell in cells for each in _unfit(config, cell)]
     tried: list[Cell] = []
     for cell in cells:
+        always: list[tuple[str, str]] | None = None  # what is wrong with the first values, so with all
         for key, values in _ends(config.space):
             probe = suite.proposed(cell, values)
             tried.append(probe)
-            for culprit, message in probe.conflicts():
-                if culprit in values:
-                    wrong.append((f"{SPACE}.{culprit}", message))
-                elif key == config.space[0].key and values[key] == config.space[0].ends[0]:
-                    wrong.append((culprit, message))
-                else:
-                    wrong.append((f"{SPACE}.{key}", f"with {values[key]}, {culprit}: {message}"))
+            found = [*probe.conflicts()]
+            if always is None:
+                always = found
+                wrong += [(f"{SPACE}.{culprit}" if culprit in values else culprit, said) for culprit, said in found]
+            for culprit, said in (each for each in found if each not in always):
+                named = said if culprit == key else f"with {values[key]}, {culprit}: {said}"
+                wrong.append((f"{SPACE}.{key}", named))
     idle = [idle_keys(each.sections) for each in tried]
     for dimension in config.space if tried else ():
         if all(dimension.key in each for each in idle):
