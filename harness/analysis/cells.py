@@ -192,8 +192,8 @@ def differing(a: Cell, b: Cell) -> Iterator[str]:
 
 
 def grouped(results: Sequence[Result]) -> list[list[Result]]:
-    """Groups of results that differ only in the seed, in the order of each group's first."""
+    """Groups of results that differ only in the seed, in the order of each group's first; without a search's proposals."""
     grouped: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
+    for result in (each for each in results if each.phase != "proposal"):
         grouped.setdefault((result.impl, repr(result.params)), []).append(result)
     return list(grouped.values())

@@ -65,7 +65,7 @@ def compare(results: Sequence[Result], margin: float) -> list[Pair]:
     comparison is paired, as a seed gives both the same initial weights, order and shifts.
     """
     settings: dict[str, dict[str, list[Result]]] = {}
-    for result in results:
+    for result in (each for each in results if each.phase != "proposal"):
         settings.setdefault(repr(result.params), {}).setdefault(result.impl, []).append(result)
     pairs: list[Pair] = []
     for impls in settings.values():

@@ -35,6 +35,7 @@ COLUMNS = {
     "audit_fault": "What the audit found wrong in the epoch.",
     "plan_sha256": "SHA-256 of the epoch's order of images and their shifts.",
     "weights": "The file of the epoch's weights, where they are kept.",
+    "trial_phase": "Of a search: proposal or confirmation; a proposal has no test error.",
     "trial_status": "finished, failed, interrupted or pending.",
     "trial_test_err_pct": "Test images that the last epoch's weights tell wrong, in percent.",
     "trial_test_loss": "Mean loss over the test images.",

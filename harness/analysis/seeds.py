@@ -42,7 +42,7 @@ def over_seeds(run_dir: Path) -> OverSeeds:
     """The results of the latest plan. Raises `UserError` for a folder without a run, or a damaged journal."""
     journal = Journal(run_dir)
     cells = of_run(journal)
-    plan, margin = journal.plan(), cells[0].trial.parity.margin_pct
+    plan, margin = journal.plan(), cells[0].trial.parity.margin_pct if cells else 0.0
     pairs = compare([result for cell in cells for result in cell.results], margin)
     found = [*changes(cells, "test_err_pct", impls=False), *changes(cells, "epoch_s", impls=True)]
     return OverSeeds(

@@ -70,7 +70,7 @@ def draw(
     screen: Screen,
 ) -> list[str]:
     """Draws the missing figures that are asked for, for no longer than the training took; warnings and notes on the rest."""
-    finished = [trial for trial in plan.trials if results[trial.id].status == "finished"]
+    finished = [each for each in plan.trials if results[each.id].status == "finished" and not each.is_proposal]
     wanted = request.figures or ("all" if len(finished) <= FEW else "last")
     chosen = {
         "all": [trial.id for trial in finished],

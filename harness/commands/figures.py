@@ -33,7 +33,13 @@ def draw_run(
     for trial_id in trial_ids:
         if trial_id not in known:
             raise UserError(f'{run_dir} has no trial "{trial_id}"{nearest(trial_id, known)}')
-    states = {each: summarise(journal.trial(each), journal.events(each)).status for each in trial_ids or known}
+    trials = [journal.trial(each) for each in trial_ids or known]
+    if trial_ids and (blind := [trial.id for trial in trials if trial.is_proposal]):
+        raise UserError(
+            f"{', '.join(blind)}: a proposal of a search sees no test images, of which figures are drawn; leave it out"
+        )
+    shown = [trial for trial in trials if not trial.is_proposal]
+    states = {trial.id: summarise(trial, journal.events(trial.id)).status for trial in shown}
     unfinished = [f"{each} ({state})" for each, state in states.items() if state != "finished"]
     chosen = [each for each, state in states.items() if state == "finished"]
     if unfinished and (trial_ids or not chosen):

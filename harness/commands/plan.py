@@ -17,6 +17,7 @@ from harness.analysis.labels import run_name
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.pictures import found, notes
+from harness.commands.searching import Searched, look, require_fitting, sentence
 from harness.cost.estimate import estimate_s
 from harness.cost.limits import Verdict, refusal
 from harness.cost.space import space
@@ -77,6 +78,13 @@ class Plan:
     goes_on: dict[str, Shorter]  # trial -> the shorter one that it goes on from
     why_not: dict[str, tuple[Shorter, str]]  # trial -> one that it looks as if it could go on from, and why it cannot
     notes: tuple[str, ...] = ()  # on one's own pictures
+    search: Searched | None = None  # then more trials may follow from the results of these
+    left_s: float | None = 0.0  # seconds of the trials that are not known yet; None: not known either
+
+    @property
+    def todo(self) -> list[Trial]:
+        """The trials to run now. A proposal that failed has ended: the search has gone on from that."""
+        return [trial for trial in self.trials if not _has_ended(trial, self.states)]
 
     def to_json(self) -> dict[str, Any]:
         """The output of `plan --json`."""
@@ -84,10 +92,18 @@ class Plan:
             "suite": self.suite.name,
             "trials": [self.row(trial) for trial in self.trials],
             "notes": list(self.notes),
+            **self._search_json(),
         }
+
+    def _search_json(self) -> dict[str, Any]:
+        if self.search is None:
+            return {}
+        more = {"trials": self.search.more, "estimate_s": self.left_s}
+        return {"search": {**self.search.to_json(), "to_come": more}}
 
     def row(self, trial: Trial) -> dict[str, Any]:
         named = {key: getattr(trial, key) for key in ("id", "impl", "params", "seed", "cpus", "gpus")}
+        named |= {"phase": trial.phase} if trial.phase else {}
         shorter = self.goes_on.get(trial.id)
         origin = shorter and {"trial": shorter.trial.id, "epoch": shorter.epoch}
         if shorter and origin and shorter.journal:
@@ -99,6 +115,11 @@ class Plan:
             "at_most": trial.train.stop.images is not None,
             "goes_on_from": origin,
         }
+
+
+def _has_ended(trial: Trial, states: Mapping[str, str]) -> bool:
+    state = states[trial.id]
+    return state in ("finished", "unavailable") or (trial.is_proposal and state == "failed")
 
 
 def make_executor(request: RunRequest) -> tuple[Executor, str | None]:
@@ -125,8 +146,10 @@ def read_suite(request: RunRequest) -> tuple[Suite, Path]:
     return suite, request.out / (f"{suite.name}-quick" if request.quick else suite.name)
 
 
-def make_plan(request: RunRequest, executor: Executor, given: tuple[Suite, Path] | None = None) -> Plan:
-    """Reads the suite, unless it is given, and what is known about its trials.
+def make_plan(
+    request: RunRequest, executor: Executor, given: tuple[Suite, Path] | None = None, *, is_ours: bool = False
+) -> Plan:
+    """Reads the suite, unless it is given, and what is known about its trials. `is_ours`: this process runs them.
 
     Raises `UserError` for a request that cannot be met.
     """
@@ -137,27 +160,30 @@ def make_plan(request: RunRequest, executor: Executor, given: tuple[Suite, Path]
     def fingerprint(impl: str) -> dict[str, Any]:
         return pythons.fingerprint(facts, impl)
 
+    journal, search = Journal(run_dir), None
     try:
-        trials = pythons.assigned(suite.trials(executor.capacity().gpus, fingerprint))
+        if suite.search:
+            require_fitting(suite.search, request.fresh, request.go_on_from)
+            search = look(suite, executor.capacity().gpus, fingerprint, journal)
+        trials = search.trials if search else suite.trials(executor.capacity().gpus, fingerprint)
+        trials = pythons.assigned(trials)
     except UserError as error:
         raise UserError("\n".join(filter(None, (str(error), stale_gpus())))) from error
     executor.check(trials)
-    journal = Journal(run_dir)
     there = {*journal.trial_ids()}
     results = {trial.id: summarise(trial, journal.events(trial.id) if trial.id in there else ()) for trial in trials}
     states: dict[str, str] = {id: result.status for id, result in results.items()}
-    if journal.is_live():  # another driver is at work: what looks interrupted is still running
+    if not is_ours and journal.is_live():  # another driver is at work: what looks interrupted is still running
         states = {id: "running" if state == "interrupted" else state for id, state in states.items()}
     # the nodes of a cluster have their own environments
     unavailable = {} if request.ray_address else _unavailable(trials, states, facts)
     unavailable |= _contradictory(trials, states, journal)
     states |= dict.fromkeys(unavailable, "unavailable")
     known = list(finished_trials(request.out))
-    ended = ("finished", "unavailable")
     untrained = [
         trial
         for trial in trials
-        if states[trial.id] not in (*ended, "running") and not results[trial.id].epochs_trained
+        if not _has_ended(trial, states) and states[trial.id] != "running" and not results[trial.id].epochs_trained
     ]
     other = _other_run(request)
     goes_on, why_not = longer.find([] if request.fresh else untrained, journal, fingerprint, other)
@@ -167,11 +193,12 @@ def make_plan(request: RunRequest, executor: Executor, given: tuple[Suite, Path]
             "All other settings must be equal; drop the option to train from the first epoch."
         )
     estimates = {
-        trial.id: 0.0 if states[trial.id] in ended else estimate_s(_rest(trial, goes_on.get(trial.id)), known)
+        trial.id: 0.0 if _has_ended(trial, states) else estimate_s(_rest(trial, goes_on.get(trial.id)), known)
         for trial in trials
     }
+    told, left_s = notes(trials, journal), search.left_s(known) if search else 0.0
     return Plan(
-        suite, run_dir, facts, trials, results, states, unavailable, estimates, goes_on, why_not, notes(trials, journal)
+        suite, run_dir, facts, trials, results, states, unavailable, estimates, goes_on, why_not, told, search, left_s
     )
 
 
@@ -213,7 +240,7 @@ def _unavailable(trials: Sequence[Trial], states: Mapping[str, str], facts: Mapp
 
 def room_for(request: RunRequest, plan: Plan, executor: Executor) -> Room:
     """The room on the disk that the plan's unfinished trials need."""
-    todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
+    todo = plan.todo
     sizes = {trial.id: space(trial, figures=request.figures != "none", track=request.track) for trial in todo}
     together = executor.capacity().cpus // max(1, min((trial.cpus for trial in todo), default=1))
     return Room(plan.run_dir, sizes, 1 if executor.name == "inline" else together)
@@ -277,10 +304,14 @@ def main(args: argparse.Namespace) -> int:
         return 0
     rows = [plan.row(trial) for trial in plan.trials]
     print_table(console, plan_table(rows))
-    todo = [row["estimate_s"] for row in rows if row["state"] not in ("finished", "unavailable")]
+    todo = plan.todo
+    seconds = [each for trial in todo if (each := plan.estimates[trial.id]) is not None]
     most = "at most" if any(row["at_most"] for row in rows) else "about"
-    total = "time unknown until one has run" if None in todo else f"{most} {duration(sum(todo))}, one after another"
+    unknown = len(seconds) < len(todo)
+    total = "time unknown until one has run" if unknown else f"{most} {duration(sum(seconds))}, one after another"
     console.print(f"\n{len(todo)} of {len(rows)} trials to run{f': {total}' if todo else ''}.", highlight=False)
+    if plan.search:
+        console.print(Text(sentence(plan.search, plan.left_s)), soft_wrap=True)
     if todo and (free := free_bytes(plan.run_dir)) is not None:
         is_full = free < room.about()
         needed = f"Disk: about {megabytes(room.about(), up=True)} needed in {plan.run_dir}, {megabytes(free)} free."

@@ -15,11 +15,14 @@ from harness.analysis.compare import Comparison, compare
 from harness.analysis.frames import frames
 from harness.analysis.gates import Gate, matrix
 from harness.analysis.rows import Row, all_rows
+from harness.analysis.search import Search
+from harness.analysis.search import of_journal as search_of
 from harness.analysis.seeds import OverSeeds, left_out, over_seeds
 from harness.errors import UserError
 from harness.events import ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
+from harness.views import search as search_view
 from harness.views.report.charts import Shown
 from harness.views.report.compose import Material, compose
 from harness.views.report.cost_plot import draw
@@ -27,6 +30,7 @@ from harness.views.report.document import render
 from harness.views.report.files import DEFAULT, write_tables, write_texts
 from harness.views.report.latex import latex
 from harness.views.report.page import Section, markdown
+from harness.views.report.search import section as search_section
 from harness.views.report.sections import sections
 from harness.views.report.side_by_side import between
 from harness.weights.whole import Damaged, read_predictions, read_weights, recorded
@@ -43,6 +47,7 @@ class Known:
     choices: list[Choice]
     gates: list[Gate]
     answer: Answer
+    search: Search | None
 
     @property
     def has_finished(self) -> bool:
@@ -52,7 +57,13 @@ class Known:
     @property
     def nothing(self) -> str:
         """Why there is nothing to tell, if nothing has finished."""
-        return f"{self.run_dir}: nothing has finished.\n" + "\n".join(left_out(self.seeds.cells))
+        lines = [*left_out(self.seeds.cells), *(search_view.notes(self.search) if self.search else [])]
+        return "\n".join([f"{self.run_dir}: nothing has finished.", *lines])
+
+    def sections(self, figures: tuple[list[Path], list[Path]]) -> list[Section]:
+        """What its page and its Markdown tell, in their order."""
+        found = list(sections(self.cost, self.seeds, self.choices, *figures))
+        return [*found[:1], search_section(self.search), *found[1:]] if self.search else found
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ class Written:
     answer: Answer
     choices: list[Choice]
     tables: list[Path] = field(default_factory=list[Path])
+    search: Search | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The output of `report --json`."""
@@ -74,6 +86,7 @@ class Written:
         return {
             **curves.to_json(self.cost), **self.seeds.to_json(), "answer": self.answer.to_json(),
             "choice": [each.to_json() for each in self.choices],
+            **({"search": self.search.to_json()} if self.search else {}),
             **{name: list(map(str, found)) for name, found in paths.items()},
         }  # fmt: skip
 
@@ -116,7 +129,7 @@ def look(run_dir: Path, name: str = "") -> Known:
     journal = Journal(run_dir)
     _require_whole(journal, [result.id for cell in seeds.cells for result in cell.counted])
     cost, gates = curves.make_report(run_dir), matrix(journal, seeds.cells)
-    return Known(name, run_dir, seeds, cost, choices(seeds.cells), gates, answer(seeds))
+    return Known(name, run_dir, seeds, cost, choices(seeds.cells), gates, answer(seeds), search_of(journal))
 
 
 def side_by_side(run_dirs: Sequence[Path], out: Path | None, formats: Sequence[str]) -> Together:
@@ -144,9 +157,7 @@ def write(runs: Sequence[Known], out: Path, formats: Sequence[str], problems: Se
     comparisons, apart = _compared(runs)
     problems = [*problems, *apart]
     drawn = {run.name: _draw(run, out / _file_name(run.name) if run.name else out, formats) for run in runs}
-    own = {
-        run.name: list(sections(run.cost, run.seeds, run.choices, *_first(drawn[run.name], formats))) for run in runs
-    }
+    own = {run.name: run.sections(_first(drawn[run.name], formats)) for run in runs}
     shared = [section for each in comparisons for section in between(each)]
     if problems:
         shared.insert(0, Section("What is missing", "", None, problems))
@@ -155,7 +166,7 @@ def write(runs: Sequence[Known], out: Path, formats: Sequence[str], problems: Se
     written = [
         Written(
             run.cost, run.seeds, own[run.name], [path for each in drawn[run.name].values() for paths in each for path in paths],
-            pages, tables=tables, answer=run.answer, choices=run.choices,
+            pages, tables=tables, answer=run.answer, choices=run.choices, search=run.search,
         )
         for run in runs
     ]  # fmt: skip

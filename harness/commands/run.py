@@ -19,6 +19,7 @@ from harness.commands.plan import (
     surrounding,
 )
 from harness.commands.running import run
+from harness.views import search as search_view
 from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
 from harness.views.tables import comparison, print_table, remarks
@@ -62,6 +63,11 @@ def main(args: argparse.Namespace) -> int:
         lambda estimates: Screen(console, estimates),
         lambda results: print_table(console, comparison(results)),
     )
+    if outcome.search:
+        console.print(Text(f"\n{search_view.TITLE}", "bold"))
+        print_table(console, search_view.table(outcome.search))
+        for line in (search_view.text(outcome.search), *search_view.notes(outcome.search)):
+            console.print(Text(line, "dim"), soft_wrap=True)
     lines = [Text(sentence(pair)) for pair in outcome.equivalence]
     lines += [*remarks(outcome.results, outcome.run_dir), *(Text(warning, "yellow") for warning in outcome.warnings)]
     lines += [Text(line, "yellow") for line in surrounding()]

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import data
 from harness.analysis.equivalence import Pair, caveat, compare
+from harness.analysis.search import Search, of_journal
 from harness.commands import storing
 from harness.commands.beside import begin_tracking, draw, reached
 from harness.commands.plan import (
@@ -41,6 +42,7 @@ from harness.storage.mirror import Mirror
 from harness.suite.file import is_passing
 from harness.suite.longer import Shorter
 from harness.suite.start import weights_file
+from harness.supervisor.seat import as_interrupts
 from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen
 from harness.views.tensorboard import LiveFiles, require_writer
@@ -59,6 +61,7 @@ class Outcome:
     stopped: str | None = None  # why it could not go on, such as a full disk
     warnings: list[str] = field(default_factory=list[str])
     equivalence: list[Pair] = field(default_factory=list[Pair])  # empty if the plan has only one seed
+    search: Search | None = None
     is_lacking: bool = False  # MLflow was required, and results are missing in it
     storage: str | None = None  # where the run is kept, too
 
@@ -67,7 +70,9 @@ class Outcome:
         """0: all is good; 1: a trial, its parity or audit, or a required MLflow failed, or it had to stop; 130: interrupted."""
         if self.interrupted:
             return 130
-        failed = any(result.status != "finished" or result.flaw for result in self.results)
+        judged = [each for each in self.results if (each.phase, each.status) != ("proposal", "failed")]
+        failed = any(result.status != "finished" or result.flaw for result in judged)
+        failed = failed or bool(self.search and self.search.lost)  # a proposal that failed is an answer, too
         return int(bool(self.stopped) or self.is_lacking or failed)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,6 +86,7 @@ class Outcome:
             "stopped": self.stopped,
             "warnings": self.warnings,
             "equivalence": [pair.to_json() for pair in self.equivalence],
+            **({"search": self.search.to_json()} if self.search else {}),
         }
 
 
@@ -102,7 +108,7 @@ def run(
         given = read_suite(request)
         mirror = storing.opened(request.storage, given[1])
         plan = make_plan(request, executor, given)
-        todo = [trial for trial in plan.trials if plan.states[trial.id] not in ("finished", "unavailable")]
+        todo = plan.todo
         if set(plan.states.values()) == {"unavailable"}:
             raise UserError("; ".join(reasons(plan)))
         room = room_for(request, plan, executor)
@@ -117,7 +123,11 @@ def run(
                     f"{trouble} The run begins; its results wait in {plan.run_dir}. If MLflow is not back by the end: {later}"
                 )
             notes = [each for each in (note, doubt, *executor.notes()) if each]
-            return _execute(request, plan, todo, executor, journal, screen, room, notes, mirror, show)
+
+            def following() -> Plan:
+                return make_plan(request, executor, given, is_ours=True)
+
+            return _execute(request, plan, following, executor, journal, screen, room, notes, mirror, show)
     finally:
         executor.close()
         if mirror:
@@ -127,7 +137,7 @@ def run(
 def _execute(
     request: RunRequest,
     plan: Plan,
-    todo: Sequence[Trial],
+    following: Callable[[], Plan],
     executor: Executor,
     journal: Journal,
     screen: Screen,
@@ -136,6 +146,8 @@ def _execute(
     mirror: Mirror | None,
     show: Callable[[Sequence[Result]], None],
 ) -> Outcome:
+    """`following` makes the plan that a search has once all trials of the one before have ended."""
+    todo = plan.todo
     by_id = {trial.id: trial for trial in plan.trials}
     results = dict(plan.results)
     warnings = [*notes, *anew(plan), *plan.notes]
@@ -195,19 +207,33 @@ def _execute(
     interrupted, stopped = False, None
     screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
     try:
-        began = time.monotonic()
-        if todo:
-            if executor.name == "ray":
-                screen.note("starting Ray")
+        began, has_run = time.monotonic(), bool(todo)
+        if todo and executor.name == "ray":
+            screen.note("starting Ray")
+        while todo:
             for line in executor.notes():
                 screen.note(line)
             for trial in todo:
                 if shorter := plan.goes_on.get(trial.id):
                     _go_on(journal, shorter, trial, tell, on_event)
             executor.run(arranged([_job(plan, journal, trial, on_event) for trial in todo]), on_event)
+            if plan.search is None:
+                break
+            with as_interrupts():
+                later = following()
+                fresh = {trial.id: trial for trial in later.trials if trial.id not in by_id}
+                by_id |= fresh
+                results |= {id: later.results[id] for id in fresh}
+                plan, todo = later, [trial for trial in later.todo if trial.id in fresh]
+                _write_plan(request, plan, source, journal)
+                room.add(room_for(request, plan, executor))
+                screen.add([*fresh.values()], plan.estimates, {id for id in fresh if plan.states[id] == "finished"})
+                if mirror:
+                    storing.planned(mirror, journal)
         report()
         # All cores are free again, so this disturbs no timed trial.
-        warnings += draw(request, journal, plan, results, time.monotonic() - began if todo else None, tracker, screen)
+        trained_s = time.monotonic() - began if has_run else None
+        warnings += draw(request, journal, plan, results, trained_s, tracker, screen)
     except KeyboardInterrupt:
         interrupted = True
     except Lost as error:
@@ -241,6 +267,7 @@ def _execute(
         stopped,
         warnings,
         equivalence,
+        of_journal(journal),
         lacking,
         stored,
     )
@@ -254,6 +281,7 @@ def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal)
         "overrides": list(request.overrides),
         "quick": request.quick,
         "trials": [trial.model_dump(mode="json") for trial in plan.trials],
+        **({"search": plan.search.to_json()} if plan.search else {}),
     }
     journal.write_plan(document, plan.suite.source)
     journal.write_environment(plan.environment | origin(request.suite, request.ray_address))

@@ -56,9 +56,14 @@ def opened(url: str | None, run_dir: Path) -> Mirror | None:
 def begin(mirror: Mirror, journal: Journal, say: Callable[[str], None]) -> None:
     """Sends all that is here and not there, then whatever `changed` names."""
     mirror.say = say
+    planned(mirror, journal)
+    mirror.begin()
+
+
+def planned(mirror: Mirror, journal: Journal) -> None:
+    """Called when there is a new plan: everything may have new content."""
     for folder in ("", *(f"trials/{id}" for id in journal.trial_ids())):
         mirror.changed(folder)
-    mirror.begin()
 
 
 def changed(mirror: Mirror, trial_id: str, event: TrialEvent) -> None:

@@ -174,13 +174,13 @@ class ResultEvent(_NamesFiles):
 
     kind: Literal["result"] = "result"
     test_err_pct: float | None
-    """Test images that the last epoch's weights tell wrong, in percent; null: the audit failed."""
+    """Test images that the last epoch's weights tell wrong, in percent; null: the audit failed, or none were looked at."""
     test_loss: float | None
-    """Mean loss over the test images, without unit; null: the audit failed, or it is not finite."""
+    """Mean loss over the test images, without unit; null: the audit failed, none were looked at, or it is not finite."""
     test_s: Seconds
     """Seconds of evaluating the test images."""
     test_images: Count
-    """How many there are."""
+    """How many were looked at; 0: a proposal of a search, whose audit looks at validation images."""
     peak_bytes: Bytes
     """The most memory held: of the device where it tells, else of the process."""
     audit: dict[str, Any] | None = None
@@ -194,7 +194,7 @@ class ResultEvent(_NamesFiles):
     best_weights: FileName | None = None
     """The file of its weights."""
     predictions: FileName | None = None
-    """The file of what the last epoch's weights say of each test image; absent from runs older than 0.1."""
+    """The file of what the last epoch's weights say of each test image; null: none were looked at, or a run older than 0.1."""
 
 
 class FailedEvent(TrialEvent):

@@ -97,6 +97,7 @@ class Result:
         None  # that trial, the epoch, and its run if another; None: trained from the start
     )
     log: str | None = None  # from the last attempt, relative to the run directory
+    phase: Literal["proposal", "confirmation"] | None = None  # of a search; a proposal has no test error
 
     @property
     def flaw(self) -> str | None:
@@ -110,6 +111,8 @@ class Result:
         document = finite(asdict(self))
         if self.joules_per_epoch is None:  # cannot be measured here, which differs from "not yet"
             del document["joules_per_epoch"]
+        if self.phase is None:
+            del document["phase"]
         return document
 
 
@@ -175,6 +178,7 @@ def summarise(trial: Trial, events: Sequence[TrialEvent]) -> Result:
         attempts=len(attempts),
         continued_from=_origin(events),
         log=f"trials/{trial.id}/attempt-{attempts[-1].attempt}.log" if attempts else None,
+        phase=trial.phase,
     )
     if summary.status != "interrupted":
         return summary
@@ -316,7 +320,7 @@ def _found(
     if lost:
         found.append(f"the training loss was not a finite number in epoch {', '.join(lost)}: the training diverged")
     is_unsound = bool(result and result.audit and result.audit["ok"] is False)
-    if result and not is_unsound and finite(result.test_loss) is None:
+    if result and result.test_images and not is_unsound and finite(result.test_loss) is None:
         found.append("the test loss is not a finite number")
     return found
 

@@ -39,6 +39,10 @@ class Room:
         passing = sorted((space.passing for space in self._spaces.values()), reverse=True)[: self._together]
         return self._still() + sum(passing) + sum(space.rest for space in self._spaces.values())
 
+    def add(self, other: Room) -> None:
+        """What is planned later needs room, too."""
+        self._spaces |= other._spaces
+
     def require(self) -> str | None:
         """Returns a warning if the room may not suffice. Raises `UserError` if it certainly does not."""
         free = free_bytes(self._run_dir)

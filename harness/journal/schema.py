@@ -18,7 +18,7 @@ from typing import Any
 from harness import __version__
 from harness.errors import UserError
 
-SCHEMA: tuple[int, int] = (2, 1)
+SCHEMA: tuple[int, int] = (2, 2)
 """What is written, and the newest that can be read but for its minor version."""
 OLDEST: tuple[int, int] = (1, 0)
 """Of directories that tell no version: those of capsbench 0.1 and 0.2."""

@@ -78,7 +78,9 @@ class Run:
         self.trials = [self.journal.trial(id) for id in self.journal.trial_ids()]
         self.events = {trial.id: self.journal.events(trial.id) for trial in self.trials}
         self.results = {trial.id: summarise(trial, self.events[trial.id]) for trial in self.trials}
-        self.finished = [trial for trial in self.trials if self.results[trial.id].status == "finished"]
+        # A search's proposals have predicted nothing.
+        tested = [trial for trial in self.trials if not trial.is_proposal]
+        self.finished = [trial for trial in tested if self.results[trial.id].status == "finished"]
 
     def named(self, trial: Trial, field: str) -> tuple[Path, ResultEvent] | None:
         """The file that the trial's result names in this field, if it is there."""

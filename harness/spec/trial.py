@@ -238,13 +238,22 @@ class Trial(Section):
     exclusive: Literal["node"] | None = None  # the whole node, or only its cores and GPUs
     start_sha256: str | None = None  # digest of the weights that training starts from; None: drawn from the seed
     interpreter: Interpreter | None = None  # None: the bench's own; then no document names it
+    # What it is to a search: one of its proposals, which sees no test images, or a confirmation of its best. None: it
+    # belongs to no search; then no document names it.
+    phase: Literal["proposal", "confirmation"] | None = None
 
     @model_serializer(mode="wrap")
     def _document(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document = plain(self)
-        if document.get("interpreter") is None:
-            document.pop("interpreter", None)
+        for name in ("interpreter", "phase"):
+            if document.get(name) is None:
+                document.pop(name, None)
         return document
+
+    @property
+    def is_proposal(self) -> bool:
+        """Whether it is judged on validation images alone."""
+        return self.phase == "proposal"
 
     def facts(self) -> dict[str, Any]:
         """The facts in the header of the trial's weights; `model` is enough to rebuild the model."""

@@ -13,7 +13,8 @@ from typing import Any
 from harness import data, models, registry
 from harness.errors import UserError
 from harness.machine.surroundings import refused, unusable
-from harness.suite.keys import AXES, ENVIRONMENTS, TEXTS, VARIABLES, inside, known, unknown
+from harness.suite.keys import AXES, BUDGETS, ENVIRONMENTS, SPACE, TEXTS, VARIABLES, inside, known, unknown
+from harness.suite.space import read_space
 from harness.suite.yaml import Node, Problems, parse_value
 
 
@@ -58,7 +59,7 @@ class Draft:
             is_variable = key.startswith(f"{VARIABLES}.")  # may be empty
             if not key or not (text or is_variable):
                 self.problems.add(place, "expected key=value, such as -s train.epochs=2 or -s model.routing=1,3")
-            elif key in TEXTS or _mapping(key):  # free text, may contain commas
+            elif key in TEXTS or (_mapping(key) or SPACE) != SPACE:  # free text, may contain commas
                 assignments.append((key, Node(text, text, place)))
             else:
                 try:
@@ -70,6 +71,8 @@ class Draft:
     def place(self, key: str) -> str | None:
         """Where `key` was set, if it was."""
         node = self.grid.get(key) or self.values.get(key)
+        if key.startswith(f"{SPACE}.") and (space := self.values.get(SPACE)):
+            node = (space.entries or {}).get(key.removeprefix(f"{SPACE}."))
         return node.place if node else None
 
     def written(self, key: str) -> str:
@@ -126,6 +129,9 @@ class Draft:
     def _with(self, assignments: Sequence[tuple[str, Node]]) -> Draft:
         draft = Draft(self.problems, dict(self.values), dict(self.grid), dict(self.names))
         seen: dict[str, str] = {}
+        if any(key in BUDGETS for key, _ in assignments):  # another budget replaces the file's
+            for key in BUDGETS:
+                draft.values.pop(key, None)
         for key, node in assignments:
             name = key.removeprefix("grid.")
             valid = known().all if name == key else known().grid
@@ -168,6 +174,8 @@ class Draft:
     def _checked(self, key: str, node: Node) -> Any:
         if node.refused:
             return None
+        if key == SPACE:
+            return read_space(node, self.problems)
         try:
             value = known().all[key].check(_as_written(node) if key == VARIABLES else node)
             if key == VARIABLES:
@@ -196,7 +204,7 @@ class Draft:
 
 def _mapping(key: str) -> str | None:
     """The mapping that `key` names an entry of, if any."""
-    return next((each for each in (VARIABLES, ENVIRONMENTS) if key.startswith(f"{each}.")), None)
+    return next((each for each in (VARIABLES, ENVIRONMENTS, SPACE) if key.startswith(f"{each}.")), None)
 
 
 def _as_written(node: Node) -> Node:

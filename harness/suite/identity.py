@@ -29,8 +29,12 @@ _ADDED: dict[str, dict[str, Any]] = {
 """Keys that came later, with their defaults: at these they do not count, so that earlier ids stay as they are."""
 _ADDED_TO_AUGMENT = {"crop": "centre"}
 
-_ADDED_TO_A_TRIAL: dict[str, Any] = {"gpu_type": None, "exclusive": None}
-"""The same of a trial itself: like its cores and GPUs, they are part of what is timed."""
+_ADDED_TO_A_TRIAL: dict[str, tuple[Any, ...]] = {
+    "gpu_type": (None,), "exclusive": (None,), "phase": (None, "confirmation"),
+}  # fmt: skip
+"""The same of a trial itself: like its cores and GPUs, they are part of what is timed. A proposal of a search is no
+result, as it sees no test images; what confirms the best one is a trial like any other.
+"""
 
 
 class Sources:
@@ -71,8 +75,8 @@ def trial_id(
 def relevant(document: Mapping[str, Any]) -> dict[str, Any]:
     """What counts of a trial's document: all but what is said above to be ignored."""
     content = {key: value for key, value in document.items() if key not in _IRRELEVANT}
-    for key, default in _ADDED_TO_A_TRIAL.items():
-        if content.get(key) == default:
+    for key, plain in _ADDED_TO_A_TRIAL.items():
+        if content.get(key) in plain:
             content.pop(key, None)
     for section, names in _IRRELEVANT_INSIDE.items():
         content[section] = {key: value for key, value in content.get(section, {}).items() if key not in names}

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from harness import models, registry
 from harness.errors import nearest
+from harness.search.config import SearchConfig
 from harness.spec.model import ModelConfig, Section
 from harness.spec.trial import DataConfig, MeasureConfig, ParityConfig, Resources, RuntimeConfig, TrainConfig
 from harness.suite.yaml import Node
@@ -138,7 +139,7 @@ class Keys:
     @cached_property
     def grid(self) -> dict[str, Leaf]:
         """The keys that can be varied."""
-        return {key: leaf for key, leaf in self.all.items() if key not in FIXED}
+        return {key: leaf for key, leaf in self.all.items() if key not in FIXED and not key.startswith(f"{SEARCH}.")}
 
     @cached_property
     def folders(self) -> frozenset[str]:
@@ -153,9 +154,15 @@ def known() -> Keys:
 
 @cache
 def _known(_kinds: tuple[str, ...]) -> Keys:
-    return Keys(_leaves(Sections))
+    return Keys(_leaves(Sections) | _leaves(SearchConfig, f"{SEARCH}."))
 
 
+SEARCH = "search"
+"""The section that no trial has a part of: see `harness.search.config`."""
+SPACE = f"{SEARCH}.space"
+"""The key that holds a mapping of keys; `search.space.KEY` is one of them."""
+BUDGETS = (f"{SEARCH}.trials", f"{SEARCH}.epochs")
+"""The keys of which a search has one."""
 AXES = _leaves(_Axes)
 """The keys that only the grid has: impl and seed."""
 TEXTS = ("name", "question", "data.dir", "data.path", "data.test_path")
@@ -183,6 +190,8 @@ def unknown(key: str, valid: Collection[str], siblings: Collection[str] = ()) ->
     section, _, name = key.rpartition(".")
     if key in FIXED:
         return "cannot be varied: it changes no result"
+    if key.startswith(f"{SEARCH}.") and key in known().section:
+        return "cannot be varied: a suite has one search"
     if key in known().folders:
         return f"a section, not a value; name one of its keys: {', '.join(k for k in valid if k.startswith(f'{key}.'))}"
     if name in AXES:

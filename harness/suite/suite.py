@@ -21,9 +21,10 @@ from harness import models, registry
 from harness.errors import UserError
 from harness.machine.surroundings import kept
 from harness.models import contract
+from harness.search.config import SearchConfig
 from harness.spec.model import ModelSpec
 from harness.spec.trial import Augment, DataConfig, Stop, TrainConfig, Trial
-from harness.suite import identity, shipped
+from harness.suite import identity, searching, shipped
 from harness.suite.draft import Draft, attributed
 from harness.suite.file import SHOWN, STDIN, read_text
 from harness.suite.keys import AXES, VARIABLES, Sections, known
@@ -38,12 +39,13 @@ class Suite(Sections):
     """A validated suite with its overrides applied. A key that the grid varies has its first value in its section."""
 
     grid: dict[str, tuple[Any, ...]]  # always has impl and seed
+    search: SearchConfig | None = None  # then each point of the grid is a contestant: see `harness.suite.searching`
     path: str
     source: str  # the file's text
     overrides: tuple[str, ...] = ()
     quick: bool = False
     _data: dict[str, DataConfig | UserError] = PrivateAttr(default_factory=dict[str, DataConfig | UserError])
-    _cells: list[_Cell] | None = PrivateAttr(default=None)
+    _cells: list[Cell] | None = PrivateAttr(default=None)
 
     def resolved(self, config: DataConfig) -> DataConfig | UserError:
         """`config` with what was found in one's own files, which are read once; or what is wrong with them."""
@@ -73,7 +75,7 @@ class Suite(Sections):
         trials: dict[str, Trial] = {}
         problems = Problems()
         sources = identity.Sources()
-        first = [(cell, cell.trial(self._gpus(cell, gpus_available, problems))) for cell in self.cells()]
+        first = [(cell, cell.trial(self.gpus(cell, gpus_available, problems))) for cell in self.cells()]
         documents = [trial.model_dump(mode="json") for _, trial in first]
         for seed in self.grid["seed"]:
             for (cell, trial), document in zip(first, documents, strict=True):
@@ -87,27 +89,42 @@ class Suite(Sections):
         problems.raise_any()
         return tuple(trials.values())
 
-    def cells(self) -> list[_Cell]:
+    def cells(self) -> list[Cell]:
         """The points of the grid but for the seeds, each with every implementation, which vary fastest."""
         if self._cells is None:
             self._cells = self._expanded()
         return self._cells
 
-    def _expanded(self) -> list[_Cell]:
+    def _expanded(self) -> list[Cell]:
         between = [key for key in self.grid if key not in AXES]
-        fixed = self.model_dump(include=set(Sections.model_fields))
-        fixed["data"]["own"] = None
+        fixed = self._fixed()
         entries = {name: registry.resolve(name) for name in self.grid["impl"]}
-        cells: list[_Cell] = []
+        cells: list[Cell] = []
         for point, sections in _distinct(_points({key: self.grid[key] for key in between}, self.vary), fixed):
-            found = self.resolved(sections.data)
-            unread = found if isinstance(found, UserError) else None
-            if not isinstance(found, UserError):
-                sections = sections.model_copy(update={"data": found})
-            cells += [_Cell({**point, "impl": impl}, sections, entries[impl], unread) for impl in self.grid["impl"]]
+            sections, unread = self._with_data(sections)
+            cells += [Cell({**point, "impl": impl}, sections, entries[impl], unread) for impl in self.grid["impl"]]
         return cells
 
-    def _gpus(self, cell: _Cell, available: int, problems: Problems) -> int:
+    def proposed(self, cell: Cell, values: Mapping[str, Any]) -> Cell:
+        """The cell with the values of a search; its choice has those of them that are not idle there."""
+        point = {**{key: value for key, value in cell.choice.items() if key not in AXES}, **values}
+        [(own, sections)] = _distinct([point], self._fixed())
+        sections, unread = self._with_data(sections)
+        return Cell({**own, "impl": cell.choice["impl"]}, sections, cell.entry, unread)
+
+    def _fixed(self) -> dict[str, Any]:
+        fixed = self.model_dump(include=set(Sections.model_fields))
+        fixed["data"]["own"] = None
+        return fixed
+
+    def _with_data(self, sections: Sections) -> tuple[Sections, UserError | None]:
+        """The sections with what was found in one's own files, or what is wrong with these."""
+        found = self.resolved(sections.data)
+        if isinstance(found, UserError):
+            return sections, found
+        return sections.model_copy(update={"data": found}), None
+
+    def gpus(self, cell: Cell, available: int, problems: Problems) -> int:
         """How many GPUs a trial of the cell gets."""
         asked = cell.sections.resources.gpus
         gpus = min(available, int("gpu" in cell.entry.devices)) if asked == "auto" else asked
@@ -162,6 +179,8 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
     if combinations > MAX_TRIALS:
         problems.add(str(path), "grid", f"{combinations:,} trials; at most {MAX_TRIALS:,} are allowed")
     problems.raise_any()
+    searching.check_alone(draft, values, grid, str(path))
+    problems.raise_any()
 
     variables = kept()  # the shell's, as if they stood in the suite
     values[VARIABLES] = variables | values.get(VARIABLES, {})
@@ -179,8 +198,11 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
         }
     )
     cells = suite.cells()
-    conflicts = (conflict for cell in cells for conflict in cell.conflicts())
-    for key, message in itertools.chain(misplaced(draft, [cell.sections for cell in cells]), conflicts):
+    if suite.search:
+        conflicts, tried = searching.check_cells(suite)
+    else:
+        conflicts, tried = (conflict for cell in cells for conflict in cell.conflicts()), cells
+    for key, message in itertools.chain(misplaced(draft, [cell.sections for cell in tried]), conflicts):
         problems.add(draft.place(key) or str(path), draft.written(key), message)
     problems.raise_any()
     found = suite.resolved(suite.data)
@@ -188,7 +210,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = (), quick: bool = Fa
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
     """One point of the grid but for its seed; `unread` is what is wrong with its data, if they cannot be used."""
 
     choice: dict[str, Any]

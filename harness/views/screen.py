@@ -125,12 +125,17 @@ class Screen:
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render, transient=True)
 
     def begin(self, trials: Sequence[Trial], cached: set[str]) -> None:
-        self._rows = {
-            trial.id: _Row(trial, "cached" if trial.id in cached else "waiting", self._estimates.get(trial.id))
-            for trial in trials
-        }
+        self._rows = {}
+        self.add(trials, self._estimates, cached)
         if self._is_live:
             self._live.start()
+
+    def add(self, trials: Sequence[Trial], estimates: Mapping[str, float | None], cached: set[str]) -> None:
+        """Trials that follow from the results of those before."""
+        self._rows = self._rows | {
+            trial.id: _Row(trial, "cached" if trial.id in cached else "waiting", estimates.get(trial.id))
+            for trial in trials
+        }
 
     def end(self) -> None:
         """Leaves the terminal to what follows: later notes are lines of their own."""
@@ -244,5 +249,7 @@ def _outcome(result: ResultEvent) -> str:
         return f"test error {error}%"
     if audit["ok"] is False:
         return f"no accuracy, audit failed: {audit['note']}"
-    seen = f"{audit['steps']} steps, {audit['images']} test images" if audit["ok"] else audit["note"]
-    return f"test error {error}%, audit {'ok: ' if audit['ok'] else ''}{seen}"
+    images = "test images" if result.test_images else "validation images"  # of a search's proposal
+    seen = f"{audit['steps']} steps, {audit['images']} {images}" if audit["ok"] else audit["note"]
+    told = f"test error {error}%, " if result.test_images else ""
+    return f"{told}audit {'ok: ' if audit['ok'] else ''}{seen}"

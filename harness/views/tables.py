@@ -154,7 +154,7 @@ def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             row["id"],
             row["impl"],
-            setting(row["params"]),
+            ", ".join(filter(None, (setting(row["params"]), "confirmation" * (row.get("phase") == "confirmation")))),
             str(row["seed"]),
             str(row["cpus"]),
             str(row["gpus"]),

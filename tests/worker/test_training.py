@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness import data
+from harness.data import Split
 from harness.machine.clock import peak_rss_bytes, reset_peak_rss
 from harness.spec import EpochPlan, ModelSpec, Moments, TrainTotals
 from harness.spec.trial import Trial
@@ -62,6 +64,29 @@ def test_events_and_files_of_a_trial(tmp_path: Path) -> None:
     assert all(
         (load_checkpoint(tmp_path / epochs[-1]["checkpoint"])[0][name] == w).all() for name, w in weights.items()
     )
+
+
+def test_a_proposal_of_a_search_never_sees_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = make_trial("train.epochs=2").model_copy(update={"phase": "proposal"})
+    whole = data.load(trial.data)
+    unfit = replace(whole, test=Split(whole.test.images[:, :2, :2], whole.test.labels))  # no network takes these
+    monkeypatch.setattr(data, "load", lambda _: unfit)
+    events = events_of(trial, tmp_path)
+    result, epochs = events[-1], [event for event in events if event["kind"] == "epoch"]
+    assert result["audit"]["ok"], result["audit"]
+    assert result["audit"]["images"] == 20  # those of the validation
+    assert result["test_err_pct"] is result["test_loss"] is result["best_test_err_pct"] is None
+    assert (result["test_images"], result["test_s"]) == (0, 0)
+    assert result["predictions"] is None
+    assert {path.name for path in tmp_path.glob("*.safetensors")} >= {"weights.safetensors", "best.safetensors"}
+    assert not (tmp_path / "predictions.safetensors").exists()
+    (tmp_path / "plain").mkdir()
+    monkeypatch.setattr(data, "load", lambda _: whole)
+    plain = events_of(trial.model_copy(update={"phase": None}), tmp_path / "plain")
+    for ours, theirs in zip(epochs, [event for event in plain if event["kind"] == "epoch"], strict=True):
+        assert {name: ours[name] for name in ("train_loss", "val_err_pct", "val_loss")} == {
+            name: theirs[name] for name in ("train_loss", "val_err_pct", "val_loss")
+        }
 
 
 def test_resuming_changes_nothing(tmp_path: Path) -> None:

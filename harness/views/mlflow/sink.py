@@ -327,11 +327,15 @@ class Sink:
         return "RUNNING" if live and status == "KILLED" else status
 
     def _suite_status(self, live: bool) -> str:
-        """The latest plan's status: finished if all its trials are, failed if any did, else interrupted."""
+        """The latest plan's status: finished if all its trials are, failed if any did, else interrupted.
+
+        A proposal that failed is no failure of the search.
+        """
         if live:
             return "RUNNING"
         planned = [str(trial["id"]) for trial in self._journal.plan()["trials"]]
-        states = {summarise(self._journal.trial(key), self._journal.events(key)).status for key in planned}
+        results = [summarise(self._journal.trial(key), self._journal.events(key)) for key in planned]
+        states = {each.status for each in results if (each.phase, each.status) != ("proposal", "failed")}
         return "FAILED" if "failed" in states else "FINISHED" if states <= {"finished"} else "KILLED"
 
 

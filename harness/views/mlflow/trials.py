@@ -130,6 +130,7 @@ def trial_tags(
         "mlflow.note.content": _note(summary),
         "capsbench.kind": "trial",
         "capsbench.suite": trial.suite,
+        "phase": trial.phase,
         "impl": trial.impl,
         "seed": trial.seed,
         "profile": trial.model.variant,
