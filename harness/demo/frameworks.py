@@ -81,7 +81,8 @@ class Framework:
         self.state, self.said, self.library = "starting", "", ""
         own = {"impl": self.name, "precision": contestant.precision, "cores": list(local_cores())}
         self._document = {**document, **own, "paths": forwarded_paths(contestant.interpreter)}
-        self._log, self._stop, self._child = log, threading.Event(), None
+        self._log, self._stop = log, threading.Event()
+        self._child: Child | None = None
         self._numbers, self._lock = itertools.count(), threading.Lock()
         self._asked: dict[int, Future[AnswerEvent]] = {}
         self._thread = threading.Thread(target=self._keep, name=f"demo-{self.name}", daemon=True)

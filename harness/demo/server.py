@@ -65,7 +65,6 @@ def application(page: str, model: ModelSpec, frameworks: Frameworks) -> Any:
             raise fastapi.HTTPException(400, f"expected {model.overlaid} layers of {model.pixels} bytes")
         return {"frameworks": frameworks.ask(layers)}
 
-    answer.__annotations__["drawing"] = Drawing
     app.get("/")(index)
     app.get("/api/state")(state)
     app.post("/api/answer")(answer)
