@@ -43,6 +43,7 @@ COMMANDS = {
     "env": "make, list or remove environments: frameworks, or versions of one, that run apart from the others",
     "suites": "list the suites that come with the bench, or copy one here to edit",
     "data": "list the data sets, fetch one, or show one",
+    "completion": "print the script with which bash, zsh or fish complete commands, options, suites, runs and trials",
 }
 
 
