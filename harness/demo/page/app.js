@@ -2,7 +2,7 @@
 
 import { CapsNet, lengthsOf, ranked, readSafetensors } from "capsnet";
 import { Pad, colour } from "drawing";
-import { byId, figure, make, paint, strip, table } from "pictures";
+import { byId, columns, figure, make, paint, strip, table } from "pictures";
 
 const shown = JSON.parse(byId("data").textContent);
 const { model, classes: names, framing } = shown;
@@ -29,9 +29,8 @@ function schedule() {
 
 /** The answer of this page, shown; then those of the frameworks. */
 function think() {
-  state.answers = null;
   if (pad.isEmpty) {
-    state.local = null;
+    state.local = state.answers = null;
   } else {
     const layers = pad.layers();
     const began = performance.now();
@@ -123,7 +122,7 @@ function showRouting() {
     `Entropy: how evenly a primary capsule divides its vote, at most ${most.toFixed(4)} bits. Coupling: the share that goes to ` +
     `${names[winner]}, ${couplings.map((each) => each.toFixed(3)).join(" to ")}; even is ${(1 / 2 ** most).toFixed(3)}. ` +
     `Agreement: the product of vote and capsule, ${agreements.map((each) => each.toFixed(4)).join(" to ")}. Means over the ` +
-    `${net.grid.join("x")} places of a type; darker is more.`;
+    `${net.grid.join("x")} places of a type; a stronger colour is more.`;
 }
 
 // The capsule, moved
@@ -196,7 +195,7 @@ async function ask() {
   try {
     const frameworks = await call("/api/answer", { layers: local.layers.map(text) });
     state.frameworks = frameworks;
-    if (local === state.local) state.answers = frameworks.filter((each) => each.outputs).map(decoded);
+    if (state.local) state.answers = { local, each: frameworks.filter((each) => each.outputs).map(decoded) };
     state.problem = "";
   } catch (error) {
     state.problem = `No answer: ${error.message}. Has capsbench demo ended?`;
@@ -226,24 +225,36 @@ function farthest(a, b) {
   return most;
 }
 
+/** Its reconstruction, small. */
+function drawn({ label, arrays: { reconstruction: all } }, best) {
+  const pixels = size[0] * size[1];
+  if (!all.length) return "";
+  const canvas = make("canvas", { className: "small", role: "img", ariaLabel: `Reconstruction by ${label}` });
+  paint(canvas, best.map((_, k) => all.slice(k * pixels, (k + 1) * pixels).map((each) => 255 * each)), size);
+  return canvas;
+}
+
 const winners = (answer) => ranked(answer.arrays.lengths).slice(0, model.overlaid);
 const small = (value) => (value === 0 ? "0" : value.toExponential(1));
 
+/** The last answers of all to one image, dimmed while those to a newer one are on their way. */
 function showFrameworks() {
-  const all = [...(state.answers ?? []), ...(state.local ? [own(state.local)] : [])];
+  const { local, each } = state.answers ?? { local: state.local, each: [] };
+  const all = [...each, ...(local ? [own(local)] : [])];
+  byId("frameworks").classList.toggle("stale", local !== state.local);
   const answered = Object.fromEntries(all.map((each) => [each.name, each]));
   const listed = [...state.frameworks, { name: HERE, library: "JavaScript", state: "ready", precision: "fp64" }];
   table(
     byId("answers"),
-    ["", "class", "length", "ms"],
+    ["", "class", "length", "all lengths", "image", "ms"],
     listed.map(({ name, library, said, state: how, precision }) => {
       const title = make("th", { scope: "row", title: library || "" }, precision === "fp64" && name !== HERE ? `${name}, float64` : name);
       const answer = answered[name];
-      if (how === "failed") return [title, make("td", { className: "why", colSpan: 3 }, said)];
-      if (!answer) return [title, make("td", { colSpan: 3 }, how === "starting" ? "starting ..." : "")];
+      if (how === "failed") return [title, make("td", { className: "why", colSpan: 5 }, said)];
+      if (!answer) return [title, make("td", { className: "state", colSpan: 5 }, how === "starting" ? "starting ..." : how)];
       const best = winners(answer);
       const lengths = best.map((j) => answer.arrays.lengths[j].toFixed(4)).join(" ");
-      return [title, best.map((j) => names[j]).join(" "), lengths, answer.ms.toFixed(1)];
+      return [title, best.map((j) => names[j]).join(" "), lengths, columns(answer.arrays.lengths, name), drawn(answer, best), answer.ms.toFixed(1)];
     }),
   );
   showDistances(all);
@@ -261,14 +272,14 @@ function showDistances(all) {
   }
   table(
     byId("distances"),
-    ["", ...all.map((each) => each.label)],
+    ["", ...all.map((each) => (each.name === HERE ? "page" : each.name))],
     all.map((a) => [a.label, ...all.map((b) => (a === b ? "" : small(farthest(a, b))))]),
   );
   const said = new Set(all.map((each) => winners(each).sort().join()));
   const others = all.filter((each) => !each.is_reference).map((each) => [farthest(each, reference), each.label]);
   const [most, who] = others.reduce((a, b) => (b[0] > a[0] ? b : a));
   const agree = said.size === 1 ? `All ${all.length} say ${winners(reference).map((j) => names[j]).join(" and ")}.` : "They do not agree.";
-  byId("verdict").textContent = `${agree} Farthest from float64: ${who}, by ${small(most)}.`;
+  byId("verdict").replaceChildren(`${agree} Farthest from float64: ${who}, by `, make("span", { className: "whole" }, `${small(most)}.`));
 }
 
 /** Until each framework is ready or has failed. */

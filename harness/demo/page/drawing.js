@@ -168,6 +168,12 @@ export class Pad {
       const [w, h] = [width * scale, height * scale];
       context.drawImage(small, (side - w) / 2, (side - h) / 2, w, h);
     });
+    if (this.isEmpty) {
+      context.fillStyle = "#8a8f98";
+      context.font = `${side / 16}px system-ui, sans-serif`;
+      context.textAlign = "center";
+      context.fillText("Draw here", side / 2, side / 2);
+    }
     context.lineWidth = PEN * side;
     context.lineCap = context.lineJoin = "round";
     for (const stroke of this.strokes) {

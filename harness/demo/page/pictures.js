@@ -27,7 +27,7 @@ export function figure(layers, size, caption, colours) {
   return make("figure", {}, canvas, make("figcaption", {}, caption));
 }
 
-/** A row of cells, one a value, the darker the larger: `low` is empty, `high` is full. */
+/** A row of cells, one a value, the stronger the larger: `low` is empty, `high` is full. */
 export function strip(values, [low, high], label) {
   const row = make("div", { className: "strip", role: "img" });
   row.ariaLabel = `${label}: ${Array.from(values, (value) => value.toPrecision(3)).join(", ")}`;
@@ -37,6 +37,18 @@ export function strip(values, [low, high], label) {
     cell.style.background = `color-mix(in srgb, var(--accent) ${Math.round(100 * share)}%, var(--card))`;
     row.append(cell);
   });
+  return row;
+}
+
+/** A column for each value of 0 to 1, side by side. */
+export function columns(values, label) {
+  const row = make("div", { className: "columns", role: "img" });
+  row.ariaLabel = `Lengths by ${label}: ${Array.from(values, (value) => value.toFixed(3)).join(", ")}`;
+  for (const value of values) {
+    const cell = make("i");
+    cell.style.height = `${100 * Math.min(value, 1)}%`;
+    row.append(cell);
+  }
   return row;
 }
 
