@@ -103,7 +103,7 @@ function showRouting() {
   const [couplings, agreements] = [range("coupling"), range("agreement")];
   const best = ranked(steps.at(-1).agreement).slice(0, 3).map((type) => type + 1);
   byId("routing-said").textContent =
-    `Of the ${model.primary_types} types of primary capsules, ${best.join(", ")} agree most with ${names[winner]}. ` +
+    `There are ${model.primary_types} types of primary capsules. Those that agree most with ${names[winner]}: ${best.map((type) => `type ${type}`).join(", ")}. ` +
     (steps.length > 1
       ? `The couplings' entropy goes from ${steps[0].entropy.toFixed(4)} to ${steps.at(-1).entropy.toFixed(4)} bits.`
       : "With one iteration, all couplings stay even.");
