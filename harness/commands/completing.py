@@ -186,8 +186,8 @@ def _trials(run: str, named: set[str]) -> Iterator[Candidate]:
             continue
         about = ""
         with suppress(OSError, ValueError, AttributeError):
-            trial = json.loads((path / "trial.json").read_bytes())
-            params = trial.get("params") or {}
+            trial: dict[str, Any] = json.loads((path / "trial.json").read_bytes())
+            params: dict[str, Any] = trial.get("params") or {}
             shown = {"seed": trial.get("seed"), **{key: value for key, value in params.items() if key != "impl"}}
             about = " ".join([str(trial["impl"]), *(f"{key}={value}" for key, value in shown.items())])
         yield Candidate(path.name, about)

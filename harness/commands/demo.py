@@ -45,6 +45,10 @@ def options(command: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from harness.demo.model import requested
 
+    if args.port is not None and not 1 <= args.port <= 65535:
+        raise UserError(f"--port {args.port}: expected a port from 1 to 65535")
+    if args.export and (unused := [f"--{name}" for name in ("impl", "port") if getattr(args, name)]):
+        raise UserError(f"{' and '.join(unused)}: of no use with --export, whose page asks no framework and no server")
     trained = requested(args.words, args.weights)
     with tempfile.TemporaryDirectory(prefix="capsbench-demo-") as folder:
         if args.export:

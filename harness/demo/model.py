@@ -48,7 +48,8 @@ def requested(words: Sequence[str], weights: str | None) -> Trained:
     if is_file:
         if not Path(which).is_file():
             hint = nearest(which, ("best", "last")).partition(" Valid")[0]
-            raise UserError(f"--weights {which}: no such file{hint} Expected a safetensors file of `capsbench run`")
+            found = "a folder." if Path(which).is_dir() else f"no such file{hint}"
+            raise UserError(f"--weights {which}: {found} Expected a safetensors file of `capsbench run`")
         return _fit(of_file(Path(which)))
     if weights:
         raise UserError(f"--weights {weights}: of which trial? Expected RUN TRIAL --weights {weights}")

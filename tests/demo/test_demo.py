@@ -203,6 +203,10 @@ def test_what_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "as --weights FILE" in refused(capsys, "w.safetensors")
     assert "of which trial?" in refused(capsys, "--weights", "best")
     assert "is not a run directory" in refused(capsys, tmp_path, "ab12")
+    assert "a folder. Expected" in refused(capsys, "--weights", tmp_path)
+    assert "--impl: of no use with --export" in refused(capsys, "--export", tmp_path / "page", "--impl", "torch")
+    for port in (0, -1, 65536):
+        assert "expected a port from 1 to 65535" in refused(capsys, "--port", port)
     assert 'unknown implementation "tensorflow"' in refused(capsys, "--impl", "tensorflow")
 
 

@@ -75,9 +75,17 @@ function showAnswer() {
   byId("images").replaceChildren(
     figure(local.layers, size, "what the network sees"),
     ...reconstruction.map((pixels, k) =>
-      figure([pixels.map((each) => 255 * each)], size, `reconstruction of ${names[classes[k]]}`, [colour(k, classes.length)]),
+      figure([pixels.map((each) => 255 * each)], size, `reconstruction of ${names[classes[k]]}`, [hues(local.layers, reconstruction)[k]]),
     ),
   );
+}
+
+/** For each reconstruction the colour of the digit that it resembles most; each colour once. */
+function hues(layers, reconstructions) {
+  const alike = (k, layer) => reconstructions[k].reduce((sum, value, at) => sum + value * layers[layer][at], 0);
+  const orders = layers.reduce((found) => found.flatMap((order) => layers.flatMap((_, layer) => (order.includes(layer) ? [] : [[...order, layer]]))), [[]]);
+  const fit = (order) => order.reduce((sum, layer, k) => sum + alike(k, layer), 0);
+  return orders.reduce((a, b) => (fit(b) > fit(a) ? b : a)).map((layer) => colour(layer, layers.length));
 }
 
 // Routing
@@ -226,11 +234,12 @@ function farthest(a, b) {
 }
 
 /** Its reconstruction, small. */
-function drawn({ label, arrays: { reconstruction: all } }, best) {
+function drawn({ label, arrays: { reconstruction: all } }, best, layers) {
   const pixels = size[0] * size[1];
   if (!all.length) return "";
   const canvas = make("canvas", { className: "small", role: "img", ariaLabel: `Reconstruction by ${label}` });
-  paint(canvas, best.map((_, k) => all.slice(k * pixels, (k + 1) * pixels).map((each) => 255 * each)), size);
+  const each = best.map((_, k) => all.slice(k * pixels, (k + 1) * pixels));
+  paint(canvas, each.map((one) => one.map((value) => 255 * value)), size, hues(layers, each));
   return canvas;
 }
 
@@ -253,8 +262,8 @@ function showFrameworks() {
       if (how === "failed") return [title, make("td", { className: "why", colSpan: 5 }, said)];
       if (!answer) return [title, make("td", { className: "state", colSpan: 5 }, how === "starting" ? "starting ..." : how)];
       const best = winners(answer);
-      const lengths = best.map((j) => answer.arrays.lengths[j].toFixed(4)).join(" ");
-      return [title, best.map((j) => names[j]).join(" "), lengths, columns(answer.arrays.lengths, name), drawn(answer, best), answer.ms.toFixed(1)];
+      const lengths = best.map((j) => answer.arrays.lengths[j].toFixed(4)).join("\n");
+      return [title, best.map((j) => names[j]).join("\n"), lengths, columns(answer.arrays.lengths, name), drawn(answer, best, local.layers), answer.ms.toFixed(1)];
     }),
   );
   showDistances(all);
