@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "what a run says over its seeds, beside published figures, and of cost; tables, page, figures",
     "compare": "compare two runs cell by cell; exit code 1 if the second is significantly worse",
     "predict": "say what a trained model sees in your own pictures; probabilities, reconstructions, CSV",
+    "demo": "draw a digit: every installed framework answers from the same weights; in a browser, on this machine alone",
     "table": "all figures of a run's trials and epochs in one table: on the screen, as CSV or JSON",
     "export": "write a trial's weights as a framework's own files, which load without capsbench",
     "publish": "a finished run as a crate for others: hashes, report, weights, RO-Crate metadata",
@@ -43,6 +44,7 @@ COMMANDS = {
     "suites": "list the suites that come with the bench, or copy one here to edit",
     "schema": "print the JSON Schema of suites, by which editors complete and check them",
     "data": "list the data sets, fetch one, or show one",
+    "completion": "print the script with which bash, zsh or fish complete commands, options, suites, runs and trials",
 }
 
 

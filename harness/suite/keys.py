@@ -74,6 +74,14 @@ class Leaf:
         return any(part.get("type") == "boolean" for part in self._schema.get("anyOf", [self._schema]))
 
     @property
+    def choices(self) -> list[str]:
+        """The words that it can be, if it is one of a few."""
+        parts = self._schema.get("anyOf", [self._schema])
+        return [
+            each for part in parts for each in (("true", "false") if part.get("type") == "boolean" else _choices(part))
+        ]
+
+    @property
     def expected(self) -> str:
         """What the key takes: 'a whole number of at least 1'."""
         return _in_words(self._schema)
