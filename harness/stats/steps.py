@@ -10,6 +10,7 @@ steps are looked for on both sides of one that was found (binary segmentation).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ BESIDE = 3
 MEMORY = 0.5
 """Correlation of neighbouring values up to which the test holds its level (an autoregression of order 1)."""
 
-_SIMULATED = 10_000  # series for each kind of noise
+_SIMULATED = (10_000, 100_000)  # series for each kind of noise: at least, at most
 _BLOCK = 2_000_000  # numbers simulated at a time
 _WINDOW = 5  # of the running median
 _FAR = 3.0  # scales from it beyond which a value is drawn in
@@ -50,11 +51,12 @@ class Step:
         return 100 * (self.after - self.before) / abs(self.before) if self.before else None
 
 
-def p_value(values: Sequence[float], resolution: float = 0.0) -> tuple[float, int]:
+def p_value(values: Sequence[float], resolution: float = 0.0, alpha: float = 0.05) -> tuple[float, int]:
     """The p-value of "there is no step", and where the most likely one would be: 1 and 0 for values that are too few or equal.
 
     Args:
         resolution: the step in which values are counted: no variance is taken to be less than that of rounding.
+        alpha: what the p-value will be compared with; the smaller it is, the more is simulated.
 
     Raises:
         ValueError: a value is not finite.
@@ -66,9 +68,10 @@ def p_value(values: Sequence[float], resolution: float = 0.0) -> tuple[float, in
         return 1.0, 0
     scale = np.abs(series).max()
     found, at = _largest(series[None] / scale, (resolution / scale) ** 2 / 12)
-    simulated = _without_step(_alike(len(series)))
-    beyond = [len(each) - int(np.searchsorted(each, found[0], side="left")) for each in simulated]
-    return (1 + max(beyond)) / (1 + _SIMULATED), int(at[0])
+    count = min(max(_SIMULATED[0], round(5 / alpha)), _SIMULATED[1])
+    simulated = _without_step(_alike(len(series)), count)
+    beyond = [count - int(np.searchsorted(each, found[0], side="left")) for each in simulated]
+    return (1 + max(beyond)) / (1 + count), int(at[0])
 
 
 def steps(values: Sequence[float], alpha: float, resolution: float = 0.0) -> list[Step]:
@@ -78,12 +81,12 @@ def steps(values: Sequence[float], alpha: float, resolution: float = 0.0) -> lis
     """
     found = sorted(_cuts(values, 0, alpha, resolution))
     edges = [0, *(at for at, _ in found), len(values)]
-    levels = [float(np.mean(values[low:high])) for low, high in zip(edges, edges[1:], strict=False)]
+    levels = [float(np.mean(values[low:high])) for low, high in itertools.pairwise(edges)]
     return [Step(at, levels[k], levels[k + 1], p) for k, (at, p) in enumerate(found)]
 
 
 def _cuts(values: Sequence[float], start: int, alpha: float, resolution: float) -> list[tuple[int, float]]:
-    p, at = p_value(values, resolution)
+    p, at = p_value(values, resolution, alpha)
     if p >= alpha:
         return []
     before, after = _cuts(values[:at], start, alpha, resolution), _cuts(values[at:], start + at, alpha, resolution)
@@ -125,20 +128,20 @@ def _alike(count: int) -> int:
 
 
 @cache
-def _without_step(count: int) -> tuple[Array, Array]:
+def _without_step(count: int, simulated: int) -> tuple[Array, Array]:
     """The statistic of simulated series without a step, sorted: of Gaussian noise, and of noise with heavy tails."""
     draw = np.random.default_rng(count)
     return (
-        _simulated(count, lambda size: draw.standard_normal(size)),
-        _simulated(count, lambda size: draw.standard_t(3, size)),
+        _simulated(count, simulated, lambda size: draw.standard_normal(size)),
+        _simulated(count, simulated, lambda size: draw.standard_t(3, size)),
     )
 
 
-def _simulated(count: int, noise: Any) -> Array:
+def _simulated(count: int, simulated: int, noise: Any) -> Array:
     rows = max(1, _BLOCK // count)
     found: list[Array] = []
-    for start in range(0, _SIMULATED, rows):
-        series: Array = noise((min(rows, _SIMULATED - start), count + 20))  # the first 20 are for the memory to fill
+    for start in range(0, simulated, rows):
+        series: Array = noise((min(rows, simulated - start), count + 20))  # the first 20 are for the memory to fill
         for k in range(1, series.shape[1]):
             series[:, k] += MEMORY * series[:, k - 1]
         found.append(_largest(series[:, 20:], 0.0)[0])
