@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -87,7 +88,7 @@ class Series:
     def levels(self) -> list[tuple[int, int, float]]:
         """The first and the last value of each stretch between steps, by place in the series, and its mean."""
         edges = [0, *(step.at for step in self.steps), len(self.runs)]
-        stretches = zip(edges, edges[1:], strict=False)
+        stretches = itertools.pairwise(edges)
         return [(low, high - 1, math.fsum(self.values[low:high]) / (high - low)) for low, high in stretches]
 
 
