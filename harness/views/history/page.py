@@ -17,11 +17,13 @@ from harness.views.history.words import METHOD, day, name_of, sentence, value, v
 
 _DRAWN = 60  # charts of a metric; those with steps come first
 
+_HEADINGS = {"test_err_pct": "Test error in percent", "epoch_s": "Seconds per epoch", "peak_bytes": "Peak memory in MB"}
+
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1d2127; --soft: #5a626c; --line: #d9dde2; --step: #8a3ffc;
-  --worse: #a2191f; --better: #0e6027 }
+  --worse: #a2191f; --better: #0e6027; --full: 100% }
 @media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e8eaed; --soft: #a4acb6; --line: #343a41;
-  --step: #be95ff; --worse: #ffb3b8; --better: #6fdc8c } }
+  --step: #be95ff; --worse: #ffb3b8; --better: #6fdc8c; --full: 65% } }
 * { box-sizing: border-box }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 80rem; margin: 0 auto;
   padding: 1.5rem 1rem 3rem; overflow-wrap: anywhere }
@@ -36,7 +38,7 @@ figure { margin: 0; break-inside: avoid } figcaption { font-size: .9rem }
 svg { display: block; width: 100%; height: auto; font: 11px system-ui, sans-serif } svg text { fill: var(--soft) }
 svg .grid { stroke: var(--line) } svg .step { stroke: var(--step); stroke-width: 1.5; stroke-dasharray: 4 3 }
 svg .told { fill: var(--step); font-weight: 600 } svg .level { stroke: var(--ink); stroke-width: 1.5 }
-svg circle { fill: var(--own); stroke: var(--paper); stroke-width: .75 }
+svg circle { fill: color-mix(in srgb, var(--own) var(--full), white); stroke: var(--paper); stroke-width: .75 }
 svg circle:hover { stroke: var(--ink); stroke-width: 2 }
 details { margin: .8rem 0 } summary { cursor: pointer; color: var(--soft) }
 summary:focus-visible, .scroll:focus-visible { outline: 2px solid var(--step) } .scroll { overflow-x: auto; max-height: 32rem }
@@ -77,7 +79,7 @@ def _body(history: History) -> Iterator[str]:
         yield "<ul>"
         for found in history.found:
             kind = "worse" if found.step.after > found.step.before else "better"
-            yield f'<li class="{kind}">{html.escape(sentence(history, found))}.</li>'
+            yield f'<li class="{kind}">{html.escape(sentence(history, found).replace(" -> ", " → "))}.</li>'
         yield "</ul>"
     for lines, kind in ((history.problems, "problem"), (history.warnings, "soft")):
         if lines:
@@ -94,7 +96,7 @@ def _body(history: History) -> Iterator[str]:
 
 def _section(history: History, metric: str, series: Sequence[Series]) -> Iterator[str]:
     title = html.escape(METRICS[metric].title)
-    yield f'<h2>{title[0].upper()}{title[1:]}</h2>\n<div class="charts">'
+    yield f'<h2>{_HEADINGS[metric]}</h2>\n<div class="charts">'
     drawn = sorted(series, key=lambda each: not each.steps)[:_DRAWN]
     for each in drawn:
         yield (
