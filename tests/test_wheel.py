@@ -22,8 +22,9 @@ from harness import __version__
 from tests.conftest import ROOT
 
 PACKAGES = ("capsbench", "harness", "impls")
-SOURCES = (*PACKAGES, "suites", "docs", "examples", "results", "tests")
+SOURCES = (*PACKAGES, "action", "suites", "docs", "examples", "results", "tests")
 FILES = (
+    "action.yml",
     "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
     "Makefile", "constraints.txt",
 )  # fmt: skip

@@ -31,6 +31,7 @@ COMMANDS = {
     "sync": "bring a run into MLflow, or what MLflow still lacks of it",
     "report": "what a run says over its seeds, beside published figures, and of cost; tables, page, figures",
     "compare": "compare two runs cell by cell; exit code 1 if the second is significantly worse",
+    "history": "many runs of one suite as one page, with the run at which error, time or memory stepped",
     "predict": "say what a trained model sees in your own pictures; probabilities, reconstructions, CSV",
     "demo": "draw a digit: every installed framework answers from the same weights; in a browser, on this machine alone",
     "table": "all figures of a run's trials and epochs in one table: on the screen, as CSV or JSON",

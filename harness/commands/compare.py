@@ -8,7 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.analysis.compare import compare
+from harness.commands import ci_files
 from harness.commands.output import print_json
+from harness.views.ci.comparison import junit, summary
 from harness.views.compare import show
 
 
@@ -23,11 +25,14 @@ def options(command: argparse.ArgumentParser) -> None:
         metavar="PCT",
         help="by how many percent time and memory may rise and still be no regression; default: 1",
     )
+    ci_files.options(command)
 
 
 def main(args: argparse.Namespace) -> int:
+    ci_files.check(args)
     comparison = compare(args.run_a, args.run_b, args.tolerance)
     show(Console(stderr=args.json), comparison)
+    ci_files.write(args, lambda: junit(comparison), lambda: summary(comparison))
     if args.json:
         print_json(comparison.to_json())
     return 0 if comparison.ok else 1

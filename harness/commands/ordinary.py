@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import data, models, registry
+from harness.commands import ci_files
 from harness.commands.common import log_folder
 from harness.commands.output import print_json, tell
 from harness.disk import finite
@@ -35,6 +36,7 @@ from harness.spec.trial import DataConfig, Interpreter, ParityConfig, RuntimeCon
 from harness.suite.suite import load_suite
 from harness.supervisor.ordinary import examine
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
+from harness.views.ci import parity as in_ci
 from harness.views.mlflow.parity import record
 from harness.views.mlflow.where import locate, redact
 from harness.views.ordinary import show_model, show_pair
@@ -292,6 +294,11 @@ def check_model(args: argparse.Namespace) -> int:
     show(console, outcome.reports, outcome.logs, outcome.level)
     for line in outcome.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)
+    ci_files.write(
+        args,
+        lambda: in_ci.junit(outcome.reports, outcome.level, outcome.found),
+        lambda: in_ci.summary(outcome.reports, outcome.level, outcome.warnings, outcome.found),
+    )
     if args.json:
         print_json(outcome.to_json())
     return 0 if outcome.ok else 1
@@ -312,6 +319,7 @@ def check_pair(args: argparse.Namespace) -> int:
     )
     found = parity_of_two(str(args.suite), args.other, request, tell)
     show_pair(Console(stderr=args.json), found)
+    ci_files.write(args, lambda: in_ci.pair_junit(found), lambda: in_ci.pair_summary(found))
     if args.json:
         print_json(finite(found))
     return 0 if found["ok"] else 1

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from harness import data, registry
 from harness.analysis.equivalence import judge
-from harness.commands import ordinary, parser
+from harness.commands import ci_files, ordinary, parser
 from harness.commands.common import installed, log_folder, suite_or_built_in
 from harness.commands.output import print_json, tell
 from harness.cost.limits import refusal
@@ -31,6 +31,7 @@ from harness.spec.trial import Trial
 from harness.suite.suite import Suite
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
 from harness.views import equivalence as judged
+from harness.views.ci import parity as in_ci
 from harness.views.mlflow.parity import record
 from harness.views.mlflow.where import locate, redact, shown
 from harness.views.parity import show
@@ -213,9 +214,11 @@ def options(command: argparse.ArgumentParser) -> None:
     parser.out(command)
     parser.mlflow(command)
     command.add_argument("--no-mlflow", action="store_true", help="record nothing")
+    ci_files.options(command)
 
 
 def main(args: argparse.Namespace) -> int:
+    ci_files.check(args)
     if args.other:
         for name in (str(args.suite), args.other):
             if Path(name).suffix in (".yaml", ".yml") or Path(name).is_dir():
@@ -242,6 +245,11 @@ def main(args: argparse.Namespace) -> int:
         console.print(Text(line, "yellow"), soft_wrap=True)
     if outcome.mlflow_uri:
         console.print(Text(f"Recorded in MLflow: {shown(outcome.mlflow_uri)}"), soft_wrap=True)
+    ci_files.write(
+        args,
+        lambda: in_ci.junit(outcome.reports, outcome.level),
+        lambda: in_ci.summary(outcome.reports, outcome.level, outcome.warnings),
+    )
     if args.json:
         print_json(outcome.to_json())
     return 0 if outcome.ok else 1
@@ -254,6 +262,7 @@ def _parity_of_run(args: argparse.Namespace) -> int:
         [option for option, value in (*options, ("--accept", args.accept), ("--mlflow-uri", args.mlflow_uri)) if value],
     )
     judged.show(Console(stderr=args.json), judgement)
+    ci_files.write(args, lambda: in_ci.judged_junit(judgement), lambda: in_ci.judged_summary(judgement))
     if args.json:
         print_json(judgement.to_json())
     return 0 if judgement.ok else 1

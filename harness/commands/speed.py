@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from harness import data, models, registry
+from harness.analysis import baseline
 from harness.analysis.speed import document
-from harness.commands import parser
+from harness.commands import ci_files, parser
 from harness.commands.common import installed, log_folder, suite_or_built_in
 from harness.commands.output import print_json, tell
 from harness.disk import finite
@@ -27,7 +29,9 @@ from harness.spec.trial import Interpreter, Trial
 from harness.suite.suite import Suite
 from harness.supervisor.parity import Tell
 from harness.supervisor.speed import Method, Record, measure
+from harness.views.ci import speed as in_ci
 from harness.views.speed import show
+from harness.views.tables import print_table
 
 _BUILT_IN = """\
 name: speed
@@ -61,6 +65,8 @@ class SpeedRequest:
     trace: Path | None = None
     time_limit_s: float = 900.0
     out: Path = Path("runs")
+    baseline: Path | None = None
+    tolerance_pct: float = 10.0
 
 
 def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
@@ -76,6 +82,8 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
         trials = pythons.assigned([trial for trial in _trials(suite) if trial.impl in impls])
         for config in {trial.data.model_dump_json(): trial.data for trial in trials}.values():
             data.ensure(config, progress=True)
+    names = _names(trials)
+    stored = request.baseline and baseline.read(request.baseline, names, request.tolerance_pct)
     others, problems = _other_pythons(suite)
     if request.trace:
         _check_folder(request.trace)
@@ -90,10 +98,13 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
             request.trace,
             others,
         )
-        names = _names(trials)
         records = [Record(name, trial, folder / f"{name}.log") for name, trial in zip(names, trials, strict=True)]
         found = document(measure(records, method, tell), method)
-    return finite({**found, "warnings": [*warnings, *problems, *found["warnings"]], "environment": environment()})
+    found |= {"warnings": [*warnings, *problems, *found["warnings"]], "environment": environment()}
+    if request.baseline and stored:
+        compared = baseline.against(request.baseline, stored, finite(found), request.tolerance_pct)
+        found |= {"ok": found["ok"] and compared.ok, "baseline": compared.to_json()}
+    return finite(found)
 
 
 def _other_pythons(suite: Suite) -> tuple[dict[str, Interpreter], list[str]]:
@@ -159,7 +170,7 @@ specification (to L4), and measured in turns with the others, all on the same co
 direct algorithm at the rate of the fastest float32 matrix product of any installed library, measured in the same rounds;
 on a GPU, that of its precision, or the time to move a step's bytes if that is longer. A step can be below its
 floor: in the frequency domain, the large convolution takes a fifth of the direct algorithm's operations.
-Exit code 1: a measurement failed; the others are measured all the same."""
+Exit code 1: a measurement failed (the others are measured all the same), or a step is slower than in --baseline."""
 
 
 def options(command: argparse.ArgumentParser) -> None:
@@ -203,17 +214,35 @@ def options(command: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds for one measurement, not counting the others' turns; default: 900",
     )
+    command.add_argument(
+        "--baseline", type=Path, metavar="FILE",
+        help="what `speed --json` printed before, perhaps elsewhere: compare a step over the machine's floor with it",
+    )  # fmt: skip
+    command.add_argument(
+        "--tolerance", type=float, default=10.0, metavar="PCT",
+        help="by how many percent it may be slower than the baseline; default: 10",
+    )  # fmt: skip
     parser.overrides(command)
     parser.out(command)
+    ci_files.options(command)
 
 
 def main(args: argparse.Namespace) -> int:
     request = SpeedRequest(
         args.suite, args.overrides, args.impl, args.precision, args.batch, args.routing, args.rounds, args.steps,
-        args.matmul, not args.no_gate, args.trace, args.time_limit, args.out,
+        args.matmul, not args.no_gate, args.trace, args.time_limit, args.out, args.baseline, args.tolerance,
     )  # fmt: skip
+    ci_files.check(args)
     document = speed(request, tell)
-    show(Console(stderr=args.json), document)
+    console = Console(stderr=args.json)
+    show(console, document)
+    if compared := document.get("baseline"):
+        console.print()
+        print_table(console, in_ci.baseline_table(compared["rows"]))
+        for line in compared["warnings"]:
+            console.print(Text(line, "yellow"), soft_wrap=True)
+        console.print(Text(in_ci.verdict(document), "green" if document["ok"] else "bold red"), soft_wrap=True)
+    ci_files.write(args, lambda: in_ci.junit(document), lambda: in_ci.summary(document))
     if args.json:
         print_json(document)
     return 0 if document["ok"] else 1

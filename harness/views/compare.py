@@ -54,13 +54,16 @@ def show(console: Console, comparison: Comparison) -> None:
         console.print()
     for line in comparison.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)
+    console.print(verdict(comparison), soft_wrap=True)
+
+
+def verdict(comparison: Comparison) -> Text:
+    """The verdict in a sentence."""
     worse = [row for row in comparison.rows if row.verdict == "worse"]
     tested = sum(row.test.p is not None for row in comparison.rows)
     if comparison.broken:
-        verdict = Text(f"B is broken: {'; '.join(comparison.broken)}.", "bold red")
-    elif worse:
+        return Text(f"B is broken: {'; '.join(comparison.broken)}.", "bold red")
+    if worse:
         named = "; ".join(f"{METRICS[row.metric].title} of {row.a.name}" for row in worse)
-        verdict = Text(f"B is worse: {named}.", "bold red")
-    else:
-        verdict = Text(f"Nothing is shown to be worse in B ({tested} tests).", "green" if tested else "yellow")
-    console.print(verdict, soft_wrap=True)
+        return Text(f"B is worse: {named}.", "bold red")
+    return Text(f"Nothing is shown to be worse in B ({tested} tests).", "green" if tested else "yellow")

@@ -43,15 +43,16 @@ def show(console: Console, judgement: Judgement) -> None:
     print_table(console, table(judgement.pairs))
     lines = [Text(sentence(pair), "yellow") for pair in judgement.pairs if pair.verdict is None]
     lines += [Text(judgement.caveat, "yellow")] if judgement.caveat else []
+    console.print()
+    for line in [*lines, verdict(judgement)]:
+        console.print(line, soft_wrap=True)
+
+
+def verdict(judgement: Judgement) -> Text:
+    """The overall verdict in a sentence."""
     count = len(judgement.pairs)
     different = sum(pair.verdict == "different" for pair in judgement.pairs)
     equivalent = sum(pair.verdict == "equivalent" for pair in judgement.pairs)
     if different:
-        verdict = Text(f"L7: {different} of {count} pairs differ by more than the margin.", "bold red")
-    else:
-        verdict = Text(
-            f"L7: {equivalent} of {count} pairs equivalent.", "bold green" if equivalent == count else "yellow"
-        )
-    console.print()
-    for line in [*lines, verdict]:
-        console.print(line, soft_wrap=True)
+        return Text(f"L7: {different} of {count} pairs differ by more than the margin.", "bold red")
+    return Text(f"L7: {equivalent} of {count} pairs equivalent.", "bold green" if equivalent == count else "yellow")

@@ -67,12 +67,17 @@ def show(console: Console, reports: Sequence[Report], logs: Sequence[Path], leve
             lines += [Text(sentence(report), "red"), Text(f"  log: {log}")]
         elif report.conventions:
             lines.append(Text(sentence(report), "yellow"))
-    failed = sum(not report.ok for report in reports)
-    count = sum(len(report.checks) for report in reports)
-    verdict = f"{failed} of {len(reports)} failed" if failed else f"all ok: {count:,} checks, {len(reports)} reports"
-    own = sum(report.ok and bool(report.conventions) for report in reports)
-    verdict += f", {own} right with conventions" if own else ""
-    lines.append(Text(f"Parity: {verdict}.", "bold red" if failed else "bold green"))
+    lines.append(verdict(reports))
     console.print()
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def verdict(reports: Sequence[Report]) -> Text:
+    """The verdict in a sentence."""
+    failed = sum(not report.ok for report in reports)
+    count = sum(len(report.checks) for report in reports)
+    told = f"{failed} of {len(reports)} failed" if failed else f"all ok: {count:,} checks, {len(reports)} reports"
+    own = sum(report.ok and bool(report.conventions) for report in reports)
+    told += f", {own} right with conventions" if own else ""
+    return Text(f"Parity: {told}.", "bold red" if failed else "bold green")
