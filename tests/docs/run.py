@@ -90,18 +90,30 @@ def run(script: str, folder: Path, expected: int) -> str | None:
     )  # fmt: skip
     try:
         said, _ = process.communicate(timeout=LIMIT_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
-        os.killpg(process.pid, signal.SIGTERM)
-        said, _ = process.communicate()
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except subprocess.TimeoutExpired:
+        said = _ended(process)
         return f"no end after {LIMIT_S} s\n{said[-3000:]}"
+    except BaseException:  # whoever ends this ends the block, too
+        _ended(process)
+        raise
     if "Traceback (most recent call last)" in said:
         return f"a traceback\n{said[-3000:]}"
     return None if process.returncode == expected else f"exit code {process.returncode}, not {expected}\n{said[-3000:]}"
 
 
+def _ended(process: subprocess.Popen[str]) -> str:
+    """What the block said, once it and all that it started have ended; a run then says how to go on, as after Ctrl-C."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        said, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+    return said
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = argparse.ArgumentParser(prog="python -m tests.docs.run", description=__doc__)
     options.add_argument("pages", nargs="*", help="names of pages, such as tutorial; default: all")
     options.add_argument("--list", action="store_true", help="only say what would be run")
