@@ -15,6 +15,7 @@ from harness.commands.reporting import Written, report, side_by_side
 from harness.errors import UserError, nearest
 from harness.views.report.files import DEFAULT, FORMATS
 from harness.views.report.page import Section
+from harness.views.report.speed import read
 from harness.views.tables import print_table
 
 __all__ = ["Written", "main", "options", "report", "show"]
@@ -66,6 +67,10 @@ def options(command: argparse.ArgumentParser) -> None:
         help="where files are written; default: RUN/report, of several runs report-with-OTHERS in the first",
     )  # fmt: skip
     command.add_argument(
+        "--speed", type=Path, metavar="FILE",
+        help="what `capsbench speed --json` printed: shows a step's parts and its distance to the machine's floor as well",
+    )  # fmt: skip
+    command.add_argument(
         "--format", action="append", default=[], metavar="FORM",
         help=f"{', '.join(FORMATS)}; several with commas or one after another; default: {','.join(DEFAULT)}",
     )  # fmt: skip
@@ -74,7 +79,7 @@ def options(command: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     formats = list(itertools.chain.from_iterable(map(_formats, args.format))) or list(DEFAULT)
     run_dirs = list(dict.fromkeys(args.run_dir))
-    made = side_by_side(run_dirs, args.out, formats)
+    made = side_by_side(run_dirs, args.out, formats, read(args.speed) if args.speed else None)
     console = Console(stderr=args.json)
     for problem in made.problems:
         tell(f"capsbench: {problem}", "red")

@@ -33,6 +33,7 @@ from harness.views.report.page import Section, markdown
 from harness.views.report.search import section as search_section
 from harness.views.report.sections import sections
 from harness.views.report.side_by_side import between
+from harness.views.report.speed import Measured
 from harness.weights.whole import Damaged, read_predictions, read_weights, recorded
 
 
@@ -132,7 +133,9 @@ def look(run_dir: Path, name: str = "") -> Known:
     return Known(name, run_dir, seeds, cost, choices(seeds.cells), gates, answer(seeds), search_of(journal))
 
 
-def side_by_side(run_dirs: Sequence[Path], out: Path | None, formats: Sequence[str]) -> Together:
+def side_by_side(
+    run_dirs: Sequence[Path], out: Path | None, formats: Sequence[str], speed: Measured | None = None
+) -> Together:
     """A report of several runs, or of one of which nothing can be told but what went wrong.
 
     Runs that cannot be read are left out, and told among the problems. Raises `UserError` if none can be read.
@@ -149,10 +152,16 @@ def side_by_side(run_dirs: Sequence[Path], out: Path | None, formats: Sequence[s
     problems += [run.nothing for run in known if not run.has_finished]
     others = "-".join(_file_name(run.name) for run in known[1:])
     folder = f"report-with-{others}"[:200] if others else "report"
-    return write(known, out or known[0].run_dir / folder, formats, problems)
+    return write(known, out or known[0].run_dir / folder, formats, problems, speed)
 
 
-def write(runs: Sequence[Known], out: Path, formats: Sequence[str], problems: Sequence[str] = ()) -> Together:
+def write(
+    runs: Sequence[Known],
+    out: Path,
+    formats: Sequence[str],
+    problems: Sequence[str] = (),
+    speed: Measured | None = None,
+) -> Together:
     """Writes the report of these runs to the folder `out`."""
     comparisons, apart = _compared(runs)
     problems = [*problems, *apart]
@@ -161,7 +170,8 @@ def write(runs: Sequence[Known], out: Path, formats: Sequence[str], problems: Se
     shared = [section for each in comparisons for section in between(each)]
     if problems:
         shared.insert(0, Section("What is missing", "", None, problems))
-    pages = _pages(runs, own, shared, out, formats)
+    shared += speed.sections if speed else ()
+    pages = _pages(runs, own, shared, out, formats, speed)
     tables = _tables(runs, out, formats)
     written = [
         Written(
@@ -207,6 +217,7 @@ def _pages(
     shared: Sequence[Section],
     out: Path,
     formats: Sequence[str],
+    speed: Measured | None,
 ) -> list[Path]:
     told = [
         Section(f"{run.name}: {section.title}" if run.name else section.title, *_rest(section))
@@ -235,7 +246,7 @@ def _pages(
             )
             for run in runs
         ]
-        texts["report.html"] = render(compose(made, shared))
+        texts["report.html"] = render(compose(made, shared, speed.charts if speed else ()))
     if "latex" in formats:
         texts["report.tex"] = latex(title, lines, [*shared, *told])
     return write_texts(texts, out) if texts else []

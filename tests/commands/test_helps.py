@@ -79,7 +79,7 @@ def test_what_looks_like_a_setting_and_is_none(said: Callable[..., str], tmp_pat
         ("plan small.yaml --train.lr=1", 'unknown option "--train.lr"; a setting has no dashes: train.lr=VALUE'),
         ("plan other.yaml small.yaml", 'unexpected argument "small.yaml"; it takes SUITE'),
         ("plan seed=1", "SUITE is missing: a shipped suite, such as quickstart"),
-        ("report runs/a runs/b", 'unexpected argument "runs/b"; it takes RUN\n'),
+        ("table runs/a runs/b", 'unexpected argument "runs/b"; it takes RUN\n'),
         ("export runs/a 1f", "--to is missing: one of torch, tf, jax"),
         ("data", "one of list, fetch, show is missing"),
         ("", "COMMAND is missing: one of run, plan"),

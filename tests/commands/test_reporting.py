@@ -209,3 +209,46 @@ def test_failed_and_gated_trials_are_shown_as_such(tmp_path: Path, capsys: pytes
     assert "1 of 3" in page
     assert "<td>1 beyond</td>" in page  # the parity matrix
     assert page.count("One seed in each cell") == 1
+
+
+MEASURED = {
+    "name": "torch, batch 64", "impl": "torch", "precision": "fp32", "batch": 64, "model": "capsnet", "routing": 3,
+    "params": {}, "status": "ok", "step_s": 0.1, "step_s_ci": None, "epoch_s": 93.8, "img_per_s": 640.0, "floor_s": 0.04,
+    "step_over_floor": 2.5, "eval_over_train": 0.3, "compile_s": 1.0, "peak_bytes": 10**8,
+    "breakdown": {"forward": 0.06, "backward": 0.07, "other": -0.03},
+}  # fmt: skip
+
+
+def test_the_parts_of_a_step(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed = tmp_path / "speed.json"
+    speed.write_text(json.dumps({"cells": [MEASURED]}))
+    code, _, _ = called(capsys, run_dir, "--speed", speed, "--format", "html,md", "--out", tmp_path / "out")
+    assert code == 0
+    page = own(tmp_path / "out" / "report.html")
+    assert page.count("A step and its floor</h2>") == 1
+    assert "<td class=right>-30.0</td>" in page  # what its parts take longer, one by one
+    assert "| torch | fp32 | 64 | 3 | 0.100 |" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("", "is an empty file"),
+        ("[1, 2]", "is not what capsbench speed measures"),
+        ('{"error": "interrupted"}', "has no step that was measured"),
+        ('{"cells": 7}', "is not what capsbench speed measures"),
+        ('{"cells": [{"status": "ok"}]}', "is not what capsbench speed measures"),
+        (json.dumps({"cells": [{**MEASURED, "step_s": "fast"}]}), "is not what capsbench speed measures"),
+    ],
+)
+def test_what_is_no_measurement_is_refused(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, said: str
+) -> None:
+    speed = tmp_path / "speed.json"
+    if content is not None:
+        speed.write_text(content)
+    code, _, told = called(capsys, run_dir, "--speed", speed, "--out", tmp_path / "out")
+    assert (code, (tmp_path / "out").exists()) == (2, False)
+    assert f"--speed {speed} " in told
+    assert said in told

@@ -21,7 +21,7 @@ from harness.views.report.page import Section, rows_of
 from harness.views.tables import doubts
 
 _PICTURES = 5_500_000  # bytes, over all runs
-_CHART_OF = {"Cells": "errors", "Cost of a training step": "cost"}
+_CHART_OF = {"Cells": "errors", "Cost of a training step": "cost", "A step and its floor": "speed"}
 """Section -> the charts that stand with it."""
 
 
@@ -36,10 +36,10 @@ class Material:
     sections: Sequence[Section]
 
 
-def compose(runs: Sequence[Material], between: Sequence[Section] = ()) -> Document:
-    """The page. `between`: what compares the runs with one another."""
+def compose(runs: Sequence[Material], between: Sequence[Section] = (), speed: Sequence[Chart] = ()) -> Document:
+    """The page. `between`: what compares the runs with one another; `speed`: charts of a step measured by itself."""
     first, several = runs[0], len(runs) > 1
-    charts = charts_of([run.shown for run in runs])
+    charts = {**charts_of([run.shown for run in runs]), "speed": speed}
     title = f"capsbench: {' and '.join(dict.fromkeys(run.shown.seeds.suite for run in runs))}"
     questions = list(dict.fromkeys(run.shown.seeds.question for run in runs if run.shown.seeds.question))
     lead = [f"{run.name}: {line}" if several else line for run in runs for line in run.answer.sentences]
@@ -76,7 +76,7 @@ def _parts(
     several = len(runs) > 1
     said = set(warnings)
     for index, section in enumerate(between):
-        yield _part(section, f"between-{index}")
+        yield _part(section, f"between-{index}", charts=charts.get(_CHART_OF.get(section.title, ""), ()))
     if charts["tradeoff"]:
         yield Part("tradeoff", "Error against time", charts=charts["tradeoff"])
     if several and charts["errors"]:

@@ -1,0 +1,112 @@
+"""What `capsbench speed --json` measured, in a report: a step's distance to the machine's floor, and its parts."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from rich.table import Table
+
+from harness.errors import UserError
+from harness.sniff import what_is
+from harness.text import UNKNOWN, number
+from harness.views.report.charts import Chart, Data
+from harness.views.report.page import Section
+from harness.views.speed import breakdown, table
+
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C564B", "#999999")
+_PATTERNS = ("", "/", "x", "-", "|", "+", ".", "\\")
+_TEXT = (
+    "A training step measured by itself, apart from the run (capsbench speed), beside the machine's floor: the time of its "
+    "operations at the rate of the best matrix product."
+)
+_PARTS = (
+    'Each part is timed alone, so that their sum need not be the step; "other" is the step less its parts, and negative '
+    "where parts take longer one by one."
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement of `capsbench speed`: its tables, and the chart of what was measured well."""
+
+    sections: Sequence[Section]
+    charts: Sequence[Chart]
+
+
+def read(path: Path) -> Measured:
+    """The measurement in a file. Raises `UserError` if it is not what `capsbench speed --json` prints."""
+    advice = "give what `capsbench speed --json > speed.json` wrote"
+    try:
+        document: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"--speed {path} cannot be read: {error.strerror or error}; {advice}") from error
+    except (ValueError, RecursionError):
+        raise UserError(f"--speed {path} is {what_is(path)}; {advice}") from None
+    rows = cast("list[Mapping[str, Any]]", document.get("cells", []) if isinstance(document, dict) else None)
+    if not isinstance(rows, list):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UserError(f"--speed {path} is not what capsbench speed measures; {advice}")
+    good = [row for row in rows if isinstance(row, dict) and row.get("status") == "ok"]  # pyright: ignore
+    try:
+        made: list[tuple[str, str, Table | None]] = [("A step and its floor", _TEXT, table(rows, {}))]
+        made += [("Parts of a step", _PARTS, found)] if (found := breakdown(rows)) else []
+        charts = [_chart(good)] if good else []
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise UserError(
+            f"--speed {path} is not what capsbench speed measures: it has no such cells; {advice}"
+        ) from None
+    if not good:
+        raise UserError(f"--speed {path} has no step that was measured; {advice}")
+    return Measured([Section(title, text, found) for title, text, found in made], charts)
+
+
+def _chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
+    names = [html.escape(row["name"]) for row in rows]
+    parts = list(dict.fromkeys(part for row in rows for part in row.get("breakdown", ())))
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "bar", "orientation": "h", "y": names, "name": html.escape(part),
+            "x": [1e3 * max(0.0, row.get("breakdown", {}).get(part) or 0.0) for row in rows],
+            "marker": {
+                "color": _COLORS[place % len(_COLORS)],
+                "pattern": {"shape": _PATTERNS[place % len(_PATTERNS)], "solidity": 0.25},
+            },
+            "hovertemplate": f"<b>%{{y}}</b><br>{html.escape(part)}: %{{x:.4g}} ms<extra></extra>",
+        }
+        for place, part in enumerate(parts)
+    ]  # fmt: skip
+    floors = [(name, row["floor_s"]) for name, row in zip(names, rows, strict=True) if row["floor_s"]]
+    for title, symbol, found in (
+        ("step", "line-ns-open", [(name, row["step_s"]) for name, row in zip(names, rows, strict=True)]),
+        ("floor", "diamond", floors),
+    ):
+        traces.append({
+            "type": "scatter", "mode": "markers", "name": title, "y": [name for name, _ in found],
+            "x": [1e3 * seconds for _, seconds in found],
+            "marker": {"symbol": symbol, "size": 16 if title == "step" else 10, "color": "#888888", "line": {"width": 3}},
+            "hovertemplate": f"<b>%{{y}}</b><br>{title}: %{{x:.4g}} ms<extra></extra>",
+        })  # fmt: skip
+    layout = {
+        "barmode": "stack", "height": 170 + 46 * len(rows), "margin": {"l": 60, "r": 16, "t": 12, "b": 56},
+        "xaxis": {"title": {"text": "milliseconds a training step", "standoff": 8}, "rangemode": "tozero"},
+        "yaxis": {"autorange": "reversed", "type": "category", "automargin": True, "title": {"text": ""}},
+        "legend": {"orientation": "h", "y": -0.3, "yanchor": "top"}, "hovermode": "closest",
+    }  # fmt: skip
+    titles = ["measurement", "step ms", "floor ms", "step/floor", *(f"{part} ms" for part in parts)]
+    table = [
+        [
+            row["name"], number(1e3 * row["step_s"]), number(row["floor_s"] and 1e3 * row["floor_s"]),
+            number(row["step_over_floor"]),
+            *(UNKNOWN if part not in row.get("breakdown", ()) else number(1e3 * row["breakdown"][part]) for part in parts),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    text = (
+        "Milliseconds a training step: coloured, its parts, each timed alone; a stroke, the step; a diamond, the floor."
+    )
+    data = Data(titles, [False, *[True] * (len(titles) - 1)], table)
+    return Chart("speed", "Parts of a step, and its floor", text, {"data": traces, "layout": layout}, data)
