@@ -7,7 +7,7 @@ seeds, and these alone are tested on the test images.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,12 +94,12 @@ def of_journal(journal: Journal) -> Search | None:
     return Search(**{name: document[name] for name in names}, contestants=found)
 
 
-def _contestant(document: Mapping[str, Any], space: Mapping[str, Any], result: Any) -> Contestant:
+def _contestant(document: Mapping[str, Any], space: Mapping[str, Any], result: Callable[[str], Result]) -> Contestant:
     proposals = [(each["values"], [result(id) for id in each["trials"]]) for each in document["proposals"]]
-    last: list[Result] = [results[-1] for _, results in proposals]
+    last = [results[-1] for _, results in proposals]
     chosen = next((place for place, each in enumerate(last) if each.id == document["best"]), None)
     values: dict[str, Any] = {} if chosen is None else dict(proposals[chosen][0])
-    confirmations: list[Result] = [result(id) for id in document["confirmations"]]
+    confirmations = [result(id) for id in document["confirmations"]]
     counted = [each for each in confirmations if each.status == "finished" and not each.flaw]
     is_even = len({len(results) for _, results in proposals}) == 1  # in halving, epochs differ
     first = [error for each in last[: len(last) // 2] if (error := _error(each)) is not None]

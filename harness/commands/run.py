@@ -6,8 +6,10 @@ import argparse
 import importlib.util
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.equivalence import sentence
@@ -19,6 +21,7 @@ from harness.commands.plan import (
     surrounding,
 )
 from harness.commands.running import run
+from harness.journal.results import Result
 from harness.views import search as search_view
 from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
@@ -54,6 +57,11 @@ def options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _show(console: Console, results: Sequence[Result]) -> None:
+    if (table := comparison(results)).row_count:  # none as long as a search has confirmed nothing
+        print_table(console, table)
+
+
 def main(args: argparse.Namespace) -> int:
     console = own_console(args.json)
     if not args.no_mlflow and importlib.util.find_spec("mlflow") and (line := locate(args.out, args.mlflow_uri).line):
@@ -61,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     outcome = run(
         requested(args),
         lambda estimates: Screen(console, estimates),
-        lambda results: print_table(console, comparison(results)),
+        lambda results: _show(console, results),
     )
     if outcome.search:
         console.print(Text(f"\n{search_view.TITLE}", "bold"))

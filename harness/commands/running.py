@@ -281,7 +281,7 @@ def _write_plan(request: RunRequest, plan: Plan, source: Path, journal: Journal)
         "overrides": list(request.overrides),
         "quick": request.quick,
         "trials": [trial.model_dump(mode="json") for trial in plan.trials],
-        **({"search": plan.search.to_json()} if plan.search else {}),
+        "search": plan.search.to_json() if plan.search else None,  # not that of an earlier plan
     }
     journal.write_plan(document, plan.suite.source)
     journal.write_environment(plan.environment | origin(request.suite, request.ray_address))
