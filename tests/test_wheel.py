@@ -97,7 +97,7 @@ def test_wheel_has_the_code_the_suites_and_the_types_and_no_more(wheel: Path) ->
     assert code == {name for name in names if name.endswith(".py")}
     suites = {path.relative_to(ROOT).as_posix() for path in (ROOT / "suites").rglob("*.yaml")}
     carried = {name.removeprefix("capsbench/") for name in names if name.startswith("capsbench/suites/")}
-    assert carried == suites
+    assert carried == suites | {"suites/suite.schema.json"}
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assert {name.partition("/")[0] for name in names} == {*PACKAGES, f"capsbench-{__version__}.dist-info"}
 

@@ -329,6 +329,8 @@ def _walk(value: Any, path: str, add: Callable[[str, str], object]) -> None:
             _walk(each, f"{path}.*" if is_open and path else f"{path}.{key}".lstrip("."), add)
     elif isinstance(value, list):
         add(path, "list")
+        if path.endswith("notes"):  # whether there are any depends on the machine
+            add(f"{path}[]", "text")
         for each in cast("list[Any]", value):
             _walk(each, f"{path}[]", add)
     else:
