@@ -175,13 +175,19 @@ def _runs(word: str) -> list[Candidate]:
 
 
 def _is_run(word: str) -> bool:
-    return (Path(word).expanduser() / "plan.json").is_file()
+    return (_place(word) / "plan.json").is_file()
+
+
+def _place(word: str) -> Path:
+    """With the home folder for "~"; a user whom nobody knows has none."""
+    with suppress(RuntimeError):
+        return Path(word).expanduser()
+    return Path(word)
 
 
 def _trials(run: str, named: set[str]) -> Iterator[Candidate]:
     """Ids of the run's trials, each with what it is."""
-    folder = Path(run).expanduser() / "trials"
-    for path in _entries(folder):
+    for path in _entries(_place(run) / "trials"):
         if path.name in named or not path.is_dir():
             continue
         about = ""
@@ -196,7 +202,7 @@ def _trials(run: str, named: set[str]) -> Iterator[Candidate]:
 def _files(word: str, suffixes: tuple[str, ...] | None = ("",)) -> list[Candidate]:
     """Folders, and files whose names end so; no files at all for None. As the word has them: relative, or with "~"."""
     head, slash, begun = word.rpartition("/")
-    place = Path(f"{head}{slash}" or ".").expanduser()
+    place = _place(f"{head}{slash}" or ".")
     found: list[Candidate] = []
     for path in _entries(place):
         if not path.name.startswith(begun) or (path.name.startswith(".") and not begun.startswith(".")):
@@ -209,7 +215,7 @@ def _files(word: str, suffixes: tuple[str, ...] | None = ("",)) -> list[Candidat
 
 
 def _entries(folder: Path) -> list[Path]:
-    with suppress(OSError, RuntimeError, ValueError), os.scandir(folder) as entries:
+    with suppress(OSError, ValueError), os.scandir(folder) as entries:
         return sorted(folder / entry.name for entry, _ in zip(entries, range(_MOST), strict=False))
     return []
 
@@ -228,9 +234,11 @@ def _beginning(found: Iterable[Candidate], word: str) -> list[Candidate]:
 
 def split(line: str) -> list[str]:
     """The words of a line as a shell would have them, the last one as far as it goes; with quotes that are still open."""
-    for ending in ("", '"', "'", "\\"):
+    if (len(line) - len(line.rstrip("\\"))) % 2:
+        line = line[:-1]  # it has nothing to escape yet
+    for ending in ("", '"', "'"):
         with suppress(ValueError):
-            words = shlex.split(line.removesuffix("\\") + ending if ending == "\\" else line + ending)
+            words = shlex.split(line + ending)
             is_new = not line or (line[-1].isspace() and not ending and not line.endswith("\\ "))
             return [*words, ""] if is_new else words
     return line.split(" ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 
 from harness.commands.shells import SCRIPTS
@@ -42,14 +43,15 @@ def _answer(shell: str) -> None:
     from harness.commands.completing import candidates, split
     from harness.commands.vocabulary import vocabulary
 
+    word = os.environ.get("_CAPSBENCH_WORD", "")
     if shell == "bash":
-        line, replaced = os.environ.get("_CAPSBENCH_LINE", ""), os.environ.get("_CAPSBENCH_WORD", "")
-        words = split(line)
+        words = split(os.environ.get("_CAPSBENCH_LINE", ""))
     else:
-        words, replaced = os.environ.get("_CAPSBENCH_WORDS", "").split("\n"), ""
+        words = [*os.environ.get("_CAPSBENCH_WORDS", "").split("\n"), word]
     found = candidates(words[1:], vocabulary())
     if shell == "bash":
-        kept = words[-1].removesuffix(replaced) if replaced else _up_to_break(words[-1])
+        kept = words[-1].removesuffix(re.sub(r"\\(.)", r"\1", word))
+        kept = kept if kept.endswith(("=", ":")) else ""  # else it replaces the whole word, in its quotes
         print("paths" if found and all(each.is_path for each in found) else "words")
         for each in found:
             print(each.word[len(kept) :])
@@ -58,8 +60,3 @@ def _answer(shell: str) -> None:
         about = " ".join(each.about.split())
         about = about if len(about) <= _LONGEST else f"{about[: _LONGEST - 3].rstrip()}..."
         print(f"{each.word}\t{about}" if about else each.word)
-
-
-def _up_to_break(word: str) -> str:
-    """What bash leaves as it is when the part that it replaces is still empty."""
-    return word if word.endswith(("=", ":")) else ""

@@ -36,7 +36,10 @@ _capsbench() {
         else
             whole+=("$word") whole_about+=("${line/$'\\t'/  }")
         fi
-    done < <(_CAPSBENCH_WORDS="${(F)before}"$'\\n'"${(Q)PREFIX}" "${~before[1]}" completion zsh --answer 2>/dev/null)
+    done < <(
+        export _CAPSBENCH_WORDS="${(F)before}" _CAPSBENCH_WORD="${(Q)PREFIX}"
+        "${~before[1]}" completion zsh --answer 2>/dev/null
+    )
     (( $#whole )) && compadd -Q -l -d whole_about -- "${whole[@]}"
     (( $#open )) && compadd -Q -l -S '' -d open_about -- "${open[@]}"
     (( $#whole + $#open ))
@@ -52,7 +55,9 @@ FISH = """\
 # Completion of capsbench in fish: capsbench completion fish > ~/.config/fish/completions/capsbench.fish
 function __capsbench_answer
     set -l words (commandline -opc)
-    set -lx _CAPSBENCH_WORDS (string join \\n -- $words (commandline -ct) | string collect --allow-empty)
+    set -l word (string unescape -- (commandline -ct); or commandline -ct)
+    set -lx _CAPSBENCH_WORDS (string join \\n -- $words | string collect)
+    set -lx _CAPSBENCH_WORD "$word"
     $words[1] completion fish --answer 2>/dev/null
 end
 complete -c capsbench -f -k -a '(__capsbench_answer)'

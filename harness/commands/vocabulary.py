@@ -44,10 +44,10 @@ _EXCEPTIONS = {
 def vocabulary() -> dict[str, Any]:
     """JSON-able: `commands` (as `_command` makes each), `keys` (key -> choices), `suites` (name -> question), and names."""
     mark, kept = _mark(), _place()
-    with suppress(OSError, ValueError, AttributeError):
-        found = json.loads(kept.read_text("utf-8"))
-        if found["mark"] == mark:
-            return found
+    with suppress(OSError, ValueError):
+        found: Any = json.loads(kept.read_text("utf-8"))
+        if isinstance(found, dict) and cast("dict[str, Any]", found).get("mark") == mark:
+            return cast("dict[str, Any]", found)
     made = {"mark": mark, **_made()}
     with suppress(OSError):  # a cache that cannot be written: slower, no worse
         from harness.disk import write_atomic

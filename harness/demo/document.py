@@ -30,7 +30,7 @@ def document(trained: Trained, folder: Path, *, missing: Mapping[str, str] | Non
         "model": trained.model.model_dump(mode="json"),
         "weights": _encoded(file.read_bytes()),
         "classes": trained.class_names,
-        "about": _about(trained),
+        "about": _about(trained, is_served=missing is not None),
         "examples": _listed(examples(trained)),
         "framing": framing(trained),
         "served": missing is not None,
@@ -48,11 +48,12 @@ def document(trained: Trained, folder: Path, *, missing: Mapping[str, str] | Non
     return page
 
 
-def _about(trained: Trained) -> dict[str, Any]:
+def _about(trained: Trained, *, is_served: bool) -> dict[str, Any]:
     facts = trained.facts
+    file = str(trained.path) if is_served else trained.path.name  # a page for others names no folder of this machine
     return {
         "is_shipped": is_shipped(trained),
-        "file": "" if is_shipped(trained) else str(trained.path),
+        "file": "" if is_shipped(trained) else file,
         "data": facts.get("data") if isinstance(facts.get("data"), str) else trained.data and trained.data.name,
         "impl": trained.impl,
         "epoch": facts.get("epoch"),

@@ -233,6 +233,7 @@ def test_a_page_never_replaces_another(tmp_path: Path, capsys: pytest.CaptureFix
         with pytest.raises(SystemExit) as ended:
             main(["demo", "--weights", str(weights), "--export", str(tmp_path / "page")])
         assert ended.value.code == 0
+    assert str(tmp_path) not in (tmp_path / "page/index.html").read_text()  # it may be handed on
 
 
 def test_drawings_are_framed_as_the_data_set(tmp_path: Path) -> None:
