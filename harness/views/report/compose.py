@@ -20,7 +20,7 @@ from harness.views.report.origin import origin
 from harness.views.report.page import Section, rows_of
 from harness.views.tables import doubts
 
-_PICTURES = 5_500_000  # bytes, over all runs
+_PICTURES = 4_000_000  # bytes, over all runs
 _CHART_OF = {"Cells": "errors", "Cost of a training step": "cost", "A step and its floor": "speed"}
 """Section -> the charts that stand with it."""
 

@@ -47,10 +47,13 @@ def read(path: Path) -> Measured:
         raise UserError(f"--speed {path} cannot be read: {error.strerror or error}; {advice}") from error
     except (ValueError, RecursionError):
         raise UserError(f"--speed {path} is {what_is(path)}; {advice}") from None
-    rows = cast("list[Mapping[str, Any]]", document.get("cells", []) if isinstance(document, dict) else None)
-    if not isinstance(rows, list):  # pyright: ignore[reportUnnecessaryIsInstance]
+    found = cast("dict[str, Any]", document) if isinstance(document, dict) else {"cells": None}
+    rows: Any = found.get("cells", [])
+    if not isinstance(rows, list):
         raise UserError(f"--speed {path} is not what capsbench speed measures; {advice}")
-    good = [row for row in rows if isinstance(row, dict) and row.get("status") == "ok"]  # pyright: ignore
+    rows = cast("list[Any]", rows)
+    cells = [cast("dict[str, Any]", row) for row in rows if isinstance(row, dict)]
+    good = [cell for cell in cells if cell.get("status") == "ok"]
     try:
         made: list[tuple[str, str, Table | None]] = [("A step and its floor", _TEXT, table(rows, {}))]
         made += [("Parts of a step", _PARTS, found)] if (found := breakdown(rows)) else []
