@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.events import ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
-from harness.views.report.charts import Shown
+from harness.views.report.chart import Shown
 from harness.views.report.compose import Material, compose
 from harness.views.report.cost_plot import draw
 from harness.views.report.document import render

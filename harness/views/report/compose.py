@@ -13,7 +13,8 @@ from harness.analysis.seeds import left_out_together
 from harness.journal.journal import Journal
 from harness.journal.results import Result
 from harness.text import ended, number
-from harness.views.report.charts import Chart, Data, Shown, charts_of
+from harness.views.report.chart import Chart, Data, Shown
+from harness.views.report.charts import charts_of
 from harness.views.report.document import Document, Part
 from harness.views.report.gallery import albums
 from harness.views.report.origin import origin

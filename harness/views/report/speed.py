@@ -14,7 +14,7 @@ from rich.table import Table
 from harness.errors import UserError
 from harness.sniff import what_is
 from harness.text import UNKNOWN, number
-from harness.views.report.charts import Chart, Data
+from harness.views.report.chart import Chart, Data
 from harness.views.report.page import Section
 from harness.views.speed import breakdown, table
 
