@@ -76,7 +76,7 @@ def _chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
             "x": [1e3 * max(0.0, row.get("breakdown", {}).get(part) or 0.0) for row in rows],
             "marker": {
                 "color": _COLORS[place % len(_COLORS)],
-                "pattern": {"shape": _PATTERNS[place % len(_PATTERNS)], "solidity": 0.25},
+                "pattern": {"shape": _PATTERNS[place % len(_PATTERNS)], "solidity": 0.2, "fillmode": "overlay"},
             },
             "hovertemplate": f"<b>%{{y}}</b><br>{html.escape(part)}: %{{x:.4g}} ms<extra></extra>",
         }
@@ -97,7 +97,7 @@ def _chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
         "barmode": "stack", "height": 170 + 46 * len(rows), "margin": {"l": 60, "r": 16, "t": 12, "b": 56},
         "xaxis": {"title": {"text": "milliseconds a training step", "standoff": 8}, "rangemode": "tozero"},
         "yaxis": {"autorange": "reversed", "type": "category", "automargin": True, "title": {"text": ""}},
-        "legend": {"orientation": "h", "y": -0.3, "yanchor": "top"}, "hovermode": "closest",
+        "legend": {"orientation": "h", "y": -0.3, "yanchor": "top", "traceorder": "normal"}, "hovermode": "closest",
     }  # fmt: skip
     titles = ["measurement", "step ms", "floor ms", "step/floor", *(f"{part} ms" for part in parts)]
     table = [
