@@ -23,7 +23,7 @@ from harness.events import ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
 from harness.views import search as search_view
-from harness.views.report.charts import Shown
+from harness.views.report.chart import Shown
 from harness.views.report.compose import Material, compose
 from harness.views.report.cost_plot import draw
 from harness.views.report.document import render

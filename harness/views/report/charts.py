@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from harness.analysis.cells import METRICS, Cell
-from harness.analysis.costs import Report, curves
-from harness.analysis.gates import Gate
+from harness.analysis.costs import curves
 from harness.analysis.labels import color, spoken
 from harness.analysis.learning import FIGURES, learning
-from harness.analysis.seeds import OverSeeds
-from harness.stats import Summary
-from harness.text import UNKNOWN, number
+from harness.text import number
+from harness.views.report.chart import Chart, Data, Shown, Styles, bars, ends_of, layout_of, span
+from harness.views.report.parity_chart import parity_chart
 
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
-_FILLS = ("", "-open", "-dot", "-open-dot")
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _AT_FIRST = 12
 """So many learning curves are drawn at once; the legend brings out the others."""
 _LISTED = 12  # cells that the legend names one by one
@@ -31,68 +25,6 @@ _TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Data:
-    """A table: its columns, which of them are numbers, and its rows as text."""
-
-    titles: Sequence[str]
-    right: Sequence[bool]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart, what it shows in a sentence (for those who do not see it), and the table behind it."""
-
-    id: str
-    title: str
-    text: str
-    figure: dict[str, Any]
-    table: Data
-    notes: Sequence[str] = field(default_factory=tuple[str, ...])
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A run among those in a report. `name` stands before its cells where there are several runs, else it is empty."""
-
-    name: str
-    seeds: OverSeeds
-    cost: Report
-    gates: Sequence[Gate]
-
-    def label(self, cell: Cell) -> str:
-        """What a cell is called in charts."""
-        return f"{self.name}: {cell.name}" if self.name else cell.name
-
-
-class Styles:
-    """A colour and a symbol for each implementation; fill and dash tell settings apart where there are several."""
-
-    def __init__(self, runs: Sequence[Shown]) -> None:
-        cells = [(run.name, cell) for run in runs for cell in run.seeds.cells]
-        self._who = list(dict.fromkeys((name, cell.impl) for name, cell in cells))
-        self._settings = list(dict.fromkeys(repr(cell.params) for _, cell in cells))
-
-    def index(self, run: Shown, impl: str) -> int:
-        """The place of the run's implementation among all."""
-        return self._who.index((run.name, impl))
-
-    def marker(self, run: Shown, impl: str, params: Any = None) -> dict[str, Any]:
-        """Plotly's marker."""
-        fill = _FILLS[self._setting(params) % len(_FILLS)]
-        symbol = _SYMBOLS[self.index(run, impl) % len(_SYMBOLS)] + fill
-        return {"color": color(impl), "symbol": symbol, "size": 10, "line": {"width": 1.6, "color": color(impl)}}
-
-    def dash(self, run: Shown, impl: str, params: Any = None) -> str:
-        """Plotly's dash."""
-        place = self._setting(params) if len(self._settings) > 1 and params is not None else self.index(run, impl)
-        return _DASHES[place % len(_DASHES)]
-
-    def _setting(self, params: Any) -> int:
-        return 0 if params is None else self._settings.index(repr(params))
-
-
 def charts_of(runs: Sequence[Shown]) -> dict[str, list[Chart]]:
     """Part of the page -> its charts. A part without anything to draw has none."""
     styles = Styles(runs)
@@ -101,7 +33,7 @@ def charts_of(runs: Sequence[Shown]) -> dict[str, list[Chart]]:
         "errors": _some(_by_cell(runs, styles, "test_err_pct", "errors", "Test error by cell")),
         "learning": [chart for metric in FIGURES if (chart := _learning(runs, styles, metric))],
         "cost": [chart for run in runs for key in run.cost.keys if (chart := _cost(run, styles, key))],
-        "parity": [chart for run in runs if (chart := _parity(run))],
+        "parity": [chart for run in runs if (chart := parity_chart(run))],
         "memory": _some(_by_cell(runs, styles, "peak_bytes", "memory", "Most memory held")),
     }
 
@@ -110,47 +42,13 @@ def _some(chart: Chart | None) -> list[Chart]:
     return [chart] if chart else []
 
 
-def _layout(x: str, y: str, height: int = 420, **more: Any) -> dict[str, Any]:
-    return {
-        "height": height,
-        "margin": {"l": 60, "r": 16, "t": 12, "b": 56},
-        "xaxis": {"title": {"text": x, "standoff": 8}, "automargin": True, **more.pop("xaxis", {})},
-        "yaxis": {"title": {"text": y, "standoff": 8}, "automargin": True, **more.pop("yaxis", {})},
-        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top"},
-        "hovermode": "closest",
-        **more,
-    }
-
-
-def _bars(found: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
-    """Plotly's error bars of (value, low, high)."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - value for value, _, high in found],
-        "arrayminus": [value - low for value, low, _ in found],
-        "thickness": 1.4,
-        "width": 4,
-    }
-
-
-def _ends(found: Summary, scale: float = 1.0) -> tuple[float, float, float]:
-    """The mean and its interval, none being of no width."""
-    low, high = (found.mean if end is None else end for end in (found.low, found.high))
-    return found.mean * scale, max(0.0, low) * scale, high * scale
-
-
-def _range(low: float, high: float) -> str:
-    return UNKNOWN if low == high else f"{number(low)} to {number(high)}"
-
-
 def _seconds(cell: Cell) -> tuple[float, float, float] | None:
     """Seconds per epoch with the interval over seeds; of one seed, over its steady epochs."""
     found = cell.summary("epoch_s")
     if found is None:
         return None
     own = next((each.epoch_s_ci for each in cell.counted if each.epoch_s_ci), None)
-    return (found.mean, *own) if found.n == 1 and own else _ends(found)
+    return (found.mean, *own) if found.n == 1 and own else ends_of(found)
 
 
 def _tradeoff(runs: Sequence[Shown], styles: Styles) -> Chart | None:
@@ -164,13 +62,13 @@ def _tradeoff(runs: Sequence[Shown], styles: Styles) -> Chart | None:
             groups.setdefault(run.label(cell) if by_cell else cell.impl, []).append(cell)
         for name, cells in groups.items():
             points = [
-                (cell, seconds, _ends(error))
+                (cell, seconds, ends_of(error))
                 for cell in cells
                 if (seconds := _seconds(cell)) and (error := cell.summary("test_err_pct"))
             ]
             if not points:
                 continue
-            told = [(number(s[0]), _range(*s[1:]), f"{e[0]:.2f}", _range(*e[1:]), cell.seeds) for cell, s, e in points]
+            told = [(number(s[0]), span(*s[1:]), f"{e[0]:.2f}", span(*e[1:]), cell.seeds) for cell, s, e in points]
             rows += [[run.label(point[0]), *each] for point, each in zip(points, told, strict=True)]
             reach += [seconds for _, seconds, _ in points]
             impl = points[0][0].impl
@@ -180,8 +78,8 @@ def _tradeoff(runs: Sequence[Shown], styles: Styles) -> Chart | None:
                 "name": html.escape(name if by_cell else f"{run.name} {spoken(impl)}".strip()),
                 "x": [s[0] for _, s, _ in points],
                 "y": [e[0] for _, _, e in points],
-                "error_x": _bars([s for _, s, _ in points]),
-                "error_y": _bars([e for _, _, e in points]),
+                "error_x": bars([s for _, s, _ in points]),
+                "error_y": bars([e for _, _, e in points]),
                 "text": [html.escape(run.label(cell)) for cell, _, _ in points],
                 "marker": styles.marker(run, impl, points[0][0].params if by_cell else None),
                 "customdata": told,
@@ -199,7 +97,7 @@ def _tradeoff(runs: Sequence[Shown], styles: Styles) -> Chart | None:
     text += " Bars that leave the chart are longer; the table has their ends." * (longest > most)
     figure = {
         "data": traces,
-        "layout": _layout("seconds per epoch", "test error %", xaxis={"range": [0, min(most, longest)]}),
+        "layout": layout_of("seconds per epoch", "test error %", xaxis={"range": [0, min(most, longest)]}),
     }
     return Chart("tradeoff", "Error against time", text, figure, Data(titles, [False, *[True] * 5], rows))
 
@@ -215,7 +113,7 @@ def _by_cell(runs: Sequence[Shown], styles: Styles, metric: str, id: str, title:
             if found is None:
                 continue
             y = html.escape(name)
-            value, low, high = _ends(found, scale)
+            value, low, high = ends_of(found, scale)
             seeds = {seed: each * scale for seed, each in cell.values(metric).items()}
             marker = styles.marker(run, cell.impl)
             if len(seeds) > 1:
@@ -227,11 +125,11 @@ def _by_cell(runs: Sequence[Shown], styles: Styles, metric: str, id: str, title:
                 })  # fmt: skip
             traces.append({
                 "type": "scatter", "mode": "markers", "x": [value], "y": [y], "marker": marker, "showlegend": False,
-                "error_x": _bars([(value, low, high)]), "customdata": [[_range(low, high), cell.seeds]],
+                "error_x": bars([(value, low, high)]), "customdata": [[span(low, high), cell.seeds]],
                 "hovertemplate": f"<b>{y}</b><br>{unit} %{{x:.4g}} (%{{customdata[0]}})<br>"
                 "seeds: %{customdata[1]}<extra></extra>",
             })  # fmt: skip
-            rows.append([name, number(value), _range(low, high), number(found.sd and found.sd * scale, 2), cell.seeds])
+            rows.append([name, number(value), span(low, high), number(found.sd and found.sd * scale, 2), cell.seeds])
             for each in run.seeds.beside if metric == "test_err_pct" else ():
                 if each.cell is not cell or each.figure.metric != metric:
                     continue
@@ -247,7 +145,7 @@ def _by_cell(runs: Sequence[Shown], styles: Styles, metric: str, id: str, title:
     text = f"{unit}, a row a cell. Open: each seed. Full: the mean, with its 95% interval."
     if any(each.figure.metric == metric for run in runs for each in run.seeds.beside):
         text += " Grey: published figures (diamond: the paper's)."
-    layout = _layout(
+    layout = layout_of(
         unit, "", 110 + _ROW * len(rows),
         xaxis={"rangemode": "tozero"}, yaxis={"autorange": "reversed", "type": "category", "title": {"text": ""}},
     )  # fmt: skip
@@ -270,7 +168,7 @@ def _learning(runs: Sequence[Shown], styles: Styles, metric: str) -> Chart | Non
                 edge = {**shared, "mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
                 traces.append({**edge, "y": curve.low})
                 traces.append({**edge, "y": curve.high, "fill": "tonexty", "fillcolor": _faint(shade)})
-            told = [[_range(low, high), n] for low, high, n in zip(curve.low, curve.high, curve.seeds, strict=True)]
+            told = [[span(low, high), n] for low, high, n in zip(curve.low, curve.high, curve.seeds, strict=True)]
             line = {"color": shade, "dash": styles.dash(run, curve.cell.impl, curve.cell.params), "width": 2}
             marker = styles.marker(run, curve.cell.impl, curve.cell.params) | {"size": 5}
             traces.append({
@@ -281,7 +179,7 @@ def _learning(runs: Sequence[Shown], styles: Styles, metric: str) -> Chart | Non
             })  # fmt: skip
             longest = max(longest, curve.epochs[-1])
             rows += [
-                [name, str(epoch), number(mean), _range(low, high), str(n)]
+                [name, str(epoch), number(mean), span(low, high), str(n)]
                 for epoch, mean, low, high, n in zip(
                     curve.epochs, curve.mean, curve.low, curve.high, curve.seeds, strict=True
                 )
@@ -292,7 +190,7 @@ def _learning(runs: Sequence[Shown], styles: Styles, metric: str) -> Chart | Non
     text = f"{title} by epoch, a line a cell" + ("; band: lowest to highest seed." if has_band else ".")
     text += " The legend shows further cells." if count > _AT_FIRST else ""
     axis = {"dtick": 1} if longest <= 20 else {}
-    layout = _layout("epoch", title, xaxis=axis, yaxis={"rangemode": "tozero"})
+    layout = layout_of("epoch", title, xaxis=axis, yaxis={"rangemode": "tozero"})
     table = Data(["cell", "epoch", title, "seeds' range", "seeds"], [False, *[True] * 4], rows)
     return Chart(f"learning-{metric}", title.capitalize(), text, {"data": traces, "layout": layout}, table)
 
@@ -313,14 +211,14 @@ def _cost(run: Shown, styles: Styles, key: str) -> Chart | None:
         label = html.escape(name)
         traces.append({
             "type": "scatter", "mode": "lines+markers", "name": label, "x": xs, "y": [each[0] for each in ends],
-            "error_y": _bars(ends), "marker": styles.marker(run, impl),
+            "error_y": bars(ends), "marker": styles.marker(run, impl),
             "line": {"color": color(impl), "dash": styles.dash(run, impl), "width": 1.5},
-            "customdata": [[_range(low, high), number(guess)] for (_, low, high), guess in zip(ends, predicted, strict=True)],
+            "customdata": [[span(low, high), number(guess)] for (_, low, high), guess in zip(ends, predicted, strict=True)],
             "hovertemplate": f"<b>{label}</b><br>{html.escape(key)} %{{x}}: %{{y:.4g}} s a step (%{{customdata[0]}})<br>"
             "cost model: %{customdata[1]} s<extra></extra>",
         })  # fmt: skip
         rows += [
-            [name, str(x), number(step), _range(low, high), number(guess)]
+            [name, str(x), number(step), span(low, high), number(guess)]
             for x, (step, low, high), guess in zip(xs, ends, predicted, strict=True)
         ]
     if not traces:
@@ -331,87 +229,7 @@ def _cost(run: Shown, styles: Styles, key: str) -> Chart | None:
         "the range of fewer than six."
     )
     axis = {"tickvals": sorted({x for trace in traces for x in trace["x"]})}
-    layout = _layout(title, "seconds a step", xaxis=axis, yaxis={"rangemode": "tozero"})
+    layout = layout_of(title, "seconds a step", xaxis=axis, yaxis={"rangemode": "tozero"})
     table = Data(["curve", title, "s/step", "interval", "cost model"], [False, *[True] * 4], rows)
     named = f"{run.name}: cost by {title}" if run.name else f"Cost by {title}"
     return Chart(f"cost-{run.name}-{key}".replace(".", "-"), named, text, {"data": traces, "layout": layout}, table)
-
-
-def _parity(run: Shown) -> Chart | None:
-    if not run.gates:
-        return None
-    levels = sorted({gate.level for gate in run.gates})
-    impls = list(dict.fromkeys(gate.impl for gate in run.gates))
-    by_place = {(gate.level, gate.impl): gate for gate in run.gates}
-    z: list[list[float | None]] = []
-    texts: list[list[str]] = []
-    hovers: list[list[str]] = []
-    for level in levels:
-        row = [by_place.get((level, impl)) for impl in impls]
-        z.append([_log(gate) for gate in row])
-        texts.append([_mark(gate) for gate in row])
-        hovers.append([_told(gate) for gate in row])
-    data = {
-        "type": "heatmap", "x": [html.escape(impl) for impl in impls], "y": levels, "z": z, "text": texts,
-        "customdata": hovers, "texttemplate": "%{text}", "hovertemplate": "%{customdata}<extra></extra>",
-        "zmin": -6, "zmax": 1, "xgap": 3, "ygap": 3,
-        "colorscale": [[0, "#E8F1F8"], [0.85, "#5B9BC8"], [0.857, "#E69F00"], [1, "#B03A00"]],
-        "colorbar": {
-            "title": {"text": "error/<br>tolerance"}, "thickness": 12, "tickvals": [-6, -4, -2, 0],
-            "ticktext": ["1e-6", "1e-4", "0.01", "1"],
-        },
-    }  # fmt: skip
-    layout = _layout(
-        "", "", 120 + 44 * len(levels),
-        xaxis={"type": "category", "side": "top", "title": {"text": ""}},
-        yaxis={"autorange": "reversed", "type": "category", "title": {"text": ""}},
-    )  # fmt: skip
-    rows = [
-        [
-            g.level, g.impl, "good" if g.is_ok else f"{g.beyond} beyond", g.tensor, _float(g.rel_err), _float(g.tolerance),
-            _share(g), str(g.compared), g.trial,
-        ]
-        for g in run.gates
-    ]  # fmt: skip
-    titles = [
-        "level", "implementation", "verdict", "worst tensor", "relative error", "tolerance", "error/tolerance", "compared",
-        "trial",
-    ]  # fmt: skip
-    right = [False, False, False, False, True, True, True, True, False]
-    text = (
-        "The gate before the clock started: at each level of the ladder, the tensor nearest to its tolerance, and its error "
-        "in units of the tolerance. Up to 1 is good."
-    )
-    title = f"{run.name}: parity" if run.name else "Parity with the specification"
-    return Chart(
-        f"parity-{run.name}".rstrip("-"), title, text, {"data": [data], "layout": layout}, Data(titles, right, rows)
-    )
-
-
-def _log(gate: Gate | None) -> float | None:
-    if gate is None:
-        return None
-    return max(-6.0, min(1.0, math.log10(gate.share))) if gate.share else -6.0
-
-
-def _share(gate: Gate) -> str:
-    return number(gate.share, 2) if math.isfinite(gate.share) else "not finite"
-
-
-def _mark(gate: Gate | None) -> str:
-    if gate is None:
-        return ""
-    return f"{'ok' if gate.is_ok else 'FAILED'} {_share(gate)}"
-
-
-def _told(gate: Gate | None) -> str:
-    if gate is None:
-        return "not compared"
-    return (
-        f"<b>{gate.level}, {html.escape(gate.impl)}</b><br>worst of {gate.compared}: {html.escape(gate.tensor)}<br>"
-        f"error {_float(gate.rel_err)}, tolerance {_float(gate.tolerance)}"
-    )
-
-
-def _float(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.1e}" if value else "0"

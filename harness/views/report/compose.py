@@ -13,14 +13,15 @@ from harness.analysis.seeds import left_out_together
 from harness.journal.journal import Journal
 from harness.journal.results import Result
 from harness.text import ended, number
-from harness.views.report.charts import Chart, Data, Shown, charts_of
+from harness.views.report.chart import Chart, Data, Shown
+from harness.views.report.charts import charts_of
 from harness.views.report.document import Document, Part
 from harness.views.report.gallery import albums
 from harness.views.report.origin import origin
 from harness.views.report.page import Section, rows_of
 from harness.views.tables import doubts
 
-_PICTURES = 5_500_000  # bytes, over all runs
+_PICTURES = 4_000_000  # bytes, over all runs
 _CHART_OF = {"Cells": "errors", "Cost of a training step": "cost", "A step and its floor": "speed"}
 """Section -> the charts that stand with it."""
 

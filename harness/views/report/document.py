@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.views.report.charts import Chart, Data
+from harness.views.report.chart import Chart, Data
 from harness.views.report.gallery import Album
 
 _ROOM = Path(__file__).parent / "templates"

@@ -12,7 +12,7 @@ from harness.analysis.cells import Cell
 from harness.analysis.labels import setting
 from harness.journal.journal import FOLDER, Journal
 
-_BUDGET = 5_500_000
+_BUDGET = 4_000_000
 """Bytes of pictures in a page, before they are written as text."""
 _LARGE = 160_000  # bytes of a PNG that is made smaller
 _WIDEST = 1400  # pixels

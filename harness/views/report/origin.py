@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from harness.analysis.cells import Cell
 from harness.journal.journal import Journal
-from harness.views.report.charts import Data
+from harness.views.report.chart import Data
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 from harness.errors import UserError
 from harness.sniff import what_is
 from harness.text import UNKNOWN, number
-from harness.views.report.charts import Chart, Data
+from harness.views.report.chart import Chart, Data
 from harness.views.report.page import Section
 from harness.views.speed import breakdown, table
 
@@ -47,10 +47,13 @@ def read(path: Path) -> Measured:
         raise UserError(f"--speed {path} cannot be read: {error.strerror or error}; {advice}") from error
     except (ValueError, RecursionError):
         raise UserError(f"--speed {path} is {what_is(path)}; {advice}") from None
-    rows = cast("list[Mapping[str, Any]]", document.get("cells", []) if isinstance(document, dict) else None)
-    if not isinstance(rows, list):  # pyright: ignore[reportUnnecessaryIsInstance]
+    found = cast("dict[str, Any]", document) if isinstance(document, dict) else {"cells": None}
+    rows: Any = found.get("cells", [])
+    if not isinstance(rows, list):
         raise UserError(f"--speed {path} is not what capsbench speed measures; {advice}")
-    good = [row for row in rows if isinstance(row, dict) and row.get("status") == "ok"]  # pyright: ignore
+    rows = cast("list[Any]", rows)
+    cells = [cast("dict[str, Any]", row) for row in rows if isinstance(row, dict)]
+    good = [cell for cell in cells if cell.get("status") == "ok"]
     try:
         made: list[tuple[str, str, Table | None]] = [("A step and its floor", _TEXT, table(rows, {}))]
         made += [("Parts of a step", _PARTS, found)] if (found := breakdown(rows)) else []
@@ -73,7 +76,7 @@ def _chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
             "x": [1e3 * max(0.0, row.get("breakdown", {}).get(part) or 0.0) for row in rows],
             "marker": {
                 "color": _COLORS[place % len(_COLORS)],
-                "pattern": {"shape": _PATTERNS[place % len(_PATTERNS)], "solidity": 0.25},
+                "pattern": {"shape": _PATTERNS[place % len(_PATTERNS)], "solidity": 0.2, "fillmode": "overlay"},
             },
             "hovertemplate": f"<b>%{{y}}</b><br>{html.escape(part)}: %{{x:.4g}} ms<extra></extra>",
         }
@@ -94,7 +97,7 @@ def _chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
         "barmode": "stack", "height": 170 + 46 * len(rows), "margin": {"l": 60, "r": 16, "t": 12, "b": 56},
         "xaxis": {"title": {"text": "milliseconds a training step", "standoff": 8}, "rangemode": "tozero"},
         "yaxis": {"autorange": "reversed", "type": "category", "automargin": True, "title": {"text": ""}},
-        "legend": {"orientation": "h", "y": -0.3, "yanchor": "top"}, "hovermode": "closest",
+        "legend": {"orientation": "h", "y": -0.3, "yanchor": "top", "traceorder": "normal"}, "hovermode": "closest",
     }  # fmt: skip
     titles = ["measurement", "step ms", "floor ms", "step/floor", *(f"{part} ms" for part in parts)]
     table = [
