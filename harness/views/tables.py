@@ -111,9 +111,12 @@ def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
 
 
 def doubts(results: Sequence[Result]) -> list[str]:
-    """Every warning once, and why there is no timing; each begins with the implementations that it concerns."""
+    """Every warning once, and why there is no timing; each begins with the implementations that it concerns.
+
+    Not those of a search's proposals, which no table shows.
+    """
     notes: dict[str, list[str]] = {}
-    for result in results:
+    for result in (each for each in results if each.phase != "proposal"):
         withheld = result.status == "finished" and result.timing_withheld
         reasons = [*result.warnings, *([f"no timing verdict: {withheld}"] if withheld else [])]
         if result.audit and result.audit["ok"] is None:
