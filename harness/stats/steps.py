@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ def _windows(count: int) -> Iterator[tuple[int, int]]:
 
 
 def _of_part(series: Array, resolution: float, alpha: float) -> tuple[float, int]:
-    scale = np.abs(series).max()
+    scale = float(np.abs(series).max())
     found, at = _largest(series[None] / scale, (resolution / scale) ** 2 / 12)
     count = min(max(_SIMULATED[0], round(5 / alpha)), _SIMULATED[1])
     simulated = _without_step(_alike(len(series)), count)
@@ -132,13 +132,13 @@ def _largest(series: Array, least: float) -> tuple[Array, NDArray[np.int64]]:
     tame = _tamed(series)
     count = tame.shape[1]
     tame = tame - tame.mean(axis=1, keepdims=True)
-    before = np.arange(BESIDE, count - BESIDE + 1)
-    after = count - before
+    before: NDArray[np.int64] = np.arange(BESIDE, count - BESIDE + 1)
+    after: Array = count - before.astype(np.float64)
     sums = np.cumsum(tame, axis=1)[:, before - 1]  # and their negatives are those of the values after
-    rest = (tame**2).sum(axis=1, keepdims=True) - sums**2 * (1 / before + 1 / after)
-    variance = np.maximum(rest / (count - 2), max(least, _EQUAL**2))
-    t = np.abs(sums) * (1 / before + 1 / after) / np.sqrt(variance * (1 / before + 1 / after))
-    best = t.argmax(axis=1)
+    rest: Array = (tame**2).sum(axis=1, keepdims=True) - sums**2 * (1 / before + 1 / after)
+    variance: Array = np.maximum(rest / (count - 2), max(least, _EQUAL**2))
+    t: Array = np.abs(sums) * (1 / before + 1 / after) / np.sqrt(variance * (1 / before + 1 / after))
+    best: NDArray[np.int64] = t.argmax(axis=1)
     return t[np.arange(len(t)), best], before[best]
 
 
@@ -149,7 +149,7 @@ def _tamed(series: Array) -> Array:
     middle = windows[:, np.clip(np.arange(count) - _WINDOW // 2, 0, count - _WINDOW)]
     off = series - middle
     away = np.abs(off)
-    scale = 1.4826 * np.median(away, axis=1, keepdims=True)
+    scale: Array = 1.4826 * np.median(away, axis=1, keepdims=True)
     scale = np.where(scale > 0, scale, 1.2533 * away.mean(axis=1, keepdims=True))  # most of them are equal
     return middle + np.clip(off, -_FAR * scale, _FAR * scale)
 
@@ -166,8 +166,8 @@ def _without_step(count: int, simulated: int) -> tuple[Array, Array]:
     """The statistic of simulated series without a step, sorted: of Gaussian noise, and of noise with heavy tails."""
     draw = np.random.default_rng(count)
     return (
-        _simulated(count, simulated, lambda size: draw.standard_normal(size)),
-        _simulated(count, simulated, lambda size: draw.standard_t(3, size)),
+        _simulated(count, simulated, draw.standard_normal),
+        _simulated(count, simulated, partial(draw.standard_t, 3)),
     )
 
 
