@@ -129,16 +129,16 @@ def _of_part(series: Array, resolution: float, alpha: float) -> tuple[float, int
 
 def _largest(series: Array, least: float) -> tuple[Array, NDArray[np.int64]]:
     """Of each row, the largest |t| over its cuts, and the number of values before that cut."""
-    tame = _tamed(series)
+    tame: Any = _tamed(series)
     count = tame.shape[1]
     tame = tame - tame.mean(axis=1, keepdims=True)
-    before: NDArray[np.int64] = np.arange(BESIDE, count - BESIDE + 1)
-    after: Array = count - before.astype(np.float64)
-    sums = np.cumsum(tame, axis=1)[:, before - 1]  # and their negatives are those of the values after
-    rest: Array = (tame**2).sum(axis=1, keepdims=True) - sums**2 * (1 / before + 1 / after)
-    variance: Array = np.maximum(rest / (count - 2), max(least, _EQUAL**2))
-    t: Array = np.abs(sums) * (1 / before + 1 / after) / np.sqrt(variance * (1 / before + 1 / after))
-    best: NDArray[np.int64] = t.argmax(axis=1)
+    before: Any = np.arange(BESIDE, count - BESIDE + 1)
+    after: Any = count - before.astype(np.float64)
+    sums: Any = np.cumsum(tame, axis=1)[:, before - 1]  # and their negatives are those of the values after
+    rest: Any = (tame**2).sum(axis=1, keepdims=True) - sums**2 * (1 / before + 1 / after)
+    variance: Any = np.maximum(rest / (count - 2), max(least, _EQUAL**2))
+    t: Any = np.abs(sums) * (1 / before + 1 / after) / np.sqrt(variance * (1 / before + 1 / after))
+    best: Any = t.argmax(axis=1)
     return t[np.arange(len(t)), best], before[best]
 
 
@@ -147,9 +147,9 @@ def _tamed(series: Array) -> Array:
     count = series.shape[1]
     windows = np.sort(np.lib.stride_tricks.sliding_window_view(series, _WINDOW, axis=1), axis=2)[:, :, _WINDOW // 2]
     middle = windows[:, np.clip(np.arange(count) - _WINDOW // 2, 0, count - _WINDOW)]
-    off = series - middle
-    away = np.abs(off)
-    scale: Array = 1.4826 * np.median(away, axis=1, keepdims=True)
+    off: Any = series - middle
+    away: Any = np.abs(off)
+    scale: Any = 1.4826 * np.median(away, axis=1, keepdims=True)
     scale = np.where(scale > 0, scale, 1.2533 * away.mean(axis=1, keepdims=True))  # most of them are equal
     return middle + np.clip(off, -_FAR * scale, _FAR * scale)
 

@@ -139,7 +139,7 @@ def test_speed_is_asked_for_once_parity_has_passed(caller: Caller) -> None:
         ({"impl": "numpy", "baseline": "gone.json"}, 'baseline: no file "gone.json"'),
         ({"model": "net.py:Good", "measure": "true"}, "need an adapter"),
         ({"impl": "net.py:Godo"}, 'net has no class Godo; did you mean "Good"?'),
-        ({"impl": "net.py:Good; touch hacked $(touch hacked)"}, "implementation"),
+        ({"impl": "net.py:Good; touch hacked $(touch hacked)"}, "names no class"),
         ({"impl": "numpy", "python": "no-such-python"}, "is no Python 3.11 or newer"),
     ],
 )
