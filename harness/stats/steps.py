@@ -40,6 +40,7 @@ _FAR = 3.0  # scales from it beyond which a value is drawn in
 _EQUAL = 1e-12  # relative: values as near as this are one
 
 Array = NDArray[np.float64]
+_np: Any = np  # its overloads leave open what comes out
 
 
 @dataclass(frozen=True)
@@ -129,29 +130,29 @@ def _of_part(series: Array, resolution: float, alpha: float) -> tuple[float, int
 
 def _largest(series: Array, least: float) -> tuple[Array, NDArray[np.int64]]:
     """Of each row, the largest |t| over its cuts, and the number of values before that cut."""
-    tame: Any = _tamed(series)
+    tame = _tamed(series)
     count = tame.shape[1]
     tame = tame - tame.mean(axis=1, keepdims=True)
-    before: Any = np.arange(BESIDE, count - BESIDE + 1)
-    after: Any = count - before.astype(np.float64)
-    sums: Any = np.cumsum(tame, axis=1)[:, before - 1]  # and their negatives are those of the values after
-    rest: Any = (tame**2).sum(axis=1, keepdims=True) - sums**2 * (1 / before + 1 / after)
-    variance: Any = np.maximum(rest / (count - 2), max(least, _EQUAL**2))
-    t: Any = np.abs(sums) * (1 / before + 1 / after) / np.sqrt(variance * (1 / before + 1 / after))
-    best: Any = t.argmax(axis=1)
-    return t[np.arange(len(t)), best], before[best]
+    before = _np.arange(BESIDE, count - BESIDE + 1)
+    after = count - before.astype(_np.float64)
+    sums = _np.cumsum(tame, axis=1)[:, before - 1]  # and their negatives are those of the values after
+    rest = (tame**2).sum(axis=1, keepdims=True) - sums**2 * (1 / before + 1 / after)
+    variance = _np.maximum(rest / (count - 2), max(least, _EQUAL**2))
+    t = _np.abs(sums) * (1 / before + 1 / after) / _np.sqrt(variance * (1 / before + 1 / after))
+    best = t.argmax(axis=1)
+    return t[_np.arange(len(t)), best], before[best]
 
 
-def _tamed(series: Array) -> Array:
+def _tamed(series: Any) -> Any:
     """The rows with values far from their running median drawn in to three scales; a step stays where it is."""
     count = series.shape[1]
-    windows = np.sort(np.lib.stride_tricks.sliding_window_view(series, _WINDOW, axis=1), axis=2)[:, :, _WINDOW // 2]
-    middle = windows[:, np.clip(np.arange(count) - _WINDOW // 2, 0, count - _WINDOW)]
-    off: Any = series - middle
-    away: Any = np.abs(off)
-    scale: Any = 1.4826 * np.median(away, axis=1, keepdims=True)
-    scale = np.where(scale > 0, scale, 1.2533 * away.mean(axis=1, keepdims=True))  # most of them are equal
-    return middle + np.clip(off, -_FAR * scale, _FAR * scale)
+    windows = _np.sort(_np.lib.stride_tricks.sliding_window_view(series, _WINDOW, axis=1), axis=2)[:, :, _WINDOW // 2]
+    middle = windows[:, _np.clip(_np.arange(count) - _WINDOW // 2, 0, count - _WINDOW)]
+    off = series - middle
+    away = _np.abs(off)
+    scale = 1.4826 * _np.median(away, axis=1, keepdims=True)
+    scale = _np.where(scale > 0, scale, 1.2533 * away.mean(axis=1, keepdims=True))  # most of them are equal
+    return middle + _np.clip(off, -_FAR * scale, _FAR * scale)
 
 
 def _alike(count: int) -> int:
