@@ -120,7 +120,7 @@ def _windows(count: int) -> Iterator[tuple[int, int]]:
 
 
 def _of_part(series: Array, resolution: float, alpha: float) -> tuple[float, int]:
-    scale = float(np.abs(series).max())
+    scale = float(_np.abs(series).max())
     found, at = _largest(series[None] / scale, (resolution / scale) ** 2 / 12)
     count = min(max(_SIMULATED[0], round(5 / alpha)), _SIMULATED[1])
     simulated = _without_step(_alike(len(series)), count)
