@@ -99,7 +99,10 @@ if [ -n "$suite" ]; then arguments+=("$suite"); fi
 arguments+=("${impls[@]}")
 lines "${INPUT_SPEED_SET:-}" -s
 arguments+=(${found[@]+"${found[@]}"})
+words "${INPUT_SPEED_ARGUMENTS:-}"
+arguments+=(${found[@]+"${found[@]}"})
 if [ -n "${INPUT_BASELINE:-}" ]; then arguments+=(--baseline "$INPUT_BASELINE" --tolerance "${INPUT_TOLERANCE:-10}"); fi
+speed=refused
 run speed "${arguments[@]}" || status=$?
 speed=$verdict
 exit $status

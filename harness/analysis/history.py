@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness.analysis.cells import ALPHA, Cell, of_run
 from harness.analysis.published import facts_of
@@ -46,9 +46,10 @@ class Run:
     def commit(self) -> str | None:
         """The commit of the suite's own repository, or else of capsbench; a "+" stands for changes not committed."""
         for key in ("project", "git"):
-            found = self.environment.get(key)
-            if isinstance(found, dict) and isinstance(commit := found.get("commit"), str) and commit:
-                return commit[:9] + ("+" if found.get("dirty") else "")
+            found: Any = self.environment.get(key)
+            told = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+            if isinstance(commit := told.get("commit"), str) and commit:
+                return commit[:9] + ("+" if told.get("dirty") else "")
         return None
 
     @cached_property
@@ -305,7 +306,7 @@ def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[
 
 
 def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, cast("list[Any]", value))) if isinstance(value, list) else str(value)
 
 
 def _warnings(runs: Sequence[Run], series: Sequence[Series]) -> Iterator[str]:

@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ _FAR = 3.0  # scales from it beyond which a value is drawn in
 _EQUAL = 1e-12  # relative: values as near as this are one
 
 Array = NDArray[np.float64]
+_np: Any = np  # its overloads leave open what comes out
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _windows(count: int) -> Iterator[tuple[int, int]]:
 
 
 def _of_part(series: Array, resolution: float, alpha: float) -> tuple[float, int]:
-    scale = np.abs(series).max()
+    scale = float(_np.abs(series).max())
     found, at = _largest(series[None] / scale, (resolution / scale) ** 2 / 12)
     count = min(max(_SIMULATED[0], round(5 / alpha)), _SIMULATED[1])
     simulated = _without_step(_alike(len(series)), count)
@@ -132,26 +133,26 @@ def _largest(series: Array, least: float) -> tuple[Array, NDArray[np.int64]]:
     tame = _tamed(series)
     count = tame.shape[1]
     tame = tame - tame.mean(axis=1, keepdims=True)
-    before = np.arange(BESIDE, count - BESIDE + 1)
-    after = count - before
-    sums = np.cumsum(tame, axis=1)[:, before - 1]  # and their negatives are those of the values after
+    before = _np.arange(BESIDE, count - BESIDE + 1)
+    after = count - before.astype(_np.float64)
+    sums = _np.cumsum(tame, axis=1)[:, before - 1]  # and their negatives are those of the values after
     rest = (tame**2).sum(axis=1, keepdims=True) - sums**2 * (1 / before + 1 / after)
-    variance = np.maximum(rest / (count - 2), max(least, _EQUAL**2))
-    t = np.abs(sums) * (1 / before + 1 / after) / np.sqrt(variance * (1 / before + 1 / after))
+    variance = _np.maximum(rest / (count - 2), max(least, _EQUAL**2))
+    t = _np.abs(sums) * (1 / before + 1 / after) / _np.sqrt(variance * (1 / before + 1 / after))
     best = t.argmax(axis=1)
-    return t[np.arange(len(t)), best], before[best]
+    return t[_np.arange(len(t)), best], before[best]
 
 
-def _tamed(series: Array) -> Array:
+def _tamed(series: Any) -> Any:
     """The rows with values far from their running median drawn in to three scales; a step stays where it is."""
     count = series.shape[1]
-    windows = np.sort(np.lib.stride_tricks.sliding_window_view(series, _WINDOW, axis=1), axis=2)[:, :, _WINDOW // 2]
-    middle = windows[:, np.clip(np.arange(count) - _WINDOW // 2, 0, count - _WINDOW)]
+    windows = _np.sort(_np.lib.stride_tricks.sliding_window_view(series, _WINDOW, axis=1), axis=2)[:, :, _WINDOW // 2]
+    middle = windows[:, _np.clip(_np.arange(count) - _WINDOW // 2, 0, count - _WINDOW)]
     off = series - middle
-    away = np.abs(off)
-    scale = 1.4826 * np.median(away, axis=1, keepdims=True)
-    scale = np.where(scale > 0, scale, 1.2533 * away.mean(axis=1, keepdims=True))  # most of them are equal
-    return middle + np.clip(off, -_FAR * scale, _FAR * scale)
+    away = _np.abs(off)
+    scale = 1.4826 * _np.median(away, axis=1, keepdims=True)
+    scale = _np.where(scale > 0, scale, 1.2533 * away.mean(axis=1, keepdims=True))  # most of them are equal
+    return middle + _np.clip(off, -_FAR * scale, _FAR * scale)
 
 
 def _alike(count: int) -> int:
@@ -166,8 +167,8 @@ def _without_step(count: int, simulated: int) -> tuple[Array, Array]:
     """The statistic of simulated series without a step, sorted: of Gaussian noise, and of noise with heavy tails."""
     draw = np.random.default_rng(count)
     return (
-        _simulated(count, simulated, lambda size: draw.standard_normal(size)),
-        _simulated(count, simulated, lambda size: draw.standard_t(3, size)),
+        _simulated(count, simulated, draw.standard_normal),
+        _simulated(count, simulated, partial(draw.standard_t, 3)),
     )
 
 

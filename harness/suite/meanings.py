@@ -21,6 +21,8 @@ SECTIONS = {
     "parity": "The gate before timing, the audit while a trial runs, the margin afterwards.",
     "measure": "What is measured in addition, outside all timed regions.",
     "resources": "What one trial has to itself.",
+    "search": "Settings of its own for each point of the grid: what is searched, by which method, for which budget.",
+    "search.confirm": "How the best proposal is judged: trained anew with other seeds, and tested on the test images.",
     "grid": "Lists of values for any keys: they are multiplied into trials.",
     "quick": "Settings that --quick applies, by their dotted names.",
 }
@@ -101,6 +103,14 @@ MEANINGS = {
     "resources.gpu_type": "Only GPUs of this type, as Ray's nodes report it.",
     "resources.exclusive": "node: no other trial of capsbench runs on the node meanwhile.",
     "environments": "Which Python an implementation runs in. Where it is changes no result; its versions count.",
+    "search.method": "random draws; optuna proposes with an eye on the results so far; halving gives up the worst early.",
+    "search.space": "Keys of train, model and data.augment, each with a range or a list; they stand nowhere else.",
+    "search.trials": "The budget of each contestant: how many proposals.",
+    "search.epochs": "The budget of each contestant, instead: how many epochs of all its proposals together.",
+    "search.together": "optuna: how many proposals are made at a time.",
+    "search.first": "halving: epochs of the first rung.",
+    "search.factor": "halving: one in so many goes on, for so many times the epochs.",
+    "search.confirm.seed": "The seeds that judge the best proposal; not that of the search.",
     "impl": "Implementations: built-in, registered, package.module:Class or file.py:Class; NAME@LABEL in an environment.",
     "seed": "Seeds of initial weights, order of images, shifts and dropout masks.",
 }  # fmt: skip

@@ -12,12 +12,21 @@ from pydantic import BaseModel
 
 from harness import data, models, registry
 from harness.data.own import FORMATS
-from harness.suite.keys import ENVIRONMENTS, VARIABLES, Keys, Sections, known
+from harness.search.config import SearchConfig
+from harness.suite.keys import ENVIRONMENTS, SEARCH, SPACE, VARIABLES, Keys, Sections, known
 from harness.suite.meanings import SECTIONS, meaning
+from harness.suite.space import searchable
 
 JsonSchema = dict[str, Any]
 _CLASS = r"[:@]"  # in the names of classes and of implementations in environments
 _MAPPINGS = (VARIABLES, ENVIRONMENTS)
+_SEARCHES: JsonSchema = {
+    "type": "object",
+    "required": ["space"],
+    "oneOf": [  # one budget
+        {"required": [name], "properties": {name: {"type": "integer"}}} for name in ("trials", "epochs")
+    ],
+}
 
 
 def schema() -> JsonSchema:
@@ -26,6 +35,7 @@ def schema() -> JsonSchema:
     root = _section("", keys)
     root["properties"]["grid"] = _grid(keys)
     root["properties"]["quick"] = _quick(keys)
+    root["properties"][SEARCH] |= _SEARCHES
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A suite of capsbench",
@@ -42,7 +52,8 @@ def schema() -> JsonSchema:
 
 def defaults() -> dict[str, Any]:
     """Dotted key -> what it is where a suite does not say; without those that a suite must give."""
-    found = _defaults(Sections, "")
+    found = _defaults(Sections, "") | _defaults(SearchConfig, f"{SEARCH}.")
+    del found[SPACE]
     for kind, names in models.settings().items():
         fields = models.load(kind).spec.model_fields
         for name in names:
@@ -61,10 +72,31 @@ def values(key: str) -> JsonSchema:
         return {"enum": [*data.names(), None]}
     if key == VARIABLES:  # numbers and booleans are taken as they are written
         return {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+    if key == SPACE:
+        ranges = {each: _range(each) for each in searchable()}
+        return {"type": "object", "properties": ranges, "additionalProperties": False, "minProperties": 1}
+    if key == f"{SEARCH}.confirm.seed":
+        return {**_of_adapter(key), "uniqueItems": True}
     if key == ENVIRONMENTS:
         return {"type": "object", "propertyNames": values("impl"), "additionalProperties": {"type": "string"}}
+    return _of_adapter(key)
+
+
+def _of_adapter(key: str) -> JsonSchema:
     found = cast("JsonSchema", _draft_7(known().all[key].adapter.json_schema()))
     return {name: part for name, part in found.items() if name not in ("default", "description", "title")}
+
+
+def _range(key: str) -> JsonSchema:
+    """A list of values of `key`, or a range of its numbers."""
+    several = {"type": "array", "items": _one(key), "minItems": 2, "uniqueItems": True}
+    parts = values(key)
+    if not any(part.get("type") in ("number", "integer") for part in parts.get("anyOf", [parts])):
+        return {"description": meaning(key), **several}
+    ends = {"type": "array", "items": {"allOf": [{"type": "number"}, _one(key)]}, "minItems": 2, "maxItems": 2}
+    forms = {"type": "object", "properties": {"log": ends, "uniform": ends}, "additionalProperties": False}
+    one_form = {**forms, "minProperties": 1, "maxProperties": 1}
+    return {"description": meaning(key), "anyOf": [several, one_form]}
 
 
 def _section(prefix: str, keys: Keys) -> JsonSchema:
@@ -105,6 +137,7 @@ def _quick(keys: Keys) -> JsonSchema:
         if key in keys.grid:
             either = {"description": meaning(key), "anyOf": [_one(key), _list(key)]}
             properties |= {key: either, f"grid.{key}": either}
+    properties |= {f"{SPACE}.{key}": _range(key) for key in searchable()}
     patterns = {
         rf"^{mapping.replace('.', '[.]')}[.].": values(mapping)["additionalProperties"] for mapping in _MAPPINGS
     }

@@ -118,21 +118,16 @@ def test_right_and_wrong_implementations(caller: Caller) -> None:
     assert not json.loads((out / "parity.json").read_text())["ok"]
 
 
-def test_speed_against_a_baseline(caller: Caller) -> None:
-    timed = {"speed_set": f"{SMALL}train.batch=8\nruntime.compile=false", "level": "L1", "precision": "fp32"}
-    first = caller.uses(**PRESENT, impl="net.py:Good", measure="true", **timed)
-    assert (first.code, first.outputs["speed"]) == (0, "passed"), first.log
-    measured = Path(first.outputs["out"]) / "speed.json"
-    document = json.loads(measured.read_text())
-    cell = document["cells"][0]
-    for key in ("step_over_floor", "step_s"):
-        cell[key] /= 100
-        cell[f"{key}_ci"] = [end / 100 for end in cell[f"{key}_ci"]]
-    (caller.folder / "base line.json").write_text(json.dumps(document))
-    second = caller.uses(**PRESENT, impl="net.py:Good", baseline="base line.json", **timed)
-    assert (second.code, second.outputs["parity"], second.outputs["speed"]) == (1, "passed", "failed"), second.log
-    assert "Slower than the baseline: net.py_Good" in second.summary
-    assert list(junit.read(measured.with_suffix(".xml")).values())[1][0] == "failure"
+def test_speed_is_asked_for_once_parity_has_passed(caller: Caller) -> None:
+    cell = {"name": "torch-fp32-b128-r3", "status": "ok", "step_s": 1.0}
+    (caller.folder / "base line.json").write_text(json.dumps({"cells": [cell]}))
+    ended = caller.uses(
+        **PRESENT, impl="net.py:Good", baseline="base line.json", level="L1", precision="fp32", speed_set=SMALL,
+        speed_arguments="--batch 8",
+    )  # fmt: skip
+    assert (ended.code, ended.outputs["parity"], ended.outputs["speed"]) == (2, "passed", "refused"), ended.log
+    assert "✅ **Parity: all ok" in ended.summary
+    assert "base line.json has torch-fp32-b128-r3, but to be measured: net.py_Good-fp32-b8-r3" in ended.summary
 
 
 @pytest.mark.parametrize(
@@ -144,7 +139,7 @@ def test_speed_against_a_baseline(caller: Caller) -> None:
         ({"impl": "numpy", "baseline": "gone.json"}, 'baseline: no file "gone.json"'),
         ({"model": "net.py:Good", "measure": "true"}, "need an adapter"),
         ({"impl": "net.py:Godo"}, 'net has no class Godo; did you mean "Good"?'),
-        ({"impl": "net.py:Good; touch hacked $(touch hacked)"}, "implementation"),
+        ({"impl": "net.py:Good; touch hacked $(touch hacked)"}, "names no class"),
         ({"impl": "numpy", "python": "no-such-python"}, "is no Python 3.11 or newer"),
     ],
 )

@@ -24,7 +24,7 @@ from harness.analysis.rows import COLUMNS
 from harness.commands.cli import COMMANDS, main, parser
 from harness.environments.chosen import folder
 from harness.suite.identity import relevant
-from harness.suite.keys import AXES, FIXED, known
+from harness.suite.keys import AXES, FIXED, SEARCH, known
 from harness.suite.meanings import SECTIONS, meaning
 from harness.suite.schema import defaults
 
@@ -61,7 +61,7 @@ def suite_keys() -> str:
         kinds = [kind for kind, names in models.settings().items() if key.removeprefix("model.") in names]
         if key.startswith("model.") and kinds and len(kinds) < len(models.names()):
             told += f" Of kind {' and '.join(kinds)}."
-        varied, counts = key not in FIXED, _counts(key)
+        varied, counts = key in known().grid, _counts(key)
         row = (
             f"`{key}`",
             _cell(known().all[key].expected.removesuffix(" or null")),
@@ -82,7 +82,7 @@ def _counts(key: str) -> bool:
     if key in AXES:
         return True
     head, _, rest = key.partition(".")
-    if head in ("name", "question", "vary", "environments"):
+    if head in ("name", "question", "vary", "environments", SEARCH):
         return False
     if head == "resources":
         return True

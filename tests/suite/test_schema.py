@@ -13,6 +13,7 @@ import yaml
 
 from harness.data.own import FORMATS
 from harness.errors import UserError
+from harness.suite import searching
 from harness.suite.draft import Draft
 from harness.suite.keys import ENVIRONMENTS, FIXED, VARIABLES, inside, known
 from harness.suite.meanings import MEANINGS, SECTIONS, meaning
@@ -48,7 +49,7 @@ def test_the_copy_in_the_repository_is_what_the_command_prints() -> None:
 def test_every_key_has_a_meaning_and_a_default_or_is_required() -> None:
     assert {*MEANINGS} == {*known().all}
     assert {*SECTIONS} == {*known().folders, "grid", "quick"}
-    assert {*known().all} - {*defaults()} == {"name", "data.name", "impl"}
+    assert {*known().all} - {*defaults()} == {"name", "data.name", "impl", "search.space"}
     for key, value in defaults().items():
         if value is not None and key not in (VARIABLES, ENVIRONMENTS):
             checked = known().all[key].adapter.validate_python(value)
@@ -80,7 +81,7 @@ def test_it_accepts_of_each_key_what_the_code_accepts(place: str, accepts: Accep
     counted = {True: 0, False: 0}
     for key in known().grid if place == "grid" else known().all if place == "quick" else known().section:
         for value in pool if place == "section" else pool[::9]:
-            suite = json.loads(json.dumps(plain))
+            suite = json.loads(json.dumps(plain)) | _searching(key, place)
             if place == "section":
                 inner = suite
                 *path, name = key.split(".")
@@ -101,14 +102,24 @@ def test_it_accepts_of_each_key_what_the_code_accepts(place: str, accepts: Accep
     assert min(counted.values()) > 50
 
 
+def _searching(key: str, place: str) -> dict[str, Any]:
+    """For a key of a search: a suite's search in which it has an effect, and a seed that confirms nothing."""
+    if not key.startswith("search."):
+        return {}
+    method = {"search.together": "optuna", "search.first": "halving", "search.factor": "halving"}.get(key, "random")
+    budget = {} if (key, place) == ("search.epochs", "section") else {"trials": 3}
+    search = {"space": {"train.lr": [0.1, 0.2]}, "method": method, **budget}
+    return {"grid": {"impl": ["numpy"], "seed": [1000]}, "search": search}
+
+
 def _code_accepts(suite: dict[str, Any]) -> bool:
     """Whether each key and value is accepted on its own; not whether they fit together."""
     problems = Problems()
     root = parse_mapping(json.dumps(suite), Path("x.yaml"), problems)
     draft = Draft.of_file(root, problems)
     quick = draft.with_quick(root)
-    for each in (draft, quick):
-        each.check()
+    draft.check()
+    searching.check_alone(quick, *quick.check(), "x.yaml")
     try:
         problems.raise_any()
     except UserError:

@@ -25,7 +25,7 @@ def junit(found: Mapping[str, Any]) -> str:
     ]
     for row in _rows(found):
         cases.append(Case("speed.baseline", row["name"], _STATES.get(row["verdict"], "passed"), sentence(row)))
-    return document("capsbench speed", cases, {"baseline": str((found.get("baseline") or {}).get("path", ""))})
+    return document("capsbench speed", cases, {"baseline": str(_baseline(found).get("path", ""))})
 
 
 def summary(found: Mapping[str, Any]) -> str:
@@ -37,8 +37,7 @@ def summary(found: Mapping[str, Any]) -> str:
         lines += ["### Against the baseline", "", *markdown.table(baseline_table(rows))]
     told = [f"{cell['name']}: {cell['cause']}" for cell in found["cells"] if cell["status"] != "ok"]
     told += [f"{cell['name']}: {warning}" for cell in found["cells"] for warning in cell["warnings"]]
-    baseline: Mapping[str, Any] = found.get("baseline") or {}
-    return "\n".join([*lines, *markdown.notes([*told, *baseline.get("warnings", ()), *found["warnings"]])])
+    return "\n".join([*lines, *markdown.notes([*told, *_baseline(found).get("warnings", ()), *found["warnings"]])])
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -78,4 +77,8 @@ def baseline_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _rows(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return (found.get("baseline") or {}).get("rows", ())
+    return _baseline(found).get("rows", ())
+
+
+def _baseline(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    return found.get("baseline") or {}
