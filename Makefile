@@ -44,7 +44,7 @@ docs: .venv/.docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-# Every block of commands in README.md and docs/, a page after the other: half an hour. PAGES="tutorial pandas" chooses some.
+# Every block of commands in README.md and docs/, a page after the other. PAGES="tutorial pandas" chooses some.
 PAGES :=
 docs-test: .venv/.dev
 	$(BIN)/python -m tests.docs.run $(PAGES)
