@@ -24,7 +24,7 @@ from harness.analysis.rows import COLUMNS
 from harness.commands.cli import COMMANDS, main, parser
 from harness.environments.chosen import folder
 from harness.suite.identity import relevant
-from harness.suite.keys import AXES, FIXED, SEARCH, known
+from harness.suite.keys import AXES, SEARCH, known
 from harness.suite.meanings import SECTIONS, meaning
 from harness.suite.schema import defaults
 

@@ -119,8 +119,10 @@ def _code_accepts(suite: dict[str, Any]) -> bool:
     draft = Draft.of_file(root, problems)
     quick = draft.with_quick(root)
     draft.check()
-    searching.check_alone(quick, *quick.check(), "x.yaml")
+    values = quick.check()
     try:
+        problems.raise_any()
+        searching.check_alone(quick, *values, "x.yaml")
         problems.raise_any()
     except UserError:
         return False
