@@ -15,7 +15,7 @@ from harness.data.own import FORMATS
 from harness.errors import UserError
 from harness.suite import searching
 from harness.suite.draft import Draft
-from harness.suite.keys import ENVIRONMENTS, FIXED, VARIABLES, inside, known
+from harness.suite.keys import BUDGETS, ENVIRONMENTS, FIXED, VARIABLES, inside, known
 from harness.suite.meanings import MEANINGS, SECTIONS, meaning
 from harness.suite.schema import defaults, schema
 from harness.suite.suite import load_suite
@@ -81,6 +81,8 @@ def test_it_accepts_of_each_key_what_the_code_accepts(place: str, accepts: Accep
     counted = {True: 0, False: 0}
     for key in known().grid if place == "grid" else known().all if place == "quick" else known().section:
         for value in pool if place == "section" else pool[::9]:
+            if place == "quick" and key in BUDGETS and value is None:
+                continue  # right where the other one is given
             suite = json.loads(json.dumps(plain)) | _searching(key, place)
             if place == "section":
                 inner = suite
