@@ -67,7 +67,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            what = "command" if isinstance(action, cast(Any, argparse)._SubParsersAction) else action.option_strings[0]
+            is_command = isinstance(action, cast(Any, argparse)._SubParsersAction)
+            what = "command" if is_command else (*action.option_strings, action.metavar)[0]
             self.error(f'unknown {what} "{value}"{nearest(str(value), action.choices)}')
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:

@@ -84,6 +84,8 @@ def test_what_looks_like_a_setting_and_is_none(said: Callable[..., str], tmp_pat
         ("data", "one of list, fetch, show is missing"),
         ("", "COMMAND is missing: one of run, plan"),
         ("Plan small.yaml", 'unknown command "Plan"; did you mean "plan"?'),
+        ("completion tcsh", 'unknown SHELL "tcsh"; did you mean "zsh"? Valid: bash, fish, zsh.'),
+        ("completion", "SHELL is missing: one of bash, zsh, fish"),
         ("plan small.yaml --executor INLINE", '"INLINE"; did you mean "inline"?'),
         ("plan small.yml", 'small.yml: no such file; did you mean "small.yaml"? Valid: small.yaml.'),
         ("plan smal.yml", 'did you mean "small.yaml"?'),
