@@ -55,7 +55,8 @@ class Run:
     @cached_property
     def origin(self) -> dict[str, str]:
         """What of its surroundings can change a result or a time, by name, in words."""
-        versions: Mapping[str, Any] = self.environment.get("versions") or {}
+        stated: Any = self.environment.get("versions")
+        versions = cast("dict[str, Any]", stated) if isinstance(stated, dict) else {}
         found: dict[str, Any] = {"capsbench": self.made_by.removeprefix("capsbench "), "commit": self.commit}
         found |= {"Python": self.environment.get("python"), **versions}
         found |= {name: self.environment.get(name) for name in _MACHINE}

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from harness.analysis.history import history
 from harness.commands.output import print_json
+from harness.disk import finite
 from harness.views.history.page import write
 from harness.views.history.screen import show
 
@@ -48,5 +49,5 @@ def main(args: argparse.Namespace) -> int:
     write(found, args.html)
     console.print(Text(f"Page: {args.html}"), soft_wrap=True)
     if args.json:
-        print_json({**found.to_json(), "page": str(args.html)})
+        print_json(finite({**found.to_json(), "page": str(args.html)}))
     return 2 if found.problems else 0

@@ -124,7 +124,7 @@ def _of_part(series: Array, resolution: float, alpha: float) -> tuple[float, int
     found, at = _largest(series[None] / scale, (resolution / scale) ** 2 / 12)
     count = min(max(_SIMULATED[0], round(5 / alpha)), _SIMULATED[1])
     simulated = _without_step(_alike(len(series)), count)
-    beyond = [count - int(np.searchsorted(each, found[0], side="left")) for each in simulated]
+    beyond = [count - int(_np.searchsorted(each, found[0], side="left")) for each in simulated]
     return (1 + max(beyond)) / (1 + count), int(at[0])
 
 

@@ -133,6 +133,7 @@ def test_nothing_to_show_is_refused(tmp_path: Path) -> None:
 def test_another_machine_or_setting_is_told(tmp_path: Path) -> None:
     write_one(tmp_path / "a", 1, 300.0)
     write_one(tmp_path / "b", 2, 200.0, cpu="Another CPU")
+    write_one(tmp_path / "c", 3, 200.0, versions=[1], git=["x"], project="y", gpus={"a": 1})  # of another program
     warnings = "\n".join(history([tmp_path]).warnings)
     assert "several machines (cpu: Some CPU; Another CPU)" in warnings
     assert "3 of 3 series were not tested for steps: that takes 8 runs" in warnings
