@@ -26,9 +26,8 @@ class Good(NumpyImpl):
     pass
 
 class Bad(NumpyImpl):
-    def loss_and_grads(self, images, labels):
-        loss, grads = super().loss_and_grads(images, labels)
-        return loss, {**grads, "digit.w": 1.3 * grads["digit.w"]}
+    def forward(self, images):
+        raise RuntimeError("no forward | today")
 """
 SMALL = "model.conv_channels=4\nmodel.primary_types=2\nmodel.decoder=false\ndata.train=64\nresources.cpus=1\n"
 
@@ -104,16 +103,17 @@ PRESENT = {"python": sys.executable, "capsbench": "none"}
 def test_right_and_wrong_implementations(caller: Caller) -> None:
     (caller.folder / "harness.py").write_text("raise SystemExit('the caller has a module of this name')")
     ended = caller.uses(
-        **PRESENT, impl="net.py:Good\n  net.py:Bad\n\n", level="L4", precision="fp64", out="a folder/$(id)"
+        **PRESENT, impl="net.py:Good\n  net.py:Bad\n\n", level="L2", precision="fp64", out="a folder/$(id)"
     )
     assert ended.code == 1, ended.log
     out = caller.folder / "a folder" / "$(id)"
     assert ended.outputs == {"ok": "false", "parity": "failed", "speed": "skipped", "out": str(out)}
     states = {key: state for key, (state, _) in junit.read(out / "parity.xml").items()}
-    assert states["net.py:Bad.fp64.L4", "grad.digit.w"] == "failure"
-    assert states["net.py:Good.fp64.L4", "grad.digit.w"] == "passed"
+    assert states["net.py:Bad.fp64.L1", "exception"] == "failure"
+    assert states["net.py:Bad.fp64.L2", "level"] == "skipped"
+    assert states["net.py:Good.fp64.L2", "r3.digit"] == "passed"
     assert "❌ **Parity: 1 of 2 failed.**" in ended.summary
-    assert "L4 gradient of digit.w" in ended.summary
+    assert "L1 its forward raised RuntimeError: no forward \\| today" in ended.summary
     assert "::error title=capsbench parity::" in ended.log
     assert not json.loads((out / "parity.json").read_text())["ok"]
 

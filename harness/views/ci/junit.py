@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 from harness import __version__
 
-State = Literal["passed", "failed", "error", "skipped"]
-_TAGS: Mapping[State, str] = {"failed": "failure", "error": "error", "skipped": "skipped"}
+State = Literal["passed", "failed", "skipped"]
+_TAGS: Mapping[State, str] = {"failed": "failure", "skipped": "skipped"}
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -21,7 +21,7 @@ _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 class Case:
     """One comparison: a group and a name, whether it passed, and in words what was found.
 
-    `message` is one line; `text` says more. An error is a comparison that could not be made.
+    `message` is one line; `text` says more. There are no errors apart from failures: not all schemas have them.
     """
 
     group: str
@@ -44,7 +44,7 @@ def document(name: str, cases: Sequence[Case], properties: Mapping[str, str]) ->
             "id": "0",
             "tests": str(len(cases)),
             "failures": str(counts["failed"]),
-            "errors": str(counts["error"]),
+            "errors": "0",
             "skipped": str(counts["skipped"]),
             "time": "0",
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()),

@@ -85,6 +85,8 @@ def _cases(report: Report, level: str) -> Iterator[Case]:
 
 
 def _said(check: Check) -> str:
+    if check.note and not math.isfinite(check.rel_err):
+        return f"{check.name}: {check.note}"
     told = f"{check.name}: relative error {_figure(check.rel_err)}, tolerance {figure(check.tolerance)}"
     return told + (f" ({check.note})" if check.note else "")
 
