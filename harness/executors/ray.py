@@ -310,9 +310,16 @@ class RayExecutor:
         self._guardian.release()
 
     def _init(self) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            self._connect()
+        finally:  # Ray's own handler would end the process without a word, also where its start was interrupted
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
+
+    def _connect(self) -> None:
         import ray
 
-        before = signal.getsignal(signal.SIGTERM)
         silent: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if self._address is not None:
             with access.on_loopback() if self._is_local else contextlib.nullcontext():
@@ -334,8 +341,6 @@ class RayExecutor:
                     _temp_dir=str(self._temp),
                     **silent,
                 )
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray's own handler would exit silently
 
     def _watched(self) -> Servers:
         if self._address is None:

@@ -162,7 +162,7 @@ class Soak:
             try:
                 self._under_faults(scene, ledger, told)
             except Endless as endless:
-                told.wrong["endless waits"].append(f"round {number} ({kind}): {endless}")
+                told.wrong["endless waits"].append(f"round {number} ({kind}): {endless}\n{driver.stacks()}")
                 for process in driver.family():
                     process.kill()
                 if driver.process:
@@ -211,6 +211,7 @@ class Soak:
 
     def _judge(self, where: str, scene: Scene, ledger: Ledger, uri: str, told: Tally) -> None:
         heal(scene)
+        scene.driver.sync(scene.run_dir, uri)
         told.rounds += 1
         told.starts += scene.driver.starts
         told.acknowledged += ledger.acknowledged
@@ -269,7 +270,7 @@ def _in_mlflow(uri: str, run_dir: Path) -> dict[str, list[int]]:
         tags: Any = run.data.tags
         trial = tags.get("capsbench.trial")
         if trial in found and tags.get("capsbench.run_id") == run_id:
-            found[trial] += [metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss")]
+            found[trial] += [metric.step for metric in client.get_metric_history(run.info.run_id, "epoch/train_loss")]
     return found
 
 

@@ -132,6 +132,22 @@ class Driver:
         """Its exit code, or None while it runs."""
         return self.process.poll() if self.process else None
 
+    def sync(self, run_dir: Path, uri: str) -> None:
+        """Brings to MLflow what it lacks, as a run that ends without it says."""
+        command = [sys.executable, "-m", "harness", "sync", str(run_dir), "--mlflow-uri", uri]
+        with self.log.open("ab") as log:
+            subprocess.run(command, cwd=self._folder, env=self._environment, stdout=log, stderr=log, check=True)
+
+    def stacks(self) -> str:
+        """Where its threads stand, and the end of what it said."""
+        said = self.log.read_text(errors="replace")[-1500:]
+        if not self.process or not (spy := shutil.which("py-spy", path=str(Path(sys.executable).parent))):
+            return said
+        dump = subprocess.run(
+            [spy, "dump", "--pid", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return f"{said}\n{dump.stdout}{dump.stderr}"
+
     def family(self, name: str | None = None) -> list[psutil.Process]:
         """Its descendants; `name`: those whose command line has it."""
         if not self.process:
