@@ -70,6 +70,7 @@ class Entry:
     devices: tuple[str, ...] = ("cpu", "gpu")
     distributions: tuple[str, ...] = ()  # those whose versions can change a result; empty: those of all frameworks
     short_name: str | None = None  # for narrow places; default: the name, or the class's
+    title: str | None = None  # in sentences; default: the name
     color: str | None = None  # in charts, as #rrggbb; default: one of a few, chosen by name
     slow_start: int = 0  # implementations with larger values start first
     out_of_memory: tuple[str, ...] = ()  # exceptions that mean it, in addition to those whose text says so
@@ -109,17 +110,17 @@ _BUILT_IN = {
         Entry(
             SPECIFICATION, "impls.numpy:NumpyImpl", ("numpy", "array_api_compat"), "pip install capsbench",
             devices=("cpu", "gpu") if importlib.util.find_spec("cupy") else ("cpu",),
-            distributions=("numpy",), color="#7F7F7F", any_precision=True,
+            distributions=("numpy",), title="NumPy", color="#7F7F7F", any_precision=True,
         ),
         Entry(
             "torch", "impls.torch:TorchImpl", ("torch",), 'pip install "capsbench[torch]"',
-            distributions=("torch",), color="#D55E00",
+            distributions=("torch",), title="PyTorch", color="#D55E00",
             variables=("TORCH_", "TORCHINDUCTOR_", "TORCHDYNAMO_", "PYTORCH_", "ATEN_", "TRITON_", "THP_MEM_"),
             ordinary=Ordinary(("torch", "torchvision"), channels_first=True, weight_files=(".pt", ".pth")),
         ),
         Entry(
             "tf", "impls.tf:TfImpl", ("tensorflow", "keras"), 'pip install "capsbench[tf]"',
-            distributions=("tensorflow", "tensorflow-cpu", "keras"), color="#009E73",
+            distributions=("tensorflow", "tensorflow-cpu", "keras"), title="TensorFlow", color="#009E73",
             variables=("TF_", "TF2_", "KERAS_", "AUTOGRAPH_"),
             slow_start=1,  # it is slow to import
             ordinary=Ordinary(
@@ -130,7 +131,7 @@ _BUILT_IN = {
         Entry(
             "jax", "impls.jax:JaxImpl", ("jax", "optax"), 'pip install "capsbench[jax]"',
             # JAX does not pin its GPU plugins, so their versions count too.
-            distributions=("jax", "jaxlib", "optax", "jax-cuda12-plugin", "jax-cuda13-plugin"), color="#0072B2",
+            distributions=("jax", "jaxlib", "optax", "jax-cuda12-plugin", "jax-cuda13-plugin"), title="JAX", color="#0072B2",
             variables=("XLA_", "JAX_"),
             slow_start=2,  # it compiles every operation each time
         ),

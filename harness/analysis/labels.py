@@ -23,7 +23,6 @@ def _shown(value: Any) -> str:
 
 
 NAME_LENGTH = 20  # characters of a run's name that MLflow's table and legends show
-_SPOKEN = {"torch": "PyTorch", "tf": "TensorFlow", "jax": "JAX", "numpy": "NumPy", "onnx": "ONNX Runtime"}
 _OTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 _SHADES = (-0.2, 0.45, -0.5, 0.25, 0.65)  # towards black or white
 _SHORT = {  # grid keys as written in run names; others are the first letters of their last part
@@ -54,8 +53,8 @@ def impl_name(impl: str) -> str:
 
 def spoken(impl: str) -> str:
     """The implementation's name in a sentence: "PyTorch", "TensorFlow 2.19", else as it is written."""
-    name, _, label = impl.partition("@")
-    return f"{_SPOKEN.get(name, name)} {label}".rstrip() if name in _SPOKEN else impl
+    entry = registry.known(impl)
+    return f"{entry.title} {entry.label or ''}".rstrip() if entry and entry.title else impl
 
 
 def color(impl: str) -> str:

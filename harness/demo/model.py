@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from harness import data
+from harness import data, models
 from harness.data import own
 from harness.data.base import PartialSource, Split
 from harness.data.divide import test_images
@@ -62,7 +62,7 @@ def is_shipped(trained: Trained) -> bool:
 
 def _fit(trained: Trained) -> Trained:
     model = trained.model
-    if model.kind != "capsnet":
+    if models.of(model).output_shapes(model, 1).get("coupling") is None:
         raise UserError(
             f"{trained.path}: weights of a model of kind {model.kind}; the demo shows capsules and their routing, so it needs "
             "those of a capsnet. `capsbench predict` asks any model"

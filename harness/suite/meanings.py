@@ -76,7 +76,7 @@ MEANINGS = {
     "train.lr_decay.rate": "The factor for each period n.",
     "train.lr_decay.steps": "Steps in a period; with kind epoch, those of an epoch.",
     "train.lr_decay.floor": "The learning rate never falls below this.",
-    "train.weight_decay": "L2 added to the gradient of every weight and bias, as torch.optim.Adam's; not AdamW's.",
+    "train.weight_decay": "L2 added to the gradient of every weight and bias, as in Adam; not AdamW's.",
     "train.decoder.lr": "The decoder's learning rate; if left out, the same as of all other weights.",
     "train.decoder.weight_decay": "The decoder's weight decay; likewise.",
     "train.epochs": "How many epochs at most.",

@@ -64,7 +64,8 @@ def offered(known: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("capsbench report r", {"runs/first"}),
         ("capsbench report runs/", {"runs/first", "runs/no-run/"}),
         ("capsbench report m", {"mine/"}),
-        ("capsbench report runs/first ", set[str]()),
+        ("capsbench report runs/first ", {"runs/first"}),  # it takes several
+        ("capsbench verify runs/first ", set[str]()),
         ("capsbench compare runs/first ", {"runs/first"}),
         ("capsbench export runs/first ", TRIALS),
         ("capsbench demo runs/first 7e", {"7e07db8f14b8"}),

@@ -218,7 +218,7 @@ def _finals() -> list[str]:
 
 
 _DOCUMENTS = {
-    "plan": ("plan", "quickstart", "impl=numpy", "--out", "OUT"),
+    "plan": ("plan", "quickstart", "impl=numpy", "resources.cpus=1", "--out", "OUT"),
     "report": ("report", _RUN, "--out", "OUT"),
     "compare": ("compare", _RUN, _RUN),
     "table": ("table", _RUN),
