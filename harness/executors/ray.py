@@ -15,9 +15,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import terminal
 from harness.errors import UserError
@@ -73,6 +73,9 @@ _LIMIT_S = 180.0
 _SHARED = Path("/dev/shm")
 _LONGEST_BASE = 23  # bytes: a Unix socket's path has 107 at most, and Ray adds 80 to this folder's
 _INSTEAD = "--executor inline runs the trials without Ray, one after another"
+
+
+_T = TypeVar("_T")
 
 
 class RayExecutor:
@@ -176,10 +179,23 @@ class RayExecutor:
         from harness.executors import nodes
 
         if self._survey is None and self._address is None:
-            self._survey = nodes.Survey(nodes.living())
+            self._survey = nodes.Survey(self._asked(nodes.living))
         elif self._survey is None:
             self._survey = nodes.survey(nodes.living(), trials)
         return self._survey
+
+    def _asked(self, question: Callable[[], _T]) -> _T:
+        """Ray's answer, which never comes once its GCS is gone. Raises `Lost` if Ray is lost meanwhile."""
+        answers: list[_T] = []
+        asking = threading.Thread(target=lambda: answers.append(question()), daemon=True, name="Ray's answer")
+        asking.start()
+        while asking.is_alive():
+            asking.join(_POLL_S)
+            if asking.is_alive() and (how := self._servers.fault()):
+                raise Lost(f"Ray was lost: {how}")
+        if not answers:
+            raise Lost("Ray was lost: it has not said which nodes it has")
+        return answers[0]
 
     def run(self, jobs: Sequence[Job], emit: Emit) -> None:
         rest, in_vain = list(jobs), 0
@@ -187,7 +203,14 @@ class RayExecutor:
             while rest:
                 self.start()
                 handover = Handover(emit)
-                relay, how = self._fit(rest, handover, stop)
+                try:
+                    relay, how = self._fit(rest, handover, stop)
+                except Lost:
+                    self._servers.end()
+                    self.close()
+                    if stop.is_set():
+                        raise KeyboardInterrupt from None
+                    raise
                 if stop.is_set() or relay.error or relay.stuck:
                     self._leave(relay, handover, is_lost=how is not None)
                     if relay.error:
