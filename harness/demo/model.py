@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from harness import data, models
-from harness.data import own
-from harness.data.base import PartialSource, Split
-from harness.data.divide import test_images
+from harness import models
+from harness.data.base import Split
 from harness.errors import UserError, nearest
-from harness.prediction.trained import Trained, of_file, of_trial
+from harness.prediction.trained import Trained, of_file, of_trial, test_part
 from harness.weights.files import load_weights
 
 WEIGHTS, DIGITS = (Path(__file__).with_name(name) for name in ("mnist.safetensors", "digits.safetensors"))
@@ -102,14 +100,8 @@ def examples(trained: Trained) -> Examples:
 def _test_part(trained: Trained) -> tuple[str, Split]:
     config = trained.data
     assert config is not None
-    directory = data.data_dir(config.dir)
-    if config.name in own.FORMATS:
-        about, part = data.about(config), own.read(config, directory)[1]
-    else:
-        source = data.source(config.test_from or config.name)
-        about = source.info
-        part = source.read_test(directory) if isinstance(source, PartialSource) else source.read(directory)[1]
-    return about.name, test_images(about, config.model_copy(update={"test": _LOOKED_AT}), part)
+    about, part = test_part(config, _LOOKED_AT)
+    return about.name, part
 
 
 def framing(trained: Trained) -> dict[str, Any]:

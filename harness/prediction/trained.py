@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from harness import data, models, registry
 from harness.data import own
-from harness.data.base import PartialSource
+from harness.data.base import Info, PartialSource, Split
 from harness.data.divide import test_images
 from harness.data.frame import framed, in_words, is_framed, is_random
 from harness.data.overlay import composite
@@ -192,6 +192,18 @@ def _reason(name: str, kind: str) -> str | None:
         return str(error)
 
 
+def test_part(config: DataConfig, count: int) -> tuple[Info, Split]:
+    """What a data set is, and up to `count` of its test images. Raises `UserError` if they are not here."""
+    directory = data.data_dir(config.dir)
+    if config.name in own.FORMATS:
+        about, part = data.about(config), own.read(config, directory)[1]
+    else:
+        source = data.source(config.test_from or config.name)
+        about = source.info
+        part = source.read_test(directory) if isinstance(source, PartialSource) else source.read(directory)[1]
+    return about, test_images(about, config.model_copy(update={"test": count}), part)
+
+
 def real_images(
     model: ModelSpec, config: DataConfig | None, count: int
 ) -> tuple[UInt8[np.ndarray, "N H W C"], str] | None:
@@ -199,14 +211,8 @@ def real_images(
     if config is None:
         return None
     try:
-        directory = data.data_dir(config.dir)
-        if config.name in own.FORMATS:
-            about, part = data.about(config), own.read(config, directory)[1]
-        else:
-            source = data.source(config.test_from or config.name)
-            about = source.info
-            part = source.read_test(directory) if isinstance(source, PartialSource) else source.read(directory)[1]
-        images = composite(test_images(about, config.model_copy(update={"test": count}), part).images)
+        about, part = test_part(config, count)
+        images = composite(part.images)
     except UserError:
         return None
     fits = images.shape[1:] == model.image
