@@ -12,7 +12,7 @@ _PROC = Path("/proc")
 _LISTEN = "0A"
 _SERVER = "gcs_server"
 _MINE = "cb-"
-"""How the folder of a bench's private Ray begins: see `harness.executors.ray`."""
+"""How the folder of a bench's private Ray begins: see `harness.executors.instance`."""
 
 
 @dataclass(frozen=True)

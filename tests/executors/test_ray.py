@@ -339,6 +339,14 @@ def test_a_private_ray_that_dies_is_replaced(tmp_path: Path) -> None:
     assert started.events[-1]["kind"] == "result"
 
 
+def test_a_private_ray_that_dies_when_it_is_asked_for_its_nodes_is_replaced(tmp_path: Path) -> None:
+    """Ray's answer never comes then."""
+    with driver("mute-ray", tmp_path, "TinyNet") as started:
+        started.rest()
+        assert started.process.returncode == 0
+        assert started.kinds("TinyNet") == ["attempt", "ready", *["epoch"] * 4, "result"]
+
+
 # A cluster
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness.errors import UserError
-from harness.executors import ray as ray_executor
+from harness.executors import instance
 from harness.executors.ray import RayExecutor
 from tests.helpers.run_helpers import capsbench, started, write_suite
 
@@ -75,15 +75,15 @@ def test_ctrl_c_while_it_starts(short: Path) -> None:
 def test_where_it_cannot_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = RayExecutor(num_cpus=1)
     with monkeypatch.context() as patch:
-        patch.setattr(ray_executor, "_SHARED", tmp_path / "absent")
+        patch.setattr(instance, "_SHARED", tmp_path / "absent")
         with pytest.raises(UserError, match=rf"^Ray needs {tmp_path}/absent, which is missing .*; {_INLINE}$"):
             executor.start()
     with monkeypatch.context() as patch:
         patch.setenv("TMPDIR", str(tmp_path))
-        folder = ray_executor._folder()
-        assert len(os.fsencode(folder.parent)) <= ray_executor._LONGEST_BASE
+        folder = instance._folder()
+        assert len(os.fsencode(folder.parent)) <= instance._LONGEST_BASE
         folder.rmdir()
-        patch.setattr(ray_executor, "_LONGEST_BASE", 3)  # as if nobody could write to /tmp and /var/tmp
+        patch.setattr(instance, "_LONGEST_BASE", 3)  # as if nobody could write to /tmp and /var/tmp
         with pytest.raises(UserError, match=rf"none of {tmp_path}, /tmp, /var/tmp. Set TMPDIR to one; or {_INLINE}$"):
             executor.start()
     monkeypatch.setenv("CAPSBENCH_RAY_START_S", "soon")

@@ -1,6 +1,8 @@
 """A driver to be killed: runs trials and prints each event as a line of JSON.
 
 python -m tests.helpers.driver_helpers EXECUTOR RUN_DIR IMPL[*CPUS]...
+
+EXECUTOR is inline, ray, or mute-ray: one whose GCS is killed at the moment when it is first asked for its nodes.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ def main(executor: str, run_dir: str, *impls: str) -> int:
         from harness.executors.ray import RayExecutor
 
         chosen = RayExecutor(num_cpus=2, num_gpus=0)
+    if executor == "mute-ray":
+        lose_gcs_once()
     asked = [impl.partition("*") for impl in impls]
     jobs = [tiny_job(Path(run_dir), impl, cpus=int(cpus or 1), epochs=4) for impl, _, cpus in asked]
     try:
@@ -38,6 +42,20 @@ def main(executor: str, run_dir: str, *impls: str) -> int:
     finally:
         chosen.close()
     return 0
+
+
+def lose_gcs_once() -> None:
+    from harness.executors import nodes
+
+    asked = nodes.living
+
+    def living() -> Any:
+        nodes.living = asked
+        (gcs,) = (each for each in psutil.Process().children() if each.name() == "gcs_server")
+        gcs.kill()
+        return asked()
+
+    nodes.living = living
 
 
 class Driver:
