@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from harness.commands.report import report
 from harness.disk import obstacle
 from harness.errors import UserError
 from harness.journal.journal import Journal
+from harness.journal.kept import find_trial
 from harness.publishing import crate
 from harness.publishing.contents import contents
 from harness.publishing.metadata import Said
@@ -57,17 +59,18 @@ class Published:
         }  # fmt: skip
 
 
-def publish(run_dir: Path, target: Path, said: Said, *, weights: bool = True) -> Published:
+def publish(run_dir: Path, target: Path, said: Said, weights_of: Collection[str] | None = None) -> Published:
     """Writes the crate: what the run recorded, a fresh report, and a description.
 
     Args:
         target: a folder that does not exist or is empty, or a file that does not exist and ends in .zip.
+        weights_of: ids of the trials whose weights are published; None: all.
 
     Raises `UserError` for what is no run, a run in progress or without a finished trial, damaged files, and a target that
     exists or cannot be written.
     """
     crate.require_free(target)
-    names = contents(run_dir, weights=weights)
+    names = contents(run_dir, weights_of)
     plan = Journal(run_dir).plan()
     try:
         with crate.staged(target, said) as folder:
@@ -85,8 +88,9 @@ def publish(run_dir: Path, target: Path, said: Said, *, weights: bool = True) ->
         named, _ = crate.listed(folder)
         digest = crate.sha256(folder / crate.metadata.NAME)
     notes = [] if said.licence else ["no licence is stated: others may not know what they may do; --license CC-BY-4.0"]
-    if not weights:
-        notes.append("without weights: the predictions cannot be recomputed from them")
+    if weights_of is not None:
+        some = f"with weights of {', '.join(weights_of)} alone: others'" if weights_of else "without weights: the"
+        notes.append(f"{some} predictions cannot be recomputed from them")
     return Published(target, len(named), sum(size for size, _ in named.values()), digest, notes)
 
 
@@ -96,7 +100,11 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--to", type=Path, required=True, metavar="DIR|ZIP", help="the crate: a folder, or a file ending in .zip"
     )
-    command.add_argument("--no-weights", action="store_true", help="leave the trained weights out: much smaller")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--no-weights", action="store_true", help="leave the trained weights out: much smaller")
+    which.add_argument(
+        "--weights-of", action="append", metavar="TRIAL", help="the weights of this trial alone; may be repeated"
+    )
     command.add_argument("--author", metavar="NAME", help="who publishes")
     command.add_argument("--license", metavar="ID", help="an SPDX identifier, such as CC-BY-4.0, or a URL")
 
@@ -104,7 +112,10 @@ def options(command: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     if args.license and not re.fullmatch(r"[A-Za-z0-9.+-]+|https?://\S+", args.license):
         raise UserError(f"--license {args.license}: expected an SPDX identifier, such as CC-BY-4.0, or a URL")
-    made = publish(args.run_dir, args.to, Said(args.author, args.license), weights=not args.no_weights)
+    weights_of = (
+        [] if args.no_weights else args.weights_of and [find_trial(args.run_dir, id).id for id in args.weights_of]
+    )
+    made = publish(args.run_dir, args.to, Said(args.author, args.license), weights_of)
     console = Console(stderr=args.json)
     console.print(Text(f"{made.path}: {made.files} files, {made.bytes / 1e6:,.1f} MB"), soft_wrap=True)
     console.print(Text(f"SHA-256 of its metadata: {made.sha256}"), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 from harness.errors import UserError
@@ -13,8 +14,11 @@ _OF_THE_RUN = ("plan.json", "suite.yaml", "environment.json")
 _OF_A_TRIAL = ("trial.json", "events.jsonl", "result.json")
 
 
-def contents(run_dir: Path, *, weights: bool) -> list[str]:
+def contents(run_dir: Path, weights_of: Container[str] | None = None) -> list[str]:
     """Paths relative to the run directory, sorted. Logs, which show the user's own paths, and checkpoints stay behind.
+
+    Args:
+        weights_of: ids of the trials whose weights are published; None: all.
 
     Raises `UserError` for what is no run directory, a run that is in progress, or one in which no trial has finished.
     """
@@ -28,6 +32,7 @@ def contents(run_dir: Path, *, weights: bool) -> list[str]:
         folder = journal.trial_dir(id)
         named = named_files(journal.events(id))
         is_any_finished |= (journal.result(id) or {}).get("status") == "finished"
+        weights = weights_of is None or id in weights_of
         wanted = [*_OF_A_TRIAL, *(name for name, event in named.items() if weights or name == _predictions(event))]
         wanted = [name for name in wanted if not name.startswith("epoch-")]
         wanted += [str(path.relative_to(folder)) for path in folder.glob("figures/**/*") if path.is_file()]

@@ -213,6 +213,19 @@ def test_a_zip_and_without_weights(run: Path, tmp_path: Path, command: Command) 
     assert "the crate has no weights of it" in err
 
 
+def test_weights_of_chosen_trials(run: Path, tmp_path: Path, command: Command) -> None:
+    chosen, *others = sorted(path.name for path in (run / "trials").iterdir())
+    assert others
+    code, _, err = command("publish", run, "--to", tmp_path / "crate", "--weights-of", chosen[:9], "--json")
+    assert code == 0
+    assert f"with weights of {chosen} alone" in err
+    assert {path.parent.name for path in (tmp_path / "crate").glob("trials/*/weights.safetensors")} == {chosen}
+    code, _, err = command("publish", run, "--to", tmp_path / "other", "--weights-of", "zzz")
+    assert code == 2
+    assert 'has no trial "zzz"' in err
+    assert not (tmp_path / "other").exists()
+
+
 def test_nothing_is_overwritten_and_nothing_half_is_left(run: Path, tmp_path: Path, command: Command) -> None:
     (taken := tmp_path / "taken").mkdir()
     (taken / "mine.txt").write_text("mine")
