@@ -9,18 +9,16 @@ import difflib
 import importlib
 import importlib.util
 import inspect
-import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from harness import modules
 from harness.errors import UserError, nearest
 from harness.frameworks import Framework, framework
 from harness.own_file import is_file_name, target_of
@@ -186,7 +184,7 @@ def resolve(name: str) -> Entry:
     if labelled := _LABELLED.fullmatch(name):
         return replace(resolve(labelled[1]), name=name, label=labelled[2])
     if is_file_name(name):
-        target = target_of(name, locate)
+        target = target_of(name, modules.locate)
         return _with_facts(Entry(name, target, (target.partition(":")[0],), f"keep {name.rpartition(':')[0]} there"))
     if ":" not in name:
         raise UserError(
@@ -195,7 +193,7 @@ def resolve(name: str) -> Entry:
     if not _TARGET.fullmatch(name):
         raise UserError(f'"{name}" does not name an implementation: expected package.module:Class or file.py:Class')
     top = name.partition(":")[0].partition(".")[0]
-    if _find(top) is None:
+    if modules.find(top) is None:
         raise UserError(f'implementation "{name}": no package "{top}"; install it, or put its folder in PYTHONPATH')
     return _with_facts(Entry(name, name, (top,), f'install "{top}", or put its folder in PYTHONPATH'))
 
@@ -210,8 +208,10 @@ def known(name: str) -> Entry | None:
 
 def missing(entry: Entry) -> str | None:
     """What is not installed and how to install it, or what is wrong with its `device.py`; None if nothing is missing."""
-    found = ((package, _find(package)) for package in entry.packages)
-    absent = [package for package, spec in found if spec is None or (entry.is_built_in and _is_lying_about(spec))]
+    found = ((package, modules.find(package)) for package in entry.packages)
+    absent = [
+        package for package, spec in found if spec is None or (entry.is_built_in and modules.is_lying_about(spec))
+    ]
     if absent:
         return f"not installed: {', '.join(absent)}; {entry.install}"
     return entry.problem
@@ -293,7 +293,7 @@ def exporter(entry: Entry) -> str | None:
     """The module that writes weights in the framework's own formats, `export` beside the implementation; None without one."""
     package = _package(entry)
     name = f"{package}.export" if package else ""
-    return name if name and locate(name) else None
+    return name if name and modules.locate(name) else None
 
 
 def exporting(name: str) -> Entry:
@@ -352,29 +352,6 @@ def load(entry: Entry, *, adapter: bool = False) -> type[Impl]:
     return cast("type[Impl]", found)
 
 
-@contextmanager
-def importable(folder: Path) -> Generator[None]:
-    """Makes modules in `folder` importable, after all installed ones, for the duration of the `with` block."""
-    importlib.invalidate_caches()  # the folder may have been scanned before the module was written
-    sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-
-
-def locate(module: str) -> ModuleSpec | None:
-    """Where `module` would be imported from, without importing its parent packages; None if it cannot be found."""
-    top, *rest = module.split(".")
-    spec = _find(top)
-    for part in rest:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        # By its last name only: a folder without __init__.py would need its parent imported for the full name.
-        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
-    return spec
-
-
 def _nearest(name: str) -> str:
     """As `errors.nearest`, but framework names count too: "tensorflow" and "keras" mean tf."""
     packages = {package: entry.name for entry in _BUILT_IN.values() for package in entry.packages}
@@ -382,27 +359,9 @@ def _nearest(name: str) -> str:
     return nearest(packages[close[0]] if close else name, names())
 
 
-def _find(package: str) -> ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # ValueError: in sys.modules without a spec
-        return None
-
-
-def _is_lying_about(spec: ModuleSpec) -> bool:
-    """Whether this is a folder or file of the working directory that only has a library's name."""
-    if spec.origin is None:
-        return True
-    here, file = Path.cwd(), Path(spec.origin)
-    is_asked_for = str(here) in (
-        str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    )
-    return here in (file.parent, file.parent.parent) and not is_asked_for
-
-
 def _package(entry: Entry) -> str | None:
     """The innermost package around the class; None if its module is in no package."""
-    spec = locate(entry.module)
+    spec = modules.locate(entry.module)
     if spec and spec.submodule_search_locations is not None:
         return entry.module
     return entry.module.rpartition(".")[0] or None
@@ -410,7 +369,7 @@ def _package(entry: Entry) -> str | None:
 
 def _device_file(entry: Entry) -> Path | None:
     package = _package(entry)
-    spec = locate(f"{package}.device") if package else None
+    spec = modules.locate(f"{package}.device") if package else None
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 

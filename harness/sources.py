@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness import models, registry
+from harness import models, modules
 from harness.data import sets as data
 from harness.registry import Entry
 
@@ -59,7 +59,7 @@ def _implementation(entry: Entry) -> Iterator[tuple[Path, Path]]:
 
 
 def _package(name: str) -> Iterator[tuple[Path, Path]]:
-    spec = registry.locate(name)
+    spec = modules.locate(name)
     if spec is None or not spec.has_location or spec.origin is None:
         return
     module = Path(spec.origin)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import registry
+from harness import modules, registry
 from harness.errors import UserError
 from harness.registry import Entry
 from harness.spec import Impl
@@ -106,7 +106,7 @@ def test_a_class_by_its_place_is_resolved_without_importing(place: Callable[[str
     entry = registry.resolve("mycaps.deep.model:Caps")
     assert (entry.name, entry.packages, entry.devices) == ("mycaps.deep.model:Caps", ("mycaps",), ("cpu", "gpu"))
     assert registry.missing(entry) is None
-    spec = registry.locate(entry.module)
+    spec = modules.locate(entry.module)
     assert spec is not None
     assert str(spec.origin).endswith("mycaps/deep/model.py")
     assert "mycaps" not in sys.modules
@@ -114,7 +114,7 @@ def test_a_class_by_its_place_is_resolved_without_importing(place: Callable[[str
 
 @pytest.mark.parametrize("module", ["nosuch", "nosuch.sub", "json.nosuch", "json.decoder.deeper", "impls.nosuch"])
 def test_locate_what_is_not_there(module: str) -> None:
-    assert registry.locate(module) is None
+    assert modules.locate(module) is None
 
 
 @pytest.mark.parametrize("name", ["a:", ":B", "a.b:", "a..b:C", "a b:C", "a-b:C", "a:B:C", "a:B()", "1a:B", ":"])

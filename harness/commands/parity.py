@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness import data, registry
+from harness import data, modules, registry
 from harness.analysis.equivalence import judge
 from harness.commands import ci_files, ordinary, parser
 from harness.commands.common import installed, log_folder, suite_or_built_in
@@ -108,7 +108,7 @@ def parity(request: ParityRequest, tell: Tell) -> Outcome:
         raise UserError('MLflow is not installed: pip install "capsbench[mlflow]", or drop --mlflow-uri.')
     if request.track:
         locate(request.out, request.mlflow_uri)
-    with registry.importable(Path.cwd()):
+    with modules.importable(Path.cwd()):
         suite = suite_or_built_in(request.suite, _COMPACT, request.overrides)
         chosen = list(dict.fromkeys(request.impls or suite.grid["impl"]))
         pythons = Interpreters(chosen, suite.environments, str(request.suite or "the suite"))

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness import data, models, registry
+from harness import data, models, modules, registry
 from harness.analysis import baseline
 from harness.analysis.speed import document
 from harness.commands import ci_files, parser
@@ -75,7 +75,7 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
     Raises `UserError` for a request that cannot be met, before anything is started.
     """
     _check_numbers(request)
-    with registry.importable(Path.cwd()):
+    with modules.importable(Path.cwd()):
         suite = _suite(request)
         pythons = Interpreters(suite.grid["impl"], suite.environments, str(request.suite or "the suite"))
         impls, warnings = installed(list(suite.grid["impl"]), pythons, named=bool(request.impls))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import registry
+from harness import modules, registry
 from harness.errors import UserError
 from harness.own_file import is_file_name
 from harness.spec.trial import Trial
@@ -107,7 +107,7 @@ class Contents:
     def _add_module(self, name: str, what: str) -> None:
         """The top package or module around `name`, unless it is installed: then every node needs it installed."""
         top = name.partition(".")[0]
-        spec = registry.locate(top)
+        spec = modules.locate(top)
         places = [Path(each) for each in (spec.submodule_search_locations or ())] if spec else []
         if spec and spec.origin and not places:
             places = [Path(spec.origin)]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness import registry
+from harness import modules, registry
 from harness.registry import Entry
 
 _COPIED = 1 << 28  # bytes: larger than any cache
@@ -20,7 +20,7 @@ _AT_LEAST_S = 0.02  # length of a timed region; shorter calls are repeated
 
 def installed() -> list[Entry]:
     """The built-in implementations whose library can be imported here."""
-    return [entry for name in registry.BUILT_IN if registry.locate((entry := registry.resolve(name)).library)]
+    return [entry for name in registry.BUILT_IN if modules.locate((entry := registry.resolve(name)).library)]
 
 
 def library_of(entry: Entry) -> Entry:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from harness import data, registry
+from harness import data, modules, registry
 from harness.commands.cli import main
 from harness.commands.common import log_folder
 from harness.commands.parity import ParityRequest, parity
@@ -424,7 +424,7 @@ def test_the_example(tmp_path: Path) -> None:
 
 def test_run_refuses_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "adapternets.py").write_text(ADAPTER)
-    with registry.importable(tmp_path):
+    with modules.importable(tmp_path):
         entry = registry.resolve("adapternets:Right")
         with pytest.raises(UserError, match=r"lacks dump, .*train.*an adapter: `capsbench parity` can check it"):
             registry.load(entry)
