@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from harness.analysis.compare import compare
 from harness.commands import ci_files
 from harness.commands.output import print_json
 from harness.views.ci.comparison import junit, summary
 from harness.views.compare import show
+from harness.views.messages import Console
 
 
 def options(command: argparse.ArgumentParser) -> None:

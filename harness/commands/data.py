@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from harness.commands import parser
 from harness.commands.output import print_json
+from harness.views.messages import Console
 
 if TYPE_CHECKING:
     from harness.spec.trial import DataConfig

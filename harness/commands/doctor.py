@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +28,8 @@ from harness.machine.leases import local_cores, stale_gpus
 from harness.machine.surroundings import given
 from harness.machine.topology import physical, shared
 from harness.views.bug_report import bug_report
+from harness.views.messages import Console
+from harness.views.tables import print_table
 
 _COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "absent": "yellow", "broken": "red"}
 _GB = 1e9
@@ -102,20 +103,18 @@ def diagnose(
 def render(diagnosis: Diagnosis, console: Console) -> None:
     """Prints the diagnosis as a table, with advice under each finding."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    for _ in ("name", "state", "detail"):
+        table.add_column()
     group = None
     for check in diagnosis.checks:
         if group not in (None, check.group):
-            table.add_section()
             table.add_row()
         group = check.group
         # Text, not str: "capsbench[torch]" is not markup.
         table.add_row(Text(check.name, "bold"), Text(check.state, _COLOURS[check.state]), Text(check.detail))
         if check.advice:
             table.add_row("", "", Text(f"-> {check.advice}", "cyan"))
-    console.print(table)
+    print_table(console, table)
     ready = f"Ready to train with: {', '.join(diagnosis.ready)}."
     verdict = ready if diagnosis.ok else "Nothing can be trained: no framework works."
     console.print(Text(f"\n{verdict}", "bold green" if diagnosis.ok else "bold red"))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from harness import registry
@@ -29,6 +28,7 @@ from harness.models import probing
 from harness.prediction.trained import some_images
 from harness.spec import Weights
 from harness.spec.trial import Trial
+from harness.views.messages import Console
 from harness.weights.files import read_facts
 
 _IMAGES = 16

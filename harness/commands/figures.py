@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from harness.commands.output import print_json, tell
@@ -16,6 +15,7 @@ from harness.journal.journal import FOLDER, Journal
 from harness.journal.results import summarise
 from harness.views.figures.draw import Drawn, datasets, draw_trial, require_matplotlib
 from harness.views.figures.material import Material
+from harness.views.messages import Console
 from harness.weights.whole import Damaged
 
 

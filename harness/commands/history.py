@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.history import history
@@ -13,6 +12,7 @@ from harness.commands.output import print_json
 from harness.disk import finite
 from harness.views.history.page import write
 from harness.views.history.screen import show
+from harness.views.messages import Console
 
 _DESCRIPTION = """\
 Many runs of one suite, over commits or versions, as one page: test error, seconds per epoch and memory of each cell, and

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from rich.console import Console
 from rich.text import Text
 
 from harness import data, models, registry
@@ -37,6 +36,7 @@ from harness.suite.suite import load_suite
 from harness.supervisor.ordinary import examine
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
 from harness.views.ci import parity as in_ci
+from harness.views.messages import Console
 from harness.views.mlflow.parity import record
 from harness.views.mlflow.where import locate, redact
 from harness.views.ordinary import show_model, show_pair

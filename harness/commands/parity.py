@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from harness import data, registry
@@ -32,6 +31,7 @@ from harness.suite.suite import Suite
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
 from harness.views import equivalence as judged
 from harness.views.ci import parity as in_ci
+from harness.views.messages import Console
 from harness.views.mlflow.parity import record
 from harness.views.mlflow.where import locate, redact, shown
 from harness.views.parity import show

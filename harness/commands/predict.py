@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -25,6 +24,7 @@ from harness.prediction.predict import BATCH, Prediction, Predictor, Problem, Se
 from harness.prediction.trained import Trained, implementation, requested
 from harness.sniff import what_is
 from harness.views.figures.draw import require_matplotlib
+from harness.views.messages import Console
 from harness.views.prediction import SHEET, as_csv, as_json, draw_sheet, remarks, table
 from harness.views.tables import print_table
 

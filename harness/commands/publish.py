@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from harness.commands import parser
@@ -21,6 +20,7 @@ from harness.journal.journal import Journal
 from harness.publishing import crate
 from harness.publishing.contents import contents
 from harness.publishing.metadata import Said
+from harness.views.messages import Console
 
 _README = """\
 # {suite}: a run of capsbench

@@ -7,12 +7,12 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from harness.commands.output import print_json, tell
 from harness.commands.reporting import Written, report, side_by_side
 from harness.errors import UserError, nearest
+from harness.views.messages import Console
 from harness.views.report.files import DEFAULT, FORMATS
 from harness.views.report.page import Section
 from harness.views.report.speed import read

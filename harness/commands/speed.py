@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from harness import data, models, registry
@@ -30,6 +29,7 @@ from harness.suite.suite import Suite
 from harness.supervisor.parity import Tell
 from harness.supervisor.speed import Method, Record, measure
 from harness.views.ci import speed as in_ci
+from harness.views.messages import Console
 from harness.views.speed import show
 from harness.views.tables import print_table
 

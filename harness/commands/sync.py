@@ -6,12 +6,12 @@ import argparse
 import shlex
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.text import Text
 
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.errors import UserError
+from harness.views.messages import Console
 from harness.views.mlflow.tracking import sync
 from harness.views.mlflow.where import locate, shown
 from harness.views.tensorboard import write_all

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.rows import COLUMNS, Row, all_rows
@@ -20,6 +19,7 @@ from harness.disk import write_atomic
 from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.journal.kept import find_trial
+from harness.views.messages import Console
 from harness.views.tables import epochs_table, print_table
 
 STDOUT = "-"

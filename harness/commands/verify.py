@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from harness.commands.parity import ParityRequest, parity
 from harness.errors import UserError
 from harness.publishing import checks, crate
 from harness.publishing.checks import Asked, Row, Run, Tell
+from harness.views.messages import Console
 from harness.views.tables import print_table
 
 _COLORS = {"confirmed": "green", "not checked": "yellow", "false": "bold red"}
