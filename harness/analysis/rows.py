@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+from harness import progress
 from harness.journal.journal import Journal
 from harness.journal.results import Result, parity_of, summarise
 from harness.spec.trial import Trial
@@ -117,7 +118,7 @@ def all_rows(journal: Journal) -> list[Row]:
     """
     rows: list[Row] = []
     varied: dict[str, None] = {}
-    for id in journal.trial_ids():
+    for id in progress.track(journal.trial_ids(), f"reading {journal.run_dir.name}"):
         trial = journal.trial(id)
         result = summarise(trial, journal.events(id))
         varied |= dict.fromkeys(trial.params)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, interruption, terminal
+from harness import __version__, interruption, progress, terminal
 from harness.commands.output import print_json, tell
 from harness.commands.parser import JSON_HELP, Parser
 from harness.errors import Noted, UserError, of_the_system
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             from harness.machine.surroundings import settle
 
             settle()
+        progress.shown_by(_progress)
         code = _module(args.command).main(args)
     except UserError as error:
         code = _refuse(str(error), error.code, as_json)
@@ -160,6 +161,12 @@ def _show_notes() -> None:
             tell(f"capsbench: {message}", "yellow")
 
     warnings.showwarning = show
+
+
+def _progress() -> progress.Display:
+    from harness.views.progress import Shown
+
+    return Shown()
 
 
 def _module(command: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from harness import progress
 from harness.analysis.compare import compare
 from harness.commands import ci_files
 from harness.commands.output import print_json
@@ -29,7 +30,8 @@ def options(command: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     ci_files.check(args)
-    comparison = compare(args.run_a, args.run_b, args.tolerance)
+    with progress.task("comparing"):
+        comparison = compare(args.run_a, args.run_b, args.tolerance)
     show(Console(stderr=args.json), comparison)
     ci_files.write(args, lambda: junit(comparison), lambda: summary(comparison))
     if args.json:

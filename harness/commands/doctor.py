@@ -16,7 +16,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from harness import data, models, registry
+from harness import data, models, progress, registry
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.probes import Check, State, kind, probe
@@ -82,7 +82,7 @@ def diagnose(
 
     with ThreadPoolExecutor(max_workers=2) as pool:  # imports are heavy: on few cores, more at once would not be faster
         futures = [pool.submit(probed, entry) for entry in entries]
-    probes = [future.result() for future in futures]
+        probes = [future.result() for future in progress.track(futures, "trying what is installed")]
     found = environment()
     # The reference implementation is for comparison with the others; nobody trains with it.
     ready = [check.name for check in probes if check.state == "ok" and check.name != registry.SPECIFICATION]

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.text import Text
 
+from harness import progress
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.report import report
@@ -70,8 +71,8 @@ def publish(run_dir: Path, target: Path, said: Said, *, weights: bool = True) ->
     names = contents(run_dir, weights=weights)
     plan = Journal(run_dir).plan()
     try:
-        with crate.staged(target, said) as folder:
-            for name in names:
+        with progress.task(f"publishing {run_dir.name}"), crate.staged(target, said) as folder:
+            for name in progress.track(names, "copying files"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run_dir / name, folder / name)
             report(folder)
@@ -81,7 +82,7 @@ def publish(run_dir: Path, target: Path, said: Said, *, weights: bool = True) ->
         raise UserError(
             f"cannot write {target}: {obstacle(target.absolute().parent) or error.strerror}. Choose a place with --to."
         ) from error
-    with crate.opened(target) as folder:
+    with progress.task("reading it again"), crate.opened(target) as folder:
         named, _ = crate.listed(folder)
         digest = crate.sha256(folder / crate.metadata.NAME)
     notes = [] if said.licence else ["no licence is stated: others may not know what they may do; --license CC-BY-4.0"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.text import Text
 
-from harness import data, models, registry
+from harness import data, models, progress, registry
 from harness.analysis import baseline
 from harness.analysis.speed import document
 from harness.commands import ci_files, parser
@@ -99,7 +99,14 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
             others,
         )
         records = [Record(name, trial, folder / f"{name}.log") for name, trial in zip(names, trials, strict=True)]
-        found = document(measure(records, method, tell), method)
+        with progress.task("measuring") as measuring:
+
+            def told(line: str) -> None:
+                tell(line)
+                if begun := re.fullmatch(r"round (\d+) of (\d+)", line):
+                    measuring.reached(int(begun[1]) - 1, int(begun[2]))
+
+            found = document(measure(records, method, told), method)
     found |= {"warnings": [*warnings, *problems, *found["warnings"]], "environment": environment()}
     if request.baseline and stored:
         compared = baseline.against(request.baseline, stored, finite(found), request.tolerance_pct)

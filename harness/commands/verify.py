@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from harness import registry
+from harness import progress, registry
 from harness.commands.output import print_json, tell
 from harness.commands.parity import ParityRequest, parity
 from harness.errors import UserError
@@ -47,7 +47,7 @@ class Verified:
 
 
 def verify(path: Path, asked: Asked, tell: Tell, *, sha256: str | None = None, again: bool = False) -> Verified:
-    """Checks a crate; `tell` gets a line before each step that takes long.
+    """Checks a crate; `tell` gets a line whenever an implementation begins or ends its climb.
 
     Args:
         sha256: what the SHA-256 of the metadata is known to be.
@@ -55,7 +55,7 @@ def verify(path: Path, asked: Asked, tell: Tell, *, sha256: str | None = None, a
 
     Raises `UserError` for what is no crate.
     """
-    with crate.opened(path) as folder:
+    with progress.task(f"verifying {path.name}"), crate.opened(path) as folder:
         rows = list(_rows(path, folder, asked, tell, sha256))
         if again:
             rows += _parity(folder, asked, tell)
@@ -83,7 +83,7 @@ def _rows(path: Path, folder: Path, asked: Asked, tell: Tell, sha256: str | None
     yield from checks.errors(run)
     yield from checks.labels(run, tests)
     if asked.impls:
-        yield from checks.weights(run, tests, asked, tell)
+        yield from checks.weights(run, tests, asked)
     else:
         yield Row("weights", "not checked", "not asked for")
 

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness import progress
 from harness.analysis.labels import run_name
 from harness.events import (
     AttemptEvent,
@@ -122,6 +123,7 @@ class Screen:
     def begin(self, trials: Sequence[Trial], cached: set[str]) -> None:
         self._rows = {}
         self.add(trials, self._estimates, cached)
+        progress.hold(True)
         if self._is_live:
             self._live.start()
 
@@ -136,6 +138,7 @@ class Screen:
         """Leaves the terminal to what follows: later notes are lines of their own."""
         self._live.stop()
         self._is_live = False
+        progress.hold(False)
 
     def note(self, text: str) -> None:
         """One line about the run as a whole, such as what it is waiting for."""
