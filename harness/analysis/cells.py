@@ -17,6 +17,7 @@ from harness.analysis.labels import setting
 from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
+from harness.journal.retested import completed
 from harness.spec.trial import Trial
 from harness.stats import Difference, Summary, adjust, difference, summary
 
@@ -115,7 +116,8 @@ def of_run(journal: Journal) -> list[Cell]:
     results: list[Result] = []
     for id in progress.track(planned, f"reading {journal.run_dir.name}"):
         trials[id] = journal.trial(id)
-        results.append(summarise(trials[id], journal.events(id)))
+        events = journal.events(id)
+        results.append(completed(journal, summarise(trials[id], events), events))
     return of_results(trials, results)
 
 

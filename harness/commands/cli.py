@@ -38,6 +38,7 @@ COMMANDS = {
     "export": "write a trial's weights as a framework's own files, which load without capsbench",
     "publish": "a finished run as a crate for others: hashes, report, weights, RO-Crate metadata",
     "verify": "check a published run: hashes, test errors, predictions from the weights; exit code 1 if any is false",
+    "retest": "test errors of all epochs whose weights a run kept: what choosing on the test set would have claimed",
     "figures": "draw the figures of a run's finished trials again, from its directory alone",
     "ui": "open the comparison in MLflow's pages, on this machine only unless --host says otherwise",
     "doctor": "what of this machine the bench can use, and what to do about the rest",

@@ -81,6 +81,7 @@ def _rows(path: Path, folder: Path, asked: Asked, tell: Tell, sha256: str | None
     tests = checks.test_images()
     yield from checks.results(run)
     yield from checks.errors(run)
+    yield from checks.retested(run)
     yield from checks.labels(run, tests)
     if asked.impls:
         yield from checks.weights(run, tests, asked)

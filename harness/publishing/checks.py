@@ -14,6 +14,7 @@ from harness import data, progress, registry
 from harness.data.base import Split
 from harness.errors import UserError
 from harness.events import ResultEvent
+from harness.journal import retested as kept
 from harness.journal.journal import Journal
 from harness.journal.results import named_files, summarise
 from harness.publishing import crate, recompute
@@ -127,6 +128,14 @@ def errors(run: Run) -> Iterator[Row]:
         yield Row(
             "test error", "confirmed", f"of {counted} trials, recomputed from predictions of {images:,} images each"
         )
+
+
+def retested(run: Run) -> Iterator[Row]:
+    """The test errors of single epochs, if the run has any that were computed after its training."""
+    found = sum(len(kept.known(run.journal, trial.id, run.events[trial.id])) for trial in run.finished)
+    if found:
+        told = f"test errors of {found} epochs in {kept.NAME}; capsbench retest --again computes them anew"
+        yield Row("epochs", "not checked", told)
 
 
 def labels(run: Run, tests: Callable[[Trial], Split]) -> Iterator[Row]:

@@ -142,11 +142,12 @@ def epochs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         settings = {key: row[key] for key in varied[0] if row[key] is not None}
         is_last = row["epoch"] == row["trial_epochs_trained"] and row["epoch"]
+        error = row["trial_test_err_pct"] if is_last else row["test_err_pct"]
         table.add_row(
             row["trial"], row["impl"], *([setting(settings)] if varied[0] else ()), row["trial_status"],
             str(row["seed"]), UNKNOWN if row["epoch"] is None else str(row["epoch"]),
             *(number(row[name]) for name in errors.values()), number(row["epoch_s"]), number(row["img_per_s"]),
-            number(row["trial_test_err_pct"]) if is_last else "",
+            number(error) if is_last or error is not None else "",
         )  # fmt: skip
     return table
 
