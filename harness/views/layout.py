@@ -2,7 +2,7 @@
 
 Rich cuts or crushes what does not fit, and takes milliseconds a row. Here a table that is too wide gives up, in turn, its
 wide gaps, headings on one line, texts on one line, and at last its single block: the columns go on below, with those that
-say what a row is about. A word, such as a path, is never broken: if it is too long for its column, it has a line of its own.
+tell the rows apart. A word, such as a path, is never broken: if it is too long for its column, it has a line of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ USUAL = 80
 _MOST_LINES = 3  # a text is folded into, unless it is the last column
 _LEAST = 18  # columns, of a text that is folded
 _CHUNK = 50  # rows, after which a table of several blocks begins anew
+_NUMBER = re.compile(r"\d*")
 
 Cell = str | Text
 
@@ -57,6 +58,11 @@ class _Column:
     is_figure: bool  # stands to the right, and is never folded
     width: int = 0
 
+    @property
+    def can_tell(self) -> bool:
+        """Whether it can be what a row is about: a text, or whole numbers such as seeds."""
+        return not self.is_figure or all(map(_NUMBER.fullmatch, map(_plain, self.cells)))
+
     def natural(self, *, folded_heading: bool) -> int:
         """The width at which no cell is folded."""
         words = _pieces(self.heading) if folded_heading else [self.heading]
@@ -81,27 +87,35 @@ def _arranged(columns: Sequence[_Column], width: int) -> list[_Block]:
     columns = [each for each in columns if any(map(_plain, each.cells))] or list(columns)[:1]
     keys = _keys(columns, width)
     blocks: list[_Block] = []
-    taken: list[_Column] = []
-    fitting: _Block | None = None
-    for column in columns[len(keys) :]:
-        found = _in_one([*keys, *taken, column], width)
-        if found is None and taken:
-            blocks.append(fitting or _forced([*keys, *taken], width))
-            taken, found = [], _in_one([*keys, column], width)
-        taken.append(column)
-        fitting = found
-    return [*blocks, fitting or _forced([*keys, *taken], width)]
+    taken: list[int] = []
+
+    def fitting(places: Sequence[int], *, at_any_rate: bool = False) -> _Block | None:
+        chosen = [columns[place] for place in sorted({*keys, *places})]
+        return _in_one(chosen, width) or (_forced(chosen, width) if at_any_rate else None)
+
+    for place in (place for place in range(len(columns)) if place not in keys):
+        if taken and fitting([*taken, place]) is None:
+            blocks += filter(None, [fitting(taken, at_any_rate=True)])
+            taken = []
+        taken.append(place)
+    return [*blocks, *filter(None, [fitting(taken, at_any_rate=True)])]
 
 
-def _keys(columns: Sequence[_Column], width: int) -> Sequence[_Column]:
-    """The columns that say what a row is about, repeated in each block: the texts on the left, of half the width at most."""
-    found = 1
-    for column in columns[1:-1]:
-        taken = sum(each.natural(folded_heading=True) + 2 for each in columns[: found + 1])
-        if column.is_figure or 2 * taken > width:
+def _keys(columns: Sequence[_Column], width: int) -> list[int]:
+    """The columns that tell rows apart, repeated in each block: the first ones that do, of half the width at most."""
+    found: list[int] = []
+    told: list[tuple[str, ...]] = [()] * len(columns[0].cells)
+    for place, column in enumerate(columns[:-1]):
+        if found and not column.can_tell:  # the figures begin
             break
-        found += 1
-    return columns[:found]
+        further = [(*row, _plain(cell)) for row, cell in zip(told, column.cells, strict=True)]
+        if found and len({*further}) == len({*told}):
+            continue
+        taken = [columns[each].natural(folded_heading=True) for each in (*found, place)]
+        if found and 2 * sum(min(_LEAST, each) + 2 for each in taken) > width:
+            break
+        found, told = [*found, place], further
+    return found or [0]
 
 
 def _in_one(columns: Sequence[_Column], width: int) -> _Block | None:

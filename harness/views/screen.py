@@ -29,7 +29,7 @@ from harness.events import (
 from harness.spec.trial import Trial
 from harness.terminal import copy_of
 from harness.text import UNKNOWN, duration, number
-from harness.views.layout import lines, width_of
+from harness.views.layout import lines
 from harness.views.messages import Console, is_live
 
 _ACTIVE = ("starting", "checking", "training", "testing")
@@ -191,7 +191,7 @@ class Screen:
         standing = [Text(self._standing, "yellow")] if self._standing else []
         arranged = [
             Text(line, no_wrap=True) if isinstance(line, str) else line
-            for line in lines(self.console, table, width_of(self.console))
+            for line in lines(self.console, table, self.console.width)
         ]
         return Group(*arranged, *more, Text(head), *note, *standing)
 
