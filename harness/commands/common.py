@@ -13,6 +13,7 @@ from harness import progress, registry
 from harness.disk import file_lock, obstacle
 from harness.environments.interpreters import Interpreters
 from harness.errors import UserError
+from harness.executors.holders import with_runs
 from harness.suite.suite import Suite, load_suite
 from harness.supervisor.parity import Climb, Tell
 
@@ -47,7 +48,7 @@ def following(climbs: Sequence[Climb], tell: Tell) -> Generator[Tell]:
     with progress.task("comparing with the specification", len(climbs)) as comparing:
 
         def told(line: str) -> None:
-            tell(line)
+            tell(with_runs(line))
             if ended.search(line):
                 comparing.advance()
 

@@ -22,6 +22,7 @@ from harness.disk import finite
 from harness.environments.chosen import chosen
 from harness.environments.interpreters import Interpreters, asked
 from harness.errors import UserError
+from harness.executors.holders import with_runs
 from harness.machine.environment import available_cores, environment
 from harness.machine.leases import local_gpus
 from harness.spec.trial import Interpreter, Trial
@@ -102,7 +103,7 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
         with progress.task("measuring") as measuring:
 
             def told(line: str) -> None:
-                tell(line)
+                tell(with_runs(line))
                 if begun := re.fullmatch(r"round (\d+) of (\d+)", line):
                     measuring.reached(int(begun[1]) - 1, int(begun[2]))
 
