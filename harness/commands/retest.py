@@ -21,7 +21,7 @@ from harness.events import TrialEvent
 from harness.journal import retested
 from harness.journal.directory import require_run
 from harness.journal.journal import Journal
-from harness.journal.kept import find_trial
+from harness.journal.kept import find_trial, read
 from harness.journal.results import summarise
 from harness.journal.retested import Tested
 from harness.publishing.recompute import answers
@@ -126,6 +126,7 @@ def _test(
             path, event = retested.kept_weights(journal, trial.id, events[trial.id])[epoch]
             name = impl or trial.impl
             try:
+                read(path, trial, event)  # whole, before a process is started for it
                 split = data.load(trial.data).test
                 said = answers(journal.run_dir, trial, split, name, len(split), str(epoch))
             except UserError as error:

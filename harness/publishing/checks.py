@@ -134,7 +134,7 @@ def retested(run: Run) -> Iterator[Row]:
     """The test errors of single epochs, if the run has any that were computed after its training."""
     found = sum(len(kept.known(run.journal, trial.id, run.events[trial.id])) for trial in run.finished)
     if found:
-        told = f"test errors of {found} epochs in {kept.NAME}; capsbench retest --again computes them anew"
+        told = f"test errors of {found} epochs in {kept.NAME}; `capsbench retest RUN --again` computes them anew"
         yield Row("epochs", "not checked", told)
 
 

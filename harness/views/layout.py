@@ -22,6 +22,7 @@ USUAL = 80
 """Columns of a log, and of a terminal that does not say."""
 _MOST_LINES = 3  # a text is folded into, unless it is the last column
 _LEAST = 18  # columns, of a text that is folded
+_ITEM = 3  # words of an item of a list at most, such as "routing 3"
 _CHUNK = 50  # rows, after which a table of several blocks begins anew
 _NUMBER = re.compile(r"\d*")
 
@@ -229,7 +230,8 @@ def _folded(text: str, width: int) -> list[str]:
         return [text]
     items = [f"{item}," for item in text.split(", ")]
     items[-1] = items[-1][:-1]
-    words = items if all(cell_len(item) <= width for item in items) else text.split()
+    is_list = all(cell_len(item) <= width and len(item.split()) <= _ITEM for item in items)
+    words = items if is_list else text.split()
     return _filled(words, width) or [""]
 
 
