@@ -18,10 +18,14 @@ from harness.commands.cli import main
 from harness.journal.journal import Journal
 from harness.journal.retested import NAME, known
 from harness.models import probing
+from harness.publishing import checks
+from harness.publishing.checks import Run
+from harness.publishing.contents import contents
 from harness.weights.files import load_weights
 from tests.commands.test_width import too_wide_table_lines
 from tests.helpers import report_helpers, seeds_helpers
-from tests.helpers.run_helpers import capsbench, contents, write_suite
+from tests.helpers.run_helpers import capsbench, write_suite
+from tests.helpers.run_helpers import contents as files
 
 Command = Callable[..., tuple[int, str, str]]
 _EPOCHS = 4
@@ -78,7 +82,7 @@ def test_what_the_kept_weights_say(made: tuple[Path, str], run: Path, command: C
     assert before.known + before.kept == _EPOCHS
     assert "at most" in command("table", run)[1]
     assert f"capsbench retest {run}" in command("compare", run, run)[1]
-    unchanged = contents(run, "trials/*/events.jsonl", "trials/*/result.json", "plan.json")
+    unchanged = files(run, "trials/*/events.jsonl", "trials/*/result.json", "plan.json")
 
     code, out, _ = command("retest", run, "--json")
     document = json.loads(out)
@@ -93,7 +97,7 @@ def test_what_the_kept_weights_say(made: tuple[Path, str], run: Path, command: C
     assert told["last"]["mean"] == errors[_EPOCHS]
     low, high = told["interval"]["claimed"]
     assert low < min(errors.values()) < high
-    assert contents(run, "trials/*/events.jsonl", "trials/*/result.json", "plan.json") == unchanged
+    assert files(run, "trials/*/events.jsonl", "trials/*/result.json", "plan.json") == unchanged
 
     shown = f"{min(errors.values()):.2f} ["
     for arguments in (("table", run), ("compare", run, run), ("report", run, "--format", "md"), ("retest", run)):
@@ -112,12 +116,15 @@ def test_what_the_kept_weights_say(made: tuple[Path, str], run: Path, command: C
     assert compared["a"] == compared["b"] == [told]
 
 
-def test_a_crate_says_what_was_not_checked(run: Path, tmp_path: Path, command: Command) -> None:
+def test_a_crate_says_what_was_not_checked(run: Path) -> None:
     _write(run, [_entry(run, 1)])
-    assert command("publish", run, "--to", tmp_path / "crate", "--no-weights")[0] == 0
-    code, out, _ = command("verify", tmp_path / "crate", "--impl", "none")
-    assert code == 0
-    assert "epochs      not checked  test errors of 1 epochs in tested.json" in out
+    [id] = Journal(run).trial_ids()
+    assert f"trials/{id}/{NAME}" in contents(run, weights=False)
+    assert [row.detail.partition(";")[0] for row in checks.retested(Run(run))] == [
+        "test errors of 1 epochs in tested.json"
+    ]
+    _write(run, [])
+    assert not list(checks.retested(Run(run)))
 
 
 def _entry(run: Path, number: int, **changes: Any) -> dict[str, Any]:

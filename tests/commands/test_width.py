@@ -18,7 +18,7 @@ from harness.views.messages import Console
 from tests.helpers.report_helpers import write_run
 
 _SHOWN: dict[str, list[str]] = {
-    "plan": ["search", "affnist"],
+    "plan": ["search"],
     "summary": ["mnist"],
     "table": ["RUN"],
     "compare": ["RUN OTHER", "RUN RUN"],
