@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -27,8 +28,8 @@ from harness.machine.environment import cpu_flags, environment
 from harness.machine.leases import local_cores, stale_gpus
 from harness.machine.surroundings import given
 from harness.machine.topology import physical, shared
+from harness.views import messages
 from harness.views.bug_report import bug_report
-from harness.views.messages import Console
 from harness.views.tables import print_table
 
 _COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "absent": "yellow", "broken": "red"}
@@ -248,5 +249,5 @@ def main(args: argparse.Namespace) -> int:
     elif args.json:
         print_json(diagnosis.to_json())
     else:
-        render(diagnosis, Console())
+        render(diagnosis, messages.Console())
     return 0 if diagnosis.ok else 1

@@ -68,8 +68,8 @@ def _read(document: Any) -> Tested | None:
         tested = Tested(**document)
     except TypeError:
         return None
-    counts = (tested.epoch, tested.images, tested.wrong)
-    texts = (tested.weights, tested.sha256, tested.impl)
+    counts: tuple[Any, ...] = (tested.epoch, tested.images, tested.wrong)
+    texts: tuple[Any, ...] = (tested.weights, tested.sha256, tested.impl)
     are_whole = all(type(each) is int for each in counts) and all(isinstance(each, str) for each in texts)
     return tested if are_whole and 0 <= tested.wrong <= tested.images != 0 else None
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -29,8 +29,9 @@ from harness.events import (
 from harness.spec.trial import Trial
 from harness.terminal import copy_of
 from harness.text import UNKNOWN, duration, number
+from harness.views import messages
 from harness.views.layout import lines
-from harness.views.messages import Console, is_live
+from harness.views.messages import is_live
 
 _ACTIVE = ("starting", "checking", "training", "testing")
 _STATE: dict[type[TrialEvent], str] = {
@@ -48,7 +49,7 @@ _COLOUR = {"finished": "green", "cached": "green", "failed": "red", "interrupted
 def own_console(json_mode: bool) -> Console:
     """A console on a copy of stdout (stderr if JSON goes to stdout), so that libraries that print cannot disturb it."""
     stream = sys.stderr if json_mode else sys.stdout
-    return Console(file=copy_of(stream))
+    return messages.Console(file=copy_of(stream))
 
 
 class _Row:

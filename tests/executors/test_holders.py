@@ -19,15 +19,15 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tell
 def test_two_benches_side_by_side(tmp_path: Path) -> None:
     """Both of one user, with folders of their own for temporary files, so that neither sees the other's notes."""
     first, second = tmp_path / "first", tmp_path / "second"
-    leases = {"CAPSBENCH_LEASES": f"beside-{os.getpid()}"}
+    leases = f"beside-{os.getpid()}"
     for folder, impl in ((first, "run_helpers:HeldNet"), (second, "numpy")):
         folder.mkdir()
         write_suite(folder, grid={"impl": [impl]}, resources={"cpus": len(os.sched_getaffinity(0)), "gpus": 0})
     command = ("run", "small.yaml", "--executor", "inline", "--no-mlflow")
-    with started(first, *command, CAPSBENCH_TEST_HOLD="1", **leases) as holding:
+    with started(first, *command, CAPSBENCH_TEST_HOLD="1", CAPSBENCH_LEASES=leases) as holding:
         logs = "runs/small/trials/*/attempt-1.log"
         wait_for(lambda: "held in epoch 1" in "".join(log.read_text() for log in first.glob(logs)), "epoch 1", holding)
-        waiting = start(second, *command, **leases)
+        waiting = start(second, *command, CAPSBENCH_LEASES=leases)
         try:
             assert waiting.stdout is not None
             line = next(line for line in waiting.stdout if "waiting for" in line)
