@@ -55,6 +55,7 @@ def test_each_process_of_several(tmp_path: Path) -> None:
         try:
             holder = str(Holder(os.getpid(), os.getuid()))
             found = f", which runs trial 0f3a9c21b7de of {log.parents[2]}"
-            assert with_runs(f"{holder}; process 1 of user root") == f"{holder}{found}; process 1 of user root"
+            childless = str(Holder(child.pid, os.getuid()))
+            assert with_runs(f"{holder}; {childless}") == f"{holder}{found}; {childless}"
         finally:
             child.kill()
