@@ -117,4 +117,4 @@ def _done(task: Task) -> str:
 
 def _left(task: Task) -> str:
     left_s = task.left_s()
-    return "" if left_s is None else f"about {duration(left_s)} left"
+    return "" if left_s is None else f"about {duration(max(1.0, left_s))} left"

@@ -41,7 +41,7 @@ def fetch(files: FileSet, directory: Path, *, progress: bool, timeout_s: tuple[f
             mirrors = files.mirrors
             found = locate(files, directory)
             for name in (name for name in files.sha256 if name not in found):
-                with steps.task(name, unit="B") if progress else nullcontext() as task:
+                with steps.task(f"fetching {name}", unit="B") if progress else nullcontext() as task:
                     report: _Report = task.reached if task else lambda _done, _total: None
                     served_by = _fetch_file(files, name, mirrors, directory, report, timeout_s)
                 mirrors = (served_by, *(mirror for mirror in mirrors if mirror != served_by))
