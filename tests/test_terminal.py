@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.views.screen import _is_live
+from harness.views.messages import is_live
 from tests.helpers.run_helpers import capsbench, environment, repeatable, started, wait_for, write_suite
 
 _RUN = ("run", "small.yaml", "--executor", "inline", "--no-mlflow", "--no-figures")
@@ -124,9 +124,9 @@ def test_a_closed_window_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
 def test_who_can_redraw_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TERM", "FORCE_COLOR", "JPY_PARENT_PID", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
-    assert _is_live(Console(file=io.StringIO(), force_terminal=True))
-    assert not _is_live(Console(file=io.StringIO()))
+    assert is_live(Console(file=io.StringIO(), force_terminal=True))
+    assert not is_live(Console(file=io.StringIO()))
     for name, value in (("TERM", "dumb"), ("FORCE_COLOR", "1"), ("JPY_PARENT_PID", "7")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert not _is_live(Console(file=io.StringIO(), force_terminal=True)), name
+            assert not is_live(Console(file=io.StringIO(), force_terminal=True)), name

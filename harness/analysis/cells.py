@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from harness import data
+from harness import data, progress
 from harness.analysis.labels import setting
 from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
+from harness.journal.retested import completed
 from harness.spec.trial import Trial
 from harness.stats import Difference, Summary, adjust, difference, summary
 
@@ -111,8 +112,13 @@ class Cell:
 def of_run(journal: Journal) -> list[Cell]:
     """The cells of the latest plan, in its order. Raises `UserError` without a run, or for a damaged journal."""
     planned = [str(each["id"]) for each in require_run(journal.run_dir)["trials"]]
-    trials = {id: journal.trial(id) for id in planned}
-    return of_results(trials, [summarise(trial, journal.events(trial.id)) for trial in trials.values()])
+    trials: dict[str, Trial] = {}
+    results: list[Result] = []
+    for id in progress.track(planned, f"reading {journal.run_dir.name}"):
+        trials[id] = journal.trial(id)
+        events = journal.events(id)
+        results.append(completed(journal, summarise(trials[id], events), events))
+    return of_results(trials, results)
 
 
 def of_results(trials: Mapping[str, Trial], results: Sequence[Result]) -> list[Cell]:

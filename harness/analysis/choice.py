@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.analysis.cells import Cell
 from harness.journal.results import Result
-from harness.stats import Summary, summary
+from harness.stats import Summary, error_interval, summary
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Choice:
 
     `known`: of how many epochs of how many a trial the test error is known, at least. Only where it is known of all of
     them is `claimed` what choosing on the test set would have claimed; of fewer, that would have been at most as much.
+    `kept`: of how many epochs more a trial the weights were kept, at most, so that `capsbench retest` can tell.
     """
 
     cell: Cell
@@ -29,23 +31,44 @@ class Choice:
     claimed: Summary
     known: int
     epochs: int
+    kept: int
+    images: int
 
     @property
     def is_bound(self) -> bool:
         """Whether choosing among all epochs might have claimed still less."""
         return self.known < self.epochs
 
+    def interval(self, found: Summary) -> tuple[float, float] | None:
+        """A 95% interval of one of the three: of its mean over seeds, or of one seed over images; None if all seeds agree."""
+        if found.n == 1:
+            return error_interval(found.mean, self.images)
+        return None if found.low is None or found.high is None else (found.low, found.high)
+
     def to_json(self) -> dict[str, Any]:
-        """An item of the key "choice" of `report --json`."""
-        found = {name: asdict(getattr(self, name)) for name in ("last", "validated", "claimed")}
+        """An item of the key "choice" of `report --json`, `compare --json` and `retest --json`."""
+        figures = {name: getattr(self, name) for name in ("last", "validated", "claimed")}
         return {
-            "impl": self.cell.impl, "params": self.cell.params, **found, "known": self.known, "epochs": self.epochs,
+            "impl": self.cell.impl, "params": self.cell.params,
+            **{name: asdict(each) for name, each in figures.items()},
+            "known": self.known, "epochs": self.epochs, "kept": self.kept,
+            "interval": {name: self.interval(each) for name, each in figures.items()},
         }  # fmt: skip
 
 
 def choices(cells: Sequence[Cell]) -> list[Choice]:
     """One for each cell, some of whose trials chose an epoch on validation images, and trained more than one."""
     return [found for cell in cells for found in _of(cell)]
+
+
+def advice(run_dir: Path, found: Sequence[Choice]) -> list[str]:
+    """How the test errors that are not known can be had."""
+    lines: list[str] = []
+    if any(each.kept for each in found):
+        lines.append(f"Weights of more epochs were kept; to test them: capsbench retest {run_dir}")
+    if any(each.known + each.kept < each.epochs for each in found):
+        lines.append("Weights of other epochs were not kept; with train.keep_every: 1 in the suite, a run keeps them.")
+    return lines
 
 
 def _of(cell: Cell) -> Iterator[Choice]:
@@ -61,11 +84,13 @@ def _of(cell: Cell) -> Iterator[Choice]:
     )
     if last and validated and claimed:
         known = min(len(each) for each in errors)
-        yield Choice(cell, last, validated, claimed, known, max(each.epochs_trained for each in chosen))
+        kept = max(len(kept_epochs(each) - of.keys()) for each, of in zip(chosen, errors, strict=True))
+        epochs = max(each.epochs_trained for each in chosen)
+        yield Choice(cell, last, validated, claimed, known, epochs, kept, round(100 / cell.resolution_pct))
 
 
 def errors_by_epoch(result: Result) -> dict[int, float]:
-    """Epoch -> its test error in percent, as far as the trial recorded it: of the last and the best one, or of all."""
+    """Epoch -> its test error in percent, as far as it is known: of the last and the best one, of more, or of all."""
     found = {
         int(each["epoch"]): float(each["test_err_pct"])
         for each in result.epochs
@@ -76,3 +101,8 @@ def errors_by_epoch(result: Result) -> dict[int, float]:
     if result.test_err_pct is not None:
         found[result.epochs_trained] = result.test_err_pct
     return found
+
+
+def kept_epochs(result: Result) -> set[int]:
+    """The epochs whose weights `train.keep_every` kept."""
+    return {int(each["epoch"]) for each in result.epochs if each.get("weights")}

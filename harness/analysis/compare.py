@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.analysis.cells import ALPHA, Cell, contrast, of_run
+from harness.analysis.choice import Choice, choices
 from harness.analysis.images import ImageRow, across, answers_of
 from harness.analysis.published import facts_of
 from harness.analysis.seeds import left_out
@@ -74,6 +75,8 @@ class Comparison:
     images: list[ImageRow]  # cells compared image by image, as far as both runs stored predictions
     broken: list[str]  # trials that count in A but failed, or failed parity or the audit, in B
     warnings: list[str]
+    choices_a: list[Choice] = field(default_factory=list[Choice])  # which epoch counts, of the cells that both have
+    choices_b: list[Choice] = field(default_factory=list[Choice])
 
     @property
     def ok(self) -> bool:
@@ -91,6 +94,10 @@ class Comparison:
             "tested": sum(row.test.p is not None for row in self.rows),
             "broken": self.broken,
             "warnings": self.warnings,
+            "choice": {
+                "a": [each.to_json() for each in self.choices_a],
+                "b": [each.to_json() for each in self.choices_b],
+            },
         }
 
 
@@ -112,7 +119,9 @@ def compare(run_a: Path, run_b: Path, tolerance_pct: float = 1.0) -> Comparison:
     rows = [replace(row, test=test) for row, test in zip(rows, corrected, strict=True)]
     broken = [line for a, b in common for line in _broken(a, b)]
     images = across(common, answers_of(run_a, of_a.values()), answers_of(run_b, of_b.values()))
-    return Comparison(run_a, run_b, rows, images, broken, _warnings(run_a, run_b, of_a, of_b, common, rows))
+    warnings = _warnings(run_a, run_b, of_a, of_b, common, rows)
+    chosen = (choices([cells[side] for cells in common]) for side in (0, 1))
+    return Comparison(run_a, run_b, rows, images, broken, warnings, *chosen)
 
 
 def _key(cell: Cell) -> tuple[str, str]:

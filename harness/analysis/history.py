@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from harness import progress
 from harness.analysis.cells import ALPHA, Cell, of_run
 from harness.analysis.published import facts_of
 from harness.analysis.seeds import left_out
@@ -192,7 +193,7 @@ def history(
 
 def _read(folders: Sequence[Path], problems: list[str]) -> Iterator[Run]:
     known: dict[str, Path] = {}
-    for folder in _opened(folders):
+    for folder in progress.track(list(_opened(folders)), "reading runs"):
         try:
             run = _run(folder)
         except UserError as error:

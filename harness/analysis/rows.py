@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+from harness import progress
+from harness.analysis.choice import errors_by_epoch
 from harness.journal.journal import Journal
 from harness.journal.results import Result, parity_of, summarise
+from harness.journal.retested import completed
 from harness.spec.trial import Trial
 
 Row = dict[str, Any]
@@ -30,7 +33,7 @@ COLUMNS = {
     "train_err_pct": "Training images told wrong while it learned, in percent.",
     "val_loss": "Mean loss over the validation images after the epoch.",
     "val_err_pct": "Validation images told wrong after the epoch, in percent.",
-    "test_err_pct": "Test images told wrong after the epoch, in percent; only where the stopping rule looks at them.",
+    "test_err_pct": "Test images told wrong after the epoch, in percent; by the stopping rule or `capsbench retest`.",
     "own_test_err_pct": "The same of the data set trained on, where the trial is tested on another.",
     "audit_fault": "What the audit found wrong in the epoch.",
     "plan_sha256": "SHA-256 of the epoch's order of images and their shifts.",
@@ -42,6 +45,8 @@ COLUMNS = {
     "trial_val_err_pct": "Validation images told wrong after the last epoch, in percent.",
     "trial_best_epoch": "The epoch of the lowest validation error.",
     "trial_best_test_err_pct": "Test images that its weights tell wrong, in percent.",
+    "trial_claimed_test_err_pct": "The lowest known test error of any epoch: no estimate, since test images chose it.",
+    "trial_claimed_epochs": "Of how many epochs the test error is known.",
     "trial_epochs_trained": "How many epochs were trained.",
     "trial_stopped_on": "The images that the stopping rule looks at: validation or test.",
     "trial_epoch_s": "Median seconds per epoch of the steady epochs.",
@@ -117,9 +122,10 @@ def all_rows(journal: Journal) -> list[Row]:
     """
     rows: list[Row] = []
     varied: dict[str, None] = {}
-    for id in journal.trial_ids():
+    for id in progress.track(journal.trial_ids(), f"reading {journal.run_dir.name}"):
         trial = journal.trial(id)
-        result = summarise(trial, journal.events(id))
+        events = journal.events(id)
+        result = completed(journal, summarise(trial, events), events)
         varied |= dict.fromkeys(trial.params)
         own, epochs = _own(result), [_flat(epoch) for epoch in result.epochs]
         rows += [{"suite": trial.suite, **whose(trial), **epoch, **own} for epoch in epochs or [{}]]
@@ -133,7 +139,9 @@ def _own(result: Result) -> Row:
     low, high = record.pop("epoch_s_ci") or (None, None)
     audit = record.pop("audit")
     origin: dict[str, Any] = record.pop("continued_from", None) or {}
-    told: Row = {"epoch_s_low": low, "epoch_s_high": high, "audit_ok": audit and audit["ok"]}
+    known = errors_by_epoch(result)
+    told: Row = {"claimed_test_err_pct": min(known.values(), default=None), "claimed_epochs": len(known) or None}
+    told |= {"epoch_s_low": low, "epoch_s_high": high, "audit_ok": audit and audit["ok"]}
     told |= {"continued_from": origin.get("trial"), "continued_from_epoch": origin.get("epoch")}
     told["warnings"] = " | ".join(record.pop("warnings")) or None
     return {f"trial_{key}": value for key, value in _flat(record | told).items()}

@@ -67,7 +67,6 @@ def draw(
     results: Mapping[str, Result],
     trained_s: float | None,
     tracker: Tracker | None,
-    screen: Screen,
 ) -> list[str]:
     """Draws the missing figures that are asked for, for no longer than the training took; warnings and notes on the rest."""
     finished = [each for each in plan.trials if results[each.id].status == "finished" and not each.is_proposal]
@@ -82,5 +81,5 @@ def draw(
         rest = f"--figures all, or capsbench figures {shlex.quote(str(journal.run_dir))}, draws all"
         notes = [f"figures of {len(chosen)} of {len(finished)} trials, the last one of each implementation: {rest}"]
     with as_interrupts():
-        told = draw_missing(journal, chosen, tracker.notify if tracker else lambda _: None, screen.note, trained_s)
+        told = draw_missing(journal, chosen, tracker.notify if tracker else lambda _: None, trained_s)
     return [*notes, *told]

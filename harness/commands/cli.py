@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, interruption, terminal
+from harness import __version__, interruption, progress, terminal
 from harness.commands.output import print_json, tell
 from harness.commands.parser import JSON_HELP, Parser
 from harness.errors import Noted, UserError, of_the_system
@@ -38,6 +38,7 @@ COMMANDS = {
     "export": "write a trial's weights as a framework's own files, which load without capsbench",
     "publish": "a finished run as a crate for others: hashes, report, weights, RO-Crate metadata",
     "verify": "check a published run: hashes, test errors, predictions from the weights; exit code 1 if any is false",
+    "retest": "test errors of all epochs whose weights a run kept: what choosing on the test set would have claimed",
     "figures": "draw the figures of a run's finished trials again, from its directory alone",
     "ui": "open the comparison in MLflow's pages, on this machine only unless --host says otherwise",
     "doctor": "what of this machine the bench can use, and what to do about the rest",
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             from harness.machine.surroundings import settle
 
             settle()
+        progress.shown_by(_progress)
         code = _module(args.command).main(args)
     except UserError as error:
         code = _refuse(str(error), error.code, as_json)
@@ -160,6 +162,12 @@ def _show_notes() -> None:
             tell(f"capsbench: {message}", "yellow")
 
     warnings.showwarning = show
+
+
+def _progress() -> progress.Display:
+    from harness.views.progress import Shown
+
+    return Shown()
 
 
 def _module(command: str) -> Any:

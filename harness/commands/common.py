@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from harness import registry
+from harness import progress, registry
 from harness.disk import file_lock, obstacle
 from harness.environments.interpreters import Interpreters
 from harness.errors import UserError
+from harness.executors.holders import with_runs
 from harness.suite.suite import Suite, load_suite
+from harness.supervisor.parity import Climb, Tell
 
 
 def suite_or_built_in(path: Path | None, built_in: str, overrides: Sequence[str]) -> Suite:
@@ -36,6 +39,20 @@ def installed(impls: Sequence[str], pythons: Interpreters, *, named: bool) -> tu
     if absent and (named or len(absent) == len(impls)):
         raise UserError("; ".join(lines))
     return [name for name in impls if name not in absent], lines
+
+
+@contextmanager
+def following(climbs: Sequence[Climb], tell: Tell) -> Generator[Tell]:
+    """For `run_climbs`: tells the same, and how many of the climbs have ended."""
+    ended = re.compile(r": (ok|right with conventions|FAILED)( at L\d)?$")
+    with progress.task("comparing with the specification", len(climbs)) as comparing:
+
+        def told(line: str) -> None:
+            tell(with_runs(line))
+            if ended.search(line):
+                comparing.advance()
+
+        yield told
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
+from harness import progress
 from harness.analysis.compare import compare
 from harness.commands import ci_files
 from harness.commands.output import print_json
 from harness.views.ci.comparison import junit, summary
 from harness.views.compare import show
+from harness.views.messages import Console
 
 
 def options(command: argparse.ArgumentParser) -> None:
@@ -30,7 +30,8 @@ def options(command: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     ci_files.check(args)
-    comparison = compare(args.run_a, args.run_b, args.tolerance)
+    with progress.task("comparing"):
+        comparison = compare(args.run_a, args.run_b, args.tolerance)
     show(Console(stderr=args.json), comparison)
     ci_files.write(args, lambda: junit(comparison), lambda: summary(comparison))
     if args.json:

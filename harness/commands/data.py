@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
+from harness import progress
 from harness.commands import parser
 from harness.commands.output import print_json
+from harness.views.messages import Console
 
 if TYPE_CHECKING:
     from harness.spec.trial import DataConfig
@@ -46,7 +47,8 @@ def main(args: argparse.Namespace) -> int:
     if args.action == "show":
         from harness.views.sheet import show
 
-        shown = show(_config(args.name, args.dir), args.out or Path(f"{Path(args.name).stem}.png"))
+        with progress.task(f"drawing {args.name}", in_logs_alone=True):
+            shown = show(_config(args.name, args.dir), args.out or Path(f"{Path(args.name).stem}.png"))
         console = Console(stderr=args.json)
         for line in (
             shown["provenance"],
@@ -57,7 +59,13 @@ def main(args: argparse.Namespace) -> int:
         if args.json:
             print_json(shown)
         return 0
-    rows = data.list_datasets(args.dir) if args.action == "list" else [data.fetch(args.name, args.dir)]
+    if args.action == "list":
+        rows = data.list_datasets(args.dir)
+    else:
+        with progress.task(
+            f"fetching {args.name}", in_logs_alone=True
+        ):  # on a terminal, what is made has a bar of its own
+            rows = [data.fetch(args.name, args.dir)]
     if args.json:
         print_json({"datasets": rows})
     else:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import data, models, registry
+from harness import data, models, progress, registry
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.probes import Check, State, kind, probe
@@ -28,7 +28,9 @@ from harness.machine.environment import cpu_flags, environment
 from harness.machine.leases import local_cores, stale_gpus
 from harness.machine.surroundings import given
 from harness.machine.topology import physical, shared
+from harness.views import messages
 from harness.views.bug_report import bug_report
+from harness.views.tables import print_table
 
 _COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "absent": "yellow", "broken": "red"}
 _GB = 1e9
@@ -81,7 +83,7 @@ def diagnose(
 
     with ThreadPoolExecutor(max_workers=2) as pool:  # imports are heavy: on few cores, more at once would not be faster
         futures = [pool.submit(probed, entry) for entry in entries]
-    probes = [future.result() for future in futures]
+        probes = [future.result() for future in progress.track(futures, "trying what is installed")]
     found = environment()
     # The reference implementation is for comparison with the others; nobody trains with it.
     ready = [check.name for check in probes if check.state == "ok" and check.name != registry.SPECIFICATION]
@@ -102,20 +104,18 @@ def diagnose(
 def render(diagnosis: Diagnosis, console: Console) -> None:
     """Prints the diagnosis as a table, with advice under each finding."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    for _ in ("name", "state", "detail"):
+        table.add_column()
     group = None
     for check in diagnosis.checks:
         if group not in (None, check.group):
-            table.add_section()
             table.add_row()
         group = check.group
         # Text, not str: "capsbench[torch]" is not markup.
         table.add_row(Text(check.name, "bold"), Text(check.state, _COLOURS[check.state]), Text(check.detail))
         if check.advice:
             table.add_row("", "", Text(f"-> {check.advice}", "cyan"))
-    console.print(table)
+    print_table(console, table)
     ready = f"Ready to train with: {', '.join(diagnosis.ready)}."
     verdict = ready if diagnosis.ok else "Nothing can be trained: no framework works."
     console.print(Text(f"\n{verdict}", "bold green" if diagnosis.ok else "bold red"))
@@ -249,5 +249,5 @@ def main(args: argparse.Namespace) -> int:
     elif args.json:
         print_json(diagnosis.to_json())
     else:
-        render(diagnosis, Console())
+        render(diagnosis, messages.Console())
     return 0 if diagnosis.ok else 1

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,8 @@ from harness.environments.chosen import Chosen, config_path, folder, of_user
 from harness.environments.create import Wanted, create, remove
 from harness.environments.interpreters import asked
 from harness.errors import Stopped, UserError
+from harness.views.messages import Console
+from harness.views.tables import print_table
 
 _IMPORT_S = 300.0
 _EXAMPLE = f"{registry.FRAMEWORKS[0]}@2.12"
@@ -140,8 +141,8 @@ def _show(console: Console, rows: list[dict[str, Any]]) -> None:
         console.print(Text(told), soft_wrap=True)
         return
     table = Table(box=None, show_header=False, pad_edge=False)
-    for number in range(3):
-        table.add_column(no_wrap=number < 2, overflow="fold")
+    for _ in ("name", "state", "detail"):
+        table.add_column()
     for row in rows:
         colour = "green" if row["state"] == "ok" else "red"
         used = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
@@ -150,4 +151,4 @@ def _show(console: Console, rows: list[dict[str, Any]]) -> None:
         own = "the Python of capsbench itself"
         table.add_row(Text(row["name"], "bold"), Text(row["state"], colour), Text(row["problem"] or detail or own))
         table.add_row("", "", Text(f"{row['python']} ({row['source']})", "dim"))
-    console.print(table)
+    print_table(console, table)

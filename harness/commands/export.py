@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
-from harness import registry
+from harness import progress, registry
 from harness.commands.elsewhere import run_elsewhere
 from harness.commands.output import print_json
 from harness.disk import obstacle, write_atomic
@@ -29,6 +28,7 @@ from harness.models import probing
 from harness.prediction.trained import some_images
 from harness.spec import Weights
 from harness.spec.trial import Trial
+from harness.views.messages import Console
 from harness.weights.files import read_facts
 
 _IMAGES = 16
@@ -97,7 +97,8 @@ def _checked(scores: Callable[..., np.ndarray], trial: Trial, weights: Weights, 
     pixels, whose = some_images(trial.model, trial.data, _IMAGES)
     images = np.zeros((len(pixels), *trial.model.several, *trial.model.image), np.uint8)
     (images if trial.model.overlaid == 1 else images[:, 0])[:] = pixels  # the other digits are black
-    expected = probing.specification(trial.model, weights).forward(images).lengths
+    with progress.task("comparing with the specification"):
+        expected = probing.specification(trial.model, weights).forward(images).lengths
     error = float(np.abs(scores(folder, pixels / np.float32(255)) - expected).max())
     if not error <= _TOLERANCE:
         raise UserError(
@@ -154,7 +155,8 @@ def main(args: argparse.Namespace) -> int:
         | {name: value for name, value in wanted.items() if value is not None}
         | {"CUDA_VISIBLE_DEVICES": ""}
     )
-    exported = export(args.run_dir, args.trial, args.to, args.weights, args.out)
+    with progress.task(f"exporting {trained.id} to {args.to}"):
+        exported = export(args.run_dir, args.trial, args.to, args.weights, args.out)
     if args.json:
         print_json(exported.to_json())
     else:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
-from harness.commands.output import print_json, tell
+from harness import progress
+from harness.commands.output import print_json
 from harness.errors import UserError, nearest
 from harness.journal.directory import require_run
 from harness.journal.journal import FOLDER, Journal
 from harness.journal.results import summarise
 from harness.views.figures.draw import Drawn, datasets, draw_trial, require_matplotlib
 from harness.views.figures.material import Material
+from harness.views.messages import Console
 from harness.weights.whole import Damaged
 
 
-def draw_run(
-    run_dir: Path, trial_ids: Sequence[str] = (), out: Path | None = None, note: Callable[[str], None] = lambda _: None
-) -> list[Drawn]:
+def draw_run(run_dir: Path, trial_ids: Sequence[str] = (), out: Path | None = None) -> list[Drawn]:
     """Draws the figures of all finished trials of a run, or of those named, into the run directory or `out`.
 
     Raises `UserError` for a folder without a run, a trial that does not exist or is not finished, if matplotlib is
@@ -51,8 +50,7 @@ def draw_run(
     dataset = datasets()
     drawn: list[Drawn] = []
     damaged: list[str] = []
-    for trial_id in chosen:
-        note(f"drawing the figures of trial {trial_id}")
+    for trial_id in progress.track(chosen, "drawing figures"):
         folder = out / trial_id if out else journal.trial_dir(trial_id) / FOLDER
         try:
             drawn.append(draw_trial(Material(journal, trial_id, dataset), folder))
@@ -83,7 +81,7 @@ def options(command: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    drawn = draw_run(args.run_dir, args.trials, args.out, tell)
+    drawn = draw_run(args.run_dir, args.trials, args.out)
     show(Console(stderr=args.json), drawn)
     if args.json:
         print_json({"run_dir": str(args.run_dir), "trials": [each.to_json() for each in drawn]})

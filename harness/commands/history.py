@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
+from harness import progress
 from harness.analysis.history import history
 from harness.commands.output import print_json
 from harness.disk import finite
 from harness.views.history.page import write
 from harness.views.history.screen import show
+from harness.views.messages import Console
 
 _DESCRIPTION = """\
 Many runs of one suite, over commits or versions, as one page: test error, seconds per epoch and memory of each cell, and
@@ -43,10 +44,12 @@ def options(command: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    found = history(args.folders, args.suite, by_time=args.order == "time", tolerance_pct=args.tolerance)
+    with progress.task("looking for steps"):
+        found = history(args.folders, args.suite, by_time=args.order == "time", tolerance_pct=args.tolerance)
     console = Console(stderr=args.json)
     show(console, found)
-    write(found, args.html)
+    with progress.task("drawing the page"):
+        write(found, args.html)
     console.print(Text(f"Page: {args.html}"), soft_wrap=True)
     if args.json:
         print_json(finite({**found.to_json(), "page": str(args.html)}))

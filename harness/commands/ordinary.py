@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from rich.console import Console
 from rich.text import Text
 
-from harness import data, models, registry
+from harness import data, models, progress, registry
 from harness.commands import ci_files
-from harness.commands.common import log_folder
+from harness.commands.common import following, log_folder
 from harness.commands.output import print_json, tell
 from harness.disk import finite
 from harness.environments.interpreters import Interpreters
@@ -37,6 +36,7 @@ from harness.suite.suite import load_suite
 from harness.supervisor.ordinary import examine
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
 from harness.views.ci import parity as in_ci
+from harness.views.messages import Console
 from harness.views.mlflow.parity import record
 from harness.views.mlflow.where import locate, redact
 from harness.views.ordinary import show_model, show_pair
@@ -125,7 +125,8 @@ def parity_of_model(request: ModelRequest, tell: Tell) -> Outcome:
         ]
         os.environ[VARIABLE] = source.to_json()
         try:
-            reports = run_climbs(climbs, tell)
+            with following(climbs, tell) as told:
+                reports = run_climbs(climbs, told)
         finally:
             del os.environ[VARIABLE]
     uri, warnings = None, list[str]()
@@ -261,7 +262,8 @@ def _examined(
 ) -> dict[str, Any]:
     model, images = ModelSpec(image=(28, 28, 1), classes=10), DataConfig(name="digits")
     trial = _trial(registry.SPECIFICATION, model, images, "fp64", variables, where)
-    return examine(job, trial, log, time_limit_s)
+    with progress.task("examining the model"):
+        return examine(job, trial, log, time_limit_s)
 
 
 def _trial(

@@ -12,7 +12,8 @@ def print_json(document: dict[str, Any]) -> None:
 
 def tell(line: str, style: str = "dim") -> None:
     """Prints a line to stderr."""
-    from rich.console import Console
     from rich.text import Text
+
+    from harness.views.messages import Console
 
     Console(stderr=True).print(Text(line, style), soft_wrap=True)

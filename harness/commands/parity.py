@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from harness import data, modules, registry
 from harness.analysis.equivalence import judge
 from harness.commands import ci_files, ordinary, parser
-from harness.commands.common import installed, log_folder, suite_or_built_in
+from harness.commands.common import following, installed, log_folder, suite_or_built_in
 from harness.commands.output import print_json, tell
 from harness.cost.limits import refusal
 from harness.disk import finite
@@ -32,6 +31,7 @@ from harness.suite.suite import Suite
 from harness.supervisor.parity import PRECISIONS, Climb, Tell, run_climbs
 from harness.views import equivalence as judged
 from harness.views.ci import parity as in_ci
+from harness.views.messages import Console
 from harness.views.mlflow.parity import record
 from harness.views.mlflow.where import locate, redact, shown
 from harness.views.parity import show
@@ -123,7 +123,8 @@ def parity(request: ParityRequest, tell: Tell) -> Outcome:
             Climb(trial, request.level, request.time_limit_s, folder / _log_name(trial), conventions)
             for trial in trials
         ]
-        reports = run_climbs(climbs, tell)
+        with following(climbs, tell) as told:
+            reports = run_climbs(climbs, told)
     images = max((report.images for report in reports), default=0)
     uri = None
     if request.track:

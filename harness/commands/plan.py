@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.text import Text
 
 from harness import registry
@@ -38,6 +37,7 @@ from harness.suite import longer
 from harness.suite.longer import Shorter
 from harness.suite.suite import Suite, load_suite
 from harness.text import duration, megabytes
+from harness.views.messages import Console
 from harness.views.tables import plan_table, print_table
 
 ExecutorName = Literal["auto", "ray", "inline"]

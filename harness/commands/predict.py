@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from harness import registry
+from harness import progress, registry
 from harness.commands.elsewhere import run_elsewhere
 from harness.commands.output import print_json
 from harness.disk import write_atomic
@@ -25,6 +23,7 @@ from harness.prediction.predict import BATCH, Prediction, Predictor, Problem, Se
 from harness.prediction.trained import Trained, implementation, requested
 from harness.sniff import what_is
 from harness.views.figures.draw import require_matplotlib
+from harness.views.messages import Console
 from harness.views.prediction import SHEET, as_csv, as_json, draw_sheet, remarks, table
 from harness.views.tables import print_table
 
@@ -59,23 +58,20 @@ def predict(
     trained: Trained, items: Sequence[Item], impl: str | None = None, fit: Fit | None = None, invert: bool = False,
     batch: int = BATCH,
 ) -> Predicted:  # fmt: skip
-    """Predictions for `items`, with a progress bar on a terminal. Raises `UserError` if the implementation cannot be used."""
+    """Predictions for `items`. Raises `UserError` if the implementation cannot be used."""
     entry, why = implementation(trained, impl)
     predictor = Predictor(trained, entry, available_cores())
     notes = [why] if why else []
     if predictor.precision != trained.precision:
         notes.append(f"computed in {predictor.precision}: {entry.name} has no {trained.precision} on a CPU")
-    console, seen = Console(stderr=True), Seen()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    seen = Seen()
     said: list[Prediction | Problem] = []
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("predicting", total=len(items))
-        for number, each in enumerate(predictions(predictor, items, fit, invert, batch)):
-            progress.advance(task)
-            if isinstance(each, Prediction):
-                seen.see(each.pixels)
-                each = each if number < SHEET else each.without_pictures()
-            said.append(each)
+    found = predictions(predictor, items, fit, invert, batch)
+    for number, each in enumerate(progress.track(found, "predicting", len(items))):
+        if isinstance(each, Prediction):
+            seen.see(each.pixels)
+            each = each if number < SHEET else each.without_pictures()
+        said.append(each)
     doubts = [*trained.doubts, *seen.doubts(trained, invert)]
     return Predicted(trained, entry.name, predictor.precision, said, notes, doubts)
 
@@ -123,7 +119,8 @@ def main(args: argparse.Namespace) -> int:
     if (code := _elsewhere(args, trained)) is not None:
         return code
     _set_environment(implementation(trained, args.impl)[0].name)
-    found = predict(trained, items, args.impl, args.fit, args.invert, args.batch)
+    with progress.task("predicting"):
+        found = predict(trained, items, args.impl, args.fit, args.invert, args.batch)
     document = found.to_json()
     try:
         if args.csv and args.csv != STDOUT:

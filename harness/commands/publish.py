@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
+from harness import progress
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.commands.report import report
@@ -23,6 +23,7 @@ from harness.journal.kept import find_trial
 from harness.publishing import crate
 from harness.publishing.contents import contents
 from harness.publishing.metadata import Said
+from harness.views.messages import Console
 
 _README = """\
 # {suite}: a run of capsbench
@@ -73,8 +74,8 @@ def publish(run_dir: Path, target: Path, said: Said, weights_of: Collection[str]
     names = contents(run_dir, weights_of)
     plan = Journal(run_dir).plan()
     try:
-        with crate.staged(target, said) as folder:
-            for name in names:
+        with progress.task(f"publishing {run_dir.name}"), crate.staged(target, said) as folder:
+            for name in progress.track(names, "copying files"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run_dir / name, folder / name)
             report(folder)
@@ -84,7 +85,7 @@ def publish(run_dir: Path, target: Path, said: Said, weights_of: Collection[str]
         raise UserError(
             f"cannot write {target}: {obstacle(target.absolute().parent) or error.strerror}. Choose a place with --to."
         ) from error
-    with crate.opened(target) as folder:
+    with progress.task("reading it again"), crate.opened(target) as folder:
         named, _ = crate.listed(folder)
         digest = crate.sha256(folder / crate.metadata.NAME)
     notes = [] if said.licence else ["no licence is stated: others may not know what they may do; --license CC-BY-4.0"]

@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
+from harness import progress
 from harness.commands.output import print_json, tell
 from harness.commands.reporting import Written, report, side_by_side
 from harness.errors import UserError, nearest
+from harness.views.messages import Console
 from harness.views.report.files import DEFAULT, FORMATS
 from harness.views.report.page import Section
 from harness.views.report.speed import read
@@ -79,7 +80,8 @@ def options(command: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     formats = list(itertools.chain.from_iterable(map(_formats, args.format))) or list(DEFAULT)
     run_dirs = list(dict.fromkeys(args.run_dir))
-    made = side_by_side(run_dirs, args.out, formats, read(args.speed) if args.speed else None)
+    with progress.task(f"making a report of {' and '.join(each.name for each in run_dirs)}"):
+        made = side_by_side(run_dirs, args.out, formats, read(args.speed) if args.speed else None)
     console = Console(stderr=args.json)
     for problem in made.problems:
         tell(f"capsbench: {problem}", "red")

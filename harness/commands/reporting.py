@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import progress
 from harness.analysis import costs as curves
 from harness.analysis.answer import Answer, answer
 from harness.analysis.choice import Choice, choices
@@ -283,7 +284,7 @@ def _file_name(name: str) -> str:
 def _require_whole(journal: Journal, trial_ids: Sequence[str]) -> None:
     """Raises `UserError` naming damaged files behind the results. Missing ones are fine: runs may be shared without."""
     damaged: list[str] = []
-    for trial_id in trial_ids:
+    for trial_id in progress.track(trial_ids, "checking files"):
         trial = journal.trial(trial_id)
         for name, event in named_files(journal.events(trial_id)).items():
             path = journal.trial_dir(trial_id) / name

@@ -233,7 +233,7 @@ def _execute(
         report()
         # All cores are free again, so this disturbs no timed trial.
         trained_s = time.monotonic() - began if has_run else None
-        warnings += draw(request, journal, plan, results, trained_s, tracker, screen)
+        warnings += draw(request, journal, plan, results, trained_s, tracker)
     except KeyboardInterrupt:
         interrupted = True
     except Lost as error:

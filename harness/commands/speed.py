@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
-from harness import data, models, modules, registry
+from harness import data, models, modules, progress, registry
 from harness.analysis import baseline
 from harness.analysis.speed import document
 from harness.commands import ci_files, parser
@@ -23,6 +22,7 @@ from harness.disk import finite
 from harness.environments.chosen import chosen
 from harness.environments.interpreters import Interpreters, asked
 from harness.errors import UserError
+from harness.executors.holders import with_runs
 from harness.machine.environment import available_cores, environment
 from harness.machine.leases import local_gpus
 from harness.spec.trial import Interpreter, Trial
@@ -30,6 +30,7 @@ from harness.suite.suite import Suite
 from harness.supervisor.parity import Tell
 from harness.supervisor.speed import Method, Record, measure
 from harness.views.ci import speed as in_ci
+from harness.views.messages import Console
 from harness.views.speed import show
 from harness.views.tables import print_table
 
@@ -99,7 +100,14 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
             others,
         )
         records = [Record(name, trial, folder / f"{name}.log") for name, trial in zip(names, trials, strict=True)]
-        found = document(measure(records, method, tell), method)
+        with progress.task("measuring") as measuring:
+
+            def told(line: str) -> None:
+                tell(with_runs(line))
+                if begun := re.fullmatch(r"round (\d+) of (\d+)", line):
+                    measuring.reached(int(begun[1]) - 1, int(begun[2]))
+
+            found = document(measure(records, method, told), method)
     found |= {"warnings": [*warnings, *problems, *found["warnings"]], "environment": environment()}
     if request.baseline and stored:
         compared = baseline.against(request.baseline, stored, finite(found), request.tolerance_pct)

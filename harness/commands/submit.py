@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from rich.console import Console
 from rich.text import Text
 
 from harness import __version__
@@ -33,6 +32,7 @@ from harness.journal.journal import Journal
 from harness.suite.file import STDIN, read_text
 from harness.suite.shipped import locate
 from harness.suite.suite import Suite, load_suite
+from harness.views.messages import Console
 
 _ANY_GPUS = 1 << 20  # how many the cluster has is for the head to say
 _STOP_S = 60

@@ -6,7 +6,6 @@ import argparse
 import re
 from pathlib import Path
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from harness.disk import write_atomic
 from harness.errors import UserError
 from harness.suite.file import read_text
 from harness.suite.shipped import Shipped, named, shipped
+from harness.views.messages import Console
 
 
 def copy(name: str, folder: Path, force: bool) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
 from rich.table import Table
 
 from harness import models
@@ -14,6 +13,7 @@ from harness.commands.output import print_json
 from harness.cost.layers import Summary, summaries
 from harness.cost.operations import forward_flops
 from harness.suite.suite import load_suite
+from harness.views.messages import Console
 from harness.views.tables import print_table
 
 

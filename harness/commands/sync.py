@@ -6,12 +6,13 @@ import argparse
 import shlex
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.text import Text
 
+from harness import progress
 from harness.commands import parser
 from harness.commands.output import print_json
 from harness.errors import UserError
+from harness.views.messages import Console
 from harness.views.mlflow.tracking import sync
 from harness.views.mlflow.where import locate, shown
 from harness.views.tensorboard import write_all
@@ -33,7 +34,8 @@ def main(args: argparse.Namespace) -> int:
         return _tensorboard(args)
     if line := locate(args.run_dir.parent, args.mlflow_uri).line:
         Console(stderr=True).print(Text(line), soft_wrap=True)
-    report = sync(args.run_dir, args.mlflow_uri)
+    with progress.task(f"bringing {args.run_dir.name} into MLflow"):
+        report = sync(args.run_dir, args.mlflow_uri)
     if args.json:
         print_json(asdict(report))
     else:
@@ -47,7 +49,8 @@ def main(args: argparse.Namespace) -> int:
 def _tensorboard(args: argparse.Namespace) -> int:
     if args.mlflow_uri:
         raise UserError("--tensorboard writes files and --mlflow-uri names a server: give one of them")
-    folder, trials, points = write_all(args.run_dir)
+    with progress.task("writing event files"):
+        folder, trials, points = write_all(args.run_dir)
     if args.json:
         print_json({"logdir": str(folder), "trials": trials, "points": points})
     else:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
+from harness.analysis.cells import of_run
+from harness.analysis.choice import advice, choices
 from harness.analysis.rows import COLUMNS, Row, all_rows
 from harness.commands import parser
 from harness.commands.output import print_json
@@ -20,6 +21,8 @@ from harness.disk import write_atomic
 from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.journal.kept import find_trial
+from harness.views.messages import Console
+from harness.views.report.choice_table import TITLE, choice_table, explained
 from harness.views.tables import epochs_table, print_table
 
 STDOUT = "-"
@@ -46,6 +49,21 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _show_choice(console: Console, run_dir: Path) -> None:
+    """Which epoch counts, where a run has several epochs and validation images."""
+    try:
+        found = choices(of_run(Journal(run_dir)))
+    except UserError:  # no plan: its trials are in the table even so
+        return
+    if not found:
+        return
+    console.print(Text(f"\n{TITLE}", "bold"))
+    console.print(Text(explained(found), "dim"), soft_wrap=True)
+    print_table(console, choice_table(found))
+    for line in advice(run_dir, found):
+        console.print(Text(line, "dim"), soft_wrap=True)
 
 
 def options(command: argparse.ArgumentParser) -> None:
@@ -76,6 +94,7 @@ def main(args: argparse.Namespace) -> int:
     elif args.csv != STDOUT:
         console = Console()
         print_table(console, epochs_table(table))
+        _show_choice(console, args.run_dir)
         trials, columns = len({row["trial"] for row in table}), len(table[0])
         told = f"Written: {args.csv}" if args.csv else "All of them: --csv FILE"
         console.print(Text(f"\n{trials} trials, {len(table)} rows, {columns} columns. {told}"), soft_wrap=True)

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import registry
+from harness import progress, registry
 from harness.commands.output import print_json, tell
 from harness.commands.parity import ParityRequest, parity
 from harness.errors import UserError
 from harness.publishing import checks, crate
 from harness.publishing.checks import Asked, Row, Run, Tell
+from harness.views.messages import Console
 from harness.views.tables import print_table
 
 _COLORS = {"confirmed": "green", "not checked": "yellow", "false": "bold red"}
@@ -47,7 +47,7 @@ class Verified:
 
 
 def verify(path: Path, asked: Asked, tell: Tell, *, sha256: str | None = None, again: bool = False) -> Verified:
-    """Checks a crate; `tell` gets a line before each step that takes long.
+    """Checks a crate; `tell` gets a line whenever an implementation begins or ends its climb.
 
     Args:
         sha256: what the SHA-256 of the metadata is known to be.
@@ -55,7 +55,7 @@ def verify(path: Path, asked: Asked, tell: Tell, *, sha256: str | None = None, a
 
     Raises `UserError` for what is no crate.
     """
-    with crate.opened(path) as folder:
+    with progress.task(f"verifying {path.name}"), crate.opened(path) as folder:
         rows = list(_rows(path, folder, asked, tell, sha256))
         if again:
             rows += _parity(folder, asked, tell)
@@ -81,9 +81,10 @@ def _rows(path: Path, folder: Path, asked: Asked, tell: Tell, sha256: str | None
     tests = checks.test_images()
     yield from checks.results(run)
     yield from checks.errors(run)
+    yield from checks.retested(run)
     yield from checks.labels(run, tests)
     if asked.impls:
-        yield from checks.weights(run, tests, asked, tell)
+        yield from checks.weights(run, tests, asked)
     else:
         yield Row("weights", "not checked", "not asked for")
 

@@ -37,7 +37,8 @@ _EXCEPTIONS = {
     ("compare", "A"): "run", ("compare", "B"): "run", ("data", "DIR"): "folder", ("data fetch", "NAME"): "data",
     ("data show", "NAME"): "data", ("suites copy", "NAME"): "shipped", ("env remove", "NAME"): "environment",
     ("env create", "NAME"): "framework", ("parity", "--impl"): "impl", ("speed", "--impl"): "impl",
-    ("predict", "--impl"): "impl", ("demo", "--impl"): "impl", ("verify", "--impl"): "impl", ("parity", "B"): "file",
+    ("predict", "--impl"): "impl", ("demo", "--impl"): "impl", ("verify", "--impl"): "impl", ("retest", "--impl"): "impl",
+    ("parity", "B"): "file",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.events import TrialEvent, WaitingEvent
 from harness.executors.base import Capacity, Emit, Job, check_fits
+from harness.executors.holders import with_runs
 from harness.executors.losses import Tell, attempts
 from harness.machine.environment import gpus
 from harness.machine.gpu_type import gpu_types
@@ -58,11 +59,11 @@ class InlineExecutor:
             emit(trial.id, event)
 
         def waiting(message: str) -> None:
-            tell(WaitingEvent(message=message).of(trial.id, job.attempt))
+            tell(WaitingEvent(message=with_runs(message)).of(trial.id, job.attempt))
 
         def once(document: dict[str, Any], heed: Tell) -> None:
             checkpoint = Path(document["checkpoint"]) if document["checkpoint"] else None
-            holder = str(job.run_dir)
+            holder = str(job.run_dir.absolute())
             with (
                 node_lease(trial.exclusive == "node", waiting=waiting, stop=stop),
                 lease("core", self._cores, trial.cpus, waiting=waiting, stop=stop, holder=holder) as cores,

@@ -34,6 +34,7 @@ from harness.events import (
     WarningEvent,
 )
 from harness.executors.base import Job
+from harness.executors.holders import with_runs
 from harness.executors.losses import Tell, attempts
 from harness.executors.parcels import Parcel, delivered, packed
 from harness.machine.leases import lease, local_cores, scratch_folder
@@ -142,7 +143,7 @@ def supervise(config: dict[str, Any]) -> None:
         tell(event.stamped(time.time()).of(trial["id"], job["attempt"]))
 
     def waiting(message: str) -> None:
-        say(WaitingEvent(message=message))
+        say(WaitingEvent(message=with_runs(message)))
 
     with ExitStack() as held:
         held.enter_context(node_lease(trial.get("exclusive") == "node", waiting=waiting))

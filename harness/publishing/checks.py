@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness import data, registry
+from harness import data, progress, registry
 from harness.data.base import Split
 from harness.errors import UserError
 from harness.events import ResultEvent
+from harness.journal import retested as kept
 from harness.journal.journal import Journal
 from harness.journal.results import named_files, summarise
 from harness.publishing import crate, recompute
@@ -51,11 +53,13 @@ def files(given: Path, folder: Path) -> Iterator[Row]:
     """Every file has the size and SHA-256 that the metadata states, and there is no other."""
     named, false = crate.listed(folder)
     missing = [name for name in named if not (folder / name).is_file()]
-    changed = [
-        name
-        for name, (size, sha256) in named.items()
-        if name not in missing and ((folder / name).stat().st_size != size or crate.sha256(folder / name) != sha256)
-    ]
+    changed: list[str] = []
+    with progress.task("hashing files", sum(size for size, _ in named.values()), "B") as hashed:
+        for name, (size, sha256) in named.items():
+            path = folder / name
+            if name not in missing and (path.stat().st_size != size or crate.sha256(path) != sha256):
+                changed.append(name)
+            hashed.advance(size)
     if given.is_file() and not crate.is_as_packed(given, folder):
         false.append(f"{given.name} is not as it was packed; if you packed it yourself, unpack it and give the folder")
     yield from (Row("files", "false", line) for line in false)
@@ -94,7 +98,7 @@ class Run:
 def results(run: Run) -> Iterator[Row]:
     """`result.json` says what follows from the events."""
     wrong = 0
-    for trial in run.trials:
+    for trial in progress.track(run.trials, "recomputing figures"):
         stated, found = run.journal.result(trial.id), run.results[trial.id].to_json()
         if stated is None and found["status"] == "pending":
             continue
@@ -110,7 +114,7 @@ def results(run: Run) -> Iterator[Row]:
 def errors(run: Run) -> Iterator[Row]:
     """The test errors, from the predictions."""
     counted = images = 0
-    for trial in run.finished:
+    for trial in progress.track(run.finished, "reading predictions"):
         if not (found := run.named(trial, "predictions")):
             yield Row("test error", "not checked", f"{trial.id}: the crate has no predictions of it")
             continue
@@ -124,6 +128,14 @@ def errors(run: Run) -> Iterator[Row]:
         yield Row(
             "test error", "confirmed", f"of {counted} trials, recomputed from predictions of {images:,} images each"
         )
+
+
+def retested(run: Run) -> Iterator[Row]:
+    """The test errors of single epochs, if the run has any that were computed after its training."""
+    found = sum(len(kept.known(run.journal, trial.id, run.events[trial.id])) for trial in run.finished)
+    if found:
+        told = f"test errors of {found} epochs in {kept.NAME}; `capsbench retest RUN --again` computes them anew"
+        yield Row("epochs", "not checked", told)
 
 
 def labels(run: Run, tests: Callable[[Trial], Split]) -> Iterator[Row]:
@@ -150,21 +162,24 @@ def labels(run: Run, tests: Callable[[Trial], Split]) -> Iterator[Row]:
     )
 
 
-def weights(run: Run, tests: Callable[[Trial], Split], asked: Asked, tell: Tell) -> Iterator[Row]:
+def weights(run: Run, tests: Callable[[Trial], Split], asked: Asked) -> Iterator[Row]:
     """What the weights say of the test images, by each implementation: the stored predictions."""
     confirmed: dict[str, list[str]] = {}
     reasons: dict[str, list[str]] = {}
-    for trial in run.finished:
-        for impl in asked.impls:
+    with progress.task("recomputing predictions") as asking:
+        asking.expect(dict.fromkeys(asked.impls, len(run.finished)))
+        for trial, impl in itertools.product(run.finished, asked.impls):
+            asking.title = f"recomputing predictions of {trial.id} in {impl}"
             try:
                 stored = _spoken(run, trial)
                 split = tests(trial)
                 count = min(len(split), asked.sample if impl == registry.SPECIFICATION else asked.images or len(split))
-                tell(f"{trial.id}: {count:,} test images in {impl}")
                 said = recompute.answers(run.folder, trial, split, impl, count)
             except UserError as error:
                 reasons.setdefault(_inside(error, run.folder), []).append(trial.id)
                 continue
+            finally:
+                asking.advance(kind=impl)
             differing, ties = said.against(stored[:count])
             if differing:
                 told = f"{trial.id} in {impl}: {differing} of {count:,} images are predicted otherwise"

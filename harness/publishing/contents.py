@@ -6,12 +6,13 @@ from collections.abc import Container
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.journal import retested
 from harness.journal.directory import require_run
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
 
 _OF_THE_RUN = ("plan.json", "suite.yaml", "environment.json")
-_OF_A_TRIAL = ("trial.json", "events.jsonl", "result.json")
+_OF_A_TRIAL = ("trial.json", "events.jsonl", "result.json", retested.NAME)
 
 
 def contents(run_dir: Path, weights_of: Container[str] | None = None) -> list[str]:

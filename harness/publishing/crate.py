@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from harness import progress
 from harness.disk import obstacle
 from harness.errors import UserError
 from harness.publishing import metadata
@@ -64,7 +65,7 @@ def staged(target: Path, said: Said) -> Generator[Path]:
 def pack(folder: Path, target: Path) -> None:
     """A ZIP of all files, not compressed, in the order of their names: the same for the same files on every machine."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
-        for name in _files(folder):
+        for name in progress.track(_files(folder), "packing"):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.external_attr = 0o644 << 16
             entry.create_system = 3  # Unix, wherever it is made
@@ -129,7 +130,8 @@ def _unpack(path: Path, folder: Path) -> None:
             needed, free = sum(each.file_size for each in entries), shutil.disk_usage(folder).free
             if needed > free:
                 raise NoCrate(f"{path}: it unpacks to {needed:,} bytes; {folder} has {free:,}. Set TMPDIR elsewhere.")
-            packed.extractall(folder)
+            for entry in progress.track(entries, "unpacking"):
+                packed.extract(entry, folder)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
         raise NoCrate(f"{path}: it is not a whole ZIP file: {error}") from error
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
+from harness import __version__, progress
 from harness.analysis.labels import setting
 from harness.journal.journal import Journal
 from harness.journal.results import Result, summarise
@@ -103,7 +103,7 @@ def metadata(folder: Path, files: Sequence[str], said: Said) -> dict[str, Any]:
         "about": {"@id": "./"},
     }
     parts = [entity for each, figures in folders for entity in (each, *figures)]
-    described = [_file(folder, name) for name in files]
+    described = [_file(folder, name) for name in progress.track(files, "hashing files")]
     return {"@context": _CONTEXT, "@graph": [descriptor, root, licence, *author, software, run, *parts, *described]}
 
 

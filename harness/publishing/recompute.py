@@ -40,8 +40,8 @@ class Answers:
         return int((other & ~is_tie).sum()), int((other & is_tie).sum())
 
 
-def answers(run_dir: Path, trial: Trial, split: Split, impl: str, count: int) -> Answers:
-    """What the last weights of `trial` say of the first `count` images of `split`.
+def answers(run_dir: Path, trial: Trial, split: Split, impl: str, count: int, weights: str = "last") -> Answers:
+    """What these weights of `trial` say of the first `count` images of `split`.
 
     Raises `UserError` if the implementation cannot be used here, with its reason.
     """
@@ -50,6 +50,7 @@ def answers(run_dir: Path, trial: Trial, split: Split, impl: str, count: int) ->
         path = Path(scratch) / "images.npy"
         np.save(path, composite(images) if trial.model.overlaid > 1 else images)
         command = ["predict", str(run_dir), trial.id, str(path), "--impl", impl, "--batch", str(_BATCH), "--json"]
+        command += ["--weights", weights]
         done = subprocess.run(
             [sys.executable, "-P", "-m", "harness", *command], capture_output=True, text=True, check=False
         )

@@ -1,6 +1,6 @@
 """Statistics of small samples, and of the test images on which two models differ."""
 
-from harness.stats.images import Discordance, crossed, discordance
+from harness.stats.images import Discordance, crossed, discordance, error_interval
 from harness.stats.means import (
     FEWEST,
     Difference,
@@ -25,6 +25,7 @@ __all__ = [
     "difference",
     "discordance",
     "equivalence",
+    "error_interval",
     "holm",
     "median_interval",
     "summary",

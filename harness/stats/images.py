@@ -54,6 +54,19 @@ def discordance(wrong_a: Any, wrong_b: Any) -> Discordance:
     )
 
 
+def error_interval(err_pct: float, images: int, level: float = 0.95) -> tuple[float, float]:
+    """The interval of one trained model's test error in percent, over other images like these (Clopper & Pearson 1934).
+
+    Exact: it holds the true error at least as often as `level` says. Of an error that was chosen as the lowest of several
+    it holds less often.
+    """
+    wrong = round(err_pct * images / _PCT)
+    tail = (1 - level) / 2
+    low = float(special().betaincinv(wrong, images - wrong + 1, tail)) if wrong else 0.0
+    high = float(special().betaincinv(wrong + 1, images - wrong, 1 - tail)) if wrong < images else 1.0
+    return _PCT * low, _PCT * high
+
+
 def _sign_test(fewer: int, count: int) -> float:
     """Twice the chance that of `count` fair coins at most `fewer` fall on one side; at most 1."""
     if count == 0:

@@ -7,9 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.analysis.cells import METRICS
+from harness.analysis.choice import advice
 from harness.analysis.compare import Comparison
 from harness.analysis.labels import setting
 from harness.text import UNKNOWN, number
+from harness.views.report.choice_table import TITLE, choice_table, explained
 from harness.views.report.tables import images_table, mean, p_value
 from harness.views.tables import print_table
 
@@ -51,6 +53,16 @@ def show(console: Console, comparison: Comparison) -> None:
     if comparison.images:
         console.print(Text("Test errors image by image", "bold"))
         print_table(console, images_table(comparison.images))
+        console.print()
+    chosen = [*comparison.choices_a, *comparison.choices_b]
+    if chosen:
+        console.print(Text(TITLE, "bold"))
+        console.print(Text(explained(chosen), "dim"), soft_wrap=True)
+        runs = ["A"] * len(comparison.choices_a) + ["B"] * len(comparison.choices_b)
+        print_table(console, choice_table(chosen, runs))
+        for run, found in ((comparison.run_a, comparison.choices_a), (comparison.run_b, comparison.choices_b)):
+            for line in advice(run, found):
+                console.print(Text(line, "dim"), soft_wrap=True)
         console.print()
     for line in comparison.warnings:
         console.print(Text(line, "yellow"), soft_wrap=True)

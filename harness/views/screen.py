@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -13,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness import progress
 from harness.analysis.labels import run_name
 from harness.events import (
     AttemptEvent,
@@ -29,6 +29,9 @@ from harness.events import (
 from harness.spec.trial import Trial
 from harness.terminal import copy_of
 from harness.text import UNKNOWN, duration, number
+from harness.views import messages
+from harness.views.layout import lines
+from harness.views.messages import is_live
 
 _ACTIVE = ("starting", "checking", "training", "testing")
 _STATE: dict[type[TrialEvent], str] = {
@@ -46,13 +49,7 @@ _COLOUR = {"finished": "green", "cached": "green", "failed": "red", "interrupted
 def own_console(json_mode: bool) -> Console:
     """A console on a copy of stdout (stderr if JSON goes to stdout), so that libraries that print cannot disturb it."""
     stream = sys.stderr if json_mode else sys.stdout
-    return Console(file=copy_of(stream))
-
-
-def _is_live(console: Console) -> bool:
-    """Whether lines can be drawn again. Neither a notebook (`!capsbench`) nor a file takes that, FORCE_COLOR or not."""
-    is_forced = "FORCE_COLOR" in os.environ and not console.file.isatty()
-    return console.is_terminal and not (console.is_dumb_terminal or is_forced or "JPY_PARENT_PID" in os.environ)
+    return messages.Console(file=copy_of(stream))
 
 
 class _Row:
@@ -121,12 +118,13 @@ class Screen:
         self._rows: dict[str, _Row] = {}
         self._note = ""
         self._standing = ""
-        self._is_live = _is_live(console)
+        self._is_live = is_live(console)
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render, transient=True)
 
     def begin(self, trials: Sequence[Trial], cached: set[str]) -> None:
         self._rows = {}
         self.add(trials, self._estimates, cached)
+        progress.hold(True)
         if self._is_live:
             self._live.start()
 
@@ -141,6 +139,7 @@ class Screen:
         """Leaves the terminal to what follows: later notes are lines of their own."""
         self._live.stop()
         self._is_live = False
+        progress.hold(False)
 
     def note(self, text: str) -> None:
         """One line about the run as a whole, such as what it is waiting for."""
@@ -191,7 +190,11 @@ class Screen:
         more = [Text(f"... and {hidden} more", "dim")] if hidden else []
         note = [Text(self._note, "dim")] if self._note else []
         standing = [Text(self._standing, "yellow")] if self._standing else []
-        return Group(table, *more, Text(head), *note, *standing)
+        arranged = [
+            Text(line, no_wrap=True) if isinstance(line, str) else line
+            for line in lines(self.console, table, self.console.width)
+        ]
+        return Group(*arranged, *more, Text(head), *note, *standing)
 
 
 def _most_telling(rows: Sequence[_Row], room: int) -> list[_Row]:

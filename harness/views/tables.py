@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +16,7 @@ from harness.analysis.cells import grouped
 from harness.analysis.labels import setting
 from harness.journal.results import Result
 from harness.text import UNKNOWN, duration, number
-from harness.views.rows import MANY, print_rows
+from harness.views.layout import lines, width_of
 
 
 def comparison(results: Sequence[Result]) -> Table:
@@ -54,13 +54,17 @@ def comparison(results: Sequence[Result]) -> Table:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Prints every cell in full; if the table is wider than the screen, its gaps are narrowed first."""
-    if table.row_count >= MANY:
-        print_rows(console, table)
-        return
-    unbounded = console.options.update(max_width=10_000)
-    table.collapse_padding = console.measure(table, options=unbounded).maximum > console.width
-    console.print(Segments(console.render(table, unbounded)), crop=False)
+    """Prints a table, whose cells are texts of one line, with every cell in full, as `harness.views.layout` arranges it."""
+    if table.title:
+        console.print(Text(str(table.title), table.title_style or ""), soft_wrap=True)
+    for is_plain, found in itertools.groupby(
+        lines(console, table, width_of(console)), lambda line: isinstance(line, str)
+    ):
+        if is_plain:  # at once: a thousand rows take a second otherwise
+            console.out("\n".join(map(str, found)), highlight=False)
+            continue
+        for line in found:
+            console.print(line, soft_wrap=True)
 
 
 def _mean(cell: Sequence[Result], name: str) -> float | None:
@@ -138,11 +142,12 @@ def epochs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         settings = {key: row[key] for key in varied[0] if row[key] is not None}
         is_last = row["epoch"] == row["trial_epochs_trained"] and row["epoch"]
+        error = row["trial_test_err_pct"] if is_last else row["test_err_pct"]
         table.add_row(
             row["trial"], row["impl"], *([setting(settings)] if varied[0] else ()), row["trial_status"],
             str(row["seed"]), UNKNOWN if row["epoch"] is None else str(row["epoch"]),
             *(number(row[name]) for name in errors.values()), number(row["epoch_s"]), number(row["img_per_s"]),
-            number(row["trial_test_err_pct"]) if is_last else "",
+            number(error) if is_last or error is not None else "",
         )  # fmt: skip
     return table
 
@@ -150,9 +155,9 @@ def epochs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The trials of a suite: what each one is, what it needs, and what is already known about it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("trial", "implementation", "setting", "seed", "cpus", "gpus", "state"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("estimate", justify="right", no_wrap=True)
+    for title in ("trial", "implementation", "setting", "seed", "cpus", "gpus", "state", "estimate"):
+        figure = title in ("seed", "cpus", "gpus", "estimate")
+        table.add_column(title, justify="right" if figure else "left", no_wrap=True)
     for row in rows:
         table.add_row(
             row["id"],
@@ -185,7 +190,8 @@ def data_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The data sets: their sizes, and whether their files are here."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("name", "images", "classes", "train", "validation", "test", "state", "where"):
-        table.add_column(title, no_wrap=True)
+        figure = title in ("classes", "train", "validation", "test")
+        table.add_column(title, justify="right" if figure else "left", no_wrap=True)
     for row in rows:
         if row["state"] == "broken":
             table.add_row(row["name"], *["-"] * 5, "broken", "-")

@@ -57,7 +57,7 @@ def offered(known: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("line", "expected"),
     [
         ("capsbench ", {*COMMANDS}),
-        ("capsbench --json re", {"report"}),
+        ("capsbench --json re", {"report", "retest"}),
         ("capsbench help pl", {"plan"}),
         ("capsbench -", {"--help", "--version", "--json"}),
         ("capsbench report ", {"runs/first"}),

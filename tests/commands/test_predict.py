@@ -61,7 +61,7 @@ def test_the_table_and_what_is_doubtful(digits: Path, tmp_path: Path) -> None:
     pillow.fromarray(255 - dark).resize((56, 84)).convert("RGB").save(tmp_path / "on paper [1].png")
     whole = (digits / "0001.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    done = capsbench(tmp_path, "predict", RUN, TRIAL, "on paper [1].png", "cut.png", COLUMNS="100")
+    done = capsbench(tmp_path, "predict", RUN, TRIAL, "on paper [1].png", "cut.png", COLUMNS="200")
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[0].split() == ["picture", "class", "capsule", "length", "normalised", "next"]
     assert "on paper [1].png" in done.stdout

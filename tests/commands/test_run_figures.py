@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,9 +88,9 @@ def test_no_longer_than_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
     done: list[str] = []
     monkeypatch.setattr(draw, "Material", lambda _journal, trial, _data: trial)
     monkeypatch.setattr(draw, "draw_trial", lambda trial, folder: draw.Drawn(trial, "numpy", 0, folder))
-    monkeypatch.setattr(draw.time, "monotonic", iter(range(0, 100, 10)).__next__)
+    monkeypatch.setattr(draw, "time", SimpleNamespace(monotonic=iter(range(0, 100, 10)).__next__))
     from harness.journal.journal import Journal
 
-    (warning,) = draw.draw_missing(Journal(tmp_path), ["a", "b", "c", "d"], done.append, lambda _: None, 25.0)
+    (warning,) = draw.draw_missing(Journal(tmp_path), ["a", "b", "c", "d"], done.append, 25.0)
     assert done == ["a", "b"]
     assert "2 trials have none yet; to draw them: capsbench figures" in warning

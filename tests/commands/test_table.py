@@ -81,7 +81,8 @@ def test_json_and_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + len(found["rows"])
     shown, _ = called(capsys, RUNS["quickstart"])
     assert "4 trials, 8 rows" in shown
-    assert shown.splitlines()[0].split()[:4] == ["trial", "impl", "state", "seed"]
+    heading = next(line for line in shown.splitlines() if line.startswith("trial"))
+    assert heading.split()[:4] == ["trial", "impl", "state", "seed"]
 
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

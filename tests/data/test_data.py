@@ -20,13 +20,14 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from harness import data
+from harness import data, progress
 from harness.data import digits, idx, mnist
 from harness.data.base import Dataset, Info, Split
 from harness.data.divide import select
 from harness.data.files import CorruptFile, FileSet, MissingFiles, read_all
 from harness.data.net import download
 from harness.errors import UserError
+from harness.progress import Task
 from harness.spec.trial import DataConfig
 
 # --- A small data set in IDX files: 12 + 4 images of 3x5 whose first two pixels number them. ---
@@ -651,15 +652,29 @@ def test_four_fetch_once(tmp_path: Path, mirrors: Mirrors) -> None:
     assert len(mirrors.requests) == len(CONTENTS)
 
 
-@pytest.mark.parametrize("progress", [True, False])
-def test_progress_is_shown_on_stderr(
-    progress: bool, tmp_path: Path, mirrors: Mirrors, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
-    download.fetch(file_set(mirrors.url("good")), tmp_path, progress=progress)
-    captured = capfd.readouterr()
-    assert captured.out == ""
-    assert ("train-images" in captured.err) == progress
+class Seen:
+    """A display that remembers tasks."""
+
+    def __init__(self) -> None:
+        self.ended_tasks: list[Task] = []
+
+    def begun(self, task: Task) -> None:
+        assert task.unit == "B"
+
+    def ended(self, task: Task) -> None:
+        self.ended_tasks.append(task)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_progress_is_told_byte_by_byte(is_told: bool, tmp_path: Path, mirrors: Mirrors) -> None:
+    seen = Seen()
+    progress.shown_by(lambda: seen)
+    try:
+        download.fetch(file_set(mirrors.url("good")), tmp_path, progress=is_told)
+    finally:
+        progress.shown_by(None)
+    assert [task.title for task in seen.ended_tasks] == [f"fetching {name}" for name in CONTENTS if is_told]
+    assert all(task.done == task.total for task in seen.ended_tasks)
 
 
 def closed_port() -> str:

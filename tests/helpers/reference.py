@@ -171,7 +171,8 @@ def metrics() -> str:
         *(f"| `{name}` | {_cell(told)} |" for name, told in COLUMNS.items() if not name.startswith("trial_")),
         "", "Of a trial (`run.trials`, `run --json`; in the table with `trial_` before the name):", "",
         "| name | meaning |", "|---|---|",
-        *(f"| `{name[6:]}` | {_cell(told)} |" for name, told in COLUMNS.items() if name.startswith("trial_")),
+        *(f"| `{name[6:]}` | {_cell(told)} |" for name, told in COLUMNS.items()
+          if name.startswith("trial_") and not name.startswith("trial_claimed")),  # which the table alone has
         "", "## In MLflow", "",
         "Series by epoch begin with `epoch/`; finals stand under their short names.", "",
         "| metric | meaning |", "|---|---|",

@@ -295,14 +295,14 @@ def test_one_figure_that_fails_is_a_warning(run_dir: Path, tmp_path: Path, monke
         raise ZeroDivisionError("of all things")
 
     monkeypatch.setattr(command, "_FIGURES", {"lengths": fail, "epochs": command._FIGURES["epochs"]})
-    found, noted, done = copy(run_dir, tmp_path), [], []
+    found, done = copy(run_dir, tmp_path), list[str]()
     journal = Journal(found)
     [trial_id] = journal.trial_ids()
-    warnings = draw_missing(journal, [trial_id], done.append, noted.append)
+    warnings = draw_missing(journal, [trial_id], done.append)
     assert warnings == [f"no figure lengths of trial {trial_id}: ZeroDivisionError: of all things"]
-    assert (done, noted) == ([trial_id], ["drawing the figures of trial 1 of 1"])
+    assert done == [trial_id]
     assert (folder_of(found) / "epochs.csv").exists()
-    assert draw_missing(journal, [trial_id], done.append, noted.append) == []  # they are there
+    assert draw_missing(journal, [trial_id], done.append) == []  # they are there
     assert len(done) == 1
 
 
@@ -311,7 +311,7 @@ def test_without_matplotlib_a_run_says_how_to_get_figures(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     found = copy(run_dir, tmp_path)
-    [warning] = draw_missing(Journal(found), Journal(found).trial_ids(), lambda _: None, lambda _: None)
+    [warning] = draw_missing(Journal(found), Journal(found).trial_ids(), lambda _: None)
     assert 'pip install "capsbench[report]"' in warning
     assert f"capsbench figures {found}" in warning
     with pytest.raises(UserError, match="figures need matplotlib"):

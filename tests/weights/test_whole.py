@@ -221,7 +221,7 @@ def test_figures_of_other_trials_are_drawn(finished: Path, tmp_path: Path, capsy
     (other,) = run_dir.glob("trials/*/figures/figures.json")
     assert other.parent.parent != folder
     said: list[str] = []
-    (warning,) = draw_missing(Journal(run_dir), [folder.name], said.append, said.append)  # at the end of a run
+    (warning,) = draw_missing(Journal(run_dir), [folder.name], said.append)  # at the end of a run
     assert f"trial {folder.name} has no figures: {folder / 'weights.safetensors'} is damaged: " in warning
 
 

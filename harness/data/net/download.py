@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import requests
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from urllib3.exceptions import HTTPError
 
 from harness import __version__
+from harness import progress as steps
 from harness.data.archive import check_archive
 from harness.data.files import CorruptFile, FileSet, instructions, locate, read_verified
 from harness.errors import UserError
@@ -35,20 +35,15 @@ def fetch(files: FileSet, directory: Path, *, progress: bool, timeout_s: tuple[f
     """
     folder = directory / files.name
     console = Console(stderr=True, quiet=not progress)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        with alone_in(folder, console), bar as bars:
+        with alone_in(folder, console):
             mirrors = files.mirrors
             found = locate(files, directory)
             for name in (name for name in files.sha256 if name not in found):
-                task = bars.add_task(name, total=None)
-
-                def report(done: int, total: int | None, task: TaskID = task) -> None:
-                    bars.update(task, completed=done, total=total)
-
-                served_by = _fetch_file(files, name, mirrors, directory, report, timeout_s)
+                with steps.task(f"fetching {name}", unit="B") if progress else nullcontext() as task:
+                    report: _Report = task.reached if task else lambda _done, _total: None
+                    served_by = _fetch_file(files, name, mirrors, directory, report, timeout_s)
                 mirrors = (served_by, *(mirror for mirror in mirrors if mirror != served_by))
     except OSError as error:
         reason = error.strerror or error

@@ -11,11 +11,13 @@ import importlib
 import json
 import unicodedata
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness import progress as steps
 from harness.data.base import Info, Split
 from harness.data.files import CorruptFile
 from harness.data.frame import in_words, is_random, whole
@@ -188,7 +190,8 @@ def _found(config: DataConfig, directory: Path, progress: bool) -> tuple[Stored,
     if (found := store.stored(key, directory)) is not None:
         return found, files
     try:
-        found = store.store(key, collect(), directory, progress=progress)
+        with steps.task("reading pictures", in_logs_alone=True) if progress else nullcontext():
+            found = store.store(key, collect(), directory, progress=progress)
     except MemoryError:
         raise UserError(
             f"{config.module or config.path}: unpacked, it is more than the memory holds. If it really is that large, give a "

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness import data
+from harness import data, progress
 from harness.data import Dataset
 from harness.disk import obstacle, read_json, write_atomic
 from harness.errors import UserError, of_the_disk
@@ -106,12 +106,11 @@ def draw_missing(
     journal: Journal,
     trial_ids: Iterable[str],
     on_drawn: Callable[[str], None],
-    note: Callable[[str], None],
     limit_s: float | None = None,
 ) -> list[str]:
     """Draws the figures of those finished trials that have none yet. Returns problems as warnings instead of raising.
 
-    `note` gets a line for the screen before each trial, `on_drawn` its id afterwards. Once `limit_s` seconds are over, no
+    `on_drawn` gets the id of each trial afterwards. Once `limit_s` seconds are over, no
     further trial is begun.
     """
     missing = [each for each in trial_ids if not (journal.trial_dir(each) / FOLDER / INDEX).exists()]
@@ -124,12 +123,11 @@ def draw_missing(
         return [f"{error}; then, {again}"]
     warnings: dict[str, None] = {}
     dataset, began = datasets(), time.monotonic()
-    for number, trial_id in enumerate(missing, start=1):
+    for number, trial_id in enumerate(progress.track(missing, "drawing figures"), start=1):
         if limit_s is not None and time.monotonic() - began > limit_s:
             left = len(missing) - number + 1
             warnings[f"figures have taken as long as the training: {left} trials have none yet; {again}"] = None
             break
-        note(f"drawing the figures of trial {number} of {len(missing)}")
         try:
             drawn = draw_trial(Material(journal, trial_id, dataset), journal.trial_dir(trial_id) / FOLDER)
         except Exception as error:

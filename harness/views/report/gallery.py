@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import progress
 from harness.analysis.cells import Cell
 from harness.analysis.labels import setting
 from harness.journal.journal import FOLDER, Journal
@@ -51,7 +52,7 @@ def albums(journal: Journal, cells: Sequence[Cell], budget: int = _BUDGET) -> tu
     """
     found: list[Album] = []
     left: list[str] = []
-    for cell, index in _in_turns(cells):
+    for cell, index in progress.track(_in_turns(cells), "taking in pictures"):
         result = cell.counted[index]
         folder = journal.trial_dir(result.id) / FOLDER
         paths = sorted(folder.glob("*.png"), key=lambda path: _place(path.stem))

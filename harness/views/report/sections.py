@@ -7,11 +7,11 @@ from pathlib import Path
 
 from harness.analysis import costs as curves
 from harness.analysis import equivalence
-from harness.analysis.choice import Choice
+from harness.analysis.choice import Choice, advice
 from harness.analysis.seeds import OverSeeds, left_out_together
 from harness.views import equivalence as equivalence_view
 from harness.views.report import tables
-from harness.views.report.choice_table import choice_table
+from harness.views.report.choice_table import TITLE, choice_table, explained
 from harness.views.report.page import Section
 from harness.views.tables import doubts
 
@@ -29,12 +29,6 @@ _TESTS = (
     "Difference: the second's less the first's. Holm's p is corrected for all rows of this table; detectable is the "
     "smallest difference that so many seeds would show in four of five repetitions, so that none shown does not mean none."
 )
-_CHOICE = (
-    "Test errors of the last epoch's weights, of those with the lowest validation error, and the lowest of all epochs whose "
-    "test error is known, which is what choosing on the test set would claim. That one is no test error: the test images "
-    "have chosen it. Means over seeds, with half their 95% interval."
-)
-
 IMAGES = (
     "The same {} test images in both: how many each has wrong, alone and together, summed over seeds. McNemar's exact p, of "
     "each seed, is about these trained models; difference (in percentage points), interval and Holm's p are about other "
@@ -52,7 +46,7 @@ def sections(
     text = ("" if only_one else _CELLS) + _PUBLISHED * bool(seeds.beside)
     yield Section("Cells", text.strip(), tables.cells_table(seeds), notes, errors)
     if choices:
-        yield Section("Which epoch counts", _CHOICE, choice_table(choices))
+        yield Section(TITLE, explained(choices), choice_table(choices), advice(cost.run_dir, choices))
     for metric, text in _CHANGES.items():
         title = f"Differences between settings: {'test error' if metric == 'test_err_pct' else 'seconds per epoch'}"
         found = [change for change in seeds.changes if change.metric == metric]
