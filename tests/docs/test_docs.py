@@ -49,6 +49,8 @@ def test_the_tests_of_lines_can_fail() -> None:
         "x.md", 1, 'A=1 capsbench run "a b" --quick | tee x && capsbench plan y  # capsbench z\ncapsbench \\\n  ui\n'
     )
     assert block.invocations() == [["run", "a b", "--quick"], ["plan", "y"], ["ui"]]
+    typed = Block("x.md", 1, "alpha$ capsbench run mnist\nRun begins\n$ capsbench ui\n")
+    assert typed.invocations() == [["run", "mnist"], ["ui"]]
     for bad in (["run", "mnist", "--qick"], ["rnu", "mnist"], ["compare", "a"]):
         with pytest.raises(UserError):
             parser(bad).parse_args(bad)
