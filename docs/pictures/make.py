@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import re
 import shutil
@@ -92,7 +91,7 @@ def report(browser: Browser, run: Path, folder: Path) -> bytes:
     """The answer and the first chart."""
     made = capsbench("report", run, "--out", folder / "report", "--format", "html")
     assert made.returncode == 0, made.stderr
-    page = opened(browser, (folder / "report" / "report.html").as_uri(), 1100, 860)
+    page = opened(browser, (folder / "report" / "report.html").as_uri(), 1100, 1030)
     page.locator(".chart .main-svg").first.wait_for()
     page.wait_for_timeout(500)
     return page.screenshot()
@@ -101,13 +100,11 @@ def report(browser: Browser, run: Path, folder: Path) -> bytes:
 def demo(browser: Browser, _run: Path, _folder: Path) -> bytes:
     """A five, drawn; every framework here has answered."""
     with serving("demo", "--no-browser", "--json") as lines:
-        text = ""
-        while not text.rstrip().endswith("}"):
-            text += next(lines)
-        page = opened(browser, json.loads(text[text.index("{") :])["url"], 1180, 940)
+        url = next(found[1] for line in lines if (found := re.search('"url": "(.*)"', line)))
+        page = opened(browser, url, 1180, 940)
         _until(page, "globalThis.capsbench")
         _draw(page, FIVE)
-        _until(page, "document.querySelectorAll('#distances td').length > 12")  # three frameworks and the specification
+        _until(page, "document.querySelector('#distances td') && !/starting/.test(document.body.innerText)")
         page.wait_for_timeout(500)
         picture = page.screenshot()
         page.close()
@@ -139,7 +136,7 @@ def parity(browser: Browser, _run: Path, folder: Path) -> bytes:
     said = capsbench(*command, folder=folder, FORCE_COLOR="1", COLUMNS="108")
     assert said.returncode == 1, said.stderr
     page = opened(browser, "about:blank", 1000, 600)
-    page.set_content(_as_html(f"$ capsbench {' '.join(command)}\n{said.stderr}{said.stdout}"))
+    page.set_content(_as_html(f"$ capsbench {' '.join(command)}\n{said.stderr}{said.stdout}".rstrip()))
     return page.locator("#terminal").screenshot()
 
 
@@ -150,7 +147,7 @@ def _as_html(text: str) -> str:
     from rich.text import Text
 
     console = Console(record=True, width=108, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(text.replace(str(ROOT) + os.sep, "")), soft_wrap=False)
+    console.print(Text.from_ansi(text.replace(str(ROOT) + os.sep, "")), end="")
     form = (
         '<body style="margin:0"><div id="terminal" style="display:inline-block;padding:14px 18px;background:{background};'
         'color:{foreground}"><pre style="margin:0;font:15px/1.4 \'DejaVu Sans Mono\',monospace">{code}</pre></div>'
