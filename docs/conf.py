@@ -29,6 +29,7 @@ nitpicky = True
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 copybutton_prompt_text = "$ "
+smartquotes = False  # an option's two hyphens stay two
 
 html_theme = "furo"
 html_title = f"capsbench {release}"
@@ -49,11 +50,12 @@ NAVIGATION = {
                 "own-model-kind",
                 "own-suite",
                 "running",
+                "best-settings",
                 "cluster",
                 "gpu",
                 "environments",
             ),
-            *("variables", "storage", "ci-gate", "publishing", "pandas", "mlflow", "figures", "weights", "predictions"),
+            *("variables", "storage", "ci-gate", "publishing", "pandas", "mlflow", "figures", "demo", "weights", "predictions"),
         ],
     ),
     "look up": (

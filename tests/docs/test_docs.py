@@ -87,6 +87,10 @@ def test_the_reference_has_every_key_and_option() -> None:
     assert "### capsbench suites copy" in commands
 
 
+def test_no_page_is_called_like_one_that_the_site_makes() -> None:
+    assert not {"search", "genindex", "modindex", "py-modindex"} & {path.stem for path in pages()}
+
+
 @pytest.mark.parametrize("path", [*pages(), ROOT / "CONTRIBUTING.md"], ids=lambda path: path.stem)
 def test_links_and_anchors_lead_somewhere(path: Path) -> None:
     for target in _ANCHORED.findall(_FENCES.sub("", path.read_text())):
