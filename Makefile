@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test light mutants hostile nodes soak lint docs docs-test mlflow-server clean
+.PHONY: quickstart test light mutants hostile nodes soak lint docs docs-links docs-test mlflow-server clean
 
 quickstart: .venv/.cpu
 	$(BIN)/capsbench run suites/quickstart.yaml
@@ -43,6 +43,10 @@ lint: .venv/.dev
 docs: .venv/.docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# Links to other sites, which the network may forbid; those within the site are checked by `make docs`.
+docs-links: .venv/.docs
+	$(BIN)/python -m sphinx --quiet --builder linkcheck docs docs/_build/links
 
 # Every block of commands in README.md and docs/, a page after the other. PAGES="tutorial pandas" chooses some.
 PAGES :=

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -66,6 +69,31 @@ def mnist_dir() -> Path:
         if folder and (Path(folder) / "mnist" / "t10k-images-idx3-ubyte.gz").exists():
             return Path(folder)
     pytest.skip("needs the MNIST files: set CAPSBENCH_DATA to the folder that holds mnist/")
+
+
+_NAMED_OTHERWISE = {"ordinary": "parity"}
+"""Modules of `harness.commands` whose documents are another command's."""
+
+
+@pytest.fixture(autouse=True)
+def documents_are_as_documented(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test has printed with --json, in this process, is compared with docs/json.md at its end."""
+    from harness.commands import output
+
+    printed: list[tuple[str, Any]] = []
+
+    def dumps(document: Any, **options: Any) -> str:
+        module = sys._getframe(2).f_globals["__name__"].rpartition(".")[2]  # of whoever called `print_json`
+        printed.append((_NAMED_OTHERWISE.get(module, module), document))
+        return json.dumps(document, **options)
+
+    monkeypatch.setattr(output, "json", SimpleNamespace(dumps=dumps))
+    yield
+    if printed:
+        from tests.docs.json_page import unlike
+
+        wrong = [f"{command}: {each}" for command, document in printed for each in unlike(command, document)]
+        assert not wrong, f"docs/json.md: {wrong}"
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Search:
-    """A run's search: see `docs/search.md`."""
+    """A run's search: see `docs/best-settings.md`."""
 
     method: str
     seed: int

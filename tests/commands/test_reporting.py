@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.table import Table
 
 from harness.commands.cli import main
 from harness.journal.journal import Journal
+from harness.views.report.latex import latex
+from harness.views.report.page import Section
 from tests.helpers import report_helpers, seeds_helpers
 from tests.helpers.executor_helpers import tiny_trial
 
@@ -62,6 +65,21 @@ def test_every_form_on_request(run_dir: Path, tmp_path: Path, capsys: pytest.Cap
     tex = (tmp_path / "all" / "report.tex").read_text()
     assert tex.count(r"\begin{longtable}") == tex.count(r"\end{longtable}") == tex.count(r"\toprule") > 3
     assert r"0.31 $\pm$ 0.025" in tex
+
+
+def test_latex_prints_every_sign_as_it_is() -> None:
+    table = Table("one", "two")
+    table.add_column("three", justify="right")
+    table.add_row(
+        "[x] --out_put $1", "so many words that the column would be wider than a page of a report is", "*1 \u2264 2"
+    )
+    text = latex("50% & {more}", ["a#b ~ c^d \\e `f`"], [Section("T", "", table, ["[first] <note>"])])
+    assert r"\section*{50\% \& \{more\}}" in text
+    assert r"a\#b \textasciitilde{} c\textasciicircum{}d \textbackslash{}e \textasciigrave{}f\textasciigrave{}" in text
+    assert r"{}[x] -{}-out\_put \$1 & so many words" in text
+    assert r"{}*1 $\le$ 2 \\" in text
+    assert r"\begin{longtable}{l>{\raggedright\arraybackslash}p{60mm}r}" in text
+    assert r"\item{} [first] \textless{}note\textgreater{}" in text
 
 
 def test_one_form_alone(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,6 +161,12 @@ def test_runs_side_by_side(run_dir: Path, tmp_path: Path, capsys: pytest.Capture
     page = own(tmp_path / "both" / "report.html")
     assert f"{run_dir}: Cells" in page
     assert "only in" in page
+    shared, first, second = re.findall(r"<ul>.*?</ul>", page[page.index("<nav") : page.index("</nav>")], re.DOTALL)
+    assert "Error against time" in shared
+    assert str(run_dir) not in shared  # whose parts are listed under its name
+    assert ">Cells</a>" in first
+    assert ">Cells</a>" in second
+    assert [*re.findall("<summary>(/.*?)</summary>", page)] == [str(run_dir), str(other)]
     assert len(re.findall('id="([^"]*)"', page)) == len(set(re.findall('id="([^"]*)"', page)))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "both" / "cells.csv").read_text())))
     assert [row["run"] for row in rows] == [str(run_dir)] * 4 + [str(other)] * 2

@@ -23,7 +23,10 @@ REASONS = {
     "an example, with a file of yours",
 }  # fmt: skip
 """Why a block may be left out."""
-_COMMANDS = re.compile(r"(?:\$ )?(?:\w+=\S+ )*(capsbench|make|pip|python3?|cd|cp|source|docker|ray|sbatch|kubectl)\b")
+_COMMANDS = re.compile(
+    r"(?:\w*\$ )?(?:\w+=\S+ )*(capsbench|make|pip|python3?|cd|cp|source|docker|ray|sbatch|kubectl)\b"
+)
+_PROMPT = re.compile(r"\w*\$ ")
 _MARK = re.compile(r"<!-- (skip|plan|fails|run)(?:: (.*?))? -->")
 
 
@@ -44,11 +47,15 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """The lines to type: those after "$" if there are any, else all; continued lines are joined."""
+        """The lines to type: those after a prompt if there are any, else all; continued lines are joined."""
         lines = self.text.replace("\\\n", " ").splitlines()
-        if any(line.startswith("$ ") for line in lines):
-            return [line[2:] for line in lines if line.startswith("$ ")]
-        return [line for line in lines if line.strip()]
+        typed = [line[found.end() :] for line in lines if (found := _PROMPT.match(line))]
+        return typed or [line for line in lines if line.strip()]
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether it shows what was typed after "$", or after a machine's name and "$"."""
+        return any(map(_PROMPT.match, self.text.splitlines()))
 
     def invocations(self) -> list[list[str]]:
         """The arguments of each `capsbench` in it."""

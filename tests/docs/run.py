@@ -62,7 +62,7 @@ class Folder:
         text = block.text
         if block.mark == "plan":
             text = "\n".join(map(planned, block.commands)) + "\n"
-        elif text.startswith("$ "):
+        elif block.has_prompts:
             text = "\n".join(block.commands) + "\n"
         return text.replace("3fa1", self._trial[:4]) if self._trial else text
 

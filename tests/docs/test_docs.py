@@ -49,6 +49,8 @@ def test_the_tests_of_lines_can_fail() -> None:
         "x.md", 1, 'A=1 capsbench run "a b" --quick | tee x && capsbench plan y  # capsbench z\ncapsbench \\\n  ui\n'
     )
     assert block.invocations() == [["run", "a b", "--quick"], ["plan", "y"], ["ui"]]
+    typed = Block("x.md", 1, "alpha$ capsbench run mnist\nRun begins\n$ capsbench ui\n")
+    assert typed.invocations() == [["run", "mnist"], ["ui"]]
     for bad in (["run", "mnist", "--qick"], ["rnu", "mnist"], ["compare", "a"]):
         with pytest.raises(UserError):
             parser(bad).parse_args(bad)
@@ -83,6 +85,10 @@ def test_the_reference_has_every_key_and_option() -> None:
     assert all(f"## capsbench {name}\n" in commands for name in COMMANDS)
     assert "`--storage URL`" in commands
     assert "### capsbench suites copy" in commands
+
+
+def test_no_page_is_called_like_one_that_the_site_makes() -> None:
+    assert not {"search", "genindex", "modindex", "py-modindex"} & {path.stem for path in pages()}
 
 
 @pytest.mark.parametrize("path", [*pages(), ROOT / "CONTRIBUTING.md"], ids=lambda path: path.stem)

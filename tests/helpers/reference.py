@@ -1,27 +1,24 @@
 """The pages of reference that are made from code. `python -m tests.helpers.reference` rewrites them.
 
-docs/suite-keys.md from the keys of suites, docs/commands.md from the parser, docs/metrics.md from what results hold,
-docs/json.md from what the commands print for a finished run. For docs/run-directory.md there is `tests.helpers.event_table`.
+docs/suite-keys.md from the keys of suites, docs/commands.md from the parser, docs/metrics.md from what results hold. For
+docs/run-directory.md there is `tests.helpers.event_table`; docs/json.md is written by hand, and `tests.docs.json_page` compares
+with it what commands print.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
-import io
 import json
-import re
 import sys
-import tempfile
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from harness import models
 from harness.analysis.rows import COLUMNS
-from harness.commands.cli import COMMANDS, main, parser
+from harness.commands.cli import COMMANDS, parser
 from harness.environments.chosen import folder
 from harness.suite.identity import relevant
 from harness.suite.keys import AXES, SEARCH, known
@@ -218,129 +215,8 @@ def _finals() -> list[str]:
     return list(dict.fromkeys(found))
 
 
-_DOCUMENTS = {
-    "plan": ("plan", "quickstart", "impl=numpy", "resources.cpus=1", "--out", "OUT"),
-    "report": ("report", _RUN, "--out", "OUT"),
-    "compare": ("compare", _RUN, _RUN),
-    "table": ("table", _RUN),
-    "summary": ("summary", "quickstart", "impl=numpy"),
-    "suites": ("suites",),
-}
-"""Commands whose documents the page shows; each is given --json."""
-
-
-def documents() -> str:
-    """docs/json.md."""
-    lines = [
-        "# JSON output", "", AGAIN, "",
-        *_filled(
-            "Every command takes `--json`: one document on stdout, everything else on stderr. A refused request gives "
-            '`{"error": MESSAGE}` and exit code 2. Numbers that are not known, or not finite, are `null`. Keys may be added in '
-            "a later version; none changes its meaning without a line in the changelog."
-        ),
-        *_filled(
-            "`run` and `plan` hold a list of trials; what each figure means is in [metrics](metrics.md). `KEY[]` is an element "
-            "of a list, `KEY.*` a value of a mapping whose names depend on the run. The tables show what was found in one "
-            "small run with one seed: where it is `null` there, another run may have a number."
-        ),
-        "## `run`: a trial", "", "| field | type | meaning |", "|---|---|---|",
-        *(f"| `{name}` | {type_} | {told} |" for name, type_, told in _result_fields()), "",
-    ]  # fmt: skip
-    for title, arguments in _DOCUMENTS.items():
-        shown = " ".join(each for each in arguments if each not in ("--out", "OUT"))
-        lines += [f"## `{title}`", "", f"Of `capsbench {shown} --json`:", "", "| field | type |", "|---|---|"]
-        lines += [f"| `{path}` | {' or '.join(sorted(types))} |" for path, types in shape(_printed(arguments)).items()]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _result_fields() -> Iterator[tuple[str, str, str]]:
-    text = (ROOT / "harness" / "journal" / "results.py").read_text()
-    lines = text.splitlines()
-    tree = ast.parse(text)
-    node = next(each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == "Result")
-    for item in node.body:
-        if not isinstance(item, ast.AnnAssign):
-            continue
-        name = ast.unparse(item.target)
-        after = " ".join(lines[item.lineno - 1 : item.end_lineno]).partition("  # ")[2]
-        told = (
-            COLUMNS.get(f"trial_{name}") or COLUMNS.get(name) or (f"{after[:1].upper()}{after[1:]}." if after else "")
-        )
-        yield name, _type_in_words(ast.unparse(item.annotation)), _cell(told or _OF_A_RESULT.get(name, ""))
-
-
-_OF_A_RESULT = {
-    "id": "The trial's id.", "params": "What the grid varies, by its keys.",
-    "epoch_s_ci": "Its 95% interval; null with fewer than six epochs.",
-    "audit": "The audit's verdict; null before the end, or where it is off.",
-    "warmup_epochs": "The epochs left out of the medians.",
-    "epochs": "Every epoch that counts, with the fields of its event and `warmup`.",
-    "warnings": "What makes the result doubtful, a sentence each.",
-}  # fmt: skip
-
-
-def _type_in_words(annotation: str) -> str:
-    words = {
-        "str": "text",
-        "int": "integer",
-        "float": "number",
-        "bool": "true or false",
-        "None": "null",
-        "Status": "text",
-    }
-    found = [words.get(each, "") for each in annotation.split(" | ")]
-    if all(found):
-        return " or ".join(found)
-    kind = "object" if annotation.startswith("dict") else "list" if annotation.startswith(("list", "tuple")) else "text"
-    return kind + (" or null" if annotation.endswith("None") else "")
-
-
-def _printed(arguments: tuple[str, ...]) -> Any:
-    with tempfile.TemporaryDirectory() as out, contextlib.chdir(ROOT):
-        given = [out if each == "OUT" else each for each in arguments]
-        stdout = io.StringIO()
-        with (
-            contextlib.redirect_stdout(stdout),
-            contextlib.redirect_stderr(io.StringIO()),
-            contextlib.suppress(SystemExit),
-        ):
-            main([*given, "--json"])
-    return json.loads(stdout.getvalue())
-
-
-def shape(document: Any, path: str = "") -> dict[str, set[str]]:
-    """Path -> the types that are found there."""
-    found: dict[str, set[str]] = {}
-    _walk(document, path, lambda where, what: found.setdefault(where, set()).add(what))
-    return found
-
-
-_NAMES = re.compile(r"[a-z_][a-z0-9_]*")
-_OPEN = re.compile(r"(params|figures|environments|shapes|operations|versions|by_\w+)$")
-
-
-def _walk(value: Any, path: str, add: Callable[[str, str], object]) -> None:
-    if isinstance(value, dict):
-        if path:
-            add(path, "object")
-        entries = cast("dict[str, Any]", value)
-        is_open = bool(_OPEN.search(path)) or not all(_NAMES.fullmatch(key) for key in entries)
-        for key, each in entries.items():
-            _walk(each, f"{path}.*" if is_open and path else f"{path}.{key}".lstrip("."), add)
-    elif isinstance(value, list):
-        add(path, "list")
-        if path.endswith("notes"):  # whether there are any depends on the machine
-            add(f"{path}[]", "text")
-        for each in cast("list[Any]", value):
-            _walk(each, f"{path}[]", add)
-    else:
-        kind = {"NoneType": "null", "bool": "true or false", "int": "number", "float": "number", "str": "text"}
-        add(path, kind[type(value).__name__])
-
-
 PAGES: dict[str, Callable[[], str]] = {
-    "suite-keys.md": suite_keys, "commands.md": commands, "metrics.md": metrics, "json.md": documents,
+    "suite-keys.md": suite_keys, "commands.md": commands, "metrics.md": metrics,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -84,10 +84,8 @@ def _parts(
         yield Part("errors", "Test errors", charts=charts["errors"])
     if several and charts["cost"]:
         yield Part("cost", "Cost of a training step", charts=charts["cost"])
-    for index, run in enumerate(runs):
-        for section in run.sections:
-            own = () if several else charts.get(_CHART_OF.get(section.title, ""), ())
-            yield _part(section, f"run-{index}-{_id(section.title)}", run.name, own, said)
+    if not several:
+        yield from _own_parts(runs, charts, said)
     if charts["learning"]:
         text = "Means over the seeds that count; what is drawn of each epoch is what its trial recorded."
         yield Part("learning", "Learning curves", text, charts["learning"])
@@ -95,6 +93,8 @@ def _parts(
         yield Part("parity", "Parity", charts=charts["parity"])
     if charts["memory"]:
         yield Part("memory", "Memory", charts=charts["memory"])
+    if several:
+        yield from _own_parts(runs, {}, said)
     yield Part("trials", "Trials", "", tables=[("Every trial of the plan", _trials(runs))])
     budget = _PICTURES // len(runs)
     found = [(run, *albums(run.journal, run.shown.seeds.cells, budget)) for run in runs]
@@ -108,20 +108,27 @@ def _parts(
     if warnings:
         yield Part("warnings", "Remarks", "What makes results doubtful, and what does not count.", notes=warnings)
     for index, run in enumerate(runs):
-        source, head = origin(run.journal, run.shown.seeds.cells), f"{run.name}: " if run.name else ""
+        source = origin(run.journal, run.shown.seeds.cells)
         tables = [("Machine, libraries, variables", source.environment)]
-        yield Part(f"environment-{index}", f"{head}Environment", tables=tables)
+        yield Part(f"environment-{index}", "Environment", tables=tables, run=run.name)
         code = [("Commands", source.commands)] + ([("The suite as it was given", source.suite)] if source.suite else [])
         tables = [("What must be the same", source.hashes)]
-        yield Part(f"repeat-{index}", f"{head}How to repeat it", tables=tables, code=code)
+        yield Part(f"repeat-{index}", "How to repeat it", tables=tables, code=code, run=run.name)
+
+
+def _own_parts(runs: Sequence[Material], charts: Mapping[str, Sequence[Chart]], said: Container[str]) -> Iterator[Part]:
+    """Each run's own sections."""
+    for index, run in enumerate(runs):
+        for section in run.sections:
+            own = charts.get(_CHART_OF.get(section.title, ""), ())
+            yield _part(section, f"run-{index}-{_id(section.title)}", run.name, own, said)
 
 
 def _part(section: Section, id: str, run: str = "", charts: Sequence[Chart] = (), said: Container[str] = ()) -> Part:
     """The section; what is `said` among the remarks is not repeated here."""
     tables = [(section.title, Data(*rows_of(section.table)))] if section.table else []
-    title = f"{run}: {section.title}" if run else section.title
     notes = [note for note in section.notes if (f"{run}: {note}" if run else note) not in said]
-    return Part(id, title, section.text, charts, tables, notes)
+    return Part(id, section.title, section.text, charts, tables, notes, run=run)
 
 
 def _id(*names: str) -> str:

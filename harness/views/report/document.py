@@ -23,7 +23,10 @@ NO_CHARTS = (
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the page: a heading, texts, and what is below them, each of which may be missing."""
+    """A part of the page: a heading, texts, and what is below them, each of which may be missing.
+
+    `run`: whose it is, where there are several runs; empty for what is about all of them.
+    """
 
     id: str
     title: str
@@ -33,6 +36,12 @@ class Part:
     notes: Sequence[str] = ()
     albums: Sequence[Album] = ()
     code: Sequence[tuple[str, str]] = ()  # caption, text
+    run: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title, with the run's name before it."""
+        return f"{self.run}: {self.title}" if self.run else self.title
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,14 @@ class Document:
     small: Sequence[str]
     parts: Sequence[Part]
     warnings: Sequence[str] = field(default_factory=tuple[str, ...])
+
+    @property
+    def by_run(self) -> dict[str, list[Part]]:
+        """Run -> its own parts; parts about all runs are under the empty name."""
+        found: dict[str, list[Part]] = {"": []}
+        for part in self.parts:
+            found.setdefault(part.run, []).append(part)
+        return found
 
 
 def render(document: Document) -> str:

@@ -51,8 +51,8 @@
     charts.push(place);
   }
 
-  function restyle() {
-    for (const place of charts) Plotly.relayout(place, look());
+  function restyle(more) {
+    for (const place of charts) Plotly.relayout(place, { ...look(), ...more });
   }
 
   if (typeof Plotly !== "undefined") {
@@ -69,18 +69,19 @@
       for (const each of seen) if (each.isIntersecting) { near.unobserve(each.target); now(each.target); }
     }, { rootMargin: "600px" });
     for (const place of waiting.keys()) near.observe(place);
-    dark.addEventListener("change", restyle);
+    dark.addEventListener("change", () => restyle());
     let opened = [];
     addEventListener("beforeprint", () => {
       for (const place of [...waiting.keys()]) now(place);
-      opened = [...document.querySelectorAll("details:not([open])")];
+      const fits = (each) => each.querySelectorAll("tr").length <= 60; // longer tables and further albums would take pages
+      opened = [...document.querySelectorAll("main details:not([open]):not(.album)")].filter(fits);
       for (const each of opened) each.open = true;
-      restyle();
+      restyle({ width: 660 }); // fits A4 and Letter between their margins
     });
-    matchMedia("print").addEventListener("change", restyle);
+    matchMedia("print").addEventListener("change", () => restyle());
     addEventListener("afterprint", () => {
       for (const each of opened) each.open = false;
-      restyle();
+      restyle({ width: null, autosize: true });
     });
   }
 
