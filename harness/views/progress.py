@@ -81,9 +81,9 @@ class Shown:
                 if over.is_set() or not self._tasks:
                     return
                 task = self._tasks[-1]
-                found = ", ".join(filter(None, (_done(task), _left(task))))
-                passed = duration(time.monotonic() - first.began)
-                self._console.print(Text(f"{task.title}: {found or passed}", "dim"), soft_wrap=True)
+                left = _left(task) or f"{duration(time.monotonic() - first.began)} so far"
+                told = ", ".join(filter(None, (_done(task), left)))
+                self._console.print(Text(f"{task.title}: {told}", "dim"), soft_wrap=True)
             wait_s = min(2 * wait_s, _MOST_S)
 
     def _line(self) -> Table | Text:
