@@ -183,3 +183,9 @@ def test_parity_and_speed(log: None, monkeypatch: pytest.MonkeyPatch) -> None:
         "matmul": {"flops_per_s": {"torch": 1e12}, "size": 4096}, "warnings": [],
     }  # fmt: skip
     _everywhere(lambda console: speed.show(console, document), monkeypatch)
+
+
+def test_helps(log: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in cli.COMMANDS:
+        help = called(f"{name} --help", capsys)
+        assert not [line for line in help.splitlines() if len(line) > _WIDTH], name
