@@ -88,10 +88,9 @@ class Shown:
 
     def _line(self) -> Table | Text:
         """What a terminal shows: title, bar, how much of how much, time left."""
-        with self._lock:
-            task = self._tasks[-1] if self._tasks else None
-        if task is None:
+        if not (tasks := self._tasks[-1:]):  # without the lock: whoever has it may wait for whoever draws
             return Text()
+        task = tasks[0]
         said = ", ".join(filter(None, (_done(task), _left(task) or duration(time.monotonic() - task.began))))
         room = width_of(self._console) - cell_len(said) - 4
         bar = min(_BAR, max(_LEAST_BAR, room - cell_len(task.title))) if task.total and room > 2 * _LEAST_BAR else 0

@@ -59,7 +59,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("COLUMNS", str(_WIDTH)), ("TERM", "xterm"), ("FORCE_COLOR", "1"), ("NO_COLOR", "1")):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    for name, value in (("COLUMNS", str(_WIDTH)), ("TERM", "xterm"), ("TTY_COMPATIBLE", "1"), ("NO_COLOR", "1")):
         monkeypatch.setenv(name, value)
 
 
