@@ -43,7 +43,7 @@ class Choice:
         """A 95% interval of one of the three: of its mean over seeds, or of one seed over images; None if all seeds agree."""
         if found.n == 1:
             return error_interval(found.mean, self.images)
-        return None if found.low is None or found.high is None else (found.low, found.high)
+        return None if found.low is None or found.high is None else (max(0.0, found.low), min(100.0, found.high))
 
     def to_json(self) -> dict[str, Any]:
         """An item of the key "choice" of `report --json`, `compare --json` and `retest --json`."""
@@ -61,8 +61,8 @@ def choices(cells: Sequence[Cell]) -> list[Choice]:
     return [found for cell in cells for found in _of(cell)]
 
 
-def advice(run_dir: Path, found: Sequence[Choice]) -> list[str]:
-    """How the test errors that are not known can be had."""
+def advice(run_dir: Path | str, found: Sequence[Choice]) -> list[str]:
+    """How the test errors that are not known can be had; `run_dir`: as it is called in a command."""
     lines: list[str] = []
     if any(each.kept for each in found):
         lines.append(f"Weights of more epochs were kept; to test them: capsbench retest {run_dir}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from harness.analysis.choice import choices
 from harness.analysis.costs import Report, to_json
 from harness.analysis.gates import Gate
 from harness.analysis.rows import Row
 from harness.analysis.seeds import OverSeeds
 
-NAMES = ("cells", "differences", "images", "equivalence", "published", "costs", "parity", "epochs")
+NAMES = ("cells", "choice", "differences", "images", "equivalence", "published", "costs", "parity", "epochs")
 """The tables, of which a run has those that have rows."""
 
 
@@ -21,6 +22,7 @@ def frames(
     said = seeds.to_json()
     found: dict[str, list[Row]] = {
         "cells": [_cell(each) for each in said["cells"]],
+        "choice": [_flat(each.to_json()) for each in choices(seeds.cells)],
         "differences": [_flat(each) for each in said["changes"]],
         "images": [_flat({**each, "by_seed": None}) for each in said["images"]],
         "equivalence": [_flat(each) for each in said["equivalence"]],

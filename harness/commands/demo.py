@@ -8,6 +8,7 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import progress
 from harness.commands.output import print_json, tell
 from harness.disk import write_atomic
 from harness.errors import UserError
@@ -85,7 +86,8 @@ def _serve(args: argparse.Namespace, trained: Trained, folder: Path) -> int:
     require_installed()
     each, missing = contestants(trained, args.impl)
     with listening(args.port or PORT, or_next=args.port is None) as (own, port), interruptible() as stop:
-        page = document(trained, folder, missing=missing)
+        with progress.task("making the page"):
+            page = document(trained, folder, missing=missing)
         with running(trained, each, folder) as frameworks:
             url = f"http://{LOOPBACK}:{port}"
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from harness import progress
 from harness.analysis.history import history
+from harness.commands import parser
 from harness.commands.output import print_json
 from harness.disk import finite
 from harness.views.history.page import write
@@ -25,7 +26,7 @@ Exit code 2: something that was given is no run of the suite, or there is only o
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench history`."""
     command.description = _DESCRIPTION
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.formatter_class = parser.Paragraphs
     command.add_argument(
         "folders", type=Path, nargs="+", metavar="DIR", help="a run's directory, or a folder that holds some"
     )

@@ -16,6 +16,14 @@ _SETTING = re.compile(r"[A-Za-z][\w-]*(\.[\w@+-]+)*=.*", re.DOTALL)  # key=value
 _MISSING = "the following arguments are required: "
 
 
+class Paragraphs(argparse.HelpFormatter):
+    """Fills each paragraph of a description by itself."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(fill(each, width, indent) for each in text.split("\n\n"))
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but its errors suggest the nearest choice and are raised as ours instead of a usage dump."""
 

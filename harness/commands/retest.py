@@ -147,7 +147,7 @@ def _test(
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench retest`."""
     command.description = _DESCRIPTION
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.formatter_class = parser.Paragraphs
     parser.run_dir(command)
     command.add_argument("trials", nargs="*", metavar="TRIAL", help="ids of trials; default: all finished ones")
     command.add_argument("--impl", metavar="NAME", help="what computes; default: what trained")

@@ -206,6 +206,8 @@ def _execute(
     shown: list[bool] = []
     interrupted, stopped = False, None
     screen.begin(plan.trials, cached={trial.id for trial in plan.trials if plan.states[trial.id] == "finished"})
+    if plan.search:
+        screen.expect(plan.search.more, plan.left_s)
     try:
         began, has_run = time.monotonic(), bool(todo)
         if todo and executor.name == "ray":
@@ -228,6 +230,7 @@ def _execute(
                 _write_plan(request, plan, source, journal)
                 room.add(room_for(request, plan, executor))
                 screen.add([*fresh.values()], plan.estimates, {id for id in fresh if plan.states[id] == "finished"})
+                screen.expect(plan.search.more if plan.search else 0, plan.left_s)
                 if mirror:
                     storing.planned(mirror, journal)
         report()

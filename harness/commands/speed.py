@@ -178,13 +178,14 @@ specification (to L4), and measured in turns with the others, all on the same co
 direct algorithm at the rate of the fastest float32 matrix product of any installed library, measured in the same rounds;
 on a GPU, that of its precision, or the time to move a step's bytes if that is longer. A step can be below its
 floor: in the frequency domain, the large convolution takes a fifth of the direct algorithm's operations.
+
 Exit code 1: a measurement failed (the others are measured all the same), or a step is slower than in --baseline."""
 
 
 def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench speed`."""
     command.description = _DESCRIPTION
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.formatter_class = parser.Paragraphs
     command.add_argument(
         "suite",
         type=Path,

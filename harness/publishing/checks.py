@@ -169,7 +169,7 @@ def weights(run: Run, tests: Callable[[Trial], Split], asked: Asked) -> Iterator
     with progress.task("recomputing predictions") as asking:
         asking.expect(dict.fromkeys(asked.impls, len(run.finished)))
         for trial, impl in itertools.product(run.finished, asked.impls):
-            asking.title = f"recomputing predictions of {trial.id} in {impl}"
+            asking.title = f"predictions of {trial.id} in {impl}"
             try:
                 stored = _spoken(run, trial)
                 split = tests(trial)

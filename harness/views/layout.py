@@ -22,6 +22,7 @@ USUAL = 80
 """Columns of a log, and of a terminal that does not say."""
 _MOST_LINES = 3  # a text is folded into, unless it is the last column
 _LEAST = 18  # columns, of a text that is folded
+_WORD = 24  # columns, of a word that stays in its column, if that is at most half the width
 _ITEM = 3  # words of an item of a list at most, such as "routing 3"
 _CHUNK = 50  # rows, after which a table of several blocks begins anew
 _NUMBER = re.compile(r"\d*")
@@ -138,10 +139,11 @@ def _with_folded_texts(
     natural = [each.natural(folded_heading=True) for each in columns]
     last = len(columns) - 1
     texts = [place for place, each in enumerate(columns) if not each.is_figure]
+    word = max(width // 3, min(_WORD, width // 2))
     least = {
-        place: min(
-            natural[place], least_text if place == last else min(max(least_text, columns[place].least()), width // 3)
-        )
+        place: min(natural[place], least_text)
+        if place == last
+        else min(natural[place], max(min(least_text, width // 3), min(columns[place].least(), word)))
         for place in texts
     }
     left = width - sum(natural) + sum(natural[place] for place in texts)

@@ -22,8 +22,8 @@ class Console(console.Console):
     """A console whose lines of text (`soft_wrap=True`) are folded as said above."""
 
     def print(self, *objects: Any, soft_wrap: bool | None = None, **more: Any) -> None:
-        if soft_wrap and self.is_terminal and not self.is_dumb_terminal and len(objects) == 1:
-            objects = (folded(objects[0], width_of(self)) if isinstance(objects[0], Text) else objects[0],)
+        if soft_wrap and len(objects) == 1 and isinstance(objects[0], Text) and is_live(self):
+            objects = (folded(objects[0], width_of(self)),)
         super().print(*objects, soft_wrap=soft_wrap, **more)
 
 

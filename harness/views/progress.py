@@ -81,17 +81,16 @@ class Shown:
                 if over.is_set() or not self._tasks:
                     return
                 task = self._tasks[-1]
-                found = ", ".join(filter(None, (_done(task), _left(task))))
-                passed = duration(time.monotonic() - first.began)
-                self._console.print(Text(f"{task.title}: {found or passed}", "dim"), soft_wrap=True)
+                left = _left(task) or f"{duration(time.monotonic() - first.began)} so far"
+                told = ", ".join(filter(None, (_done(task), left)))
+                self._console.print(Text(f"{task.title}: {told}", "dim"), soft_wrap=True)
             wait_s = min(2 * wait_s, _MOST_S)
 
     def _line(self) -> Table | Text:
         """What a terminal shows: title, bar, how much of how much, time left."""
-        with self._lock:
-            task = self._tasks[-1] if self._tasks else None
-        if task is None:
+        if not (tasks := self._tasks[-1:]):  # without the lock: whoever has it may wait for whoever draws
             return Text()
+        task = tasks[0]
         said = ", ".join(filter(None, (_done(task), _left(task) or duration(time.monotonic() - task.began))))
         room = width_of(self._console) - cell_len(said) - 4
         bar = min(_BAR, max(_LEAST_BAR, room - cell_len(task.title))) if task.total and room > 2 * _LEAST_BAR else 0

@@ -118,6 +118,8 @@ class Screen:
         self._rows: dict[str, _Row] = {}
         self._note = ""
         self._standing = ""
+        self._to_come = 0
+        self._to_come_s: float | None = 0.0
         self._is_live = is_live(console)
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render, transient=True)
 
@@ -134,6 +136,10 @@ class Screen:
             trial.id: _Row(trial, "cached" if trial.id in cached else "waiting", estimates.get(trial.id))
             for trial in trials
         }
+
+    def expect(self, trials: int, seconds: float | None) -> None:
+        """So many trials may follow from those shown, and take so long one after another; None: not known."""
+        self._to_come, self._to_come_s = trials, seconds
 
     def end(self) -> None:
         """Leaves the terminal to what follows: later notes are lines of their own."""
@@ -174,10 +180,12 @@ class Screen:
         done = sum(row.state not in (*_ACTIVE, "waiting") for row in rows)
         left = [row.left_s() for row in rows]
         at_once = max(1, sum(row.state in _ACTIVE for row in rows))
+        left.append(self._to_come_s)
         total = None if None in left else sum(seconds for seconds in left if seconds) / at_once
         head = f"{done} of {len(rows)} trials done"
+        head += f", up to {self._to_come} more to come" if self._to_come else ""
         head += "".join(f", {count} {state}" for state, count in counts.items() if count and state != "finished")
-        if done < len(rows):
+        if done < len(rows) or self._to_come:
             head += f"; about {duration(total)} left" if total is not None else "; time left not known yet"
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("trial", no_wrap=True, min_width=14)

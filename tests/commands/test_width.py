@@ -59,7 +59,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("COLUMNS", str(_WIDTH)), ("TERM", "xterm"), ("FORCE_COLOR", "1"), ("NO_COLOR", "1")):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    for name, value in (("COLUMNS", str(_WIDTH)), ("TERM", "xterm"), ("TTY_COMPATIBLE", "1"), ("NO_COLOR", "1")):
         monkeypatch.setenv(name, value)
 
 
@@ -183,3 +184,9 @@ def test_parity_and_speed(log: None, monkeypatch: pytest.MonkeyPatch) -> None:
         "matmul": {"flops_per_s": {"torch": 1e12}, "size": 4096}, "warnings": [],
     }  # fmt: skip
     _everywhere(lambda console: speed.show(console, document), monkeypatch)
+
+
+def test_helps(log: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in cli.COMMANDS:
+        help = called(f"{name} --help", capsys)
+        assert not [line for line in help.splitlines() if len(line) > _WIDTH], name

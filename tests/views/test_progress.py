@@ -188,6 +188,10 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(lines) == 6
     assert all(re.fullmatch(r"reading trials: 100 of 300, about \d+ s left", line) for line in lines)
     assert waits == [10, 20, 40, 60, 60, 60, 60]
+    waits[:] = [None] * 5
+    display._tasks[-1] = Task("waiting for an answer", None, "", False)
+    display._log(task, Over())
+    assert re.fullmatch(r"waiting for an answer: \d+ s so far", file.getvalue().splitlines()[-1])
 
 
 _SLOW = """

@@ -122,6 +122,17 @@ def test_time_left(clock: Clock) -> None:
     assert lines(screen)[-1] == "2 of 3 trials done, 1 cached, 1 failed; about 1 min 0 s left"
 
 
+def test_trials_that_are_not_known_yet_count(clock: Clock) -> None:
+    """Of a search, whose next round follows from this one."""
+    screen = shown(trials(2), estimate_s=60.0)
+    screen.expect(3, 180.0)
+    assert lines(screen)[-1] == "0 of 2 trials done, up to 3 more to come; about 5 min 0 s left"
+    screen.expect(3, None)
+    assert lines(screen)[-1].endswith("time left not known yet")
+    screen.expect(0, 0.0)
+    assert lines(screen)[-1] == "0 of 2 trials done; about 2 min 0 s left"
+
+
 def test_an_estimate_that_was_exceeded_is_not_repeated(clock: Clock) -> None:
     planned = trials(1)
     screen = shown(planned, estimate_s=60.0)

@@ -46,7 +46,7 @@ def sections(
     text = ("" if only_one else _CELLS) + _PUBLISHED * bool(seeds.beside)
     yield Section("Cells", text.strip(), tables.cells_table(seeds), notes, errors)
     if choices:
-        yield Section(TITLE, explained(choices), choice_table(choices), advice(cost.run_dir, choices))
+        yield Section(TITLE, explained(choices), choice_table(choices), advice("RUN", choices))
     for metric, text in _CHANGES.items():
         title = f"Differences between settings: {'test error' if metric == 'test_err_pct' else 'seconds per epoch'}"
         found = [change for change in seeds.changes if change.metric == metric]
