@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.views.mlflow.addresses import NAME
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -119,7 +121,8 @@ def mlflow(browser: Browser, run: Path, folder: Path) -> bytes:
     assert made.returncode == 0, made.stderr
     with serving("ui", "--out", runs, "--no-browser", "--port", "5177") as lines:
         url = next(found[1] for line in lines if (found := re.match(r"Charts\s+(\S+)", line)))
-        page = opened(browser, url, 1280, 800)
+        # under this name, as `capsbench ui` opens it where there is a display, MLflow's assistant stays closed
+        page = opened(browser, url.replace("127.0.0.1", NAME), 1440, 960)
         page.locator(".main-svg").nth(1).wait_for()
         page.wait_for_timeout(3000)
         picture = page.screenshot()

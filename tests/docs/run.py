@@ -53,6 +53,7 @@ class Folder:
             return
         for target in (_EXAMPLE, "before/quickstart", "after/quickstart"):
             shutil.copytree(example, self.path / target)
+        _as_another(self.path / "after" / "quickstart")
         self._trial = next((example / "trials").iterdir()).name
         shutil.copyfile(example / "trials" / self._trial / "best.safetensors", self.path / "best.safetensors")
         _pictures(self.path)
@@ -65,6 +66,14 @@ class Folder:
         elif block.has_prompts:
             text = "\n".join(block.commands) + "\n"
         return text.replace("3fa1", self._trial[:4]) if self._trial else text
+
+
+def _as_another(run_dir: Path) -> None:
+    """Makes the copy of a run another run of the same suite."""
+    from harness.journal.journal import Journal
+
+    with Journal(run_dir).open() as journal:
+        journal.write_plan({**journal.plan(), "run_id": "f" * 32}, (run_dir / "suite.yaml").read_text())
 
 
 def _pictures(folder: Path) -> None:
