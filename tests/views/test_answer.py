@@ -1,0 +1,64 @@
+"""What the parent run says in MLflow, made from the run directory alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.journal.journal import Journal
+from harness.views.mlflow import answer
+from tests.helpers.seeds_helpers import events_of, make_trial, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trials = [make_trial(impl, seed) for impl in ("torch", "jax") for seed in (0, 1)]
+    runs = [(trial, events_of(0.3 + 0.01 * trial.seed, 300.0 + trial.seed)) for trial in trials]
+    return write_run(tmp_path_factory.mktemp("runs") / "seeds", runs)
+
+
+def test_the_note_has_question_answer_table_and_links(run: Path) -> None:
+    lines = answer.note(Journal(run), "7", live=False).splitlines()
+    assert lines[0] == "# Which, and why?"
+    assert "JAX is 1.00 times as fast as PyTorch" in lines[2]
+    assert "Parity: good in all 4 trials that were compared; the largest relative error is 1e-06." in lines
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    assert rows[0][:3] == ["impl", "seeds", "test error %"]
+    assert [row[0] for row in rows[2:]] == ["torch", "jax"]
+    assert (
+        "[Learning curves](#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=capsbench-curves"
+        in lines[-1]
+    )
+    assert "[Cells: means over seeds]" in lines[-1]
+
+
+def test_while_trials_run_the_note_says_what_is_planned(run: Path) -> None:
+    assert "4 trials planned. The answer comes here when the run ends." in answer.note(Journal(run), "7", live=True)
+
+
+def test_a_long_table_is_cut_so_that_the_note_fits(tmp_path: Path) -> None:
+    trials = [make_trial(routing=routing) for routing in range(1, 200)]
+    long = write_run(tmp_path / "long", [(trial, events_of(0.3)) for trial in trials])
+    note = answer.note(Journal(long), "7", live=False)
+    assert len(note) <= 5000
+    assert "| torch | routing 1 |" in note
+    assert "| routing 199 |" not in note
+    assert "the rest is in report.html" in note
+    assert "[Comparison](#/experiments/7/" in note
+
+
+def test_the_report_follows_the_journal(run: Path) -> None:
+    before = answer.fingerprint(Journal(run))
+    assert answer.fingerprint(Journal(run)) == before
+    page = answer.page(Journal(run))
+    assert page is not None
+    assert "JAX is 1.00 times as fast as PyTorch" in page
+    folder = run / "trials" / "torch-s0" / "figures"
+    folder.mkdir()
+    (folder / "figures.json").write_text("{}")
+    assert answer.fingerprint(Journal(run)) != before
+
+
+def test_a_run_in_which_nothing_has_finished_has_no_report(tmp_path: Path) -> None:
+    assert answer.page(Journal(write_run(tmp_path / "empty", [(make_trial(), [{"kind": "attempt"}])]))) is None
