@@ -334,4 +334,4 @@ def requested(args: argparse.Namespace) -> RunRequest:
     figures = "none" if args.no_figures else args.figures
     request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=figures)
     request = replace(request, tensorboard=args.tensorboard, mlflow_required=args.mlflow_required)
-    return replace(request, storage=args.storage, register=args.register)
+    return replace(request, storage=args.storage, register="" if args.register is True else args.register)

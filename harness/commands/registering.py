@@ -24,17 +24,19 @@ from harness.views.mlflow.registration import Chosen, Registered
 from harness.views.mlflow.sink import Sink
 from harness.views.mlflow.where import Where, locate
 
-BEST = ""
-"""`--register` without a name."""
-
 
 def options(command: argparse.ArgumentParser, last: str) -> None:
     """Adds --register [NAME]; `last`: what has to stand before it."""
     command.add_argument(
-        "--register", nargs="?", const=BEST, metavar="NAME",
+        "--register", nargs="?", const=True, metavar="NAME",
         help="put the trial of each implementation with the lowest validation error into MLflow's registry of models, as a "
         f"pyfunc of that name, default: capsbench-SUITE; {last} stands before it",
     )  # fmt: skip
+
+
+def wanted(args: argparse.Namespace) -> str | None:
+    """The name that was given, "" for the suite's; None if nothing is to be registered."""
+    return "" if args.register is True else args.register
 
 
 def require(name: str | None, suite: str, where: Where, out: Path) -> str:
@@ -151,5 +153,5 @@ def refused_with(args: argparse.Namespace) -> None:
     for option in ("trial", "impl"):
         if getattr(args, option) is not None and args.register is None:
             raise UserError(f"--{option} says what --register puts into the registry: add --register, or drop it")
-    if args.register is not None and os.path.isdir(args.register):  # noqa: PTH112 (which takes any text)
-        raise UserError(f'--register "{args.register}" is a folder; RUN stands before --register')
+    if (name := wanted(args)) and os.path.isdir(name):  # noqa: PTH112 (which takes any text)
+        raise UserError(f'--register "{name}" is a folder; RUN stands before --register')

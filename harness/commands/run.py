@@ -65,12 +65,10 @@ def _register(args: argparse.Namespace, outcome: Outcome, console: Console) -> l
     """What was registered; None if that failed, which is told."""
     if outcome.interrupted or outcome.stopped:
         return []
-    again = f"{locate(args.out, args.mlflow_uri).sync(outcome.run_dir)} --register {shlex.quote(args.register)}".rstrip(
-        " '"
-    )
+    name = registering.wanted(args) or default_name(outcome.suite)
+    again = f"{locate(args.out, args.mlflow_uri).sync(outcome.run_dir)} --register {shlex.quote(name)}"
     try:
         chosen = registering.choose(outcome.run_dir)
-        name = args.register or default_name(outcome.suite)
         found = registering.register(outcome.run_dir, args.mlflow_uri, name, chosen)
     except UserError as error:
         console.print(Text(f"{ended(str(error))} After that is mended: {again}", "red"), soft_wrap=True)

@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
         suite = str(require_run(args.run_dir).get("suite"))
         registering.named(args.impl)
         chosen = registering.choose(args.run_dir, args.trial, args.impl)
-        name = registering.require(args.register, suite, where, args.run_dir.parent)
+        name = registering.require(registering.wanted(args), suite, where, args.run_dir.parent)
     if line := locate(args.run_dir.parent, args.mlflow_uri).line:
         Console(stderr=True).print(Text(line), soft_wrap=True)
     report = sync(args.run_dir, args.mlflow_uri)

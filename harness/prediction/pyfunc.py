@@ -35,7 +35,7 @@ class Served:
     def __init__(self, trained: Trained, impl: str) -> None:
         entry, _ = implementation(trained, impl)
         self.impl, self.model = entry.name, trained.model
-        threads = len(available_cores())
+        threads = available_cores()
         for name, value in registry.environment(entry.name, threads, trained.precision, False).items():
             if value is not None:
                 os.environ.setdefault(name, value)

@@ -189,8 +189,8 @@ def test_the_parent_run_and_its_experiment_answer_the_question(journal: Journal)
     assert (described, "report.html" in names) == (None, False)
     journal.close()
     note, described, names = told()
-    assert "PyTorch has a test error of 1.50%" in note
-    assert "| torch | 1 | 1.50 |" in note
+    assert "PyTorch with routing 3 has a test error of 1.50% and 2.12 s per epoch." in note
+    assert "| torch | routing 3 | 1 | 1.50 |" in note
     assert "1 of 2 trials count." in note
     assert (described, "report.html" in names) == (note, True)
 
@@ -199,7 +199,7 @@ def test_the_parent_run_and_its_experiment_answer_the_question(journal: Journal)
         assert told()[0].startswith("# Why?\n\n2 trials planned.")
     client.set_experiment_tag(runs_of(journal)["torch r3 s0"].info.experiment_id, "mlflow.note.content", "Mine.")
     note, described, _ = told()
-    assert "With routing 3, no difference in speed is shown: JAX is 1.00 times as fast as PyTorch" in note
+    assert "With routing 3, JAX is 1.00 times as fast as PyTorch; test errors are 1.25% and 1.50%." in note
     assert described == "Mine."  # nobody's words are replaced
     run = runs_of(journal, "suite")[journal.run_dir.name]
     page = Path(client.download_artifacts(run.info.run_id, "report.html")).read_text()
@@ -208,7 +208,7 @@ def test_the_parent_run_and_its_experiment_answer_the_question(journal: Journal)
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"), [("slow", "no answer within 0.01 s"), ("broken", "a bug"), ("large", "0 MB")]
+    ("fault", "told"), [("slow", "no answer within 0.01 s"), ("broken", "a bug"), ("large", "5 MB, more than 0")]
 )
 def test_a_report_that_fails_hinders_nothing(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, fault: str, told: str
@@ -233,8 +233,12 @@ def test_a_report_that_fails_hinders_nothing(
     assert tracker.close() is None  # MLflow lacks nothing that is needed
     assert f"the report is not in MLflow: {'the report has ' * (fault == 'large')}{told}" in str(tracker.remark)
     assert f"capsbench sync {shlex.quote(str(journal.run_dir))}" in str(tracker.remark)
-    assert "| torch | 1 | 1.50 |" in runs_of(journal, "suite")[journal.run_dir.name].data.tags["mlflow.note.content"]
+    assert (
+        "| torch | routing 3 | 1 | 1.50 |"
+        in runs_of(journal, "suite")[journal.run_dir.name].data.tags["mlflow.note.content"]
+    )
     monkeypatch.undo()
+    journal.close()
     assert sync(journal.run_dir).notes == []
     run = runs_of(journal, "suite")[journal.run_dir.name]
     assert "report.html" in {file.path for file in client_of(journal).list_artifacts(run.info.run_id)}
@@ -269,10 +273,10 @@ def test_a_trial_s_data_and_model_are_told_once(journal: Journal, monkeypatch: p
     assert tags["sha256"] == "ef" * 32
     assert models_of(journal) == []
 
-    def cut_off(*_: Any) -> None:  # after the model was made, before anybody wrote that down
+    def cut_off(*_: Any, **__: Any) -> None:  # after the model was made, before anybody wrote that down
         raise KeyboardInterrupt
 
-    write(journal, trial, [{**RESULT, "files": files}])
+    write(journal, trial, [{**RESULT, "weights": "weights.safetensors", "files": files}])
     with monkeypatch.context() as patch:
         patch.setattr(Runs, "log", cut_off)
         with pytest.raises(KeyboardInterrupt):

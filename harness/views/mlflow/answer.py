@@ -91,8 +91,9 @@ def _counted(seeds: OverSeeds) -> Iterator[str]:
     verdicts = [result.parity_ok for result in results if result.parity_ok is not None]
     worst = max((result.parity_max_rel_err or 0.0 for result in results if result.parity_ok), default=0.0)
     if verdicts:
-        good = f"{sum(verdicts)} of {len(verdicts)}" if not all(verdicts) else f"all {len(verdicts)}"
-        yield f"Parity: good in {good} trials that were compared; the largest relative error is {number(worst, 1)}."
+        good = f"{sum(verdicts)} of {len(verdicts)}"
+        largest = f"; the largest relative error is {number(worst, 1)}" if any(verdicts) else ""
+        yield f"Parity: good in {good} trials that were compared{largest}."
 
 
 def _links(journal: Journal, experiment_id: str) -> str:

@@ -18,7 +18,7 @@ COMPARISON, CELLS, SPEED, CURVES, PARITY = (
     "capsbench", "capsbench-cells", "capsbench-speed", "capsbench-curves", "capsbench-parity",
 )  # fmt: skip
 _TAG = "mlflow.sharedViewState."
-_MOST_SETTINGS = 4  # columns of varied settings: more would push the figures out of sight
+_MOST_SETTINGS = 3  # columns of varied settings: more would push the figures out of sight
 _LEVELS = [f"L{level}" for level in range(1, 7)]
 _WIDTH = 110  # pixels of a column of a setting
 _LINE = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0,
@@ -77,11 +77,11 @@ class View:
                 "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
                 "useGroupedValuesInCharts": True,
             }
-        document = {"name": self.title, "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(state)}
-        return json.dumps(document)
+        document = {"name": self.title, "createdAt": now_ms, "updatedAt": now_ms, "state": _compact(state)}
+        return _compact(document)
 
     def _chart(self, section: str, kind: str, *keys: str) -> dict[str, Any]:
-        common = {"uuid": f"{self.kind} {kind} {' '.join(keys)}", "type": kind, "metricSectionId": section,
+        common = {"uuid": f"{kind} {' '.join(keys)}", "type": kind, "metricSectionId": section,
                   "runsCountToCompare": 100 if kind == "SCATTER" else 20, "deleted": False, "isGenerated": False}  # fmt: skip
         if kind == "SCATTER":
             return {
@@ -171,6 +171,10 @@ def view_url(base: str, experiment_id: str, charts: bool = False, key: str = COM
 def run_url(base: str, experiment_id: str, run_id: str) -> str:
     """The page of a run, which has its note at the top."""
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def _compact(document: Any) -> str:
+    return json.dumps(document, separators=(",", ":"))
 
 
 def _varied(trials: Sequence[Trial]) -> list[str]:
