@@ -19,9 +19,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_note_has_question_answer_table_and_links(run: Path) -> None:
-    lines = answer.note(Journal(run), "7", live=False).splitlines()
-    assert lines[0] == "# Which, and why?"
-    assert "JAX is 1.00 times as fast as PyTorch" in lines[2]
+    lines = answer.note(Journal(run), "7", "ab", live=False).splitlines()
+    assert lines[0].startswith(
+        "**Which, and why?** No difference in speed is shown: JAX is 1.00 times as fast as PyTorch"
+    )
     assert "Parity: good in 4 of 4 trials that were compared; the largest relative error is 1e-06." in lines
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     assert rows[0][:3] == ["impl", "seeds", "test error %"]
@@ -31,21 +32,34 @@ def test_the_note_has_question_answer_table_and_links(run: Path) -> None:
         in lines[-1]
     )
     assert "[Cells: means over seeds]" in lines[-1]
+    assert lines[-1].endswith("[Report](#/experiments/7/runs/ab/artifacts/report.html?workflowType=machine_learning)")
 
 
 def test_while_trials_run_the_note_says_what_is_planned(run: Path) -> None:
-    assert "4 trials planned. The answer comes here when the run ends." in answer.note(Journal(run), "7", live=True)
+    assert "4 trials planned. The answer comes here when the run ends." in answer.note(
+        Journal(run), "7", "ab", live=True
+    )
 
 
 def test_a_long_table_is_cut_so_that_the_note_fits(tmp_path: Path) -> None:
     trials = [make_trial(digit_dim=number) for number in range(1, 101)]
     long = write_run(tmp_path / "long", [(trial, events_of(0.3)) for trial in trials])
-    note = answer.note(Journal(long), "7", live=False)
+    note = answer.note(Journal(long), "7", "ab", live=False)
     assert len(note) <= 5000
     assert "| torch | digit\\_dim 1 |" in note
     assert "digit\\_dim 100 |" not in note
     assert "the rest is in report.html" in note
     assert "[Comparison](#/experiments/7/" in note
+
+
+def test_however_much_does_not_count_the_note_fits(tmp_path: Path) -> None:
+    failed = [{"kind": "attempt"}, {"kind": "failed", "cause": "x" * 900, "error": "E", "hint": None}]
+    trials = [make_trial(digit_dim=number) for number in range(1, 40)]
+    run = write_run(tmp_path / "failed", [(trial, failed) for trial in trials])
+    note = answer.note(Journal(run), "7", "ab", live=False)
+    assert len(note) <= 5000
+    assert "... and 35 more lines of this kind." in note
+    assert note.rstrip().endswith("machine_learning)")
 
 
 def test_the_report_follows_the_journal(run: Path) -> None:

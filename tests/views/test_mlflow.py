@@ -185,7 +185,7 @@ def test_the_parent_run_and_its_experiment_answer_the_question(journal: Journal)
 
     write(journal, trials[0], FINISHED)
     note, described, names = told()
-    assert note.startswith("# Why?\n\n2 trials planned. The answer comes here when the run ends.\n")
+    assert note.startswith("**Why?** 2 trials planned. The answer comes here when the run ends.\n")
     assert (described, "report.html" in names) == (None, False)
     journal.close()
     note, described, names = told()
@@ -196,7 +196,7 @@ def test_the_parent_run_and_its_experiment_answer_the_question(journal: Journal)
 
     with Journal(journal.run_dir).open() as again:  # the run goes on
         finish(again, trials[1], 1.25, peak_bytes=10)
-        assert told()[0].startswith("# Why?\n\n2 trials planned.")
+        assert told()[0].startswith("**Why?** 2 trials planned.")
     client.set_experiment_tag(runs_of(journal)["torch r3 s0"].info.experiment_id, "mlflow.note.content", "Mine.")
     note, described, _ = told()
     assert "With routing 3, JAX is 1.00 times as fast as PyTorch; test errors are 1.25% and 1.50%." in note

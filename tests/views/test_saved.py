@@ -42,4 +42,4 @@ def test_a_view_is_linked_as_a_table_and_as_charts() -> None:
     table = "http://h:1/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=capsbench"
     assert saved.view_url("http://h:1/", "7") == table
     assert saved.view_url("http://h:1", "7", charts=True) == f"{table}&compareRunsMode=CHART"
-    assert saved.run_url("http://h:1/", "7", "ab") == "http://h:1/#/experiments/7/runs/ab"
+    assert saved.run_url("http://h:1/", "7", "ab") == "http://h:1/#/experiments/7/runs/ab?workflowType=machine_learning"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from harness import __version__
 from harness.analysis.answer import answer
@@ -21,7 +20,7 @@ from harness.views.mlflow import saved
 from harness.views.report.chart import Shown
 from harness.views.report.compose import Material, compose
 from harness.views.report.document import render
-from harness.views.report.page import Section, markdown
+from harness.views.report.page import plain, table_lines
 from harness.views.report.search import section as search_section
 from harness.views.report.sections import sections
 from harness.views.report.tables import cells_table
@@ -31,6 +30,7 @@ PAGE = "report.html"
 
 LARGEST = 20_000_000  # bytes of a report that is still sent
 _NOTE_LENGTH = 5000  # characters of a tag that every MLflow 3 takes
+_FEW, _LONG = 4, 400  # lines on what does not count, characters of each
 _CUT = "| ... | the rest is in report.html |"
 
 
@@ -46,22 +46,25 @@ def fingerprint(journal: Journal) -> str:
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
-def note(journal: Journal, experiment_id: str, live: bool) -> str:
+def note(journal: Journal, experiment_id: str, run_id: str, live: bool) -> str:
     """The parent run's note, as Markdown of at most 5,000 characters; while trials run, what is asked and planned."""
     plan = journal.plan()
-    title = str(plan.get("question") or plan["suite"])
-    links = _links(journal, experiment_id)
+    asked = f"**{plain(str(plan.get('question') or plan['suite']))}**"
+    links = " | ".join(_links(journal, experiment_id, None if live else run_id))
     planned = len(plan.get("trials", ()))
     if live:
         told = f"{planned} trial{'s' * (planned != 1)} planned. The answer comes here when the run ends."
-        return markdown(title, [told], [], Path()) + f"\n{links}\n"
+        return f"{asked} {told}\n\n{links}\n"
     seeds = over_seeds(journal.run_dir)
     found = answer(seeds)
-    told = [*found.sentences, *_counted(seeds)]
-    text = markdown(title, told, [Section("Cells", "", cells_table(seeds), left_out_together(seeds.cells))], Path())
-    small = markdown("", found.notes, [], Path()).partition("\n")[2].strip()
-    rest = "".join(f"\n\n{each}" for each in (small, links) if each)
-    return _fitting(text.rstrip().splitlines(), _NOTE_LENGTH - len(rest) - 1) + rest + "\n"
+    first, *others = map(plain, found.sentences or ["Nothing can be compared yet."])
+    table = "\n".join(table_lines(cells_table(seeds)))
+    out = left_out_together(seeds.cells)
+    out = [*out[:_FEW], *([f"... and {len(out) - _FEW} more lines of this kind."] if len(out) > _FEW else [])]
+    small = [plain(line)[:_LONG] for line in (*_counted(seeds), *out, *found.notes)]
+    rest = "".join(f"\n\n{each}" for each in (*small, links))
+    body = "\n\n".join([f"{asked} {first}", *others, table])
+    return _fitting(body.splitlines(), _NOTE_LENGTH - len(rest) - 1) + rest + "\n"
 
 
 def page(journal: Journal) -> str | None:
@@ -96,11 +99,14 @@ def _counted(seeds: OverSeeds) -> Iterator[str]:
         yield f"Parity: good in {good} trials that were compared{largest}."
 
 
-def _links(journal: Journal, experiment_id: str) -> str:
-    """The saved views, for a click: they are on the same server, whichever that is."""
+def _links(journal: Journal, experiment_id: str, run_id: str | None) -> Iterator[str]:
+    """The saved views and the report, for a click: they are on the same server, whichever that is."""
     several = len({each.get("seed") for each in journal.plan().get("trials", ())}) > 1
-    shown = [view for view in saved.views([]) if view.key != saved.CELLS or several]
-    return " | ".join(f"[{each.title}]({saved.place(experiment_id, each.key, each.opens_charts)})" for each in shown)
+    for view in saved.views([]):
+        if view.key != saved.CELLS or several:
+            yield f"[{view.title}]({saved.place(experiment_id, view.key, view.opens_charts)})"
+    if run_id:
+        yield f"[Report](#/experiments/{experiment_id}/runs/{run_id}/artifacts/{PAGE}?workflowType=machine_learning)"
 
 
 def _fitting(lines: Sequence[str], most: int) -> str:

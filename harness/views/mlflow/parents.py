@@ -93,7 +93,7 @@ class Parents:
         if suite.get("answer") == current:
             return False
         try:
-            text = answer.note(self._journal, self._cursor["experiment_id"], live)
+            text = answer.note(self._journal, self._cursor["experiment_id"], suite["run_id"], live)
         except Exception as error:  # damaged predictions, say: whatever it is, the trials' runs are there
             said = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             text = f"{planned.get('question') or planned['suite']}\n\nThe answer could not be written: {said}"[:5000]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -261,9 +262,13 @@ def _described(chosen: Chosen) -> str:
 
 def serve_command(found: Registered, where: Where) -> str:
     """What serves this version on this machine, in a shell; a password in the address has to be put in again."""
+    here = Path(sys.executable).parent
     told = [
         f"MLFLOW_TRACKING_URI={shlex.quote(redact(where.uri))}",
-        shlex.quote(sys.executable),
-        "-m mlflow models serve",
+        "mlflow models serve",
+        "-m",
+        shlex.quote(found.uri),
     ]
-    return " ".join([*told, "-m", shlex.quote(found.uri), "--env-manager local --port 5001"])
+    if shutil.which("mlflow") is None and (here / "mlflow").exists():  # and what it starts is there, too
+        told.insert(0, f"PATH={shlex.quote(str(here))}:$PATH")
+    return " ".join([*told, "--env-manager local --port 5001"])

@@ -123,8 +123,8 @@ def views(trials: Sequence[Trial]) -> list[View]:
             SPEED, "Speed against accuracy", "trial", "metrics.`epoch_s`",
             {**names, "metrics.`epoch_s`": 80, "metrics.`test_err_pct`": 110, "metrics.`img_per_s`": 85,
              "metrics.`gflops_per_s`": 105, "metrics.`compile_s`": 95, "metrics.`peak_mem_mb`": 105},
-            {"Error against seconds per epoch": [("SCATTER", "epoch_s", "test_err_pct")],
-             "Error against memory": [("SCATTER", "peak_mem_mb", "test_err_pct")],
+            {"Test error against time and memory": [("SCATTER", "epoch_s", "test_err_pct"),
+                                                    ("SCATTER", "peak_mem_mb", "test_err_pct")],
              "Speed": [("BAR", "epoch_s"), ("BAR", "gflops_per_s")]},
             opens_charts=True, group=group,
         ),
@@ -170,7 +170,7 @@ def view_url(base: str, experiment_id: str, charts: bool = False, key: str = COM
 
 def run_url(base: str, experiment_id: str, run_id: str) -> str:
     """The page of a run, which has its note at the top."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def _compact(document: Any) -> str:
