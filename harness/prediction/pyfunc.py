@@ -50,23 +50,14 @@ class Served:
         """
         images = _pixels(model_input, self.model)
         size = min(BATCH, max(1, len(images)))
-        parts = [self._predictor(images[at : at + size], size) for at in range(0, len(images), size)]
-        found = self._joined(parts)
-        return {
-            key: value if key != "class" or self.model.overlaid > 1 else value[:, 0] for key, value in found.items()
-        }
-
-    def _joined(self, parts: list[tuple[Any, Any, Any]]) -> dict[str, np.ndarray]:
-        model = self.model
-        score = "lengths" if models.of(model).has_capsules else "probabilities"
-        if not parts:
-            empty = {score: np.zeros((0, model.classes), np.float32), "class": np.zeros((0, model.overlaid), np.int64)}
-            return empty
+        parts = [self._predictor(images[at : at + size], size) for at in range(0, max(1, len(images)), size)]
         scores, classes, decoded = zip(*parts, strict=True)
+        score = "lengths" if models.of(self.model).has_capsules else "probabilities"
         found = {score: np.concatenate(scores).astype(np.float32), "class": np.concatenate(classes).astype(np.int64)}
         if decoded[0] is not None:
-            pictures = np.concatenate(decoded).astype(np.float32)
-            found["reconstruction"] = pictures if model.overlaid > 1 else pictures[:, 0]
+            found["reconstruction"] = np.concatenate(decoded).astype(np.float32)
+        if self.model.overlaid == 1:
+            found |= {key: found[key][:, 0] for key in ("class", "reconstruction") if key in found}
         return found
 
 

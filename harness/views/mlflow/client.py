@@ -137,7 +137,7 @@ class Runs:
     def discard(self, sent: dict[str, Any]) -> None:
         """Deletes a run that a later attempt made void, so that a new one replaces it: MLflow keeps every value."""
         self.client.delete_run(sent["run_id"])
-        sent.update(run_id=None, events=0, status=None, figures=None, data=None, model=None)
+        sent.update(run_id=None, events=0, status=None, figures=None, data=None, model=None, said=[])
 
     def set_status(self, sent: dict[str, Any], status: str, ended_ms: int) -> None:
         """Sets the run's status if it differs."""

@@ -5,6 +5,7 @@ Each registered model has a version for each implementation, under an alias of i
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ from harness.errors import UserError
 from harness.journal.results import Result
 from harness.prediction.trained import Trained
 from harness.text import number
+from harness.views.mlflow import database
 from harness.views.mlflow.client import connect, reason
 from harness.views.mlflow.packing import packed, sign
 from harness.views.mlflow.where import Where, redact
@@ -86,6 +88,8 @@ def require_name(name: str) -> None:
 
 def require_free(where: Where, out: Path, name: str) -> None:
     """Raises `UserError` if there is no registry at this MLflow, or if the name is that of somebody else's model."""
+    if (path := database.path_of(where.uri)) and not path.exists():
+        return
     try:
         known = _there(connect(where.uri, out), name)
     except UserError:
@@ -140,6 +144,8 @@ def register(
         version = client.create_model_version(
             name, made.artifact_location, run_id, tags, description=_described(chosen), model_id=made.model_id
         )
+        versions = json.dumps([{"name": name, "version": str(version.version)}])
+        client.set_logged_model_tags(made.model_id, {"mlflow.modelVersions": versions})  # a server does that by itself
         client.set_registered_model_alias(name, alias, version.version)
         return _told(chosen, name, str(version.version), alias, error, is_new=True)
     except UserError:

@@ -32,6 +32,9 @@ from harness.views.mlflow.where import belongs, redact
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _STALE = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}  # perhaps a stale cursor
 
+_PASSING = ("mlflow.note.content", "cause", "hint", "timing_withheld", "stopped_on", "warnings")
+"""Tags of a trial's run that may cease to be true."""
+
 REPORT_S = 30.0
 """For how long the report may be written, in seconds."""
 
@@ -226,7 +229,7 @@ class Sink:
             return 0
         rows, known = view.metric_rows(trial, events), set(view.metric_rows(trial, events[: sent["events"]]))
         if sent["run_id"] is None and (found := runs.find(trial_id)):
-            sent["run_id"] = found.info.run_id
+            sent.update(run_id=found.info.run_id, said=[key for key in _PASSING if key in found.data.tags])
             if set(found.data.metrics) - {row.key for row in rows}:
                 self._discard(runs, models, sent)
         elif sent["events"] > len(events) or not known <= set(rows):
@@ -246,6 +249,11 @@ class Sink:
             known -= lineage.ends(rows)  # they are the model's, too; what the run has already, is not stored again
             sent["model"] = current if model_id else None
         tags = view.trial_tags(trial, summary, events, journal.environment())
+        if status == "RUNNING":  # nothing of it has failed, and its timing is withheld only so far
+            tags = {key: value for key, value in tags.items() if key not in _PASSING or key == "warnings"}
+        for key in set(sent.get("said", ())) - tags.keys():
+            self._client.delete_tag(run_id, key)
+        sent["said"] = [key for key in _PASSING if key in tags]
         new = [row for row in rows if row not in known]
         runs.log(run_id, tags={**tags, PARENT: parent}, metrics=lineage.metrics(new, trial, summary, model_id))
         if status != "RUNNING":
