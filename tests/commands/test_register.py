@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ import pytest
 from harness.commands import registering
 from harness.commands.cli import main
 from harness.errors import UserError
-from harness.journal.journal import Journal
 from harness.models import probing
 from harness.prediction import pyfunc
 from harness.prediction.trained import of_trial
@@ -193,7 +193,7 @@ def test_another_implementation_computes_where_that_is_asked_for(done: tuple[Pat
         (["--trial", "0"], "--trial says what --register puts into the registry: add --register, or drop it"),
         (["--register", "--impl", "nunpy"], 'unknown implementation "nunpy"; did you mean "numpy"?'),
         (["--register", "--mlflow-uri", "sqlite:////dev/null/mlflow.db"], "/dev/null"),
-        (["--register", "--mlflow-uri", "http://127.0.0.1:1"], "127.0.0.1:1"),
+        (["--register", "--mlflow-uri", "http://127.0.0.1:1"], "nothing listens on port 1 of 127.0.0.1"),
     ],
 )
 def test_what_cannot_be_registered_is_told_before_anything_is_sent(
@@ -230,10 +230,7 @@ def test_weights_that_are_gone_and_a_choice_without_validation_images(done: tupl
     with pytest.raises(UserError, match="has no weights"):
         registering.choose(run)
     results = [each.result for each in registering.choose(done[0])]
-    blind = [Journal(done[0]).trial(results[0].id), results[0]]
-    assert registration.validated_pct(blind[1], "best") is not None
-    without = [
-        type(results[0])(**{**vars(results[0]), "id": id, "best_epoch": None}) for id in (results[0].id, "other")
-    ]
+    assert registration.validated_pct(results[0], "best") is not None
+    without = [replace(results[0], id=id, best_epoch=None) for id in (results[0].id, "other")]
     with pytest.raises(UserError, match="test images choose nothing"):
         registering._best(done[0], without, None)

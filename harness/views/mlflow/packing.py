@@ -5,6 +5,7 @@ The folder is loaded in a process of its own and compared with the specification
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -50,8 +51,7 @@ def packed(trained: Trained, impl: str, folder: Path, facts: Mapping[str, str]) 
     does, on some test images of the trial's data set, or drawn ones.
     """
     os.environ.update(quiet_environment())
-    import mlflow.pyfunc
-
+    save: Any = cast(Any, importlib.import_module("mlflow.pyfunc")).save_model
     scratch = folder.parent
     data, code = scratch / "data", scratch / "code"
     data.mkdir()
@@ -60,7 +60,6 @@ def packed(trained: Trained, impl: str, folder: Path, facts: Mapping[str, str]) 
     for package in ("harness", "impls"):  # so that the model runs where capsbench is not installed
         shutil.copytree(root / package, code / package, ignore=_only_code)
     images = some_images(trained.model, trained.data, _IMAGES)[0]
-    save: Any = mlflow.pyfunc.save_model
     save(
         folder, loader_module=pyfunc.MODULE, data_path=str(data), code_paths=[str(code / "harness"), str(code / "impls")],
         signature=_signature(trained), input_example=images[:1], pip_requirements=requirements(impl),
@@ -86,7 +85,7 @@ def sign(folder: Path, model_id: str, run_id: str, location: str) -> None:
     from mlflow.models import Model
 
     path = folder / "MLmodel"
-    model: Any = Model.load(str(path))
+    model: Any = cast(Any, Model).load(str(path))
     model.model_id, model.model_uuid, model.run_id, model.artifact_path = model_id, model_id, run_id, location
     model.save(str(path))
 

@@ -142,7 +142,8 @@ def pages(base: str, cursor: Mapping[str, Any]) -> dict[str, str]:
 
     Runs that an older capsbench has sent have a table and charts only, and so have parity reports.
     """
-    experiment_id, suite = str(cursor["experiment_id"]), cursor.get("suite") or {}
+    experiment_id = str(cursor["experiment_id"])
+    suite: Mapping[str, Any] = cursor.get("suite") or {}
     found = {"Table": view_url(base, experiment_id), "Charts": view_url(base, experiment_id, charts=True)}
     if suite.get("answer"):
         found = {"Answer": run_url(base, experiment_id, str(suite["run_id"])), **found}

@@ -239,7 +239,7 @@ class Sink:
             known = set[view.Row]()
             sent["run_id"] = runs.create(trial_id, labels.run_name(trial), parent, view.time_ms(events[0]))
             runs.log(sent["run_id"], params=view.params(trial))
-        run_id, fresh = sent["run_id"], len(events) - sent["events"]
+        run_id, fresh = str(sent["run_id"]), len(events) - sent["events"]
         if sent.get("data") != lineage.digest(summary):
             self._client.log_inputs(run_id, lineage.inputs(trial, summary))
             sent["data"] = lineage.digest(summary)
