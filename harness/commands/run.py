@@ -26,6 +26,7 @@ from harness.journal.results import Result
 from harness.text import ended
 from harness.views import search as search_view
 from harness.views.mlflow.registration import Registered, default_name
+from harness.views.mlflow.server import answer_page
 from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
 from harness.views.tables import comparison, print_table, remarks
@@ -116,6 +117,8 @@ def main(args: argparse.Namespace) -> int:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
         where += locate(args.out, args.mlflow_uri).option
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
+        if address := answer_page(outcome.run_dir, outcome.mlflow_uri):
+            console.print(Text(f"The answer: {address}"), soft_wrap=True)
     if args.tensorboard:
         told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
         console.print(Text(told), soft_wrap=True)

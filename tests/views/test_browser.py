@@ -28,7 +28,7 @@ from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.views.mlflow.addresses import NAME
 from harness.views.mlflow.saved import CELLS, view_url
-from harness.views.mlflow.server import newest_experiment, serve
+from harness.views.mlflow.server import answer_page, newest_experiment, serve
 from harness.views.mlflow.tracking import default_uri, sync
 from tests.helpers import seeds_helpers
 from tests.helpers.event_helpers import event
@@ -304,6 +304,8 @@ def test_a_server_takes_a_run_with_its_files(
     assert len(client.get_metric_history(run.info.run_id, "epoch/train_loss")) == 4
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"parity.json", "result.json"}
     assert newest_experiment(tmp_path, base) == report.experiment_id
+    page = f"{base}/#/experiments/{report.experiment_id}/runs/{report.run_id}?workflowType=machine_learning"
+    assert answer_page(tmp_path / "remote", base) == page
     serve(tmp_path, base, open_browser=False)
     assert re.findall(r"^(\w+) +http", capsys.readouterr().out, re.MULTILINE) == [
         "Answer", "Table", "Charts", "Speed", "Curves", "Parity", "Cells",

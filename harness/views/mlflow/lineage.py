@@ -158,10 +158,18 @@ class Models:
         return None
 
     def drop(self, run_id: str) -> None:
-        """Deletes the models of a run that is deleted."""
+        """Deletes the model of a run that is deleted; what was registered stays."""
         if self.is_kept:
-            for each in self._of(run_id, every=True):
+            for each in self._of(run_id):
                 self._client.delete_logged_model(each.model_id)
+
+    def read(self, run_id: str, parts: Sequence[Any]) -> None:
+        """Says which data the run read (see `inputs`); again is as good as once. An MLflow before 2.4 cannot be told."""
+        try:
+            self._client.log_inputs(run_id, parts)
+        except Exception as error:
+            if getattr(error, "error_code", None) not in _ABSENT:
+                raise
 
     def _link(self, run_id: str, model_id: str, new: bool) -> None:
         """Makes the model the run's output; MLflow would keep that twice."""
@@ -171,8 +179,8 @@ class Models:
         if not outputs or model_id not in {each.model_id for each in outputs.model_outputs}:
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
 
-    def _of(self, run_id: str, every: bool = False) -> list[Any]:
-        wanted = f"source_run_id = '{run_id}'" + ("" if every else " AND tags.`capsbench.kind` = 'weights'")
+    def _of(self, run_id: str) -> list[Any]:
+        wanted = f"source_run_id = '{run_id}' AND tags.`capsbench.kind` = 'weights'"
         return list(self._client.search_logged_models([self._experiment_id], wanted))
 
 

@@ -156,6 +156,14 @@ def pages(base: str, cursor: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def answer_page(run_dir: Path, uri: str) -> str | None:
+    """The address of the run's answer on the MLflow server at `uri`; None if it is none, or has none yet."""
+    cursor = read_json(run_dir / "mlflow.json") or {}
+    if not uri.startswith("http") or not belongs(cursor, uri, run_dir.parent):
+        return None
+    return pages(re.sub(r"//[^/]*@", "//", uri), cursor).get("Answer")
+
+
 def _show(base: str, newest: Mapping[str, Any]) -> None:
     for name, address in pages(base, newest).items():
         print(f"{name:7} {address}", flush=True)

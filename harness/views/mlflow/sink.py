@@ -59,7 +59,7 @@ class Sink:
         self.remark: str | None = None
         """Why the report could not be sent with the last pass; all else has been."""
         self.is_at_report = False
-        """Whether all else has been sent, and the report is being written or sent."""
+        """Whether all else has been sent, and the answer or the report is being written or sent."""
 
     def push(self, trial_ids: Iterable[str], live: bool, lock_timeout_s: float) -> int:
         """Sends what these trials lack; returns the number of new events. `live`: unfinished trials are running."""
@@ -165,19 +165,20 @@ class Sink:
         if self._doubtful:
             self._settle(cursor)
             self._save(cursor)
-        if parents.note(live):
-            self._send_report(parents)
+        self.remark, self.is_at_report = None, not live
+        try:
+            if parents.note(live):
+                self._send_report(parents)
+        finally:
+            self.is_at_report = False
         return count
 
     def _send_report(self, parents: Parents) -> None:
         """A report that fails is told, and fails nothing: all else is there."""
-        self.remark, self.is_at_report = None, True
         try:
             parents.report(self.report_s)
         except Exception as error:  # whatever a report is made of, and wherever it goes
             self.remark = f"the report is not in MLflow: {reason(error, self._uri)}"
-        finally:
-            self.is_at_report = False
 
     def _settle(self, cursor: dict[str, Any]) -> None:
         """Looks for second copies of runs whose creation was answered late or not at all; a late one may yet come."""
@@ -241,7 +242,7 @@ class Sink:
             runs.log(sent["run_id"], params=view.params(trial))
         run_id, fresh = str(sent["run_id"]), len(events) - sent["events"]
         if sent.get("data") != lineage.digest(summary):
-            self._client.log_inputs(run_id, lineage.inputs(trial, summary))
+            models.read(run_id, lineage.inputs(trial, summary))
             sent["data"] = lineage.digest(summary)
         model_id: str | None = None
         if described and sent.get("model") != current:
