@@ -84,7 +84,7 @@ def documents_are_as_documented(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
     def dumps(document: Any, **options: Any) -> str:
         module = sys._getframe(2).f_globals["__name__"].rpartition(".")[2]  # of whoever called `print_json`
-        printed.append((_NAMED_OTHERWISE.get(module, module), document))
+        printed.append((str(_NAMED_OTHERWISE.get(module, module)), document))
         return json.dumps(document, **options)
 
     monkeypatch.setattr(output, "json", SimpleNamespace(dumps=dumps))

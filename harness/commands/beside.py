@@ -34,6 +34,8 @@ def reached(request: RunRequest) -> str | None:
     if not request.track:
         if request.mlflow_required:
             raise UserError("--mlflow-required and --no-mlflow exclude each other: drop one.")
+        if request.register is not None:
+            raise UserError("--register and --no-mlflow exclude each other: drop one.")
         return None
     if importlib.util.find_spec("mlflow") is None and not request.mlflow_required:
         return None  # told at the end, or refused if it was named

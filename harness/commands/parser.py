@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ class Parser(argparse.ArgumentParser):
         """
         if args is not None and "-s" in self._known:
             args = self._with_settings(args)
+        self._given = list(args or ())
         parsed, unknown = super().parse_known_args(args, namespace)
         if options := [each for each in unknown if each.startswith("-")]:
             name = options[0].partition("=")[0]
@@ -90,8 +92,16 @@ class Parser(argparse.ArgumentParser):
             names = message.removeprefix(_MISSING).split(", ")
             every = (*self._get_positional_actions(), *self._known.values())
             told = {"/".join(each.option_strings) or each.metavar or each.dest: each for each in every}
-            message = "; ".join(_lacking(name, told.get(name)) for name in names)
+            message = "; ".join(_lacking(name, told.get(name)) for name in names) + self._swallowed(names[0])
         raise UserError(f"{message}\nSee: {self.prog} --help")
+
+    def _swallowed(self, missing: str) -> str:
+        """That an option which need not have a value has taken the word that is missing."""
+        given: list[str] = getattr(self, "_given", [])
+        for option, word in itertools.pairwise(given):
+            if option in self._known and self._known[option].nargs == "?" and not word.startswith("-"):
+                return f'. {option} has taken "{word}": {missing} stands before {option}'
+        return ""
 
 
 def _lacking(name: str, action: argparse.Action | None) -> str:

@@ -61,6 +61,7 @@ class RunRequest:
     go_on_from: Path | None = None  # another run directory with such trials
     tensorboard: bool = False
     storage: str | None = None  # an address where the run is kept, too
+    register: str | None = None  # the name of a registered model, "" for the suite's; None: nothing is registered
 
 
 @dataclass(frozen=True)
@@ -333,4 +334,4 @@ def requested(args: argparse.Namespace) -> RunRequest:
     figures = "none" if args.no_figures else args.figures
     request = replace(request, mlflow_uri=args.mlflow_uri, track=not args.no_mlflow, figures=figures)
     request = replace(request, tensorboard=args.tensorboard, mlflow_required=args.mlflow_required)
-    return replace(request, storage=args.storage)
+    return replace(request, storage=args.storage, register="" if args.register is True else args.register)

@@ -13,16 +13,20 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.analysis.equivalence import sentence
-from harness.commands import parser
+from harness.commands import parser, registering
 from harness.commands.beside import FEW
 from harness.commands.output import print_json
 from harness.commands.plan import (
     requested,
     surrounding,
 )
-from harness.commands.running import run
+from harness.commands.running import Outcome, run
+from harness.errors import UserError
 from harness.journal.results import Result
+from harness.text import ended
 from harness.views import search as search_view
+from harness.views.mlflow.registration import Registered, default_name
+from harness.views.mlflow.server import answer_page
 from harness.views.mlflow.where import locate, redact
 from harness.views.screen import Screen, own_console
 from harness.views.tables import comparison, print_table, remarks
@@ -40,6 +44,7 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-mlflow", action="store_true", help="keep the journal only; `capsbench sync` can follow later"
     )
+    registering.options(command, "SUITE")
     figures = command.add_mutually_exclusive_group()
     figures.add_argument(
         "--figures", choices=("all", "last", "none"),
@@ -55,6 +60,22 @@ def options(command: argparse.ArgumentParser) -> None:
         "--storage", metavar="URL",
         help="keep the run there, too, such as s3://bucket/path or file:///shared: it goes on from there on another machine",
     )  # fmt: skip
+
+
+def _register(args: argparse.Namespace, outcome: Outcome, console: Console) -> list[Registered] | None:
+    """What was registered; None if that failed, which is told."""
+    if outcome.interrupted or outcome.stopped:
+        return []
+    name = registering.wanted(args) or default_name(outcome.suite)
+    again = f"{locate(args.out, args.mlflow_uri).sync(outcome.run_dir)} --register {shlex.quote(name)}"
+    try:
+        chosen = registering.choose(outcome.run_dir)
+        found = registering.register(outcome.run_dir, args.mlflow_uri, name, chosen)
+    except UserError as error:
+        console.print(Text(f"{ended(str(error))} After that is mended: {again}", "red"), soft_wrap=True)
+        return None
+    registering.show(console, found, locate(args.out, args.mlflow_uri))
+    return found
 
 
 def _show(console: Console, results: Sequence[Result]) -> None:
@@ -96,12 +117,16 @@ def main(args: argparse.Namespace) -> int:
         where = "" if args.out == Path("runs") else f" --out {shlex.quote(str(args.out))}"
         where += locate(args.out, args.mlflow_uri).option
         console.print(Text(f"Compare in the browser: capsbench ui{where}"), soft_wrap=True)
+        if address := answer_page(outcome.run_dir, outcome.mlflow_uri):
+            console.print(Text(f"The answer: {address}"), soft_wrap=True)
     if args.tensorboard:
         told = f"Watch in TensorBoard: tensorboard --logdir {shlex.quote(str(outcome.run_dir / FOLDER))}"
         console.print(Text(told), soft_wrap=True)
     if len({result.seed for result in outcome.results}) > 1 and not (outcome.interrupted or outcome.stopped):
         told = f"Intervals over seeds, differences, published figures: capsbench report {shlex.quote(str(outcome.run_dir))}"
         console.print(Text(told), soft_wrap=True)
+    registered = _register(args, outcome, console) if args.register is not None else []
     if args.json:
-        print_json(outcome.to_json())
-    return outcome.exit_code
+        added = {} if args.register is None else {"registered": [each.to_json() for each in registered or ()]}
+        print_json(outcome.to_json() | added)
+    return outcome.exit_code or int(registered is None)

@@ -13,7 +13,7 @@ from typing import Any
 from harness import data
 from harness.analysis.equivalence import Pair, caveat, compare
 from harness.analysis.search import Search, of_journal
-from harness.commands import storing
+from harness.commands import registering, storing
 from harness.commands.beside import begin_tracking, draw, reached
 from harness.commands.plan import (
     Plan,
@@ -106,6 +106,8 @@ def run(
     mirror: Mirror | None = None
     try:
         given = read_suite(request)
+        if request.register is not None:
+            registering.require(request.register, given[0].name, locate(request.out, request.mlflow_uri), request.out)
         mirror = storing.opened(request.storage, given[1])
         plan = make_plan(request, executor, given)
         todo = plan.todo
@@ -252,7 +254,7 @@ def _execute(
         screen.end()
         closing = tracker.close(5 if interrupted or stopped else 60) if tracker else None
         unwritten = board.close() if board else None
-    warnings += filter(None, (closing, unwritten, unsent))
+    warnings += filter(None, (closing, tracker and tracker.remark, unwritten, unsent))
     reported = report()
     equivalence = compare(reported, plan.suite.parity.margin_pct)
     if equivalence and (coarse := caveat(plan.trials)):

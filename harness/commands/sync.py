@@ -9,9 +9,10 @@ from dataclasses import asdict
 from rich.text import Text
 
 from harness import progress
-from harness.commands import parser
-from harness.commands.output import print_json
+from harness.commands import parser, registering
+from harness.commands.output import print_json, tell
 from harness.errors import UserError
+from harness.journal.directory import require_run
 from harness.views.messages import Console
 from harness.views.mlflow.tracking import sync
 from harness.views.mlflow.where import locate, shown
@@ -22,6 +23,15 @@ def options(command: argparse.ArgumentParser) -> None:
     """The options of `capsbench sync`."""
     parser.run_dir(command)
     parser.mlflow(command)
+    registering.options(command, "RUN")
+    command.add_argument(
+        "--trial",
+        metavar="TRIAL",
+        help="with --register: this trial, by the beginning of its id, instead of the best ones",
+    )
+    command.add_argument(
+        "--impl", metavar="X", help="with --register: the implementation that computes; default: the one that trained"
+    )
     command.add_argument(
         "--tensorboard",
         action="store_true",
@@ -30,19 +40,31 @@ def options(command: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    registering.refused_with(args)
     if args.tensorboard:
         return _tensorboard(args)
+    chosen, name, where = [], "", locate(args.run_dir.parent, args.mlflow_uri)
+    if args.register is not None:
+        suite = str(require_run(args.run_dir).get("suite"))
+        registering.named(args.impl)
+        chosen = registering.choose(args.run_dir, args.trial, args.impl)
+        name = registering.require(registering.wanted(args), suite, where, args.run_dir.parent)
     if line := locate(args.run_dir.parent, args.mlflow_uri).line:
         Console(stderr=True).print(Text(line), soft_wrap=True)
     with progress.task(f"bringing {args.run_dir.name} into MLflow"):
         report = sync(args.run_dir, args.mlflow_uri)
+    registered = registering.register(args.run_dir, args.mlflow_uri, name, chosen)
     if args.json:
-        print_json(asdict(report))
+        added = {"registered": [each.to_json() for each in registered]} if args.register is not None else {}
+        print_json(asdict(report) | added)
     else:
         Console().print(
             Text(f"{shown(report.uri)}: {report.trials} trials of {report.experiment}, {report.events} new events"),
             soft_wrap=True,
         )
+        registering.show(Console(), registered, where)
+    for note in report.notes:
+        tell(note, "yellow")
     return 0
 
 

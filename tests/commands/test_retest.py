@@ -119,7 +119,7 @@ def test_what_the_kept_weights_say(made: tuple[Path, str], run: Path, command: C
 def test_a_crate_says_what_was_not_checked(run: Path) -> None:
     _write(run, [_entry(run, 1)])
     [id] = Journal(run).trial_ids()
-    assert f"trials/{id}/{NAME}" in contents(run, weights=False)
+    assert f"trials/{id}/{NAME}" in contents(run, [])
     assert [row.detail.partition(";")[0] for row in checks.retested(Run(run))] == [
         "test errors of 1 epochs in tested.json"
     ]

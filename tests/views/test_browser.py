@@ -27,10 +27,9 @@ from harness.journal.results import summarise
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
 from harness.views.mlflow.addresses import NAME
-from harness.views.mlflow.cells import VIEW_KEY as CELLS
-from harness.views.mlflow.server import newest_experiment, serve
+from harness.views.mlflow.saved import CELLS, view_url
+from harness.views.mlflow.server import answer_page, newest_experiment, serve
 from harness.views.mlflow.tracking import default_uri, sync
-from harness.views.mlflow.trials import view_url
 from tests.helpers import seeds_helpers
 from tests.helpers.event_helpers import event
 from tests.helpers.permissions import bound, only_to_be_read
@@ -100,9 +99,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(out: Path) -> Iterator[dict[str, str]]:
-    """The pages of a run of one seed: {"Table": url, "Charts": url}."""
+    """The pages of a run of one seed: {"Answer": url, "Table": url, ...}."""
     with served(out) as pages:
-        assert set(pages) == {"Table", "Charts"}
+        assert set(pages) == {"Answer", "Table", "Charts", "Speed", "Curves", "Parity"}
         yield pages
 
 
@@ -209,6 +208,51 @@ def test_the_table_shows_every_trial_with_its_figures(
             assert box["x"] + 60 < 1600, column
 
 
+def test_mlflow_opens_on_the_answer(context: BrowserContext, pages: dict[str, str], tmp_path: Path) -> None:
+    page = open_page(context, pages["Answer"], tmp_path / "answer.png", "text=Which is faster?")
+    assert page.get_by_text("TensorFlow is 0.667 times as fast as PyTorch").first.is_visible()
+    page.get_by_text("Show more").first.click()
+    rows = page.locator("table:has-text('test error %') tbody tr").all_inner_texts()
+    assert [row.split()[0] for row in rows] == ["torch", "tf", "jax", "broken"]
+    page.screenshot(path=tmp_path / "answer.png")
+    with context.expect_page() as opened:
+        page.get_by_role("link", name="Report").click()
+    report = opened.value
+    frame = report.frame_locator("iframe")
+    frame.locator(".js-plotly-plot .scatterlayer").first.wait_for()  # its charts are alive there
+    assert frame.get_by_text("TensorFlow is 0.667 times as fast as PyTorch").count()
+    report.screenshot(path=tmp_path / "report.png")
+    with context.expect_page() as opened:
+        page.get_by_role("link", name="Speed against accuracy").click()
+    opened.value.locator(".js-plotly-plot .scatterlayer path.point").first.wait_for()
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "count"), [("Speed", "path.point", 3), ("Curves", "path.js-line", 4)]
+)  # one without a timing
+def test_speed_and_curves_are_drawn(
+    context: BrowserContext, pages: dict[str, str], tmp_path: Path, name: str, mark: str, count: int
+) -> None:
+    page = open_page(context, pages[name], tmp_path / f"{name}.png", f".js-plotly-plot .scatterlayer {mark}")
+    assert page.get_by_role(
+        "button", name={"Speed": "Speed against accuracy", "Curves": "Learning curves"}[name]
+    ).count()
+    first = page.locator(f".js-plotly-plot:has(.scatterlayer {mark})").first
+    marks = first.locator(f".scatterlayer {mark}")
+    colours = marks.evaluate_all("marks => marks.map(mark => mark.style.stroke + mark.style.fill)")
+    assert len(set(colours)) == count
+    page.screenshot(path=tmp_path / f"{name}.png")
+
+
+def test_the_parity_page_shows_what_failed_first(
+    context: BrowserContext, pages: dict[str, str], tmp_path: Path
+) -> None:
+    table = cells(open_page(context, pages["Parity"], tmp_path / "parity.png", ".ag-row >> text=broken r3 s0"))
+    found = {name: (row["tags.`parity`"], row["metrics.`parity_max_rel_err`"]) for name, row in table.items()}
+    assert next(iter(found.items())) == ("broken r3 s0", ("failed", "0.4"))
+    assert found["jax r3 s0"] == ("good", "0.0000031")
+
+
 def test_the_charts_page_draws_bars_and_curves(context: BrowserContext, pages: dict[str, str], tmp_path: Path) -> None:
     page = open_page(context, pages["Charts"], tmp_path / "charts.png", ".js-plotly-plot .barlayer path")
     page.locator(".js-plotly-plot .scatterlayer path.js-line").first.wait_for()
@@ -260,8 +304,12 @@ def test_a_server_takes_a_run_with_its_files(
     assert len(client.get_metric_history(run.info.run_id, "epoch/train_loss")) == 4
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"parity.json", "result.json"}
     assert newest_experiment(tmp_path, base) == report.experiment_id
+    page = f"{base}/#/experiments/{report.experiment_id}/runs/{report.run_id}?workflowType=machine_learning"
+    assert answer_page(tmp_path / "remote", base) == page
     serve(tmp_path, base, open_browser=False)
-    assert re.findall(r"^(\w+) +http", capsys.readouterr().out, re.MULTILINE) == ["Table", "Charts", "Cells"]
+    assert re.findall(r"^(\w+) +http", capsys.readouterr().out, re.MULTILINE) == [
+        "Answer", "Table", "Charts", "Speed", "Curves", "Parity", "Cells",
+    ]  # fmt: skip
 
 
 def test_the_interface_needs_a_run(out: Path, tmp_path: Path) -> None:

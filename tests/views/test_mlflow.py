@@ -23,7 +23,7 @@ from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.spec import ModelSpec
 from harness.spec.trial import DataConfig, ParityConfig, RuntimeConfig, TrainConfig, Trial
-from harness.views.mlflow import remote
+from harness.views.mlflow import answer, remote, saved
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import Runs
 from harness.views.mlflow.tracking import Tracker, default_uri, redact, sync
@@ -157,9 +157,144 @@ def test_a_finished_trial_is_stored_with_all_its_figures(journal: Journal) -> No
     stored = json.loads(Path(client.download_artifacts(run.info.run_id, "result.json")).read_text())
     assert (stored["epoch_s"], stored["status"]) == (2.123456789, "finished")  # unrounded
     names = {file.path for file in client.list_artifacts(suite.info.run_id)}
-    assert names == {"suite.yaml", "plan.json", "environment.json"}
+    assert names == {"suite.yaml", "plan.json", "environment.json", "report.html"}
     tags = client.get_experiment(report.experiment_id).tags
-    assert json.loads(json.loads(tags[view.VIEW_TAG])["state"])["orderByKey"] == "metrics.`test_err_pct`"
+    views = {view.title: json.loads(json.loads(tags[view.tag])["state"]) for view in saved.views([trial])}
+    assert views["Comparison"]["orderByKey"] == "metrics.`test_err_pct`"
+    assert list(views) == [
+        "Comparison",
+        "Cells: means over seeds",
+        "Speed against accuracy",
+        "Learning curves",
+        "Parity",
+    ]
+
+
+def test_the_parent_run_and_its_experiment_answer_the_question(journal: Journal) -> None:
+    trials = [make_trial("torch"), make_trial("jax")]
+    plan(journal, *trials)
+    client = client_of(journal)
+
+    def told() -> tuple[str, str | None, set[str]]:
+        """The run's note, its experiment's, and the run's files."""
+        sync(journal.run_dir)
+        run = runs_of(journal, "suite")[journal.run_dir.name]
+        experiment = client.get_experiment(run.info.experiment_id)
+        names = {file.path for file in client.list_artifacts(run.info.run_id)}
+        return run.data.tags["mlflow.note.content"], experiment.tags.get("mlflow.note.content"), names
+
+    write(journal, trials[0], FINISHED)
+    note, described, names = told()
+    assert note.startswith("**Why?** 2 trials planned. The answer comes here when the run ends.\n")
+    assert (described, "report.html" in names) == (None, False)
+    journal.close()
+    note, described, names = told()
+    assert "PyTorch with routing 3 has a test error of 1.50% and 2.12 s per epoch." in note
+    assert "| torch | routing 3 | 1 | 1.50 |" in note
+    assert "1 of 2 trials count." in note
+    assert (described, "report.html" in names) == (note, True)
+
+    with Journal(journal.run_dir).open() as again:  # the run goes on
+        finish(again, trials[1], 1.25, peak_bytes=10)
+        assert told()[0].startswith("**Why?** 2 trials planned.")
+    client.set_experiment_tag(runs_of(journal)["torch r3 s0"].info.experiment_id, "mlflow.note.content", "Mine.")
+    note, described, _ = told()
+    assert "With routing 3, JAX is 1.00 times as fast as PyTorch; test errors are 1.25% and 1.50%." in note
+    assert described == "Mine."  # nobody's words are replaced
+    run = runs_of(journal, "suite")[journal.run_dir.name]
+    page = Path(client.download_artifacts(run.info.run_id, "report.html")).read_text()
+    assert "JAX is 1.00 times as fast as PyTorch" in page
+    assert sync(journal.run_dir).notes == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [("slow", "no answer within 0.01 s"), ("broken", "a bug"), ("large", "5 MB, more than 0")]
+)
+def test_a_report_that_fails_hinders_nothing(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, fault: str, told: str
+) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, FINISHED)
+
+    def page(_: Journal) -> str:
+        if fault == "broken":
+            raise ValueError("a bug")
+        time.sleep(0.5)
+        return ""
+
+    if fault == "large":
+        monkeypatch.setattr(answer, "LARGEST", 100)
+    else:
+        monkeypatch.setattr(answer, "page", page)
+        monkeypatch.setattr("harness.views.mlflow.tracking.REPORT_S", 0.01)
+    tracker = Tracker(journal, flush_s=0.1)
+    tracker.start()
+    assert tracker.close() is None  # MLflow lacks nothing that is needed
+    assert f"the report is not in MLflow: {'the report has ' * (fault == 'large')}{told}" in str(tracker.remark)
+    assert f"capsbench sync {shlex.quote(str(journal.run_dir))}" in str(tracker.remark)
+    assert (
+        "| torch | routing 3 | 1 | 1.50 |"
+        in runs_of(journal, "suite")[journal.run_dir.name].data.tags["mlflow.note.content"]
+    )
+    monkeypatch.undo()
+    journal.close()
+    assert sync(journal.run_dir).notes == []
+    run = runs_of(journal, "suite")[journal.run_dir.name]
+    assert "report.html" in {file.path for file in client_of(journal).list_artifacts(run.info.run_id)}
+
+
+def models_of(journal: Journal) -> list[Any]:
+    client = client_of(journal)
+    experiment = client.get_experiment_by_name(f"capsbench/{journal.run_dir.name}")
+    return list(client.search_logged_models([experiment.experiment_id]))
+
+
+def test_a_trial_s_data_and_model_are_told_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = make_trial()
+    plan(journal, trial)
+    files = {"weights.safetensors": {"sha256": "cd" * 32, "bytes": 10}}
+    events = [*FINISHED[:2], {**READY, "data_sha256": "ef" * 32, "data_provenance": "all digits"}, *FINISHED[3:6]]
+    write(journal, trial, events)
+    sync(journal.run_dir)
+    run = runs_of(journal)["torch r3 s0"]
+    found = {
+        each.dataset.name: (each.dataset, {tag.key: tag.value for tag in each.tags})
+        for each in run.inputs.dataset_inputs
+    }
+    contexts = {name: tags["mlflow.data.context"] for name, (_, tags) in found.items()}
+    assert contexts == {"digits train": "training", "digits validation": "validation", "digits test": "test"}
+    dataset, tags = found["digits train"]
+    assert (dataset.digest, json.loads(dataset.profile)) == (
+        ("ef" * 32)[:36],
+        {"images": 1257, "shape": [28, 28, 1], "classes": 10},
+    )
+    assert "scikit-learn" in json.loads(dataset.source)["tags"]["source"]
+    assert tags["sha256"] == "ef" * 32
+    assert models_of(journal) == []
+
+    def cut_off(*_: Any, **__: Any) -> None:  # after the model was made, before anybody wrote that down
+        raise KeyboardInterrupt
+
+    write(journal, trial, [{**RESULT, "weights": "weights.safetensors", "files": files}])
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "log", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            sync(journal.run_dir)
+    assert len(models_of(journal)) == 1
+    sync(journal.run_dir)
+    (journal.run_dir / "mlflow.json").unlink()
+    sync(journal.run_dir)
+    (model,), run = models_of(journal), runs_of(journal)["torch r3 s0"]
+    assert (model.source_run_id, model.name, str(model.status)) == (run.info.run_id, "torch-r3-s0", "READY")
+    assert model.tags["sha256.weights.safetensors"] == "cd" * 32
+    assert model.tags["weights"] == f"trials/{trial.id}/weights.safetensors"
+    assert [each.model_id for each in run.outputs.model_outputs] == [model.model_id]
+    values = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics}
+    assert (values["test_err_pct"], values["epoch_s"]) == ((1.5, "digits test"), (2.1235, None))
+    assert len(values) == len(model.metrics)
+    assert history(journal, run, "test_err_pct") == [(0, 1.5, 6.0)]
+    assert len(run.inputs.dataset_inputs) == 3
 
 
 def test_figures_follow_when_they_are_drawn(journal: Journal) -> None:
@@ -594,19 +729,9 @@ def test_rows_once_sent_stay_valid_while_a_trial_goes_on() -> None:
     assert len(prefixes[-1]) == len(view.metric_rows(make_trial(), events))
 
 
-def test_the_saved_view_fits_into_a_tag_of_an_older_server() -> None:
-    assert len(view.saved_view(1_700_000_000_000)) <= 5000
-
-
 def test_quick_runs_have_an_experiment_of_their_own() -> None:
     assert view.experiment_name({"suite": "mnist", "quick": False}) == "capsbench/mnist"
     assert view.experiment_name({"suite": "mnist", "quick": True}) == "capsbench/mnist-quick"
-
-
-def test_the_view_is_linked_as_a_table_and_as_charts() -> None:
-    table = "http://h:1/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=capsbench"
-    assert view.view_url("http://h:1/", "7") == table
-    assert view.view_url("http://h:1", "7", charts=True) == f"{table}&compareRunsMode=CHART"
 
 
 def test_passwords_are_not_written_down() -> None:

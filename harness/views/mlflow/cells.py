@@ -20,21 +20,8 @@ from harness.journal.journal import Journal
 from harness.stats import summary
 from harness.views.mlflow import trials as view
 
-VIEW_KEY = "capsbench-cells"
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
-
 _NAMES = {"peak_bytes": "peak_mem_mb"}  # as in trials; other metrics keep their name
 _SPREADS = ("sd", "low", "high")
-_COLUMNS = {
-    "params.`impl`": 75, "params.`model.routing`": 110, "metrics.`seeds`": 65, "metrics.`test_err_pct_mean`": 140,
-    "metrics.`test_err_pct_sd`": 120, "metrics.`test_err_pct_low`": 125, "metrics.`test_err_pct_high`": 130,
-    "metrics.`epoch_s_mean`": 110, "metrics.`epoch_s_low`": 100, "metrics.`epoch_s_high`": 105,
-    "metrics.`peak_mem_mb_mean`": 150,
-}  # fmt: skip
-_CHARTS = {
-    "Accuracy": [("BAR", "test_err_pct_mean"), ("LINE", "test_err_pct_mean")],
-    "Cost": [("BAR", "epoch_s_mean"), ("BAR", "peak_mem_mb_mean")],
-}
 
 
 @dataclass(frozen=True)
@@ -135,11 +122,6 @@ def parents_of(journal: Journal) -> dict[str, Parent]:
             key = f"cell-{_digest([cell.impl, cell.params])}"
             found[key] = Parent(key, cell, ended)
     return found
-
-
-def saved_view(now_ms: int) -> str:
-    """The value of the experiment's tag: a table of the cells, fewest errors first, and charts beside it."""
-    return view.shared_view(now_ms, "cell", "metrics.`test_err_pct_mean`", _COLUMNS, _CHARTS)
 
 
 def _ended_ms(events: list[TrialEvent]) -> int:

@@ -137,7 +137,7 @@ class Runs:
     def discard(self, sent: dict[str, Any]) -> None:
         """Deletes a run that a later attempt made void, so that a new one replaces it: MLflow keeps every value."""
         self.client.delete_run(sent["run_id"])
-        sent.update(run_id=None, events=0, status=None, figures=None)
+        sent.update(run_id=None, events=0, status=None, figures=None, data=None, model=None, said=[])
 
     def set_status(self, sent: dict[str, Any], status: str, ended_ms: int) -> None:
         """Sets the run's status if it differs."""
@@ -154,11 +154,15 @@ class Runs:
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
         rows: Sequence[view.Row] = (),
+        metrics: Sequence[Any] = (),
     ) -> None:
-        """As few calls as possible: MLflow takes 100 tags, 100 params and 1000 metrics per call, 1000 in total."""
+        """As few calls as possible: MLflow takes 100 tags, 100 params and 1000 metrics per call, 1000 in total.
+
+        `metrics`: MLflow's own, after those of `rows`.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics = [Metric(row.key, row.value, row.time_ms, row.step) for row in rows]
+        metrics = [*(Metric(row.key, row.value, row.time_ms, row.step) for row in rows), *metrics]
         described = [RunTag(key, value) for key, value in (tags or {}).items()]
         configured = [Param(key, value) for key, value in (params or {}).items()]
         for start in range(0, max(len(metrics), 1), 800):

@@ -27,9 +27,15 @@ from harness.views.mlflow.holders import holding
 ARTIFACTS = "mlartifacts"
 """The folder of artifacts, beside the database."""
 
+LATEST = "capsbench.latest"
+"""The experiment's tag with the id of the parent run that got its answer last."""
+
 _LOCK_TIMEOUT_S = 5.0
 _URI = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>[^?]*)(?:\?(?P<query>.*))?", re.DOTALL)
 _OURS = "(experiments.name LIKE 'capsbench/%' OR experiments.name LIKE 'capsbench-parity/%')"
+_PLACES = (  # where else MLflow keeps the place of an artifact
+    ("logged_models", "artifact_location"), ("model_versions", "source"), ("model_versions", "storage_location"),
+)  # fmt: skip
 _ALIEN = {  # how other files begin
     b"<!doctype": "an HTML page", b"<html": "an HTML page", b"\x1f\x8b": "a gzip file", b"pk\x03\x04": "a zip file",
     b"version https://git-lfs": "a Git LFS pointer, which `git lfs pull` replaces",
@@ -233,7 +239,11 @@ def newest(path: Path) -> dict[str, Any] | None:
             "WHERE experiment_id = ? AND key = 'capsbench.kind' AND value = 'cell' AND lifecycle_stage = 'active'",
             latest,
         ).fetchone()
-        return {"experiment_id": str(latest[0]), "cells": bool(cells)}
+        answered = database.execute(
+            "SELECT value FROM experiment_tags WHERE experiment_id = ? AND key = ?", (*latest, LATEST)
+        ).fetchone()
+        suite = {"suite": {"run_id": answered[0], "answer": True}} if answered else {}
+        return {"experiment_id": str(latest[0]), "cells": bool(cells), **suite}
 
 
 def relocate(path: Path, out: Path, *, original: Path | None = None) -> None:
@@ -249,6 +259,7 @@ def relocate(path: Path, out: Path, *, original: Path | None = None) -> None:
         moved = dict(_moved(database, places))
     if moved:
         with _opened(path, to_write=True) as database:
+            tables = _tables(database)
             for experiment_id, (old, new) in moved.items():
                 database.execute(
                     "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, experiment_id)
@@ -258,6 +269,12 @@ def relocate(path: Path, out: Path, *, original: Path | None = None) -> None:
                     "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
                     (new, len(old) + 1, experiment_id, len(old) + 1, f"{old}/"),
                 )
+                for table, column in _PLACES:
+                    if table in tables:
+                        database.execute(
+                            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                            (new, len(old) + 1, len(old) + 1, f"{old}/"),
+                        )
 
 
 def copy(path: Path, to: Path) -> None:

@@ -19,6 +19,7 @@ from harness.parity.words import sentence
 from harness.spec.trial import Trial
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import connect, reason
+from harness.views.mlflow.saved import parity_view
 from harness.views.mlflow.where import artifacts_of, locate, redact, shown
 
 _LOCK_TIMEOUT_S = 30
@@ -80,7 +81,8 @@ def _experiment(client: Any, name: str, uri: str, out: Path) -> str:
     files = artifacts_of(uri, out)
     experiment = client.create_experiment(name, (files / name).as_uri() if files else None)
     client.set_experiment_tag(experiment, "mlflow.experimentKind", "custom_model_development")
-    client.set_experiment_tag(experiment, view.VIEW_TAG, view.parity_view(round(time.time() * 1000)))
+    saved_view = parity_view()
+    client.set_experiment_tag(experiment, saved_view.tag, saved_view.value(round(time.time() * 1000)))
     return experiment
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from harness.errors import UserError
+from harness.views.mlflow.database import LATEST
 from harness.views.mlflow.limit import within
 from harness.views.mlflow.where import redact
 
@@ -65,7 +66,11 @@ def newest(uri: str) -> dict[str, Any] | None:
         except Exception as error:  # as in `problem`: what it has is not known, which is not the same as nothing
             raise UserError(_unreachable(redact(uri), uri, error)) from error
     latest = max(found, key=lambda each: int(each.get("last_update_time", 0)), default=None)
-    return {"experiment_id": str(latest["experiment_id"])} if latest else None
+    if latest is None:
+        return None
+    answered = {each["key"]: each["value"] for each in latest.get("tags", ())}.get(LATEST)
+    suite = {"suite": {"run_id": answered, "answer": True}} if answered else {}
+    return {"experiment_id": str(latest["experiment_id"]), **suite}
 
 
 def _get(uri: str, query: dict[str, Any]) -> Any:

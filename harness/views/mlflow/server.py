@@ -22,11 +22,10 @@ from harness.disk import file_lock, obstacle, read_json
 from harness.errors import UserError
 from harness.journal.journal import CURSOR
 from harness.machine.surroundings import child_environment, own_folder
-from harness.views.mlflow import database, remote
+from harness.views.mlflow import database, remote, saved
 from harness.views.mlflow.addresses import LOOPBACK, Listener, has_display, is_known, listener, own_names, tunnel
-from harness.views.mlflow.cells import VIEW_KEY as CELLS
 from harness.views.mlflow.client import prepare, quiet_environment
-from harness.views.mlflow.trials import view_url
+from harness.views.mlflow.saved import run_url, view_url
 from harness.views.mlflow.where import Where, artifacts_of, belongs, is_server, locate, redact, shown
 
 _START_S = 90.0  # the server's imports take seconds, and minutes on a busy machine
@@ -76,7 +75,7 @@ def serve(
             )
         _show_others(chosen, newest)
         if open_browser and has_display():
-            webbrowser.open(view_url(chosen.named, str(newest["experiment_id"])))
+            webbrowser.open(next(iter(pages(chosen.named, newest).values())))
         print("Ctrl-C ends the server.", flush=True)
         with suppress(KeyboardInterrupt):
             process.wait()
@@ -138,12 +137,36 @@ def _others(out: Path) -> set[str]:
     return {shown(uri) for uri in uris if (path := database.path_of(uri)) is None or path.exists()}
 
 
+def pages(base: str, cursor: Mapping[str, Any]) -> dict[str, str]:
+    """What there is to open on the MLflow server at `base`, the answer first: name -> address.
+
+    Runs that an older capsbench has sent have a table and charts only, and so have parity reports.
+    """
+    experiment_id = str(cursor["experiment_id"])
+    suite: Mapping[str, Any] = cursor.get("suite") or {}
+    found = {"Table": view_url(base, experiment_id), "Charts": view_url(base, experiment_id, charts=True)}
+    if suite.get("answer"):
+        found = {"Answer": run_url(base, experiment_id, str(suite["run_id"])), **found}
+        for name, key, charts in (
+            ("Speed", saved.SPEED, True), ("Curves", saved.CURVES, True), ("Parity", saved.PARITY, False),
+        ):  # fmt: skip
+            found[name] = view_url(base, experiment_id, charts, key)
+    if cursor.get("cells"):
+        found["Cells"] = view_url(base, experiment_id, key=saved.CELLS)
+    return found
+
+
+def answer_page(run_dir: Path, uri: str) -> str | None:
+    """The address of the run's answer on the MLflow server at `uri`; None if it is none, or has none yet."""
+    cursor = read_json(run_dir / "mlflow.json") or {}
+    if not uri.startswith("http") or not belongs(cursor, uri, run_dir.parent):
+        return None
+    return pages(re.sub(r"//[^/]*@", "//", uri), cursor).get("Answer")
+
+
 def _show(base: str, newest: Mapping[str, Any]) -> None:
-    experiment_id = str(newest["experiment_id"])
-    table, charts = view_url(base, experiment_id), view_url(base, experiment_id, charts=True)
-    print(f"Table   {table}\nCharts  {charts}", flush=True)
-    if newest.get("cells"):
-        print(f"Cells   {view_url(base, experiment_id, key=CELLS)}", flush=True)
+    for name, address in pages(base, newest).items():
+        print(f"{name:7} {address}", flush=True)
 
 
 def _show_remote(out: Path, where: Where, open_browser: bool) -> None:
@@ -157,7 +180,7 @@ def _show_remote(out: Path, where: Where, open_browser: bool) -> None:
     base = re.sub(r"//[^/]*@", "//", where.uri)  # a browser asks for the login itself
     _show(base, newest)
     if open_browser and has_display():
-        webbrowser.open(view_url(base, str(newest["experiment_id"])))
+        webbrowser.open(next(iter(pages(base, newest).values())))
 
 
 def _show_others(chosen: Listener, newest: Mapping[str, Any]) -> None:
@@ -165,7 +188,7 @@ def _show_others(chosen: Listener, newest: Mapping[str, Any]) -> None:
     if chosen.is_open:
         names = sorted(own_names(), key=lambda name: not name[0].isdigit())  # a number needs no look-up there
         for name in names[:2] if chosen.host in ("0.0.0.0", "::") else []:
-            print(f"Others  {view_url(f'http://{name}:{chosen.port}', str(newest['experiment_id']))}", flush=True)
+            print(f"{'Others':7} {next(iter(pages(f'http://{name}:{chosen.port}', newest).values()))}", flush=True)
         reach = f"Anybody who can reach port {chosen.port} of this machine can read and change these runs"
         print(f"{reach}: MLflow asks for no password.", flush=True)
     elif not has_display():

@@ -18,19 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis import labels
-from harness.analysis.equivalence import Pair, of_journal
 from harness.disk import file_lock, finite, obstacle, read_json, write_atomic
 from harness.errors import UserError
 from harness.events import TrialEvent
 from harness.journal.journal import FOLDER, INDEX, Journal
 from harness.journal.results import Result, parity_of, summarise
-from harness.views.mlflow import cells, database
+from harness.views.mlflow import answer, cells, database, lineage
 from harness.views.mlflow import trials as view
-from harness.views.mlflow.client import PARENT, Runs, connect, place
-from harness.views.mlflow.where import artifacts_of, belongs, redact
+from harness.views.mlflow.client import PARENT, Runs, connect, place, reason
+from harness.views.mlflow.parents import Parents, digest, digest_of, equivalence
+from harness.views.mlflow.where import belongs, redact
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _STALE = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}  # perhaps a stale cursor
+
+_PASSING = ("mlflow.note.content", "cause", "hint", "timing_withheld", "stopped_on", "warnings")
+"""Tags of a trial's run that may cease to be true."""
+
+REPORT_S = 30.0
+"""For how long the report may be written, in seconds."""
 
 _DOUBT_S = 60.0  # how much later than its answer a server may still do what it was asked for
 
@@ -49,6 +55,11 @@ class Sink:
         """The cursor as it was read or written last."""
         self.progress = 0.0
         """When something was last stored, by the monotonic clock."""
+        self.report_s = REPORT_S
+        self.remark: str | None = None
+        """Why the report could not be sent with the last pass; all else has been."""
+        self.is_at_report = False
+        """Whether all else has been sent, and the answer or the report is being written or sent."""
 
     def push(self, trial_ids: Iterable[str], live: bool, lock_timeout_s: float) -> int:
         """Sends what these trials lack; returns the number of new events. `live`: unfinished trials are running."""
@@ -112,7 +123,9 @@ class Sink:
             or (not live and cursor["suite"]["status"] != self._suite_status(live))
         ):
             return True
-        if not live and cursor["suite"].get("equivalence") != self._equivalence()[1]:
+        if not live and cursor["suite"].get("answer") != answer.fingerprint(self._journal):
+            return True
+        if not live and cursor["suite"].get("equivalence") != equivalence(self._journal)[1]:
             return True
         if not live and self._cells_sent(cursor) != {
             key: each.digest(live) for key, each in cells.parents_of(self._journal).items()
@@ -124,6 +137,11 @@ class Sink:
             or sent[trial_id]["status"] != self._trial_status(self._summary(trial_id, events), live)
             or sent[trial_id].get("figures") != self._figures(trial_id)
             or sent[trial_id].get("parent") != self._parent(cursor, trial_id)
+            or (
+                sent[trial_id]["status"] == "FINISHED"
+                and cursor.get("models", True)
+                and not sent[trial_id].get("model")
+            )
             for trial_id, events in work
         )
 
@@ -131,20 +149,36 @@ class Sink:
         cursor["uri"] = redact(self._uri)
         cursor.setdefault("trials", {})
         cursor.setdefault("cells", {})
-        self._send_experiment(cursor)
+        parents = Parents(self._client, self._journal, cursor, self._doubtful, lambda: self._save(cursor))
+        parents.experiment(self._uri, self._out)
         self._send_place(cursor)
-        self._send_suite(cursor, "RUNNING" if live else self._suite_status(live))
+        parents.suite("RUNNING" if live else self._suite_status(live))
         if not live:
-            self._send_equivalence(cursor["suite"])
-        self._send_cells(cursor, live)
+            parents.equivalence()
+        parents.cells(live)
+        models = lineage.Models(self._client, cursor["experiment_id"], cursor.get("models", True))
         count = 0
         for trial_id, events in work:
-            count += self._send_trial(cursor, trial_id, events, live)
+            count += self._send_trial(cursor, trial_id, events, live, models)
+            cursor["models"] = models.is_kept
             self._save(cursor)
         if self._doubtful:
             self._settle(cursor)
             self._save(cursor)
+        self.remark, self.is_at_report = None, not live
+        try:
+            if parents.note(live):
+                self._send_report(parents)
+        finally:
+            self.is_at_report = False
         return count
+
+    def _send_report(self, parents: Parents) -> None:
+        """A report that fails is told, and fails nothing: all else is there."""
+        try:
+            parents.report(self.report_s)
+        except Exception as error:  # whatever a report is made of, and wherever it goes
+            self.remark = f"the report is not in MLflow: {reason(error, self._uri)}"
 
     def _settle(self, cursor: dict[str, Any]) -> None:
         """Looks for second copies of runs whose creation was answered late or not at all; a late one may yet come."""
@@ -177,121 +211,64 @@ class Sink:
                     self._client.set_tag(sent["run_id"], "capsbench.run_dir", self._place())
         cursor["run_dir"] = self._place()
 
-    def _send_experiment(self, cursor: dict[str, Any]) -> None:
-        """Finds or creates the experiment, and gives it the views that its pages open with."""
-        client, name = self._client, view.experiment_name(self._journal.plan())
-        if "experiment_id" not in cursor:
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                files = artifacts_of(self._uri, self._out)
-                cursor["experiment_id"] = client.create_experiment(name, (files / name).as_uri() if files else None)
-            else:
-                cursor["experiment_id"] = found.experiment_id
-                if found.lifecycle_stage == "deleted":  # its name stays taken, so nothing else would help
-                    client.restore_experiment(found.experiment_id)
-        views = {view.VIEW_TAG: view.saved_view, cells.VIEW_TAG: cells.saved_view}
-        fingerprint = hashlib.sha256("".join(made(0) for made in views.values()).encode()).hexdigest()
-        if cursor.get("view") != fingerprint:
-            experiment_id = cursor["experiment_id"]
-            client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
-            for tag, made in views.items():
-                client.set_experiment_tag(experiment_id, tag, made(round(time.time() * 1000)))
-            cursor["view"] = fingerprint
-
-    def _send_suite(self, cursor: dict[str, Any], status: str) -> None:
-        journal, runs = self._journal, self._runs(cursor)
-        suite = cursor.setdefault("suite", {"status": None, "files": {}})
-        if "run_id" not in suite:
-            found = runs.find("suite")
-            suite["run_id"] = found.info.run_id if found else runs.create("suite", journal.run_dir.name)
-        tags = view.suite_tags(journal.plan(), journal.environment())
-        files = {
-            path: _digest(path)
-            for name in ("suite.yaml", "environment.json", "plan.json")
-            if (path := journal.run_dir / name).exists()
-        }
-        for path, digest in files.items():
-            if suite["files"].get(path.name) != digest:
-                runs.log(suite["run_id"], tags=tags)
-                self._client.log_artifact(suite["run_id"], str(path))
-                suite["files"][path.name] = digest
-        runs.set_status(suite, status, round(time.time() * 1000))
-        self._save(cursor)
-
-    def _send_equivalence(self, suite: dict[str, Any]) -> None:
-        """Sends the pairs of implementations over seeds (L7). They belong to no trial: file and tag of the suite."""
-        pairs, digest = self._equivalence()
-        if suite.get("equivalence") != digest:
-            self._client.log_dict(
-                suite["run_id"], {"equivalence": [pair.to_json() for pair in pairs]}, "equivalence.json"
-            )
-            self._client.set_tag(suite["run_id"], "equivalence", view.equivalence_tag(pairs))
-            suite["equivalence"] = digest
-
-    def _equivalence(self) -> tuple[list[Pair], str | None]:
-        """The pairs of the latest plan, and a digest of them; None if there are no pairs."""
-        _, pairs = of_journal(self._journal)
-        text = json.dumps([pair.to_json() for pair in pairs])
-        return pairs, hashlib.sha256(text.encode()).hexdigest() if pairs else None
-
-    def _send_trial(self, cursor: dict[str, Any], trial_id: str, events: list[TrialEvent], live: bool) -> int:
+    def _send_trial(
+        self, cursor: dict[str, Any], trial_id: str, events: list[TrialEvent], live: bool, models: lineage.Models
+    ) -> int:
         """Brings one trial's run up to date; returns how many events were new."""
         journal, runs = self._journal, self._runs(cursor)
         trial, summary = journal.trial(trial_id), self._summary(trial_id, events)
         sent: dict[str, Any] = cursor["trials"].setdefault(trial_id, {"run_id": None, "events": 0, "status": None})
         status = self._trial_status(summary, live)
         parent, figures = self._parent(cursor, trial_id), self._figures(trial_id)
-        if sent["events"] == len(events) and sent["status"] == status and sent.get("figures") == figures:
+        described = lineage.model(trial, summary, events) if models.is_kept else None
+        current = described and digest(described)
+        is_there = sent["events"] == len(events) and sent["status"] == status and sent.get("figures") == figures
+        if is_there and sent.get("model") == current:
             if sent.get("parent") != parent:  # another plan added or removed its cell
                 self._client.set_tag(sent["run_id"], PARENT, parent)
                 sent["parent"] = parent
             return 0
         rows, known = view.metric_rows(trial, events), set(view.metric_rows(trial, events[: sent["events"]]))
         if sent["run_id"] is None and (found := runs.find(trial_id)):
-            sent["run_id"] = found.info.run_id
+            sent.update(run_id=found.info.run_id, said=[key for key in _PASSING if key in found.data.tags])
             if set(found.data.metrics) - {row.key for row in rows}:
-                runs.discard(sent)
+                self._discard(runs, models, sent)
         elif sent["events"] > len(events) or not known <= set(rows):
-            runs.discard(sent)
-        if sent["run_id"] is None:
+            self._discard(runs, models, sent)
+        is_new = sent["run_id"] is None
+        if is_new:
             known = set[view.Row]()
             sent["run_id"] = runs.create(trial_id, labels.run_name(trial), parent, view.time_ms(events[0]))
             runs.log(sent["run_id"], params=view.params(trial))
-        fresh = len(events) - sent["events"]
+        run_id, fresh = str(sent["run_id"]), len(events) - sent["events"]
+        if sent.get("data") != lineage.digest(summary):
+            models.read(run_id, lineage.inputs(trial, summary))
+            sent["data"] = lineage.digest(summary)
+        model_id: str | None = None
+        if described and sent.get("model") != current:
+            model_id = models.record(run_id, trial, described, is_new and trial_id not in self._doubtful)
+            known -= lineage.ends(rows)  # they are the model's, too; what the run has already, is not stored again
+            sent["model"] = current if model_id else None
         tags = view.trial_tags(trial, summary, events, journal.environment())
-        runs.log(sent["run_id"], tags={**tags, PARENT: parent}, rows=[row for row in rows if row not in known])
+        if status == "RUNNING":  # nothing of it has failed, and its timing is withheld only so far
+            tags = {key: value for key, value in tags.items() if key not in _PASSING or key == "warnings"}
+        for key in set(sent.get("said", ())) - tags.keys():
+            self._client.delete_tag(run_id, key)
+        sent["said"] = [key for key in _PASSING if key in tags]
+        new = [row for row in rows if row not in known]
+        runs.log(run_id, tags={**tags, PARENT: parent}, metrics=lineage.metrics(new, trial, summary, model_id))
         if status != "RUNNING":
-            self._log_files(sent["run_id"], summary, events)
+            self._log_files(run_id, summary, events)
             if figures and figures != sent.get("figures"):
-                self._client.log_artifacts(sent["run_id"], str(journal.trial_dir(trial_id) / FOLDER), FOLDER)
+                self._client.log_artifacts(run_id, str(journal.trial_dir(trial_id) / FOLDER), FOLDER)
                 sent["figures"] = figures
         runs.set_status(sent, status, view.time_ms(events[-1]))
         sent.update(events=len(events), parent=parent)
         return fresh
 
-    def _send_cells(self, cursor: dict[str, Any], live: bool) -> None:
-        """Updates the cells' runs, which are the parents of their trials' runs; those of earlier plans are removed."""
-        runs, current = self._runs(cursor), cells.parents_of(self._journal)
-        for key, each in current.items():
-            sent = cursor["cells"].setdefault(key, {"run_id": None, "status": None, "steps": {}, "digest": None})
-            if sent["digest"] == each.digest(live):
-                continue
-            if sent["run_id"] is None and (found := runs.find(key)):
-                sent["run_id"] = found.info.run_id
-                if not set(found.data.metrics.items()) <= {(row.key, row.value) for row in each.rows}:
-                    runs.discard(sent)
-            elif sent["run_id"] and not sent["steps"].items() <= each.steps.items():
-                runs.discard(sent)
-            if sent["run_id"] is None:
-                sent["run_id"] = runs.create(key, each.run_name, cursor["suite"]["run_id"])
-                runs.log(sent["run_id"], params=each.params)
-            runs.log(sent["run_id"], tags=each.tags, rows=each.rows)
-            runs.set_status(sent, each.status(live), each.ended_ms)
-            sent.update(steps=each.steps, digest=each.digest(live), trials=each.trial_ids)
-            self._save(cursor)
-        for key in cursor["cells"].keys() - current.keys():
-            self._client.delete_run(cursor["cells"].pop(key)["run_id"])
-        self._save(cursor)
+    def _discard(self, runs: Runs, models: lineage.Models, sent: dict[str, Any]) -> None:
+        models.drop(sent["run_id"])
+        runs.discard(sent)
 
     def _cells_sent(self, cursor: Mapping[str, Any]) -> dict[str, str | None]:
         return {key: sent["digest"] for key, sent in cursor.get("cells", {}).items()}
@@ -315,7 +292,7 @@ class Sink:
         """A digest of the trial's figures; None while there are none or they are being drawn."""
         index = self._journal.trial_dir(trial_id) / FOLDER / INDEX
         try:
-            return _digest(index)
+            return digest_of(index)
         except OSError:
             return None
 
@@ -337,7 +314,3 @@ class Sink:
         results = [summarise(self._journal.trial(key), self._journal.events(key)) for key in planned]
         states = {each.status for each in results if (each.phase, each.status) != ("proposal", "failed")}
         return "FAILED" if "failed" in states else "FINISHED" if states <= {"finished"} else "KILLED"
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -18,7 +18,7 @@ from harness.journal.journal import Journal
 from harness.text import ended
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import reason
-from harness.views.mlflow.sink import Sink
+from harness.views.mlflow.sink import REPORT_S, Sink
 from harness.views.mlflow.where import default_uri, is_server, locate, redact, shown
 
 __all__ = ["SyncReport", "Tracker", "default_uri", "redact", "sync"]
@@ -31,7 +31,10 @@ _REMIND = 60  # times that long: a log says again that it lags
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What `sync` did: where the run is in MLflow, how many of its trials are there, how many events were new."""
+    """What `sync` did: where the run is in MLflow, how many of its trials are there, how many events were new.
+
+    `notes`: what could not be sent, and hinders nothing.
+    """
 
     uri: str
     experiment: str
@@ -39,6 +42,7 @@ class SyncReport:
     run_id: str
     trials: int
     events: int
+    notes: list[str]
 
 
 def sync(run_dir: str | os.PathLike[str], uri: str | None = None) -> SyncReport:
@@ -64,6 +68,7 @@ def sync(run_dir: str | os.PathLike[str], uri: str | None = None) -> SyncReport:
         cursor["suite"]["run_id"],
         len(cursor["trials"]),
         events,
+        [sink.remark] if sink.remark else [],
     )
 
 
@@ -168,12 +173,23 @@ class Tracker:
 
     def close(self, timeout_s: float = 30.0) -> str | None:
         """Sends the rest and ends the thread; returns the warning if anything is still missing in MLflow."""
+        self._sink.report_s = min(REPORT_S, timeout_s / 2)
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         if self._thread.is_alive():
-            self._problem = self._problem or f"no answer within {timeout_s:g} s"
+            late = f"no answer within {timeout_s:g} s"
+            if self._sink.is_at_report and self._problem is None:
+                self._sink.remark = f"the report is not in MLflow: {late}"
+            else:
+                self._problem = self._problem or late
         return self.warning
+
+    @property
+    def remark(self) -> str | None:
+        """Why MLflow has no report of the run, and what to do; None if it has one. It lacks nothing else for that."""
+        remark = self._sink.remark
+        return f"{remark}. To try again: {self.where.sync(self._journal.run_dir)}" if remark else None
 
     def _work(self) -> None:
         stopping = False

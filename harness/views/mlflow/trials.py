@@ -1,7 +1,6 @@
-"""A run as it looks in MLflow: names, colours, tags, metric rows, and the saved view that its pages open with.
+"""A run as it looks in MLflow: names, colours, tags and metric rows.
 
-Pure functions of the journal's content; `harness.views.mlflow.sink` sends what they return. The saved view's format is
-MLflow's own and undocumented: it holds for MLflow 3.17, and `tests/views/test_browser.py` opens it in a real browser.
+Pure functions of the journal's content; `harness.views.mlflow.sink` sends what they return.
 """
 
 from __future__ import annotations
@@ -16,37 +15,11 @@ from harness.events import AttemptEvent, ParityEvent, ResultEvent, TrialEvent
 from harness.journal.results import Result, kept_epochs, parity_of, summarise
 from harness.spec.trial import Trial
 
-VIEW_KEY = "capsbench"
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
-
 _EPOCH_RECORD = (
     "train_loss", "train_margin", "train_reconstruction", "train_err_pct", "val_loss", "val_err_pct", "test_err_pct",
     "own_test_err_pct", "lr",
 )  # fmt: skip
 _EPOCH_TIMING = ("epoch_s", "eval_s", "img_per_s")
-_COLUMNS = {  # of the saved view's table, with their widths in pixels
-    "params.`impl`": 75, "params.`model.routing`": 110, "params.`seed`": 65,
-    "metrics.`test_err_pct`": 110, "metrics.`epoch_s`": 80, "metrics.`img_per_s`": 85, "metrics.`compile_s`": 95,
-    "metrics.`peak_mem_mb`": 105, "metrics.`parity_ok`": 80, "metrics.`parity_max_rel_err`": 150,
-    "metrics.`val_err_pct`": 100,
-}  # fmt: skip
-_CHARTS = {
-    "Accuracy": [("BAR", "test_err_pct"), ("LINE", "epoch/val_err_pct"), ("LINE", "epoch/train_loss")],
-    "Cost": [("BAR", "epoch_s"), ("BAR", "img_per_s"), ("BAR", "compile_s"), ("BAR", "peak_mem_mb"),
-             ("LINE", "epoch/epoch_s")],
-    "Evidence": [("BAR", "parity_ok"), ("BAR", "parity_max_rel_err")],
-}  # fmt: skip
-_LEVELS = [f"L{level}" for level in range(1, 7)]
-_PARITY_COLUMNS = {
-    "params.`impl`": 110,
-    "params.`runtime.precision`": 130,
-    "params.`model.profile`": 110,
-    "metrics.`parity_ok`": 80,
-    **{f"metrics.`{level}.max_rel_err`": 125 for level in _LEVELS},
-}
-_PARITY_CHARTS = {"Largest errors": [("BAR", f"{level}.max_rel_err") for level in _LEVELS]}
-_LINE = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0,
-         "useGlobalXaxisKey": False, "useGlobalLineSmoothing": False}  # fmt: skip
 _NO_PARAMS: Any = {  # may change
     "id": True, "suite": True, "params": True, "data": {"dir"}, "train": {"start_from"}, "parity": {"margin_pct"},
 }  # fmt: skip
@@ -156,11 +129,10 @@ def trial_tags(
 
 
 def suite_tags(plan: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of the parent run except its key."""
+    """Tags of the parent run except its key and its note."""
     tags = {
         "capsbench.kind": "suite",
         "capsbench.suite": plan["suite"],
-        "mlflow.note.content": plan.get("question"),
         "overrides": json.dumps(plan["overrides"]) if plan.get("overrides") else None,
         **environment_tags(environment),
     }
@@ -193,51 +165,6 @@ def environment_tags(environment: Mapping[str, Any], attempt: AttemptEvent | Non
         **{f"system.{name}": environment.get(name) for name in system},
         **{f"version.{name}": version for name, version in versions.items()},
     }
-
-
-def saved_view(now_ms: int) -> str:
-    """The value of the experiment's tag: a table comparing the trials, fewest errors first, and charts beside it."""
-    return shared_view(now_ms, "trial", "metrics.`test_err_pct`", _COLUMNS, _CHARTS)
-
-
-def parity_view(now_ms: int) -> str:
-    """The same for parity reports: newest first, with the worst error of each level."""
-    return shared_view(now_ms, "parity", "attributes.start_time", _PARITY_COLUMNS, _PARITY_CHARTS)
-
-
-def shared_view(
-    now_ms: int, kind: str, order: str, columns: Mapping[str, int], charts: Mapping[str, Sequence[tuple[str, str]]]
-) -> str:
-    """A saved view of the runs of one `capsbench.kind`: columns with their widths in pixels, charts by section."""
-    state = {
-        "searchFilter": f"tags.`capsbench.kind` = '{kind}'",
-        "orderByKey": order,
-        "orderByAsc": kind != "parity",
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "modelVersionFilter": "All Runs",
-        "datasetsFilter": [],
-        "selectedColumns": list(columns),
-        "columnOrder": list(columns),
-        "columnWidths": columns,
-        "runsHiddenMode": "FIRST_20_RUNS",
-        "isAccordionReordered": True,  # otherwise the sections are sorted by name
-        "hideEmptyCharts": True,
-        "compareRunSections": [{"uuid": name, "name": name, "display": True, "isReordered": True} for name in charts],
-        "compareRunCharts": [
-            {"uuid": f"{kind} {key}", "type": kind, "metricKey": key, "metricSectionId": section,
-             "runsCountToCompare": 20, "deleted": False, "isGenerated": False} | (_LINE if kind == "LINE" else {})
-            for section, each in charts.items() for kind, key in each
-        ],
-    }  # fmt: skip
-    view = {"name": "capsbench", "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(state)}
-    return json.dumps(view)
-
-
-def view_url(base: str, experiment_id: str, charts: bool = False, key: str = VIEW_KEY) -> str:
-    """The page of a saved view, its table or its charts, on the MLflow server at `base`."""
-    page = f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-    return f"{page}&viewStateShareKey={key}" + ("&compareRunsMode=CHART" if charts else "")
 
 
 def time_ms(event: TrialEvent) -> int:

@@ -31,23 +31,28 @@ def rows_of(table: Table) -> tuple[list[str], list[bool], list[list[str]]]:
 
 def markdown(title: str, texts: Sequence[str], sections: Sequence[Section], out: Path) -> str:
     """The report as Markdown; figures are named relative to the folder `out`."""
-    lines = [f"# {_plain(title)}", "", *(line for text in texts for line in (_plain(text), ""))]
+    lines = [f"# {plain(title)}", "", *(line for text in texts for line in (plain(text), ""))]
     for section in sections:
-        lines += [f"## {_plain(section.title)}", "", _plain(section.text), ""]
+        lines += [f"## {plain(section.title)}", "", plain(section.text), ""]
         if section.table:
-            titles, right, rows = rows_of(section.table)
-            lines += [_line(titles), _line(["---:" if each else "---" for each in right])]
-            lines += [*(_line([_plain(cell) for cell in row]) for row in rows), ""]
-        lines += [f"- {_plain(note)}" for note in section.notes] + [""] * bool(section.notes)
+            lines += [*table_lines(section.table), ""]
+        lines += [f"- {plain(note)}" for note in section.notes] + [""] * bool(section.notes)
         lines += [f"![{path.stem}](<{_relative(path, out)}>)\n" for path in section.figures]
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
+
+
+def table_lines(table: Table) -> list[str]:
+    """The table's lines in Markdown."""
+    titles, right, rows = rows_of(table)
+    head = [_line(titles), _line(["---:" if each else "---" for each in right])]
+    return [*head, *(_line([plain(cell) for cell in row]) for row in rows)]
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """The text, escaped so that Markdown shows it as it is."""
     for sign in "\\`*_|<>[]#":
         text = text.replace(sign, f"\\{sign}")
