@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from examples.mlflow_server.serve import Postgres
-from tests.soak.scene import Disk, Driver, Server, ThreeNodes
+from tests.soak.scene import Disk, Driver, Server, ThreeNodes, clock_off_by
 
 
 @dataclass
@@ -119,7 +118,7 @@ def _lose_node(scene: Scene) -> str | None:
 
 
 def _clock(scene: Scene) -> str | None:
-    if not shutil.which("faketime") or scene.driver.process is None or scene.driver.ended() is not None:
+    if not clock_off_by("+0") or scene.driver.process is None or scene.driver.ended() is not None:
         return None
     scene.clock = scene.rng.choice(["-2h", "+2h", "-30s", "+3d"])
     scene.driver.process.kill()

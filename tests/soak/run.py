@@ -27,7 +27,7 @@ from examples.mlflow_server.serve import Postgres
 from harness.errors import UserError
 from tests.soak.faults import FAULTS, Scene, heal
 from tests.soak.ledger import Ledger
-from tests.soak.scene import Disk, Driver, Server, ThreeNodes, mlflow_server
+from tests.soak.scene import Disk, Driver, Server, ThreeNodes, clock_off_by, mlflow_server
 
 SCENES = ("inline", "ray", "cluster")
 EPOCHS, SEEDS = 12, 4
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"files: {base}")
         else:
             shutil.rmtree(base, ignore_errors=True)
-    told.show()
+        told.show()
     return int(told.is_bad)
 
 
@@ -115,8 +115,8 @@ class Soak:
         self.postgres = _postgres(base)
         if self.postgres:
             stack.callback(self.postgres.stop)
-        if not shutil.which("faketime"):
-            print("no faketime here: clocks are right")
+        if not clock_off_by("+0"):
+            print("no libfaketime here: clocks are right")
         (base / "mlflow").mkdir()
         backend = self.postgres.uri if self.postgres else f"sqlite:///{base / 'mlflow' / 'mlflow.db'}"
         self.mlflow: Server = mlflow_server(base / "mlflow", backend)
