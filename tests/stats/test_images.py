@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from harness.stats import crossed, discordance
+from harness.stats import crossed, discordance, error_interval
 
 stats: Any = scipy.stats  # which declares nothing of what a test returns
 
@@ -104,3 +105,14 @@ def test_what_is_called_detectable_is_detected_in_about_four_of_five() -> None:
     typical = float(np.median([crossed(*drawn(rng, 8, 5000, (0.02, 0.02), sds)).detectable or 0 for _ in range(50)]))
     tests = [crossed(*drawn(rng, 8, 5000, (0.02, 0.02 + typical / 100), sds)) for _ in range(200)]
     assert 0.65 * 200 <= sum((test.p or 0) < 0.05 for test in tests) <= 0.95 * 200
+
+
+def test_the_exact_interval_of_an_error() -> None:
+    """Published values of Clopper-Pearson intervals; by the definition, the tails have at most 2.5% each."""
+    assert error_interval(5.0, 100) == pytest.approx((1.6432, 11.2835), abs=1e-4)
+    assert error_interval(0.0, 100) == pytest.approx((0.0, 3.6217), abs=1e-4)
+    assert error_interval(100.0, 20) == pytest.approx((83.1567, 100.0), abs=1e-4)
+    low, high = (end / 100 for end in error_interval(10.0, 50))
+    at_most = sum(math.comb(50, k) * high**k * (1 - high) ** (50 - k) for k in range(6))
+    at_least = sum(math.comb(50, k) * low**k * (1 - low) ** (50 - k) for k in range(5, 51))
+    assert (at_most, at_least) == pytest.approx((0.025, 0.025))
