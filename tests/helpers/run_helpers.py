@@ -23,6 +23,7 @@ from harness.spec import EpochPlan, TrainTotals
 from impls.numpy import NumpyImpl
 from impls.numpy import layers as F
 from impls.numpy.models.capsnet import Activations
+from tests.docs.json_page import unlike
 
 HELPERS = Path(__file__).resolve().parent
 ROOT = HELPERS.parents[1]
@@ -151,6 +152,9 @@ def capsbench(
     """`capsbench ARGUMENTS`, to its end; `figures` as in `start`."""
     process = start(folder, *arguments, hide=hide, figures=figures, **env)
     stdout, stderr = process.communicate(timeout=240)
+    if "--json" in arguments and stdout.startswith("{") and process.returncode in (0, 1, 2, 130):
+        wrong = unlike(str(next(each for each in arguments if each != "--json")), json.loads(stdout))
+        assert not wrong, f"docs/json.md: {wrong}"
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
