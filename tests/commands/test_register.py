@@ -28,6 +28,7 @@ from harness.models import probing
 from harness.prediction import pyfunc
 from harness.prediction.trained import of_trial
 from harness.views.mlflow import registration
+from harness.views.mlflow.client import prepare
 from harness.views.mlflow.tracking import default_uri
 from tests.helpers.run_helpers import write_suite
 
@@ -221,6 +222,35 @@ def test_a_run_that_could_not_be_registered_does_not_start(
     assert not (out / "small").exists()
     assert called(["run", "--register", str(suite)]) == 2
     assert f'--register has taken "{suite}": SUITE stands before --register' in capsys.readouterr().err
+
+
+def test_a_folder_is_no_registry_and_still_takes_the_runs(
+    done: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run, store = Path(shutil.copytree(done[0], tmp_path / "small")), tmp_path / "store"
+    assert called(["sync", str(run), "--mlflow-uri", str(store), "--register"]) == 2
+    assert "is a folder, which is no registry of models" in capsys.readouterr().err
+    assert not store.exists()
+    assert called(["sync", str(run), "--mlflow-uri", str(store)]) == 0
+    assert called(["sync", str(run), "--mlflow-uri", str(store), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.partition("\n")[2])["events"] == 0
+
+
+def test_a_moved_folder_brings_its_models_along(done: tuple[Path, str], tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    moved = Path(shutil.copytree(done[0].parent, tmp_path / "moved"))
+    prepare(default_uri(moved), moved)
+    client = MlflowClient(default_uri(moved))
+    version = client.get_model_version_by_alias("capsbench-small", "numpy")
+    places = {version.source, client.get_model_version_download_uri(version.name, version.version)}
+    experiment = client.get_run(version.run_id).info.experiment_id
+    models = client.search_logged_models([experiment], "tags.`capsbench.kind` = 'pyfunc'")
+    places |= {model.artifact_location for model in models}
+    (place,) = places
+    assert place.startswith(f"{moved.as_uri()}/mlartifacts/capsbench/small/models/")
+    assert (Path(place.removeprefix("file://")) / "MLmodel").is_file()
 
 
 def test_weights_that_are_gone_and_a_choice_without_validation_images(done: tuple[Path, str], tmp_path: Path) -> None:

@@ -297,6 +297,28 @@ def test_a_trial_s_data_and_model_are_told_once(journal: Journal, monkeypatch: p
     assert len(run.inputs.dataset_inputs) == 3
 
 
+def test_an_mlflow_without_models_takes_all_else(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
+    from mlflow.tracking import MlflowClient
+
+    def absent(*_: Any, **__: Any) -> None:  # as a server of MLflow 2 answers
+        raise MlflowException("no such endpoint", ENDPOINT_NOT_FOUND)
+
+    for name in ("create_logged_model", "search_logged_models", "log_inputs"):
+        monkeypatch.setattr(MlflowClient, name, absent)
+    trial = make_trial()
+    plan(journal, trial)
+    write(journal, trial, FINISHED[:-1])
+    sync(journal.run_dir)
+    write(journal, trial, FINISHED[-1:])
+    journal.close()
+    assert sync(journal.run_dir).notes == []
+    assert runs_of(journal)["torch r3 s0"].data.metrics["test_err_pct"] == 1.5
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    assert sync(journal.run_dir).events == 0  # and does not try again
+
+
 def test_figures_follow_when_they_are_drawn(journal: Journal) -> None:
     trial = make_trial()
     plan(journal, trial)
@@ -418,6 +440,7 @@ def test_parents_are_stored_once_and_grow_with_their_seeds(journal: Journal) -> 
     assert sync(journal.run_dir).events == 7
     (after,) = runs_of(journal, "cell").values()
     assert (after.info.run_id, after.info.status) == (before.info.run_id, "FINISHED")
+    assert not {"mlflow.note.content", "cause"} & after.data.tags.keys()  # what was true then
     rows = history(journal, after, "test_err_pct_mean")
     assert [(step, value) for step, value, _ in rows] == [(1, 0.3), (2, 0.35), (3, 0.4)]
 
@@ -546,11 +569,13 @@ def test_a_resumed_trial_keeps_its_run(journal: Journal) -> None:
     sync(journal.run_dir)
     before = runs_of(journal)["torch r3 s0"]
     assert (before.info.status, runs_of(journal, "suite")[journal.run_dir.name].info.status) == ("KILLED", "KILLED")
+    assert "interrupted" in before.data.tags["mlflow.note.content"]
     journal.open()
     write(journal, trial, [attempt(2, resumed=1), parity(number=2), epoch(2, 2), epoch(3, 2), RESULT])
     sync(journal.run_dir)
     after = runs_of(journal)["torch r3 s0"]
     assert (after.info.run_id, after.info.status) == (before.info.run_id, "FINISHED")
+    assert not {"mlflow.note.content", "cause"} & after.data.tags.keys()  # what was true then
 
 
 def test_a_failed_trial_says_why(journal: Journal) -> None:

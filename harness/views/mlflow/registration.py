@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from harness.text import number
 from harness.views.mlflow import database
 from harness.views.mlflow.client import connect, reason
 from harness.views.mlflow.packing import packed, sign
-from harness.views.mlflow.where import Where, redact
+from harness.views.mlflow.where import Where, is_folder, redact
 from harness.weights import digest
 
 _BAD_NAME = re.compile(r"[/:%'\"\\]|[\x00-\x1f\x7f]")
@@ -88,6 +89,11 @@ def require_name(name: str) -> None:
 
 def require_free(where: Where, out: Path, name: str) -> None:
     """Raises `UserError` if there is no registry at this MLflow, or if the name is that of somebody else's model."""
+    if is_folder(where.uri):
+        raise UserError(
+            f"--register: MLflow at {where} is a folder, which is no registry of models: --mlflow-uri names a database, such "
+            "as sqlite:////folder/mlflow.db, or a server"
+        )
     if (path := database.path_of(where.uri)) and not path.exists():
         return
     try:
@@ -133,8 +139,13 @@ def register(
             tags |= {"max_error": f"{error:.1e}"}
             title, described = re.sub(r"[^\w-]+", "-", f"{name}-{alias}"), {**tags, "capsbench.kind": "pyfunc"}
             made = client.create_logged_model(experiment_id, title, run_id, described, {}, "pyfunc")
-            sign(folder, made.model_id, run_id, made.artifact_location)
-            client.log_model_artifacts(made.model_id, str(folder))
+            try:
+                sign(folder, made.model_id, run_id, made.artifact_location)
+                client.log_model_artifacts(made.model_id, str(folder))
+            except BaseException:  # half a model would stay there as a pending one
+                with suppress(Exception):
+                    client.delete_logged_model(made.model_id)
+                raise
             client.finalize_logged_model(made.model_id, "READY")
             from mlflow.entities import LoggedModelOutput
 

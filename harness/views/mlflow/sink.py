@@ -27,7 +27,7 @@ from harness.views.mlflow import answer, cells, database, lineage
 from harness.views.mlflow import trials as view
 from harness.views.mlflow.client import PARENT, Runs, connect, place, reason
 from harness.views.mlflow.parents import Parents, digest, digest_of, equivalence
-from harness.views.mlflow.where import belongs, redact
+from harness.views.mlflow.where import belongs, is_folder, redact
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _STALE = {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}  # perhaps a stale cursor
@@ -156,7 +156,7 @@ class Sink:
         if not live:
             parents.equivalence()
         parents.cells(live)
-        models = lineage.Models(self._client, cursor["experiment_id"], cursor.get("models", True))
+        models = lineage.Models(self._client, cursor["experiment_id"], cursor.get("models", not is_folder(self._uri)))
         count = 0
         for trial_id, events in work:
             count += self._send_trial(cursor, trial_id, events, live, models)

@@ -77,6 +77,11 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://", "databricks")) or uri in _PASSED_ON
 
 
+def is_folder(uri: str) -> bool:
+    """Whether runs are kept in a folder, as MLflow did before it had databases (MLFLOW_ALLOW_FILE_STORE)."""
+    return uri.startswith("file:") or ("://" not in uri and uri not in _PASSED_ON and not is_server(uri))
+
+
 def artifacts_of(uri: str, out: Path) -> Path | None:
     """Where artifacts belong: beside a database file, else in the output folder; None where a server decides."""
     path = database.path_of(uri)
