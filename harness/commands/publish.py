@@ -60,7 +60,9 @@ class Published:
         }  # fmt: skip
 
 
-def publish(run_dir: Path, target: Path, said: Said, weights_of: Collection[str] | None = None) -> Published:
+def publish(
+    run_dir: Path, target: Path, said: Said, weights_of: Collection[str] | None = None, *, figures: bool = True
+) -> Published:
     """Writes the crate: what the run recorded, a fresh report, and a description.
 
     Args:
@@ -71,7 +73,7 @@ def publish(run_dir: Path, target: Path, said: Said, weights_of: Collection[str]
     exists or cannot be written.
     """
     crate.require_free(target)
-    names = contents(run_dir, weights_of)
+    names = contents(run_dir, weights_of, figures=figures)
     plan = Journal(run_dir).plan()
     try:
         with progress.task(f"publishing {run_dir.name}"), crate.staged(target, said) as folder:
@@ -106,6 +108,9 @@ def options(command: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--weights-of", action="append", metavar="TRIAL", help="the weights of this trial alone; may be repeated"
     )
+    command.add_argument(
+        "--no-figures", action="store_true", help="leave the trials' figures out: `capsbench figures` draws them again"
+    )
     command.add_argument("--author", metavar="NAME", help="who publishes")
     command.add_argument("--license", metavar="ID", help="an SPDX identifier, such as CC-BY-4.0, or a URL")
 
@@ -116,7 +121,7 @@ def main(args: argparse.Namespace) -> int:
     weights_of = (
         [] if args.no_weights else args.weights_of and [find_trial(args.run_dir, id).id for id in args.weights_of]
     )
-    made = publish(args.run_dir, args.to, Said(args.author, args.license), weights_of)
+    made = publish(args.run_dir, args.to, Said(args.author, args.license), weights_of, figures=not args.no_figures)
     console = Console(stderr=args.json)
     console.print(Text(f"{made.path}: {made.files} files, {made.bytes / 1e6:,.1f} MB"), soft_wrap=True)
     console.print(Text(f"SHA-256 of its metadata: {made.sha256}"), soft_wrap=True)

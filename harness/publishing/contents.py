@@ -15,7 +15,7 @@ _OF_THE_RUN = ("plan.json", "suite.yaml", "environment.json")
 _OF_A_TRIAL = ("trial.json", "events.jsonl", "result.json", retested.NAME)
 
 
-def contents(run_dir: Path, weights_of: Container[str] | None = None) -> list[str]:
+def contents(run_dir: Path, weights_of: Container[str] | None = None, *, figures: bool = True) -> list[str]:
     """Paths relative to the run directory, sorted. Logs, which show the user's own paths, and checkpoints stay behind.
 
     Args:
@@ -36,7 +36,8 @@ def contents(run_dir: Path, weights_of: Container[str] | None = None) -> list[st
         weights = weights_of is None or id in weights_of
         wanted = [*_OF_A_TRIAL, *(name for name, event in named.items() if weights or name == _predictions(event))]
         wanted = [name for name in wanted if not name.startswith("epoch-")]
-        wanted += [str(path.relative_to(folder)) for path in folder.glob("figures/**/*") if path.is_file()]
+        if figures:
+            wanted += [str(path.relative_to(folder)) for path in folder.glob("figures/**/*") if path.is_file()]
         found += [f"trials/{id}/{name}" for name in wanted if (folder / name).is_file()]
     if not is_any_finished:
         raise UserError(f"{run_dir}: no trial has finished, so there is nothing to publish. Run its suite again.")

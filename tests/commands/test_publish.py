@@ -214,11 +214,15 @@ def test_a_zip_and_without_weights(run: Path, tmp_path: Path, command: Command) 
 
 
 def test_weights_of_chosen_trials(run: Path, tmp_path: Path, command: Command) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
     chosen, *others = sorted(path.name for path in (run / "trials").iterdir())
     assert others
-    code, _, err = command("publish", run, "--to", tmp_path / "crate", "--weights-of", chosen[:9], "--json")
+    (run / "trials" / chosen / "figures").mkdir()
+    (run / "trials" / chosen / "figures" / "confusion.png").write_bytes(b"a picture")
+    code, out, _ = command("publish", run, "--to", tmp_path / "crate", "--weights-of", chosen[:9], "--no-figures")
     assert code == 0
-    assert f"with weights of {chosen} alone" in err
+    assert not [*(tmp_path / "crate").glob("trials/*/figures")]
+    assert f"with weights of {chosen} alone" in out
     assert {path.parent.name for path in (tmp_path / "crate").glob("trials/*/weights.safetensors")} == {chosen}
     code, _, err = command("publish", run, "--to", tmp_path / "other", "--weights-of", "zzz")
     assert code == 2
