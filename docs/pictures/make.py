@@ -1,7 +1,7 @@
 """Makes the README's pictures anew, from what really runs: `python docs/pictures/make.py [--run RUN] [PICTURE...]`.
 
     report    the page that `capsbench report RUN` writes
-    mlflow    the comparison that `capsbench ui` opens, of RUN
+    mlflow    the comparison among the pages of `capsbench ui`, of RUN
     demo      `capsbench demo`, with a digit drawn by the mouse
     parity    what `capsbench parity` says of an implementation with a fault, in a terminal
 

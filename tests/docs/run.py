@@ -42,7 +42,9 @@ class Folder:
     def __init__(self, base: Path, name: str) -> None:
         self.path = base / name
         self.path.mkdir()
-        for each in ("suites", "examples", "results", "constraints.txt"):
+        for each in ("suites", "examples"):  # copies: some blocks write into them
+            shutil.copytree(ROOT / each, self.path / each, ignore=shutil.ignore_patterns("__pycache__", "runs"))
+        for each in ("results", "constraints.txt"):
             (self.path / each).symlink_to(ROOT / each)
         (self.path / "bad.yaml").write_text(_BAD)
         self._trial = ""
