@@ -245,7 +245,7 @@ def test_a_moved_folder_brings_its_models_along(done: tuple[Path, str], tmp_path
     client = MlflowClient(default_uri(moved))
     version = client.get_model_version_by_alias("capsbench-small", "numpy")
     places = {version.source, client.get_model_version_download_uri(version.name, version.version)}
-    experiment = client.get_run(version.run_id).info.experiment_id
+    experiment = client.get_run(str(version.run_id)).info.experiment_id
     models = client.search_logged_models([experiment], "tags.`capsbench.kind` = 'pyfunc'")
     places |= {model.artifact_location for model in models}
     (place,) = places
