@@ -122,11 +122,8 @@ def register(run_dir: Path, uri: str | None, name: str, chosen: Sequence[Chosen]
     for each in chosen:
         if (run_id := runs.get(each.result.id)) is None:
             raise UserError(f"--register: trial {each.result.id} is not in MLflow at {where}: {where.sync(run_dir)}")
-        found.append(
-            registration.register(
-                each, name, run_id, cursor["experiment_id"], where, run_dir.parent, place(journal)
-            )
-        )  # fmt: skip
+        experiment_id, out = cursor["experiment_id"], run_dir.parent
+        found.append(registration.register(each, name, run_id, experiment_id, where, out, place(journal)))
     return found
 
 

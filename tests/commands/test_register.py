@@ -27,7 +27,7 @@ from harness.errors import UserError
 from harness.models import probing
 from harness.prediction import pyfunc
 from harness.prediction.trained import of_trial
-from harness.views.mlflow import registration
+from harness.views.mlflow import packing, registration
 from harness.views.mlflow.client import prepare
 from harness.views.mlflow.tracking import default_uri
 from tests.helpers.run_helpers import write_suite
@@ -91,6 +91,12 @@ def test_the_best_trial_is_registered_as_the_run_ends(done: tuple[Path, str], cl
     assert trial_run.data.tags["capsbench.trial"] == best(run)
     names = {client.get_logged_model(each.model_id).tags["capsbench.kind"] for each in trial_run.outputs.model_outputs}
     assert names == {"weights", "pyfunc"}
+
+
+def test_what_a_model_needs_can_be_installed() -> None:
+    needs = packing.requirements("torch")
+    assert {each.partition("==")[0] for each in needs} >= {"mlflow", "numpy", "safetensors", "pydantic", "torch"}
+    assert not [each for each in needs if "+" in each or "==" not in each]
 
 
 def test_again_nothing_new_is_registered_and_another_trial_is(
@@ -245,7 +251,7 @@ def test_a_moved_folder_brings_its_models_along(done: tuple[Path, str], tmp_path
     client = MlflowClient(default_uri(moved))
     version = client.get_model_version_by_alias("capsbench-small", "numpy")
     places = {version.source, client.get_model_version_download_uri(version.name, version.version)}
-    experiment = client.get_run(version.run_id).info.experiment_id
+    experiment = client.get_run(str(version.run_id)).info.experiment_id
     models = client.search_logged_models([experiment], "tags.`capsbench.kind` = 'pyfunc'")
     places |= {model.artifact_location for model in models}
     (place,) = places

@@ -23,7 +23,7 @@ from harness.views.mlflow.trials import Row, tidy
 _DIGEST_LENGTH = 36  # the most that MLflow takes
 _PARTS = {"train": "training", "validation": "validation", "test": "test"}  # -> `mlflow.data.context`
 _ON_TEST, _ON_VALIDATION = ("test_err_pct", "best_test_err_pct", "test_loss"), ("val_err_pct",)
-_ABSENT = {"ENDPOINT_NOT_FOUND", "FEATURE_DISABLED"}  # an MLflow 2 has no models of this kind
+_ABSENT = {"ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED"}  # an MLflow 2 has no models of this kind
 
 
 def digest(summary: Result) -> str | None:

@@ -76,7 +76,8 @@ def requirements(impl: str) -> list[str]:
         *(named or ["numpy", "pydantic", "safetensors", "jaxtyping", "pyyaml"]),
         *registry.resolve(impl).distributions,
     ]
-    pinned = {name.lower(): f"{name}=={version}" for name in found if (version := _version(name))}
+    known = {name: version.partition("+")[0] for name in found if (version := _version(name))}  # PyPI has no 2.13.0+cpu
+    pinned = {name.lower(): f"{name}=={version}" for name, version in known.items()}
     return [f"mlflow=={_version('mlflow')}", *pinned.values()]
 
 
