@@ -30,7 +30,7 @@ class Network(Protocol):
 
 
 class Architecture(Protocol):
-    """A kind of model: a module with these names, in this order. `steps` and `breakdown` need nothing else.
+    """A kind of model: a module with these names, in this order. `steps` needs nothing else.
 
     Tensors are the framework's own, images are stored as (B, y, x, c), and every function can be compiled.
     """
@@ -54,17 +54,24 @@ class Architecture(Protocol):
         """
         ...
 
-    def parts(
-        self, net: Any, digits: Any, labels: Any, both: Callable[..., Callable[[], object]], /
-    ) -> dict[str, Callable[[], object]]:
-        """The parts of a training step's layers, each callable separately: see `harness.spec.Profiled.parts` for the names.
 
-        Args:
-            net: its weights are not changed by any call.
-            digits: (B, K, y, x, c), as in `losses`; `labels` (B, K) too.
-            both: from `breakdown`: turns a function, its inputs and its weights into a call that runs it both ways.
+class Staged(Protocol):
+    """What a kind's module may have besides, for the parts of a training step: see `harness.spec.Truncated`."""
+
+    def stages(self, model: ModelSpec, /) -> dict[str, Callable[..., Any]]:
+        """The network cut short after each of its stages, from the shortest on: a name, and a function to the stage's output.
+
+        The functions take the network, its images, the labels (B, K) that mask a decoder, and the dropout mask if the
+        model has one. Each contains those before it; none contains the losses. The output is what the next stage takes
+        in: whatever is computed for it alone would count as the stage's. Without this function, the network is one part.
         """
         ...
+
+
+def stages_of(kind: Architecture, model: ModelSpec) -> dict[str, Callable[..., Any]]:
+    """`Staged.stages`; none of a kind's module without it."""
+    staged: Any = kind
+    return staged.stages(model) if hasattr(kind, "stages") else {}
 
 
 class Specification(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness import models
 from harness.analysis.labels import setting as setting_of
+from harness.analysis.parts import alone, in_place, mismatch
 from harness.cost.fit import TimedTrial, fit, sentence
 from harness.machine.noise import Observation, doubts, drift, wide
 from harness.stats import FEWEST, median_interval
@@ -103,7 +104,8 @@ def _row(record: Record, session: Session, method: Method, cpu_rate: float | Non
             "warnings": record.warnings,
         }
     figures = _figures(record, _floor(record, session, cpu_rate))
-    return row | figures | {"parity_ok": True if method.gate else None, "warnings": _doubts(record, method)}
+    doubts = [*_doubts(record, method), *mismatch(figures)]
+    return row | figures | {"parity_ok": True if method.gate else None, "warnings": doubts}
 
 
 def _floor(record: Record, session: Session, cpu_rate: float | None) -> float | None:
@@ -155,8 +157,11 @@ def _figures(record: Record, floor_s: float | None) -> dict[str, Any]:
     joules = [each["joules_per_step"] for each in record.rounds if "joules_per_step" in each]
     if joules:
         found |= _interval("joules_per_step", joules)
-    if record.parts:
-        found["breakdown"] = _breakdown(record.parts, step_s)
+    if record.cuts:
+        found["parts"] = in_place(record.cuts, statistics.median(record.beside))
+        found["breakdown"] = {row["part"]: row["s"] for row in found["parts"]["rows"]}
+    elif record.parts:
+        found["breakdown"] = alone(record.parts, step_s)
     if record.trace:
         found["trace"] = record.trace
     return found
@@ -165,12 +170,6 @@ def _figures(record: Record, floor_s: float | None) -> dict[str, Any]:
 def _interval(name: str, values: Sequence[float]) -> dict[str, Any]:
     """The median under `name`, and its 95% interval, which is None with fewer than six values."""
     return {name: statistics.median(values), f"{name}_ci": median_interval(values)}
-
-
-def _breakdown(rounds: Sequence[dict[str, float]], step_s: float) -> dict[str, float]:
-    """Median seconds of each part, and "other": the step minus its parts; negative if they take longer one by one."""
-    parts = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
-    return parts | {"other": step_s - sum(parts.values())}
 
 
 def _doubts(record: Record, method: Method) -> list[str]:

@@ -68,6 +68,7 @@ class SpeedRequest:
     out: Path = Path("runs")
     baseline: Path | None = None
     tolerance_pct: float = 10.0
+    parts: bool = True
 
 
 def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
@@ -98,6 +99,7 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
             folder,
             request.trace,
             others,
+            request.parts,
         )
         records = [Record(name, trial, folder / f"{name}.log") for name, trial in zip(names, trials, strict=True)]
         with progress.task("measuring") as measuring:
@@ -214,6 +216,11 @@ def options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--no-gate", action="store_true", help="time what was not compared with the specification")
     command.add_argument(
+        "--parts", action=argparse.BooleanOptionalAction, default=True,
+        help="also measure the parts of a step, by steps cut short after each of them; default: yes. It takes two or three "
+        "times as long as the rest",
+    )  # fmt: skip
+    command.add_argument(
         "--trace", type=Path, metavar="DIR", help="write a profile of each measurement for ui.perfetto.dev"
     )
     command.add_argument(
@@ -240,6 +247,7 @@ def main(args: argparse.Namespace) -> int:
     request = SpeedRequest(
         args.suite, args.overrides, args.impl, args.precision, args.batch, args.routing, args.rounds, args.steps,
         args.matmul, not args.no_gate, args.trace, args.time_limit, args.out, args.baseline, args.tolerance,
+        args.parts,
     )  # fmt: skip
     ci_files.check(args)
     document = speed(request, tell)

@@ -133,7 +133,11 @@ class PartsEvent(Event):
 
     kind: Literal["parts"] = "parts"
     parts: dict[str, float] | None = None
-    """Part -> seconds; absent: the implementation does not tell them."""
+    """Part -> seconds, each timed alone; absent: the implementation does not tell them."""
+    cuts: list[dict[str, Any]] | None = None
+    """The fields of `harness.worker.parts.Timed` of each cut of the step; absent: it cannot be cut short."""
+    step_s: float | None = None
+    """Seconds of a whole training step in the same turn, measured as in a round; absent without `cuts`."""
 
 
 class TraceEvent(Event):

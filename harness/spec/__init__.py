@@ -12,6 +12,7 @@ from harness.spec.impl import (
     MARGIN_MINUS,
     MARGIN_PLUS,
     RECONSTRUCTION_WEIGHT,
+    Cut,
     EpochPlan,
     EvalTotals,
     Impl,
@@ -22,6 +23,7 @@ from harness.spec.impl import (
     Runtime,
     TimingWarning,
     TrainTotals,
+    Truncated,
     Weights,
     batched,
     is_right,
@@ -32,7 +34,7 @@ from harness.spec.optim import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, DecoderOpti
 
 __all__ = [
     "ADAM_BETA1", "ADAM_BETA2", "ADAM_EPSILON", "MARGIN_LAMBDA", "MARGIN_MINUS", "MARGIN_PLUS", "RECONSTRUCTION_WEIGHT",
-    "SQUASH_EPSILON", "Conventions", "Count", "DecoderOptim", "EpochPlan", "Epsilon", "EvalTotals", "Impl", "Loss",
+    "SQUASH_EPSILON", "Conventions", "Count", "Cut", "DecoderOptim", "EpochPlan", "Epsilon", "EvalTotals", "Impl", "Loss",
     "LrDecay", "ModelSpec", "Moments", "OptimSpec", "Outputs", "Positive", "Profiled", "Runtime", "Section",
-    "TimingWarning", "TrainTotals", "Weights", "batched", "is_right", "part",
+    "TimingWarning", "TrainTotals", "Truncated", "Weights", "batched", "is_right", "part",
 ]  # fmt: skip

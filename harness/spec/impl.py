@@ -223,6 +223,41 @@ class Impl(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A training step cut short after one of its parts; each call runs a plan's steps as `Impl.train` does, and blocks.
+
+    `whole` computes the step up to the end of `part`, and the gradients of all weights so far. `forward`, where the part
+    has a forward and a backward pass, computes no gradient.
+    """
+
+    part: str
+    whole: Callable[[EpochPlan], object]
+    forward: Callable[[EpochPlan], object] | None = None
+
+
+@runtime_checkable
+class Truncated(Protocol):
+    """An optional method for `capsbench speed`: a training step cut short, so that its parts can be told in place.
+
+    A part takes as long as the step that ends with it takes longer than the one that ends before it. So the parts add up to
+    the step, whatever a compiler makes of them: what it fuses across a cut counts as the later part's.
+    """
+
+    def truncated(self) -> list[Cut]:
+        """The steps, from the shortest to the whole, after `load`, `stage` and `compile`; each is compiled at its first call.
+
+        "other" is the step without anything: what `train` does besides. Then come "data" (gather, shift, pixels), the
+        stages of the network, "loss" (the losses and the number of images that are right) and "optimiser", which is `train`
+        itself and moves the weights. The stages are "conv1" (with ReLU), "primary" (the convolution and squash), "votes",
+        "routing" and, if there is one, "decoder"; for a CNN, "conv" and "dense".
+
+        The gradient that comes back to a stage at which a step is cut is the stage's output: it costs nothing, and no
+        compiler can do without the output.
+        """
+        ...
+
+
 @runtime_checkable
 class Profiled(Protocol):
     """Optional methods that describe a training step, for `capsbench speed`."""
@@ -230,10 +265,9 @@ class Profiled(Protocol):
     def parts(self) -> dict[str, Callable[[], None]]:
         """The parts of a training step of one batch, each callable separately after `load`, `stage` and `compile`.
 
-        "data" (gather, shift, pixels), "conv" (both convolutions, ReLU, squash), "votes", "routing", "decoder" (with
-        the losses; absent without a decoder), "optimiser". For a CNN: "data", "conv" (the convolutions and their ReLU),
-        "dense" (all later layers, with the loss), "optimiser". A call runs its part once, forward and backward, and
-        blocks until the device is done. No weight of the implementation changes.
+        For an implementation whose step cannot be cut short: see `Truncated`, which tells more and is preferred. A call
+        runs its part once, forward and backward, and blocks until the device is done. No weight of the implementation
+        changes. Timed alone, parts may take longer than in the step.
         """
         ...
 

@@ -52,6 +52,7 @@ class Method:
     logs: Path
     trace: Path | None = None
     pythons: Mapping[str, Interpreter] = field(default_factory=dict[str, Interpreter])  # of built-in implementations
+    parts: bool = True  # of a step, too
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ class Record:
     log_path: Path
     ready: dict[str, Any] = field(default_factory=dict[str, Any])
     rounds: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    parts: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    parts: list[dict[str, float]] = field(default_factory=list[dict[str, float]])  # timed alone
+    cuts: list[list[dict[str, Any]]] = field(default_factory=list[list[dict[str, Any]]])  # of the step, by turn
+    beside: list[float] = field(default_factory=list[float])  # seconds of the whole step in these turns
     trace: str | None = None
     failure: Failure | None = None
     warnings: list[str] = field(default_factory=list[str])
@@ -255,7 +258,8 @@ class _Bench:
                     record.failure = worker.failure
                     self._tell(f"{record.name}: FAILED in round {number}")
                     running.remove((record, worker))
-        self._take_parts(running)
+        if self._method.parts:
+            self._take_parts(running)
         if self._method.trace:
             for record, worker in list(running):
                 answer = self._ask_more(record, worker, "trace", TraceEvent, running)
@@ -266,12 +270,20 @@ class _Bench:
             worker.end()
 
     def _take_parts(self, running: list[tuple[Record, _Worker]]) -> None:
-        """As many rounds again for the parts of a step, if an implementation provides them."""
+        """As many rounds again for the parts of a step, if an implementation provides them; half if one gives two passes."""
         telling = list(running)
-        for _ in range(self._method.rounds):
+        rounds = self._method.rounds
+        for number in range(1, rounds + 1):
+            if telling:
+                self._tell(f"parts of a step, turn {number}")
             for record, worker in list(telling):
                 answer = self._ask_more(record, worker, "parts", PartsEvent, running)
-                if answer and answer.parts is not None:
+                if answer and answer.cuts is not None and answer.step_s is not None:
+                    record.cuts.append(answer.cuts)
+                    record.beside.append(answer.step_s)
+                    if 2 * len(record.cuts) >= rounds:
+                        telling.remove((record, worker))
+                elif answer and answer.parts is not None:
                     record.parts.append(answer.parts)
                 else:
                     telling.remove((record, worker))

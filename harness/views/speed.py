@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.analysis.labels import setting
 from harness.text import UNKNOWN, number
+from harness.views.parts import breakdown, explained
 from harness.views.tables import print_table
 
 _OWN = ("runtime.precision", "train.batch", "model.routing")  # parameters with their own column
@@ -50,27 +51,12 @@ def table(rows: Sequence[Mapping[str, Any]], errors: Mapping[str, float]) -> Tab
     return made
 
 
-def breakdown(rows: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Milliseconds of each part of a step; None if no implementation reports its parts."""
-    told = [row for row in rows if "breakdown" in row]
-    if not told:
-        return None
-    parts = list(dict.fromkeys(name for row in told for name in row["breakdown"] if name != "other"))
-    made = _table("ms a step")
-    for title in (*parts, "other", "step"):
-        made.add_column(title, justify="right", no_wrap=True)
-    for row in told:
-        values = [row["breakdown"].get(name) for name in (*parts, "other")] + [row["step_s"]]
-        made.add_row(Text(row["name"]), *(UNKNOWN if value is None else _milliseconds(value) for value in values))
-    return made
-
-
 def show(console: Console, document: Mapping[str, Any]) -> None:
     """Prints both tables, an explanation of the floor, each failure with its log, and every warning."""
     rows: Sequence[Mapping[str, Any]] = document["cells"]
     errors = {name: error for model in document["cost_models"] for name, error in model["errors"].items()}
     print_table(console, table(rows, errors))
-    if parts := breakdown(rows):
+    for parts in breakdown(rows, console.width):
         console.print()
         print_table(console, parts)
     lines = [Text(), *_facts(document)]
@@ -101,6 +87,7 @@ def _facts(document: Mapping[str, Any]) -> list[Text]:
         each = ", ".join(f"{name} {number(rate / 1e9)}" for name, rate in rates.items())
         lines.append(f"Best float32 matrix product of {size} x {size}, GFLOP/s: {each}.")
         lines.append("Floor: the direct algorithm's operations at the best of these rates, the same for all.")
+    lines += explained(document["cells"])
     lines += [model["sentence"] for model in document["cost_models"]]
     joules = {row["name"]: row["joules_per_step"] for row in document["cells"] if "joules_per_step" in row}
     if joules:
@@ -122,7 +109,3 @@ def _others(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _range(interval: Sequence[float] | None) -> str:
     return f"{number(interval[0])}-{number(interval[1])}" if interval else UNKNOWN
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:,.0f}" if abs(seconds) >= 0.01 else f"{1e3 * seconds:,.2f}"

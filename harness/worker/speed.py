@@ -7,6 +7,7 @@ job without a trial is a gauge: it measures only a library's matrix product.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -20,12 +21,13 @@ from harness.errors import UserError
 from harness.events import Event
 from harness.events.processes import GaugeReadyEvent, PartsEvent, RateEvent, RoundEvent, SpeedReadyEvent, TraceEvent
 from harness.worker.channel import Channel, report_timing_warnings, serve
+from harness.worker.parts import turn, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.registry import Entry
-    from harness.spec import EpochPlan
+    from harness.spec import Cut, EpochPlan
 
 _SEED = 0
 GATE = "L4"  # names, shapes, routing, outputs, losses, every gradient
@@ -176,12 +178,8 @@ class Measurement:
 
         An untimed step comes first, since the others' turns have displaced this one from the caches.
         """
-        from harness.spec import EpochPlan
-
         rate = self._gauge.rate()
-        batch = self.trial.train.batch
-        kept = None if self._plan.kept is None else self._plan.kept[:batch]
-        self.impl.train(EpochPlan(self._plan.order[:batch], self._plan.shifts[:batch], batch, kept))
+        self._train_once()
         trained, evaluated = self._train(), self._evaluate()
         joules = {} if trained.joules is None else {"joules_per_step": trained.joules / self.steps}
         return RoundEvent(
@@ -194,7 +192,13 @@ class Measurement:
         )
 
     def parts(self) -> PartsEvent:
-        """Seconds of each part of a training step, each called once; no "parts" if the implementation has none."""
+        """Seconds of a step cut short after each of its parts, or of each part alone; neither if it does not tell them."""
+        if hasattr(self.impl, "truncated"):
+            gc.collect()
+            self._train_once()
+            step_s = self._train().seconds / self.steps
+            cuts = [asdict(each) for each in turn(self._cuts, self._plan, self._clock)]
+            return PartsEvent(cuts=cuts, step_s=step_s)
         if not hasattr(self.impl, "parts"):
             return PartsEvent()
         return PartsEvent(parts={name: self._clock(part)[0].seconds for name, part in self._parts.items()})
@@ -224,6 +228,13 @@ class Measurement:
         return found
 
     @cached_property
+    def _cuts(self) -> list[Cut]:
+        teller: Any = self.impl
+        found: list[Cut] = teller.truncated()
+        warm_up(found, self._plan)
+        return found
+
+    @cached_property
     def _plan(self) -> EpochPlan:
         """`steps` full batches of the training images in random order, repeated if there are not enough."""
         import numpy as np
@@ -237,6 +248,13 @@ class Measurement:
         config = self.trial.data
         plan = plan_epoch(_SEED, 1, images, batch, data.shift(config), model, labels, data.margin(config))
         return replace(plan, order=plan.order % staged)
+
+    def _train_once(self) -> None:
+        from harness.spec import EpochPlan
+
+        batch = self.trial.train.batch
+        kept = None if self._plan.kept is None else self._plan.kept[:batch]
+        self.impl.train(EpochPlan(self._plan.order[:batch], self._plan.shifts[:batch], batch, kept))
 
     def _train(self) -> Any:
         sample, totals = self._clock(lambda: self.impl.train(self._plan))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import optax
 from jax import Array
 from jaxtyping import Int, UInt8
 
-from harness.spec import EpochPlan, EvalTotals, Loss, Moments, Outputs, TrainTotals, Weights, batched
+from harness.spec import Cut, EpochPlan, EvalTotals, Loss, Moments, Outputs, TrainTotals, Weights, batched
 from impls.jax import breakdown
 from impls.jax.steps import BLOCK, Steps
 
@@ -90,8 +90,8 @@ class JaxImpl(Steps):
             predicted.append(np.array(found, np.int64).reshape(-1, *self.model.several))
         return EvalTotals(Loss(*(total / len(labels)).tolist()), np.concatenate(predicted)[: len(labels)])
 
-    def parts(self) -> dict[str, Callable[[], None]]:
-        return breakdown.parts(self, self.batch)
+    def truncated(self) -> list[Cut]:
+        return breakdown.truncated(self, self.train)
 
     def trace(self, plan: EpochPlan, path: Path) -> None:
         breakdown.trace(lambda: self.train(plan), path)

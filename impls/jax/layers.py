@@ -149,6 +149,11 @@ def _routed_vjp(
 routed.defvjp(_routed, _routed_vjp)
 
 
+def digit_votes(u: Float[Array, "B I d"], w: Float[Array, "I J d e"], precision: Precision) -> Float[Array, "B J I e"]:
+    """The votes as `digit_capsules` computes them."""
+    return votes(u, w, precision)
+
+
 def digit_capsules(
     u: Float[Array, "B I d"],
     w: Float[Array, "I J d e"],
@@ -158,4 +163,4 @@ def digit_capsules(
     precision: Precision,
 ) -> tuple[Float[Array, "B J e"], Float[Array, "B J I"]]:
     """The output capsules, and the last coupling coefficients."""
-    return routed(votes(u, w, precision), routing, leak, bias)
+    return routed(digit_votes(u, w, precision), routing, leak, bias)

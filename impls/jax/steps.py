@@ -66,7 +66,7 @@ class Steps:
         # code that is compared but never timed is compiled for fast compilation
         haste = {"xla_backend_optimization_level": 0} if self.on_cpu else None
         self.is_compiled, self._options = runtime.compile, haste if runtime.precision == "fp64" else None
-        self._loop: Callable[..., Any] = partial(lax.fori_loop, 0) if runtime.compile else _eager_loop
+        self.loop: Callable[..., Any] = partial(lax.fori_loop, 0) if runtime.compile else _eager_loop
         # the new state reuses the old one's memory
         self._train_steps = self.compiled(self.train_steps, donate_argnums=0)
         self._eval_steps = self.compiled(self.eval_steps)
@@ -119,26 +119,33 @@ class Steps:
 
         return jax.grad(mean_losses, has_aux=True)(params)
 
-    def train_step(
+    def training_losses(
         self,
-        state: _State,
+        params: _Params,
         data: _Data,
         order: Int[Array, " B *K"],
         shifts: Int8[Array, "B *K 2"],
         weight: Float[Array, " B"],
         *kept: UInt8[Array, "B U"],
-    ) -> tuple[_State, Float[Array, " values"]]:
-        """One step. Losses are means over the images of weight 1; the last value is the number of them that are right."""
+    ) -> tuple[Float[Array, ""], Float[Array, " values"]]:
+        """A step's forward pass: what training minimises, and all values.
+
+        Losses are means over the images of weight 1; the last value is how many are right.
+        """
         digits, labels = self.batch_of(data, order, shifts)
+        net = self.net(params)
+        top, *_ = net(overlay(digits), *kept)
+        means = self.kind.losses(net, top, digits, labels, labels) @ weight / weight.sum()
+        correct = (is_right(self.predicted(top), labels) * weight).sum()
+        return means[0], jnp.append(means, correct)
 
-        def mean_losses(params: _Params) -> tuple[Float[Array, ""], Float[Array, " values"]]:
-            net = self.net(params)
-            top, *_ = net(overlay(digits), *kept)
-            means = self.kind.losses(net, top, digits, labels, labels) @ weight / weight.sum()
-            correct = (is_right(self.predicted(top), labels) * weight).sum()
-            return means[0], jnp.append(means, correct)
+    def training_gradients(self, params: _Params, data: _Data, *step: Array) -> tuple[_Params, Float[Array, " values"]]:
+        """A step's gradients under canonical names, and its losses."""
+        return jax.grad(self.training_losses, has_aux=True)(params, data, *step)
 
-        grads, values = jax.grad(mean_losses, has_aux=True)(state[0])
+    def train_step(self, state: _State, data: _Data, *step: Array) -> tuple[_State, Float[Array, " values"]]:
+        """One step, from `order`, `shifts`, `weight` and the dropout mask if the model has dropout."""
+        grads, values = self.training_gradients(state[0], data, *step)
         return self.update(state, grads), values
 
     def update(self, state: _State, grads: _Params) -> _State:
@@ -176,7 +183,7 @@ class Steps:
             state, values = self.train_step(carry[0], data, *(part[index] for part in steps))
             return state, carry[1].at[index].set(values)
 
-        return self._loop(count, step, (state, jnp.zeros((BLOCK, len(self.model.loss_terms) + 1), self.dtype)))
+        return self.loop(count, step, (state, jnp.zeros((BLOCK, len(self.model.loss_terms) + 1), self.dtype)))
 
     def eval_steps(
         self,
@@ -194,7 +201,7 @@ class Steps:
             return found[0].at[index].set(sums), found[1].at[index].set(predicted.astype(jnp.int32))
 
         sums = jnp.zeros((BLOCK, len(self.model.loss_terms)), self.dtype)
-        return self._loop(count, step, (sums, jnp.zeros((*steps[2].shape, self.model.overlaid), jnp.int32)))
+        return self.loop(count, step, (sums, jnp.zeros((*steps[2].shape, self.model.overlaid), jnp.int32)))
 
 
 def _eager_loop(count: int, step: Callable[[int, Any], Any], carry: Any) -> Any:

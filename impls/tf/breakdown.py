@@ -1,78 +1,77 @@
-"""Where a training step's time goes: its parts, each callable separately, and a trace of whole steps."""
+"""Where a training step's time goes: steps cut short after each of their parts, and a trace of whole steps."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 from tensorflow import Tensor
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from impls.tf.optim import adam
+from harness.spec import Cut, EpochPlan
+from impls.architecture import stages_of
 from impls.tf.overlay import overlay
 from impls.tf.steps import Steps
 
+_Train = Callable[[EpochPlan], object]
 
-def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
-    """The parts of a training step of `batch` images, on the current weights and images.
 
-    See `harness.spec.Profiled`.
+def truncated(steps: Steps, train: _Train) -> list[Cut]:
+    """See `harness.spec.Truncated`. Every step runs in `train` itself, in the place of the whole one.
+
+    It returns all that it computes, since TensorFlow leaves out whatever has no use.
     """
-    shape = (batch, steps.model.overlaid)
-    order = tf.reshape(tf.range(math.prod(shape)) % len(steps.images), shape)
-    shifts = tf.zeros((*shape, 2), tf.int8)
+    nothing = tf.zeros(len(steps.model.loss_terms) + 1, steps.dtype)
 
-    def both(
-        function: Callable[..., Tensor], inputs: Sequence[Tensor], weights: Sequence[keras.Variable]
-    ) -> Callable[[], object]:
-        run = steps.compiled(lambda *inputs: _there_and_back(function, inputs, weights))
-        return lambda: run(*inputs)
+    def within(step: Callable[..., object]) -> _Train:
+        """`train` with another step."""
+        compiled = steps.compiled(step)
 
-    with tf.device(steps.device):
-        layers = steps.kind.parts(steps.net, *steps.batch_of(order, shifts), both)
-        # from NumPy: XLA would update arrays that share memory with the weights
-        copies = [keras.Variable(variable.numpy()) for variable in steps.net.trainable_variables]
-        optimiser = adam(steps.optim, steps.dtype, steps.adam.names)
-        optimiser.build(copies)
-        grads = [copy.value for copy in copies]
+        def ended(*inputs: Tensor) -> Tensor:
+            compiled(*inputs)
+            return nothing
 
-    def update(grads: list[Tensor]) -> None:
-        optimiser.apply(grads, copies)
-
-    update = steps.compiled(update, jit_compile=True)  # as `Steps.update` is
-    found: dict[str, Callable[[], object]] = {
-        "data": steps.compiled(lambda: overlay(steps.batch_of(order, shifts)[0])),
-        **layers,
-        "optimiser": lambda: update(grads),
-    }
-
-    def blocking(part: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            with tf.device(steps.device):
-                part()
-                tf.test.experimental.sync_devices()
+        def run(plan: EpochPlan) -> None:
+            whole = vars(steps)["_train_step"]
+            vars(steps)["_train_step"] = ended
+            try:
+                train(plan)
+            finally:
+                vars(steps)["_train_step"] = whole
+            tf.test.experimental.sync_devices()
 
         return run
 
-    return {name: blocking(part) for name, part in found.items()}
+    def data(order: Tensor, shifts: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        digits, labels = steps.batch_of(order, shifts)
+        return overlay(digits), labels
 
+    def cut(part: str, stage: Callable[..., Tensor]) -> Cut:
+        def forward(order: Tensor, shifts: Tensor, weight: Tensor, *kept: Tensor) -> Tensor:
+            images, labels = data(order, shifts)
+            return stage(steps.net, images, labels, *kept)
 
-def _there_and_back(
-    function: Callable[..., Tensor], inputs: Sequence[Tensor], weights: Sequence[keras.Variable]
-) -> tuple[Tensor, list[Tensor]]:
-    """The function's output, and the gradients of its sum: if either were unused, TensorFlow would skip its computation."""
-    sources = [*inputs, *(weight.value for weight in weights)]
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        output = function(*inputs)
-    return output, tape.gradient(output, sources)
+        def both(*inputs: Tensor) -> dict[str, Tensor]:
+            with tf.GradientTape() as tape:
+                found = forward(*inputs)
+            named = zip(steps.adam.names, steps.net.trainable_variables, strict=True)
+            grads = tape.gradient(found, {name: variable.value for name, variable in named}, found)
+            return {name: grad for name, grad in grads.items() if grad is not None}
+
+        return Cut(part, within(both), within(forward))
+
+    return [
+        Cut("other", within(lambda *rest: ())),
+        Cut("data", within(data)),
+        *(cut(part, stage) for part, stage in stages_of(steps.kind, steps.model).items()),
+        Cut("loss", within(steps.training_gradients), within(steps.training_losses)),
+        Cut("optimiser", train),
+    ]
 
 
 def trace(train: Callable[[], object], path: Path) -> None:

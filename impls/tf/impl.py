@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Int, UInt8
 
-from harness.spec import EpochPlan, EvalTotals, Loss, Moments, Outputs, TrainTotals, Weights, batched
+from harness.spec import Cut, EpochPlan, EvalTotals, Loss, Moments, Outputs, TrainTotals, Weights, batched
 from impls.tf import breakdown
 from impls.tf.steps import Steps
 
@@ -94,8 +93,8 @@ class TfImpl(Steps):
         found = np.concatenate([predicted.numpy() for _, predicted in results])[: len(labels)]
         return EvalTotals(Loss(*(total / len(labels)).tolist()), found.reshape(-1, *self.model.several))
 
-    def parts(self) -> dict[str, Callable[[], None]]:
-        return breakdown.parts(self, self.batch)
+    def truncated(self) -> list[Cut]:
+        return breakdown.truncated(self, self.train)
 
     def trace(self, plan: EpochPlan, path: Path) -> None:
         breakdown.trace(lambda: self.train(plan), path)

@@ -134,6 +134,11 @@ def routed(
     return tf.squeeze(v, 2), tf.squeeze(coupling, 2)
 
 
+def digit_votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I J d e"], precision: str) -> Float[Tensor, "B J I e"]:
+    """The votes as `digit_capsules` computes them."""
+    return result(votes(operand(u, precision), operand(w, precision)), precision)
+
+
 def digit_capsules(
     u: Float[Tensor, "B I d"],
     w: Float[Tensor, "I J d e"],
@@ -143,5 +148,4 @@ def digit_capsules(
     precision: str,
 ) -> tuple[Float[Tensor, "B J e"], Float[Tensor, "B J I"]]:
     """The output capsules, and the last coupling coefficients."""
-    u, w = operand(u, precision), operand(w, precision)
-    return routed(result(votes(u, w), precision), routing, leak, bias)
+    return routed(digit_votes(u, w, precision), routing, leak, bias)

@@ -104,24 +104,34 @@ class Steps:
             total = means[0]
         return tape.gradient(total, {name: variable.value for name, variable in canonical.items()}), means
 
-    def train_step(
+    def training_losses(
         self,
         order: Int[Tensor, " B *K"],
         shifts: Int8[Tensor, "B *K 2"],
         weight: Float[Tensor, " B"],
         *kept: UInt8[Tensor, "B U"],
     ) -> Float[Tensor, " values"]:
-        """One step. Losses are means over the images of weight 1; the last value is the number of them that are right."""
+        """A step's forward pass. Losses are means over the images of weight 1; the last value is how many are right."""
         digits, labels = self.batch_of(order, shifts)
-        with tf.GradientTape() as tape:
-            top, *_ = self.net(overlay(digits), *kept)
-            values = self.kind.losses(self.net, top, digits, labels, labels)
-            means = tf.reduce_sum(values * weight, 1) / tf.reduce_sum(weight)
-            total = means[0]
-        self.update(tape.gradient(total, [variable.value for variable in self.net.trainable_variables]))
+        top, *_ = self.net(overlay(digits), *kept)
+        values = self.kind.losses(self.net, top, digits, labels, labels)
+        means = tf.reduce_sum(values * weight, 1) / tf.reduce_sum(weight)
         right = is_right(self.predicted(top), labels)
         correct = tf.reduce_sum(tf.cast(right, weight.dtype) * weight)
         return tf.concat([means, correct[None]], 0)
+
+    def training_gradients(self, *step: Tensor) -> tuple[list[Tensor], Float[Tensor, " values"]]:
+        """A step's gradients, in the order of the network's variables, and its losses."""
+        with tf.GradientTape() as tape:
+            values = self.training_losses(*step)
+            total = values[0]
+        return tape.gradient(total, [variable.value for variable in self.net.trainable_variables]), values
+
+    def train_step(self, *step: Tensor) -> Float[Tensor, " values"]:
+        """One step, from `order`, `shifts`, `weight` and the dropout mask if the model has dropout."""
+        grads, values = self.training_gradients(*step)
+        self.update(grads)
+        return values
 
     def update(self, grads: list[Tensor]) -> None:
         """Adam's step, from gradients in the order of the network's variables."""

@@ -1,56 +1,68 @@
-"""Where a training step's time goes: its parts, each timed separately, and a trace by PyTorch's profiler."""
+"""Where a training step's time goes: steps cut short after each of their parts, and a trace by PyTorch's profiler."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from harness.spec import Cut, EpochPlan
+from impls.architecture import stages_of
 from impls.torch.overlay import overlay
 from impls.torch.steps import Steps
 
-
-def parts(steps: Steps, batch: int) -> dict[str, Callable[[], None]]:
-    """The parts of a training step of `batch` images, on the current weights and images.
-
-    See `harness.spec.Profiled`.
-    """
-    shape = (batch, steps.model.overlaid)
-    order = torch.arange(math.prod(shape), device=steps.device).view(shape) % len(steps.labels)
-    shifts = torch.ones((*shape, 2), dtype=torch.int8, device=steps.device)
-    copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in steps.net.parameters()]
-    for copy in copies:
-        copy.grad = copy.detach()
-    adam = torch.optim.Adam(copies, fused=True)
-    found: dict[str, Callable[[], object]] = {
-        "data": lambda: overlay(steps.batch_of(order, shifts)[0]),
-        **steps.kind.parts(steps.net, *steps.batch_of(order, shifts), _both),
-        "optimiser": adam.step,
-    }
-    return {name: _blocking(part, steps.device) for name, part in found.items()}
+_Train = Callable[[EpochPlan], object]
 
 
-def _both(function: Callable[..., Tensor], inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> Callable[[], object]:
-    """Runs the function, and computes the gradients for its inputs and the weights from a gradient of ones."""
-    sources = [*inputs, *weights]
+def truncated(steps: Steps, train: _Train) -> list[Cut]:
+    """See `harness.spec.Truncated`. Every step runs in `train` itself, in the place of the whole one."""
+    nothing = torch.zeros(len(steps.model.loss_terms) + 1, dtype=steps.dtype, device=steps.device)
 
-    def run() -> None:
-        result = function(*inputs)
-        torch.autograd.grad(result, sources, torch.ones_like(result))
+    def within(step: Callable[..., object]) -> _Train:
+        """`train` with another step."""
 
-    return run
+        def ended(*inputs: Tensor) -> Tensor:
+            step(*inputs)
+            return nothing
 
+        def run(plan: EpochPlan) -> None:
+            vars(steps)["train_step"] = ended
+            try:
+                train(plan)
+            finally:
+                del vars(steps)["train_step"]
+            if steps.device.type == "cuda":
+                torch.cuda.synchronize(steps.device)
 
-def _blocking(part: Callable[[], object], device: torch.device) -> Callable[[], None]:
-    def run() -> None:
-        part()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        return run
 
-    return run
+    def data(order: Tensor, shifts: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        digits, labels = steps.batch_of(order, shifts)
+        return overlay(digits), labels
+
+    def cut(part: str, stage: Callable[..., Tensor]) -> Cut:
+        def output(order: Tensor, shifts: Tensor, weight: Tensor, *kept: Tensor) -> Tensor:
+            images, labels = data(order, shifts)
+            return stage(steps.net, images, labels, *kept)
+
+        forward = steps.compiled(output)
+
+        def both(*inputs: Tensor) -> None:
+            steps.adam.zero_grad()
+            found = forward(*inputs)
+            found.backward(found.detach())
+
+        return Cut(part, within(both), within(forward))
+
+    return [
+        Cut("other", within(lambda *rest: None)),
+        Cut("data", within(steps.compiled(data))),
+        *(cut(part, stage) for part, stage in stages_of(steps.kind, steps.model).items()),
+        Cut("loss", within(steps.training_gradients), within(steps.losses)),
+        Cut("optimiser", train),
+    ]
 
 
 def trace(train: Callable[[], object], path: Path) -> None:

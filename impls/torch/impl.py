@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from harness.spec import EpochPlan, EvalTotals, Loss, Moments, Outputs, TrainTotals, Weights, batched
+from harness.spec import Cut, EpochPlan, EvalTotals, Loss, Moments, Outputs, TrainTotals, Weights, batched
 from impls.torch import breakdown
 from impls.torch.steps import Steps
 
@@ -78,7 +77,7 @@ class TorchImpl(Steps):
 
     def compile(self, batch: int) -> None:
         self.batch = batch
-        self._training_gradients(*(part[0] for part in self._steps(EpochPlan.blank(self.model, batch))))
+        self.training_gradients(*(part[0] for part in self._steps(EpochPlan.blank(self.model, batch))))
         blank = np.zeros((1, *self.model.several, *self.model.image), np.uint8)
         self.evaluate(blank, np.zeros((1, *self.model.several), np.int64))
 
@@ -113,8 +112,8 @@ class TorchImpl(Steps):
         loss = Loss(*(value / len(labels) for value in total.tolist()))
         return EvalTotals(loss, found.reshape(-1, *self.model.several))
 
-    def parts(self) -> dict[str, Callable[[], None]]:
-        return breakdown.parts(self, self.batch)
+    def truncated(self) -> list[Cut]:
+        return breakdown.truncated(self, self.train)
 
     def trace(self, plan: EpochPlan, path: Path) -> None:
         breakdown.trace(lambda: self.train(plan), path)

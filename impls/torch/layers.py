@@ -156,6 +156,12 @@ def route_vjp(
     return grad_u_hat.transpose(0, 1).contiguous(), grad_bias
 
 
+def digit_votes(u: Float[Tensor, "B I d"], w: Float[Tensor, "I d J e"], precision: str) -> Float[Tensor, "I B je"]:
+    """The votes as `digit_capsules` computes them; on a CPU only those of the last few images, see `_DigitVotes`."""
+    u, w = operand(u, precision), operand(w, precision)
+    return result(votes(u, w), precision) if u.is_cuda else _DigitVotes.apply(u, w, precision)
+
+
 def digit_capsules(
     u: Float[Tensor, "B I d"],
     w: Float[Tensor, "I d J e"],
@@ -210,3 +216,33 @@ class _DigitCaps(torch.autograd.Function):
             grad_w += more_w
             grad_bias += more_bias
         return torch.cat(grad_u), grad_w, grad_bias if ctx.has_bias else None, None, None, None
+
+
+class _DigitVotes(torch.autograd.Function):
+    """`_DigitCaps` without routing: the votes and their gradients a few images at a time, twice.
+
+    The gradient at the votes is the votes themselves, whatever comes in: they never exist all at once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Float[Tensor, "B I d"], w: Float[Tensor, "I d J e"], precision: str
+    ) -> Float[Tensor, "I B je"]:
+        ctx.save_for_backward(u, w)
+        ctx.precision = precision
+        *most, last = u.split(CHUNK)
+        for some in most:
+            votes(some, w)
+        return votes(last, w)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        u, w = ctx.saved_tensors
+        grad_u: list[Tensor] = []
+        grad_w = torch.zeros_like(w)
+        for some_u in u.split(CHUNK):
+            u_hat = votes(some_u, w)
+            more_u, more_w = votes_vjp(some_u, w, rounded(u_hat) if ctx.precision == "bf16" else u_hat)
+            grad_u.append(more_u)
+            grad_w.add_(more_w)
+        return torch.cat(grad_u), grad_w, None

@@ -55,7 +55,7 @@ class Steps:
         self.adam = adam(optim, self.net)
         # on a CPU, torch.compile gains nothing over the hand-written gradient rules, and takes half a minute
         self.is_compiled = runtime.compile and self.device.type == "cuda"
-        self._losses, self._eval_step = self.compiled(self._training_losses), self.compiled(self.eval_step)
+        self.losses, self._eval_step = self.compiled(self.training_losses), self.compiled(self.eval_step)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The compiled function; unchanged in eager mode."""
@@ -95,32 +95,30 @@ class Steps:
         means[0].backward()
         return {name: parameter.grad for name, parameter in self.net.named_parameters()}, means
 
-    def _training_losses(
+    def training_losses(
         self,
         order: Int[Tensor, " B *K"],
         shifts: Int8[Tensor, "B *K 2"],
         weight: Float[Tensor, " B"],
         *kept: UInt8[Tensor, "B U"],
     ) -> Float[Tensor, " values"]:
+        """A step's forward pass. Losses are means over the images of weight 1; the last value is how many are right."""
         digits, labels = self.batch_of(order, shifts)
         top, *_ = self.net(overlay(digits), *kept)
         means = self.kind.losses(self.net, top, digits, labels, labels) @ weight / weight.sum()
         correct = (is_right(self.predicted(top), labels) * weight).sum()
         return torch.cat([means, correct[None]])
 
-    def _training_gradients(self, *step: Tensor) -> Float[Tensor, " values"]:
+    def training_gradients(self, *step: Tensor) -> Float[Tensor, " values"]:
         """Computes a step's losses, and leaves the gradients where Adam finds them."""
         self.adam.zero_grad()
-        values = self._losses(*step)
+        values = self.losses(*step)
         values[0].backward()
         return values.detach()
 
     def train_step(self, *step: Tensor) -> Float[Tensor, " values"]:
-        """One step, from `order`, `shifts`, `weight` and the dropout mask if the model has dropout.
-
-        Losses are means over the images of weight 1; the last value is the number of them that are right.
-        """
-        values = self._training_gradients(*step)
+        """One step, from `order`, `shifts`, `weight` and the dropout mask if the model has dropout."""
+        values = self.training_gradients(*step)
         self.update()
         return values
 

@@ -19,6 +19,7 @@ from harness.views.report.latex import latex
 from harness.views.report.page import Section
 from tests.helpers import report_helpers, seeds_helpers
 from tests.helpers.executor_helpers import tiny_trial
+from tests.views.test_parts import told
 
 pytest.importorskip("jinja2")
 
@@ -250,8 +251,24 @@ def test_the_parts_of_a_step(run_dir: Path, tmp_path: Path, capsys: pytest.Captu
     assert code == 0
     page = own(tmp_path / "out" / "report.html")
     assert page.count("A step and its floor</h2>") == 1
-    assert "<td class=right>-30.0</td>" in page  # what its parts take longer, one by one
+    parts = page[page.index("Parts of a step</h2>") :]
+    assert "torch, batch 64: each part was timed alone" in parts
+    assert re.search(r"<td>other</td>\s*<td class=right>-</td>", parts)  # no time: its parts take longer one by one
+    assert re.search(r"<td>of step</td>\s*<td class=right>130%</td>", parts)
     assert "| torch | fp32 | 64 | 3 | 0.100 |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_the_parts_of_a_step_in_place(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed = tmp_path / "speed.json"
+    speed.write_text(json.dumps({"cells": [MEASURED, told("tf"), told("jax")]}))
+    code, _, _ = called(capsys, run_dir, "--speed", speed, "--format", "html,md", "--out", tmp_path / "out")
+    assert code == 0
+    page = own(tmp_path / "out" / "report.html")
+    for cell in ("jax-fp32-b128-r3", "routing", "2.23"):
+        assert f">{cell}</td>" in page, cell  # the table behind the bars
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert re.search(r"\| conv1 \| - \| 40 \(\d+-\d+\) \| 40 ", text)
+    assert re.search(r"\| loss \| - \| &lt; |\| loss \| - \| \\< ", text)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from tests.commands.test_report import SETTINGS, law, model
 from tests.helpers.impl_helpers import start_tensorflow
 from tests.helpers.run_helpers import HELPERS, capsbench, started, wait_for, write_suite
 
-GOOD = ("numpy", "speed_helpers:Parted")
+GOOD = ("numpy", "speed_helpers:Parted", "speed_helpers:Cutting")
 BAD = {
     # implementation: its verdict, and what its cause and hint must say
     "speed_helpers:Starved": ("out of memory", r"MemoryError: unable to allocate 16 images .*lower train\.batch"),
@@ -121,9 +121,19 @@ def test_what_is_optional(measured: tuple[dict[str, Any], str, Path]) -> None:
         assert json.load(file) == {"traceEvents": []}
     assert Path(parted["trace"]) == folder / "traces" / f"{parted['name']}.json.gz"
     plain = cell_of(document, "numpy")
-    assert not {"breakdown", "trace"} & {*plain}
+    assert not {"breakdown", "parts", "trace"} & {*plain}
     assert "no trace: the implementation has no trace()" in plain["warnings"]
-    assert re.search(r"ms a step +conv +routing +other +step\n", text)
+    cutting = cell_of(document, "speed_helpers:Cutting")
+    parts = cutting["parts"]
+    rows = {row["part"]: row for row in parts["rows"]}
+    assert list(rows) == list(cutting["breakdown"]) == ["conv", "idle", "optimiser", "other"]
+    assert {part: row["s"] for part, row in rows.items()} == cutting["breakdown"]
+    assert parts["passes"] == 6
+    assert rows["conv"]["s_ci"][0] <= rows["conv"]["s"] <= rows["conv"]["s_ci"][1]
+    assert parts["sum_s"] == pytest.approx(sum(cutting["breakdown"].values()))
+    assert parts["of_step"] == pytest.approx(parts["sum_s"] / parts["step_s"])
+    table = text[text.index("ms a step") :].split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in table[1:]][:6] == ["conv", "routing", "idle", "optimiser", "other", "sum"]
 
 
 @pytest.mark.parametrize("impl", BAD)
@@ -191,6 +201,23 @@ def test_options_and_the_suite_s_grid_make_the_cells(tmp_path: Path, monkeypatch
         for decoder in (True, False)
     )
     assert {(record.trial.seed, record.trial.model.digit_dim) for record in seen} == {(3, 5)}
+
+
+@pytest.mark.parametrize(("option", "taken"), [("--parts", True), ("--no-parts", False), (None, True)])
+def test_parts_are_taken_unless_they_are_left_out(
+    option: str | None, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Method] = []
+
+    def measured(records: list[Record], method: Method, _tell: object) -> Session:
+        seen.append(method)
+        return Session([replace(record, failure=Failure("failed", "not begun")) for record in records])
+
+    monkeypatch.setattr("harness.commands.speed.measure", measured)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["speed", "--impl", "numpy", *([option] if option else [])])
+    assert [method.parts for method in seen] == [taken]
 
 
 def test_no_process_outlives_the_command(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.spec import EpochPlan, Loss, TrainTotals, Weights
+from harness.spec import Cut, EpochPlan, Loss, TrainTotals, Weights
 from impls.numpy import NumpyImpl
 
 
@@ -26,6 +26,21 @@ class Parted(NumpyImpl):
         assert (len(plan.order), plan.batch) == (16, 16)
         with gzip.open(path, "wt") as file:
             file.write('{"traceEvents": []}')
+
+
+class Cutting(NumpyImpl):
+    """Cuts its step short: before everything, after a part with a delay, and after one that takes no time."""
+
+    def truncated(self) -> list[Cut]:
+        def lasting(seconds: float) -> Callable[[EpochPlan], None]:
+            return lambda plan: time.sleep(seconds * len(plan.order) / plan.batch)
+
+        return [
+            Cut("other", lasting(0)),
+            Cut("conv", lasting(0.004), lasting(0.001)),
+            Cut("idle", lasting(0.004), lasting(0.001)),
+            Cut("optimiser", self.train),
+        ]
 
 
 class Starved(NumpyImpl):

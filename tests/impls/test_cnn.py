@@ -20,7 +20,7 @@ from harness.parity import relative_error
 from harness.parity.diagnosis.diagnose import suspects
 from harness.parity.faults.cnn import CNN_FAULTS
 from harness.parity.faults.mutate import Edit
-from harness.spec import EpochPlan, LrDecay, ModelSpec, OptimSpec, Profiled, Weights
+from harness.spec import EpochPlan, LrDecay, ModelSpec, OptimSpec, Truncated, Weights
 from harness.spec.plans import plan_digest, plan_epoch
 from harness.spec.trial import Trial
 from harness.suite.suite import load_suite
@@ -337,12 +337,15 @@ def test_parts_of_a_step(name: str) -> None:
     impl = loaded(name, SMALL, initial_weights(SMALL, 0), precision="fp32", compile=False)
     impl.stage(*batch_of(SMALL, 5))
     impl.compile(4)
-    assert isinstance(impl, Profiled)
+    assert isinstance(impl, Truncated)
     before = impl.dump()
-    parts = impl.parts()
-    assert list(parts) == ["data", "conv", "dense", "optimiser"]
-    for part in parts.values():
-        assert part() is None
+    *cuts, whole = impl.truncated()
+    assert [cut.part for cut in (*cuts, whole)] == ["other", "data", "conv", "dense", "loss", "optimiser"]
+    plan = plan_epoch(0, 1, 5, 4, 1, SMALL)
+    for cut in cuts:
+        cut.whole(plan)
+        if cut.forward:
+            cut.forward(plan)
     assert all((impl.dump()[tensor] == value).all() for tensor, value in before.items())
 
 

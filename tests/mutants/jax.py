@@ -60,7 +60,7 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "primary-not-squashed": (in_model("return squash(grid", "return (grid"),),
     "length-without-epsilon": (in_layers("(v * v).sum(-1) + SQUASH_EPSILON", "(v * v).sum(-1)"),),
     "primary-relu": (in_model(GRID, "jax.nn.relu(grid).reshape(-1, self.model.primary_capsules"),),
-    "conv1-without-relu": (in_model("conv1 = jax.nn.relu(", "conv1 = ("),),
+    "conv1-without-relu": (in_model("return jax.nn.relu(convolution(", "return (convolution("),),
     "windows-off-by-one": _convolution("x = jnp.roll(x, (1, 1), (1, 2))"),
     "kernel-flipped": _convolution("w = w[::-1, ::-1]"),
     "kernel-transposed": _convolution("w = w.transpose(1, 0, 2, 3)"),

@@ -43,8 +43,6 @@ def losses(net: Network, logits: Tensor, digits: Tensor, labels: Tensor, mask: T
     return F.cross_entropy(logits, labels[:, 0], reduction="none")[None]
 
 
-def parts(
-    net: Network, digits: Tensor, labels: Tensor, both: Callable[..., Callable[[], object]]
-) -> dict[str, Callable[[], object]]:
-    pixels = digits[:, 0]
-    return {"dense": both(lambda: losses(net, net(pixels)[0], digits, labels, labels).mean(), (), [*net.parameters()])}
+def stages(model: ModelSpec) -> dict[str, Callable[..., Tensor]]:
+    """Optional, for the parts of a training step: see `impls.architecture.Staged`."""
+    return {"dense": lambda net, images, labels: net(images)[0]}

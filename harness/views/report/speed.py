@@ -14,19 +14,17 @@ from rich.table import Table
 from harness.errors import UserError
 from harness.sniff import what_is
 from harness.text import UNKNOWN, number
+from harness.views.parts import breakdown, explained, is_told, milliseconds, parts_of, share, shown, step
 from harness.views.report.chart import Chart, Data
 from harness.views.report.page import Section
-from harness.views.speed import breakdown, table
+from harness.views.speed import table
 
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C564B", "#999999")
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C564B", "#999999", "#F0E442")
 _PATTERNS = ("", "/", "x", "-", "|", "+", ".", "\\")
+_PALE = 0.35
 _TEXT = (
     "A training step measured by itself, apart from the run (capsbench speed), beside the machine's floor: the time of its "
     "operations at the rate of the best matrix product."
-)
-_PARTS = (
-    'Each part is timed alone, so that their sum need not be the step; "other" is the step less its parts, and negative '
-    "where parts take longer one by one."
 )
 
 
@@ -56,9 +54,9 @@ def read(path: Path) -> Measured:
     good = [cell for cell in cells if cell.get("status") == "ok"]
     try:
         made: list[tuple[str, str, Table | None]] = [("A step and its floor", _TEXT, table(rows, {}))]
-        made += [("Parts of a step", _PARTS, found)] if (found := breakdown(rows)) else []
+        made += [("Parts of a step", " ".join(explained(good)), found) for found in breakdown(good)]
         charts = [_chart(good)] if good else []
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         raise UserError(
             f"--speed {path} is not what capsbench speed measures: it has no such cells; {advice}"
         ) from None
@@ -68,29 +66,31 @@ def read(path: Path) -> Measured:
 
 
 def _chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
+    told = [row for row in rows if "breakdown" in row]
     names = [html.escape(row["name"]) for row in rows]
-    parts = list(dict.fromkeys(part for row in rows for part in row.get("breakdown", ())))
     traces: list[dict[str, Any]] = [
         {
             "type": "bar", "orientation": "h", "y": names, "name": html.escape(part),
             "x": [1e3 * max(0.0, row.get("breakdown", {}).get(part) or 0.0) for row in rows],
+            "customdata": [shown(row, part) if row in told else UNKNOWN for row in rows],
             "marker": {
                 "color": _COLORS[place % len(_COLORS)],
+                "opacity": [1.0 if is_told(row, part) else _PALE for row in rows],
                 "pattern": {"shape": _PATTERNS[place % len(_PATTERNS)], "solidity": 0.2, "fillmode": "overlay"},
             },
-            "hovertemplate": f"<b>%{{y}}</b><br>{html.escape(part)}: %{{x:.4g}} ms<extra></extra>",
+            "hovertemplate": f"<b>%{{y}}</b><br>{html.escape(part)}: %{{customdata}} ms<extra></extra>",
         }
-        for place, part in enumerate(parts)
+        for place, part in enumerate(parts_of(told))
     ]  # fmt: skip
     floors = [(name, row["floor_s"]) for name, row in zip(names, rows, strict=True) if row["floor_s"]]
     for title, symbol, found in (
-        ("step", "line-ns-open", [(name, row["step_s"]) for name, row in zip(names, rows, strict=True)]),
+        ("step", "line-ns-open", [(name, step(row)) for name, row in zip(names, rows, strict=True)]),
         ("floor", "diamond", floors),
     ):
         traces.append({
             "type": "scatter", "mode": "markers", "name": title, "y": [name for name, _ in found],
             "x": [1e3 * seconds for _, seconds in found],
-            "marker": {"symbol": symbol, "size": 16 if title == "step" else 10, "color": "#888888", "line": {"width": 3}},
+            "marker": {"symbol": symbol, "size": 44 if title == "step" else 10, "color": "#888888", "line": {"width": 3}},
             "hovertemplate": f"<b>%{{y}}</b><br>{title}: %{{x:.4g}} ms<extra></extra>",
         })  # fmt: skip
     layout = {
@@ -99,17 +99,33 @@ def _chart(rows: Sequence[Mapping[str, Any]]) -> Chart:
         "yaxis": {"autorange": "reversed", "type": "category", "automargin": True, "title": {"text": ""}},
         "legend": {"orientation": "h", "y": -0.3, "yanchor": "top", "traceorder": "normal"}, "hovermode": "closest",
     }  # fmt: skip
-    titles = ["measurement", "step ms", "floor ms", "step/floor", *(f"{part} ms" for part in parts)]
-    table = [
-        [
-            row["name"], number(1e3 * row["step_s"]), number(row["floor_s"] and 1e3 * row["floor_s"]),
+    text = "Milliseconds a training step: its parts (pale: what noise hides); a stroke, the step; a diamond, the floor."
+    return Chart("speed", "Parts of a step, and its floor", text, {"data": traces, "layout": layout}, _data(rows))
+
+
+def _data(rows: Sequence[Mapping[str, Any]]) -> Data:
+    """A line for each part of each measurement, and one for the whole step and its floor."""
+    titles = ["measurement", "part", "ms", "95% interval", "forward ms", "backward ms", "% of step", "of floor"]
+    lines: list[list[str]] = []
+    for row in rows:
+        found = {each["part"]: each for each in row["parts"]["rows"]} if "parts" in row else {}
+        for part in parts_of([row] if "breakdown" in row else []):
+            own, seconds = found.get(part, {}), row["breakdown"][part]
+            lines.append([
+                row["name"], part, shown(row, part).partition(" (")[0], _range(own.get("s_ci")),
+                _ms(own.get("forward_s")), _ms(own.get("backward_s")), f"{100 * max(0.0, seconds) / step(row):.1f}", "",
+            ])  # fmt: skip
+        summed = [f"{100 * share(row):.1f}"] if "breakdown" in row else [UNKNOWN]
+        lines.append([
+            row["name"], "step", milliseconds(step(row)), "", "", "", *summed,
             number(row["step_over_floor"]),
-            *(UNKNOWN if part not in row.get("breakdown", ()) else number(1e3 * row["breakdown"][part]) for part in parts),
-        ]
-        for row in rows
-    ]  # fmt: skip
-    text = (
-        "Milliseconds a training step: coloured, its parts, each timed alone; a stroke, the step; a diamond, the floor."
-    )
-    data = Data(titles, [False, *[True] * (len(titles) - 1)], table)
-    return Chart("speed", "Parts of a step, and its floor", text, {"data": traces, "layout": layout}, data)
+        ])  # fmt: skip
+    return Data(titles, [False, False, *[True] * (len(titles) - 2)], lines)
+
+
+def _ms(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else milliseconds(seconds)
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return " to ".join(milliseconds(max(0.0, end)) for end in interval) if interval else UNKNOWN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
 from impls.jax.convolution import PrimaryConvolution, convolution
-from impls.jax.layers import digit_capsules, lengths, routed, scaled, squash, votes
-from impls.jax.overlay import one_hot, overlay, present, winners
+from impls.jax.layers import digit_capsules, digit_votes, lengths, scaled, squash
+from impls.jax.overlay import one_hot, present, winners
 from impls.jax.precision import Precision, linear
 
 
@@ -44,8 +44,12 @@ class CapsNet:
         """The network's inputs besides the images, which stay the same over the batches of an evaluation."""
         return (self.primary.spectrum(),)
 
+    def features(self, images: Float[Array, "B y x c"]) -> Float[Array, "B h w f"]:
+        """The first convolution with its ReLU."""
+        return jax.nn.relu(convolution(images, self.w["conv1.w"], 1, self.precision) + self.w["conv1.b"])
+
     def primary_capsules(self, images: Float[Array, "B y x c"], spectrum: Array | None = None) -> Float[Array, "B I d"]:
-        conv1 = jax.nn.relu(convolution(images, self.w["conv1.w"], 1, self.precision) + self.w["conv1.b"])
+        conv1 = self.features(images)
         # scaling its input scales the convolution, but not its bias
         grid = self.primary(scaled(conv1, self.model.primary_scale), spectrum)
         # channel = type * dim + d, so capsule i = (row * width + column) * types + type
@@ -116,35 +120,23 @@ def losses(
     return jnp.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
 
 
-def parts(
-    net: CapsNet,
-    digits: Float[Array, "B K y x c"],
-    labels: Int[Array, "B K"],
-    both: Callable[..., Callable[[], object]],
-) -> dict[str, Callable[[], object]]:
+def stages(model: ModelSpec) -> dict[str, Callable[..., Array]]:
     """See `impls.architecture`."""
-    pixels, bias = overlay(digits), net.w.get("digit.b")
 
-    def conv(w: dict[str, Array]) -> Array:
-        return replace(net, w=w).primary_capsules(pixels)
+    def conv1(net: CapsNet, images: Array, labels: Array) -> Float[Array, "B h w f"]:
+        return net.features(images)
 
-    def predict(u: Array, w: Array) -> Array:
-        return votes(u, w, net.precision)
+    def primary(net: CapsNet, images: Array, labels: Array) -> Float[Array, "B I d"]:
+        return net.primary_capsules(images)
 
-    def routing(u_hat: Array, bias: Array | None) -> Array:
-        return routed(u_hat, net.model.routing, net.model.none_of_the_above, bias)[0]  # pyright: ignore[reportIndexIssue]
+    def votes(net: CapsNet, images: Array, labels: Array) -> Float[Array, "B J I e"]:
+        return digit_votes(net.primary_capsules(images), net.w["digit.w"], net.precision)
 
-    def decoder(v: Array, w: dict[str, Array]) -> Array:
-        return losses(replace(net, w=w), v, digits, labels, labels).mean(1)[0]
+    def routing(net: CapsNet, images: Array, labels: Array) -> Float[Array, "B J e"]:
+        return net(images)[0]
 
-    convolutions = {name: w for name, w in net.w.items() if name.startswith(("conv1", "primary"))}
-    dense = {name: w for name, w in net.w.items() if name.startswith("dec")}
-    u = jax.jit(conv)(convolutions)
-    u_hat = jax.jit(predict)(u, net.w["digit.w"])
-    v = jax.jit(routing)(u_hat, bias)
-    found: dict[str, Callable[[], object]] = {
-        "conv": both(conv, (), convolutions),
-        "votes": both(predict, (u,), net.w["digit.w"]),
-        "routing": both(routing, (u_hat,), bias),
-    }
-    return found | ({"decoder": both(decoder, (v,), dense)} if net.model.decoder else {})
+    def decoder(net: CapsNet, images: Array, labels: Array) -> Float[Array, "BK p"]:
+        return net.decode(net(images)[0], labels)
+
+    found: dict[str, Callable[..., Array]] = {"conv1": conv1, "primary": primary, "votes": votes, "routing": routing}
+    return found | ({"decoder": decoder} if model.decoder else {})

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax import Array
 from jaxtyping import Float, Int, UInt8
 
 from harness.spec import ModelSpec
 from impls.jax.convolution import same_convolution
-from impls.jax.overlay import overlay, present
+from impls.jax.overlay import present
 from impls.jax.precision import Precision, linear
 
 
@@ -85,29 +84,16 @@ def losses(
     return optax.sigmoid_binary_cross_entropy(logits, present(labels, logits)).sum(1)[None]
 
 
-def parts(
-    net: Cnn,
-    digits: Float[Array, "B K y x c"],
-    labels: Int[Array, "B K"],
-    both: Callable[..., Callable[[], object]],
-) -> dict[str, Callable[[], object]]:
+def stages(model: ModelSpec) -> dict[str, Callable[..., Array]]:
     """See `impls.architecture`."""
-    pixels = overlay(digits)
-    kept: list[Array] = [jnp.ones((len(pixels), net.model.dropped_units), jnp.uint8)] if net.model.dropped_units else []
 
-    def conv(w: dict[str, Array]) -> Array:
-        return replace(net, w=w).features(pixels)
+    def conv(net: Cnn, images: Array, labels: Array, *kept: Array) -> Float[Array, "B yxf"]:
+        return net.features(images)
 
-    def loss(features: Array, w: dict[str, Array]) -> Array:
-        of = replace(net, w=w)
-        return losses(of, of.logits(features, *kept), digits, labels, labels).mean()
+    def dense(net: Cnn, images: Array, labels: Array, *kept: Array) -> Float[Array, "B J"]:
+        return net(images, *kept)[0]
 
-    convolutions = {name: w for name, w in net.w.items() if name.startswith("conv")}
-    dense = {name: w for name, w in net.w.items() if name.startswith("fc")}
-    return {
-        "conv": both(conv, (), convolutions),
-        "dense": both(loss, (jax.jit(conv)(convolutions),), dense),
-    }
+    return {"conv": conv, "dense": dense}
 
 
 def _max_pool(x: Float[Array, "B y x f"], side: int) -> Float[Array, "B h w f"]:

@@ -12,8 +12,8 @@ from tensorflow import Tensor
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec, Runtime
 from impls.tf.convolution import PrimaryConvolution
-from impls.tf.layers import digit_capsules, lengths, routed, scaled, squash, votes
-from impls.tf.overlay import one_hot, overlay, present, winners
+from impls.tf.layers import digit_capsules, digit_votes, lengths, scaled, squash
+from impls.tf.overlay import one_hot, present, winners
 from impls.tf.precision import linear, operand, result
 
 
@@ -67,12 +67,16 @@ class CapsNet(keras.Model):
         """The arguments of `call` besides the images, which stay the same over the batches of an evaluation."""
         return (self.primary.spectrum(),)
 
+    def features(self, images: Float[Tensor, "B y x c"]) -> Float[Tensor, "B h w f"]:
+        """The first convolution with its ReLU."""
+        images, kernel = (operand(x, self.precision) for x in (images, tf.convert_to_tensor(self.conv1.kernel)))
+        product = result(tf.nn.conv2d(images, kernel, 1, "VALID"), self.precision)
+        return tf.nn.relu(tf.nn.bias_add(product, self.conv1.bias))
+
     def primary_capsules(
         self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
     ) -> Float[Tensor, "B I d"]:
-        images, kernel = (operand(x, self.precision) for x in (images, tf.convert_to_tensor(self.conv1.kernel)))
-        product = result(tf.nn.conv2d(images, kernel, 1, "VALID"), self.precision)
-        conv1 = tf.nn.relu(tf.nn.bias_add(product, self.conv1.bias))
+        conv1 = self.features(images)
         # scaling its input scales the convolution, but not its bias
         grid = self.primary(scaled(conv1, self.model.primary_scale), spectrum)
         # channel = type * dim + d, so capsule i = (row * width + column) * types + type
@@ -146,34 +150,23 @@ def losses(
     return tf.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
 
 
-def parts(
-    net: CapsNet,
-    digits: Float[Tensor, "B K y x c"],
-    labels: Int[Tensor, "B K"],
-    both: Callable[..., Callable[[], object]],
-) -> dict[str, Callable[[], object]]:
+def stages(model: ModelSpec) -> dict[str, Callable[..., Tensor]]:
     """See `impls.architecture`."""
 
-    def predict(u: Tensor) -> Tensor:
-        w = operand(tf.convert_to_tensor(net.digit), net.precision)
-        return result(votes(operand(u, net.precision), w), net.precision)
+    def conv1(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "B h w f"]:
+        return net.features(images)
 
-    def routing(u_hat: Tensor) -> Tensor:
-        return routed(u_hat, net.model.routing, net.model.none_of_the_above, *map(tf.convert_to_tensor, bias))[0]
+    def primary(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "B I d"]:
+        return net.primary_capsules(images)
 
-    def decoder(v: Tensor) -> Tensor:
-        return losses(net, v, digits, labels, labels)[0]
+    def votes(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "B J I e"]:
+        return digit_votes(net.primary_capsules(images), tf.convert_to_tensor(net.digit), net.precision)
 
-    pixels = overlay(digits)
-    bias: list[keras.Variable] = [] if net.digit_bias is None else [net.digit_bias]
-    u = net.primary_capsules(pixels)
-    u_hat = predict(u)
-    v = routing(u_hat)
-    convolutions = [net.conv1.kernel, net.conv1.bias, net.primary.kernel, net.primary.bias]
-    dense = [weight for name, weight in net.canonical().items() if name.startswith("dec")]
-    found: dict[str, Callable[[], object]] = {
-        "conv": both(lambda: net.primary_capsules(pixels), (), convolutions),
-        "votes": both(predict, (u,), [net.digit]),
-        "routing": both(routing, (u_hat,), bias),
-    }
-    return found | ({"decoder": both(decoder, (v,), dense)} if net.model.decoder else {})
+    def routing(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "B J e"]:
+        return net(images)[0]
+
+    def decoder(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "BK p"]:
+        return net.decode(net(images)[0], labels)
+
+    found: dict[str, Callable[..., Tensor]] = {"conv1": conv1, "primary": primary, "votes": votes, "routing": routing}
+    return found | ({"decoder": decoder} if model.decoder else {})

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from tensorflow import Tensor
 
 from harness.spec import ModelSpec, Runtime
-from impls.tf.overlay import overlay, present
+from impls.tf.overlay import present
 from impls.tf.precision import linear, operand, result
 
 
@@ -111,23 +111,13 @@ def losses(
     return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(present(labels, logits), logits), 1)[None]
 
 
-def parts(
-    net: Cnn,
-    digits: Float[Tensor, "B K y x c"],
-    labels: Int[Tensor, "B K"],
-    both: Callable[..., Callable[[], object]],
-) -> dict[str, Callable[[], object]]:
+def stages(model: ModelSpec) -> dict[str, Callable[..., Tensor]]:
     """See `impls.architecture`."""
-    pixels = overlay(digits)
-    features = net.features(pixels)
-    kept: list[Tensor] = [tf.ones((len(pixels), net.model.dropped_units), tf.uint8)] if net.model.dropped_units else []
-    convolutions = [weight for name, weight in net.canonical().items() if name.startswith("conv")]
-    dense = [weight for name, weight in net.canonical().items() if name.startswith("fc")]
 
-    def loss(features: Tensor) -> Tensor:
-        return losses(net, net.logits(features, *kept), digits, labels, labels)[0]
+    def conv(net: Cnn, images: Tensor, labels: Tensor, *kept: Tensor) -> Float[Tensor, "B yxf"]:
+        return net.features(images)
 
-    return {
-        "conv": both(lambda: net.features(pixels), (), convolutions),
-        "dense": both(loss, (features,), dense),
-    }
+    def dense(net: Cnn, images: Tensor, labels: Tensor, *kept: Tensor) -> Float[Tensor, "B J"]:
+        return net(images, *kept)[0]
+
+    return {"conv": conv, "dense": dense}

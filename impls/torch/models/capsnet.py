@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from harness.spec import MARGIN_LAMBDA, MARGIN_MINUS, MARGIN_PLUS, RECONSTRUCTION_WEIGHT, ModelSpec
 from impls.torch.convolution import PrimaryConvolution
-from impls.torch.layers import CHUNK, digit_capsules, lengths, route, route_vjp, scaled, squash, votes, votes_vjp
-from impls.torch.overlay import one_hot, overlay, present, winners
-from impls.torch.precision import linear, operand
+from impls.torch.layers import digit_capsules, digit_votes, lengths, scaled, squash
+from impls.torch.overlay import one_hot, present, winners
+from impls.torch.precision import linear
 
 _CANONICAL = {
     "conv1.w": ("conv1.weight", (2, 3, 1, 0)),
@@ -70,14 +70,18 @@ class CapsNet(nn.Module):
         """The arguments of `forward` besides the images, which stay the same over the batches of an evaluation."""
         return (self.primary.spectrum(),)
 
-    def primary_capsules(
-        self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
-    ) -> Float[Tensor, "B I d"]:
+    def features(self, images: Float[Tensor, "B y x c"]) -> Float[Tensor, "B h w f"]:
+        """The first convolution with its ReLU."""
         # few input channels: as one product of all windows with all filters, faster than `Conv2d`
         windows = images.unfold(1, self.model.kernel, 1).unfold(2, self.model.kernel, 1)
         flat = windows.reshape(-1, self.conv1.weight[0].numel())
         conv1 = F.relu(linear(flat, self.conv1.weight.flatten(1), self.conv1.bias, self.precision), inplace=True)  # pyright: ignore[reportArgumentType]
-        conv1 = conv1.view(*windows.shape[:3], -1)
+        return conv1.view(*windows.shape[:3], -1)
+
+    def primary_capsules(
+        self, images: Float[Tensor, "B y x c"], spectrum: Tensor | None = None
+    ) -> Float[Tensor, "B I d"]:
+        conv1 = self.features(images)
         # scaling its input scales the convolution, but not its bias
         grid = self.primary(scaled(conv1, self.model.primary_scale), spectrum)
         # channel = type * dim + d, so capsule i = (row * width + column) * types + type
@@ -149,44 +153,23 @@ def losses(
     return torch.stack([margin + RECONSTRUCTION_WEIGHT * reconstruction, margin, reconstruction])
 
 
-def parts(
-    net: CapsNet,
-    digits: Float[Tensor, "B K y x c"],
-    labels: Int[Tensor, "B K"],
-    both: Callable[..., Callable[[], object]],
-) -> dict[str, Callable[[], object]]:
+def stages(model: ModelSpec) -> dict[str, Callable[..., Tensor]]:
     """See `impls.architecture`."""
-    model, pixels = net.model, overlay(digits)
-    with torch.no_grad():
-        u = net.primary_capsules(pixels)
-        v, _ = net.digit_capsules(u)
-        w = operand(net.digit, net.precision)
-        chunks = operand(u, net.precision).split(CHUNK if u.device.type == "cpu" else len(u))
-        u_hats = [votes(chunk, w) for chunk in chunks]
-    v.requires_grad_()
 
-    @torch.no_grad()
-    def predict() -> None:
-        """Computes the votes twice, since the backward pass recomputes them."""
-        for chunk, u_hat in zip(chunks, u_hats, strict=True):
-            votes(chunk, w)
-            votes(chunk, w)
-            votes_vjp(chunk, w, u_hat)
+    def conv1(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "B h w f"]:
+        return net.features(images)
 
-    @torch.no_grad()
-    def routing() -> None:
-        for u_hat in u_hats:
-            history = route(u_hat, model.classes, model.routing, net.digit_bias, model.none_of_the_above)
-            route_vjp(u_hat, history, history[-1][2])
+    def primary(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "B I d"]:
+        return net.primary_capsules(images)
 
-    def decoder(v: Tensor) -> Tensor:
-        return losses(net, v, digits, labels, labels).mean(1)[0]
+    def votes(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "I B je"]:
+        return digit_votes(net.primary_capsules(images), net.digit, net.precision)
 
-    convolutions = [*net.conv1.parameters(), *net.primary.parameters()]
-    dense = [parameter for name, parameter in net.named_parameters() if name.startswith("dec")]
-    found: dict[str, Callable[[], object]] = {
-        "conv": both(lambda: net.primary_capsules(pixels), (), convolutions),
-        "votes": predict,
-        "routing": routing,
-    }
-    return found | ({"decoder": both(decoder, (v,), dense)} if model.decoder else {})
+    def routing(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "B J e"]:
+        return net(images)[0]
+
+    def decoder(net: CapsNet, images: Tensor, labels: Tensor) -> Float[Tensor, "BK p"]:
+        return net.decode(net(images)[0], labels)
+
+    found: dict[str, Callable[..., Tensor]] = {"conv1": conv1, "primary": primary, "votes": votes, "routing": routing}
+    return found | ({"decoder": decoder} if model.decoder else {})

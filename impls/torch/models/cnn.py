@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.spec import ModelSpec
-from impls.torch.overlay import overlay, present
+from impls.torch.overlay import present
 from impls.torch.precision import linear, operand, result
 
 
@@ -103,24 +103,13 @@ def losses(
     return F.binary_cross_entropy_with_logits(logits, present(labels, logits), reduction="none").sum(1)[None]
 
 
-def parts(
-    net: Cnn,
-    digits: Float[Tensor, "B K y x c"],
-    labels: Int[Tensor, "B K"],
-    both: Callable[..., Callable[[], object]],
-) -> dict[str, Callable[[], object]]:
+def stages(model: ModelSpec) -> dict[str, Callable[..., Tensor]]:
     """See `impls.architecture`."""
-    pixels = overlay(digits)
-    features = net.features(pixels).detach().requires_grad_()
-    shape = (len(pixels), net.model.dropped_units)
-    kept = [torch.ones(shape, dtype=torch.uint8, device=pixels.device)] * bool(net.model.dropped_units)
-    convolutions = [parameter for name, parameter in net.named_parameters() if name.startswith("conv")]
-    dense = [parameter for name, parameter in net.named_parameters() if name.startswith("fc")]
 
-    def loss(features: Tensor) -> Tensor:
-        return losses(net, net.logits(features, *kept), digits, labels, labels).mean()
+    def conv(net: Cnn, images: Tensor, labels: Tensor, *kept: Tensor) -> Float[Tensor, "B yxf"]:
+        return net.features(images)
 
-    return {
-        "conv": both(lambda: net.features(pixels), (), convolutions),
-        "dense": both(loss, (features,), dense),
-    }
+    def dense(net: Cnn, images: Tensor, labels: Tensor, *kept: Tensor) -> Float[Tensor, "B J"]:
+        return net(images, *kept)[0]
+
+    return {"conv": conv, "dense": dense}
