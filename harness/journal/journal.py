@@ -262,21 +262,23 @@ class Journal:
     def _append_line(self, path: Path, event: TrialEvent) -> None:
         """Appends the event, all of it or, if that fails, nothing."""
         created = not path.exists()
-        with path.open("ab+") as file:
+        # Unbuffered: closing a buffered file would write the rest of a line that did not fit.
+        with path.open("ab+", buffering=0) as file:
             size, number = file.seek(0, os.SEEK_END), 1
             left, following = self._tails.get(path, (0, 1))
             if size and size == left:
                 number = following
             elif size:
                 file.seek(0)
-                content = file.read()
+                content = file.readall()
                 size = content.rfind(b"\n") + 1
                 file.truncate(size)  # what follows was torn by a crash and never acknowledged, so nothing is lost
                 number = next_line(content[:size])
             line = sealed_line(finite(event.to_json()), number).encode()
             try:
-                file.write(line)
-                file.flush()
+                written = 0
+                while written < len(line):
+                    written += file.write(line[written:])
                 os.fsync(file.fileno())
             except OSError:
                 self._tails.pop(path, None)

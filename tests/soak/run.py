@@ -171,8 +171,9 @@ class Soak:
         finally:
             if nodes:
                 nodes.close()
-        if not told.is_bad:
-            shutil.rmtree(folder, ignore_errors=True)
+        if told.is_bad:  # outside the small file system, which goes at the end
+            shutil.copytree(folder, self.base / "kept" / folder.name, dirs_exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _under_faults(self, scene: Scene, ledger: Ledger, told: Tally) -> None:
         rng, left = scene.rng, FAULTS_A_ROUND
@@ -217,8 +218,8 @@ class Soak:
         told.acknowledged += ledger.acknowledged
         told.wrong["lost"] += [f"{where}: {each}" for each in ledger.lost]
         told.wrong["doubled"] += [f"{where}: {each}" for each in ledger.doubled]
-        if "Traceback" in scene.driver.log.read_text(errors="replace"):
-            told.wrong["tracebacks"].append(f"{where}: {scene.driver.log}")
+        if "Traceback" in (said := scene.driver.log.read_text(errors="replace")):
+            told.wrong["tracebacks"].append(f"{where}: {said[said.index('Traceback') :][:3000]}")
         found = _outcomes(scene.run_dir)
         for seed, expected in self.expected.items():
             if found.get(seed) != expected:
