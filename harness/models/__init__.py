@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from harness import modules
 from harness.errors import BrokenPlugin, UserError, nearest
 from harness.plugins import registered
 
@@ -110,16 +111,11 @@ def problem(name: str) -> str | None:
     try:
         kind = load(name)
         for implementation, module in kind.parts.items():
-            if _location(module) is None:
+            if modules.locate(module) is None:
                 return f'model kind "{name}": its part for {implementation}, {module}, cannot be found'
     except UserError as error:
         return str(error)
     return None
-
-
-def _location(module: str) -> Any:
-    # here, not above: it imports the border, which asks this module for kinds
-    return importlib.import_module("harness.registry").locate(module)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -86,6 +87,29 @@ def test_a_torn_last_line_is_dropped_and_cut_off_before_the_next(journal: Journa
     with (journal.trial_dir("t1") / "events.jsonl").open("ab") as file:
         file.write(torn)
     assert journal.events("t1") == read([{"kind": "attempt"}])
+    journal.append("t1", event({"kind": "interrupted"}))
+    assert journal.events("t1") == read([{"kind": "attempt"}, {"kind": "interrupted"}])
+
+
+def test_nothing_is_left_of_a_line_that_did_not_fit(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if there is room again at once: a buffered file would write the rest of the line when it is closed."""
+    journal.append("t1", event({"kind": "attempt"}))
+    path = journal.trial_dir("t1") / "events.jsonl"
+    before, truncate = path.read_bytes(), os.ftruncate
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def make_room(file: int, size: int) -> None:
+        truncate(file, size)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(os, "ftruncate", make_room)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.append("t1", event({"kind": "interrupted"}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
     journal.append("t1", event({"kind": "interrupted"}))
     assert journal.events("t1") == read([{"kind": "attempt"}, {"kind": "interrupted"}])
 

@@ -125,7 +125,7 @@ JAX: dict[str, tuple[Edit, ...]] = {
         in_cnn("from impls.jax.convolution import same_convolution", "from impls.jax.convolution import convolution"),
         in_cnn(
             _JAX_CONVOLUTION,
-            'convolution(jnp.pad(x, ((0, 0), *2 * ((0, len(self.w[f"{layer}.w"]) - 1),), (0, 0))), '
+            'convolution(jax.numpy.pad(x, ((0, 0), *2 * ((0, len(self.w[f"{layer}.w"]) - 1),), (0, 0))), '
             'self.w[f"{layer}.w"], 1, self.precision)',
         ),
     ),
@@ -135,7 +135,7 @@ JAX: dict[str, tuple[Edit, ...]] = {
     "last-hidden-layer-without-relu": (
         in_cnn(
             "x = jax.nn.relu(self._dense(",
-            "x = (jax.nn.relu if layer != hidden[-1] else jnp.array)(self._dense(",
+            "x = (jax.nn.relu if layer != hidden[-1] else jax.numpy.array)(self._dense(",
         ),
     ),
     "softmax-missing": (in_cnn("return jax.nn.softmax(logits, axis=1)", "return logits"),),

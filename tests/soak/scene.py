@@ -119,7 +119,10 @@ class Driver:
 
     def __init__(self, folder: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._folder, self._arguments = folder, arguments
-        own = {"PYTHONPATH": f"{ROOT}{os.pathsep}{HELPERS}", "CAPSBENCH_LEASES": f"soak-{os.getpid()}"}  # no other bench's
+        own = {
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{HELPERS}",
+            "CAPSBENCH_LEASES": f"soak-{os.getpid()}",
+        }  # no other bench's
         self._environment = {**os.environ, **own, **environment}
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0

@@ -70,12 +70,8 @@ def packed(trained: Trained, impl: str, folder: Path, facts: Mapping[str, str]) 
 
 def requirements(impl: str) -> list[str]:
     """What a model needs from PyPI: capsbench's own needs, NumPy first, and the framework's packages, as they are here."""
-    own = metadata.requires("capsbench") if _version("capsbench") else None
-    named = [re.split(r"[\s<>=!~\[;(]", each, maxsplit=1)[0] for each in own or () if "extra ==" not in each]
-    found = [
-        *(named or ["numpy", "pydantic", "safetensors", "jaxtyping", "pyyaml"]),
-        *registry.resolve(impl).distributions,
-    ]
+    needs = [re.split(r"[\s<>=!~\[;(]", each, maxsplit=1)[0] for each in registry.NEEDS]
+    found = [*needs, *registry.resolve(impl).distributions]
     known = {name: version.partition("+")[0] for name in found if (version := _version(name))}  # PyPI has no 2.13.0+cpu
     pinned = {name.lower(): f"{name}=={version}" for name, version in known.items()}
     return [f"mlflow=={_version('mlflow')}", *pinned.values()]

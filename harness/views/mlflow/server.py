@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import webbrowser
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -243,6 +242,8 @@ def mlflow_server(out: Path, uri: str, chosen: Listener, log_path: Path) -> Gene
 
 
 def _await(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    import urllib.request  # it needs parts of the system that `capsbench run`, which imports this module, does without
+
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach the loopback address
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
