@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from examples.mlflow_server.serve import Postgres
-from tests.soak.scene import Disk, Driver, Server, ThreeNodes, clock_off_by
+from tests.soak.scene import Disk, Driver, Server, ThreeNodes, wrong_clock
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Scene:
     postgres: Postgres | None
     nodes: ThreeNodes | None
     rng: random.Random
-    clock: str | None = None  # of the driver's next start
+    clock_off_s: int = 0  # of the driver's next start
     is_database_down: bool = False
 
     def workers(self) -> list[int]:
@@ -118,11 +118,17 @@ def _lose_node(scene: Scene) -> str | None:
 
 
 def _clock(scene: Scene) -> str | None:
-    if not clock_off_by("+0") or scene.driver.process is None or scene.driver.ended() is not None:
+    """Without Ray alone: its libraries wait until a time of the wall clock, which the system's own clock decides."""
+    if (
+        not scene.driver.is_inline
+        or not wrong_clock()
+        or scene.driver.process is None
+        or scene.driver.ended() is not None
+    ):
         return None
-    scene.clock = scene.rng.choice(["-2h", "+2h", "-30s", "+3d"])
+    scene.clock_off_s = scene.rng.choice([-7200, 7200, -30, 3 * 86400])
     scene.driver.process.kill()
-    return f"SIGKILL to the driver, whose clock is then off by {scene.clock}"
+    return f"SIGKILL to the driver, whose clock is then off by {scene.clock_off_s} s"
 
 
 FAULTS: dict[str, Fault] = {

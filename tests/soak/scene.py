@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -102,16 +105,17 @@ def mlflow_server(folder: Path, backend: str) -> Server:
     return Server(command, port, folder / "mlflow.log", "/health")
 
 
-def clock_off_by(offset: str) -> dict[str, str]:
-    """The environment of a process, and of those that it starts, whose clock is off by so much; empty without libfaketime.
-
-    Its command would be one more process between, which is killed in place of the bench.
-    """
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not found:
-        return {}
-    # A computer's wrong clock leaves its monotonic clock alone.
-    return {"LD_PRELOAD": str(found[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+@functools.cache
+def wrong_clock() -> Path | None:
+    """The library by which a process has a wrong clock; None where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        return None
+    built = Path(tempfile.mkdtemp(prefix="soak-clock-")) / "clock.so"
+    atexit.register(shutil.rmtree, built.parent, ignore_errors=True)
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(built), str(source), "-ldl"], check=True)
+    return built
 
 
 class Driver:
@@ -131,12 +135,16 @@ class Driver:
     def log(self) -> Path:
         return self._folder / "driver.log"
 
-    def start(self, clock: str | None = None) -> None:
-        """`clock`: how far its clock is off, as libfaketime takes it."""
+    @property
+    def is_inline(self) -> bool:
+        return "inline" in self._arguments
+
+    def start(self, clock_off_s: int = 0) -> None:
+        """`clock_off_s`: how far the wall clock is off, of the bench and of what it starts."""
         self.starts += 1
-        wrong = clock_off_by(clock) if clock else {}
+        wrong = {"LD_PRELOAD": str(wrong_clock()), "CLOCK_OFF_S": str(clock_off_s)} if clock_off_s else {}
         with self.log.open("ab") as log:
-            log.write(f"\n--- start {self.starts}{f', clock off by {clock}' if wrong else ''}\n".encode())
+            log.write(f"\n--- start {self.starts}{f', clock off by {clock_off_s} s' if wrong else ''}\n".encode())
             log.flush()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "harness", *self._arguments],
