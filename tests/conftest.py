@@ -26,6 +26,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["CAPSBENCH_CONFIG"] = os.devnull  # nobody's own environments
 os.environ["CAPSBENCH_ENVIRONMENTS"] = os.path.join(os.devnull, "none")  # noqa: PTH118
 os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have databases of their own
+os.environ.pop("COLUMNS", None)  # tables are as wide as each test says, whatever terminal the suite was started from
 # Every test builds its own models: let JAX compile each program once, and spend no time on making it fast. The programs
 # that are timed are compiled as usual in test_frameworks_agree.py.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -28,6 +28,9 @@ def _told(pid: int) -> str:
 def _logs(pid: int) -> Iterator[str]:
     """Where the process's children write to."""
     for children in Path(f"/proc/{pid}/task").glob("*/children"):  # of each of its threads
+        listed: list[str] = []
         with suppress(OSError):
-            for child in children.read_text().split():
+            listed = children.read_text().split()
+        for child in listed:
+            with suppress(OSError):  # it may have ended, which says nothing of the others
                 yield str(Path(f"/proc/{child}/fd/1").readlink())

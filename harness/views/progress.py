@@ -17,7 +17,6 @@ from rich.text import Text
 
 from harness.progress import Task
 from harness.text import duration
-from harness.views.layout import width_of
 from harness.views.messages import Console, is_live
 
 SILENT_S = 2.0
@@ -92,7 +91,7 @@ class Shown:
             return Text()
         task = tasks[0]
         said = ", ".join(filter(None, (_done(task), _left(task) or duration(time.monotonic() - task.began))))
-        room = width_of(self._console) - cell_len(said) - 4
+        room = self._console.width - cell_len(said) - 4
         bar = min(_BAR, max(_LEAST_BAR, room - cell_len(task.title))) if task.total and room > 2 * _LEAST_BAR else 0
         title = Text(task.title, overflow="ellipsis", no_wrap=True)
         title.truncate(max(1, room - bar), overflow="ellipsis")

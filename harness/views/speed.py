@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.analysis.labels import setting
 from harness.text import UNKNOWN, number
+from harness.views.layout import width_of
 from harness.views.parts import breakdown, explained
 from harness.views.tables import print_table
 
@@ -56,7 +57,7 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
     rows: Sequence[Mapping[str, Any]] = document["cells"]
     errors = {name: error for model in document["cost_models"] for name, error in model["errors"].items()}
     print_table(console, table(rows, errors))
-    for parts in breakdown(rows, console.width):
+    for parts in breakdown(rows, width_of(console)):
         console.print()
         print_table(console, parts)
     lines = [Text(), *_facts(document)]

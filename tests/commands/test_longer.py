@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,14 +32,17 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return called
 
 
-def test_more_epochs_go_on_where_the_trial_ended(tmp_path: Path, said: Said) -> None:
+def test_more_epochs_go_on_where_the_trial_ended(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = write_suite(tmp_path, train={"keep_every": 1})
     four = (suite, "-s", "train.epochs=4", *INLINE)
     first = capsbench(tmp_path, "run", suite, *INLINE, "--no-mlflow", "--json")
     assert first.returncode == 0, first.stderr
     [before] = json.loads(first.stdout)["trials"]
 
+    monkeypatch.setenv("COLUMNS", "120")  # in 80 the table folds it
     assert f"goes on from epoch 2 of {before['id']}" in said("plan", *four)[1]
+    monkeypatch.delenv("COLUMNS")
+    assert re.search(rf"goes on from\b.*\n +(\S+ )*{before['id']}\n", said("plan", *four)[1])
     [planned] = json.loads(said("plan", *four, "--json")[1])["trials"]
     assert (planned["state"], planned["goes_on_from"]) == ("pending", {"trial": before["id"], "epoch": 2})
     [fresh] = json.loads(said("plan", *four, "--json", "--fresh")[1])["trials"]

@@ -34,7 +34,7 @@ def by_impl(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def row_of(text: str, name: str) -> list[str]:
-    """The cells of the row that begins with `name` in the last table of `text`."""
+    """The cells of the row that begins with `name` in the last table of `text`, which has room for its rows on a line each."""
     lines = text[text.rindex("impl ") :].splitlines()
     return next(re.split(r"\s+", line) for line in lines if line.startswith(f"{name} "))
 
@@ -59,7 +59,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small(home: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """Two implementations and two seeds, into a fresh MLflow."""
-    return inline(home, write_suite(home, grid={"impl": ["numpy", "torch"], "seed": [0, 1]}))
+    return inline(home, write_suite(home, grid={"impl": ["numpy", "torch"], "seed": [0, 1]}), COLUMNS="200")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     """One trial that is good, one that raises, one that is wrong, and one whose framework is not there."""
     folder = tmp_path_factory.mktemp("mixed")
     impls = ["run_helpers:RaisingNet", "run_helpers:WrongAxisNet", "tf", "numpy"]
-    return folder, *inline(folder, write_suite(folder, grid={"impl": impls}), hide="tensorflow")
+    return folder, *inline(folder, write_suite(folder, grid={"impl": impls}), hide="tensorflow", COLUMNS="200")
 
 
 def test_json_document(small: tuple[Any, dict[str, Any]]) -> None:

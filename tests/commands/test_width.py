@@ -18,7 +18,7 @@ from harness.views.messages import Console
 from tests.helpers.report_helpers import write_run
 
 _SHOWN: dict[str, list[str]] = {
-    "plan": ["search"],
+    "plan": ["search -s resources.cpus=1"],
     "summary": ["mnist"],
     "table": ["RUN"],
     "compare": ["RUN OTHER", "RUN RUN"],
@@ -168,7 +168,7 @@ def test_parity_and_speed(log: None, monkeypatch: pytest.MonkeyPatch) -> None:
     good = {
         "name": "torch-fp32-b128-r3", "impl": "my_package.my_module:MyClass", "precision": "fp32", "batch": 128, "routing": 3,
         "params": {"model.canvas": 40, "model.primary_types": 32}, "status": "ok", "step_s": 12.3456,
-        "step_s_ci": [12.123456, 12.98765], "epoch_s": 5_304.0, "img_per_s": 10.4, "step_over_floor": 1.234,
+        "step_s_ci": [12.123456, 12.98765], "epoch_s": 5_304.0, "img_per_s": 10.4, "floor_s": 10.0, "step_over_floor": 1.234,
         "eval_over_train": 0.345, "compile_s": 12.5, "peak_bytes": 12e9, "warnings": [],
         "breakdown": {"convolution": 1.0, "primary capsules": 2.0, "votes": 3.0, "routing": 2.0, "decoder": 1.0, "other": 0.3},
     }  # fmt: skip

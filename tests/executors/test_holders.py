@@ -51,8 +51,13 @@ def test_what_cannot_be_seen_is_not_made_up() -> None:
 def test_each_process_of_several(tmp_path: Path) -> None:
     log = tmp_path / "runs" / "of (mine)" / "trials" / "0f3a9c21b7de" / "attempt-2.log"
     log.parent.mkdir(parents=True)
-    with log.open("w") as out, subprocess.Popen(["sleep", "60"], stdout=out) as child:
+    with (
+        log.open("w") as out,
+        subprocess.Popen(["true"]) as ended,
+        subprocess.Popen(["sleep", "60"], stdout=out) as child,
+    ):
         try:
+            os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # still listed, but it has no files any more
             holder = str(Holder(os.getpid(), os.getuid()))
             found = f", which runs trial 0f3a9c21b7de of {log.parents[2]}"
             childless = str(Holder(child.pid, os.getuid()))

@@ -339,7 +339,7 @@ def test_a_run_of_a_cheat(tmp_path: Path) -> None:
     suite = write_suite(
         tmp_path, grid={"impl": ["numpy", impl]}, data={"test": 120}, parity={"gate": True, "level": "L2"}
     )
-    done = capsbench(tmp_path, "run", suite, "--executor", "inline", "--no-mlflow", "--json")
+    done = capsbench(tmp_path, "run", suite, "--executor", "inline", "--no-mlflow", "--json", COLUMNS="200")
     assert done.returncode == 1, done.stderr
     right, cheat = json.loads(done.stdout)["trials"]
     assert right["audit"]["ok"]
