@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_PROCESS = re.compile(r"process (\d+)(?: \([^;]*?\))? of user [^;,\s]+")  # as `harness.machine.claims.Holder` is told
+_PROCESS = re.compile(r"process (\d+)(?: \((?:(?!; process \d).)*?\))? of user [^;,\s]+")
+"""As `harness.machine.claims.Holder` is told, whatever its command; the next process is another match."""
 _LOG = re.compile(r"(?P<run>.+)/trials/(?P<trial>[^/]+)/attempt-\d+\.log")
 
 

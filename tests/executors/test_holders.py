@@ -62,5 +62,13 @@ def test_each_process_of_several(tmp_path: Path) -> None:
             found = f", which runs trial 0f3a9c21b7de of {log.parents[2]}"
             childless = str(Holder(child.pid, os.getuid()))
             assert with_runs(f"{holder}; {childless}") == f"{holder}{found}; {childless}"
+            for command in ("", " (python -c import os; import sys;f(1))", " (sh -c (a; b); c)"):
+                holder = f"process {os.getpid()}{command} of user somebody"
+                assert (
+                    with_runs(f"{childless}; {holder}, as {holder}")
+                    == f"{childless}; {holder}{found}, as {holder}{found}"
+                )
+                unseen = f"process {os.getpid()} (runs/mnist), since 14:05"
+                assert with_runs(f"{unseen}; {holder}; {unseen}") == f"{unseen}; {holder}{found}; {unseen}"
         finally:
             child.kill()

@@ -155,7 +155,8 @@ def test_a_terminal_shows_the_innermost_and_is_left_clean(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
-def test_its_line_fits(width: int, clock: Clock) -> None:
+def test_its_line_fits(width: int, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")  # whatever that says, it is drawn on a console of this width
     display = Shown(console := _console(io.StringIO(), True, width))
     task = Task("recomputing predictions of 3e5d2b37bbe7 in tf", 12, "", False)
     display._tasks.append(task)
