@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
         registering.named(args.impl)
         chosen = registering.choose(args.run_dir, args.trial, args.impl)
         name = registering.require(registering.wanted(args), suite, where, args.run_dir.parent)
-    if line := locate(args.run_dir.parent, args.mlflow_uri).line:
+    if line := where.line:
         Console(stderr=True).print(Text(line), soft_wrap=True)
     with progress.task(f"bringing {args.run_dir.name} into MLflow"):
         report = sync(args.run_dir, args.mlflow_uri)

@@ -1,4 +1,4 @@
-"""One Ray: a private one that this process starts and ends, or its connection to a cluster. It is imported on start."""
+"""One Ray: a private one that this process starts and ends, or its connection to a cluster. Ray is imported on start."""
 
 # Ray is only partly typed.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
