@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -114,20 +115,36 @@ def remarks(results: Sequence[Result], run_dir: Path) -> list[Text]:
     return [*lines, *(Text(line, "yellow") for line in doubts(results))]
 
 
+_FIGURE = re.compile(r"(?<![\w=.:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/])")
+"""A number that a warning has measured; no part of a name, of a path or of a setting."""
+
+
 def doubts(results: Sequence[Result]) -> list[str]:
     """Every warning once, and why there is no timing; each begins with the implementations that it concerns.
 
-    Not those of a search's proposals, which no table shows.
+    Warnings that differ in nothing but their figures are one, with the range of each figure. Not those of a search's
+    proposals, which no table shows.
     """
-    notes: dict[str, list[str]] = {}
+    notes: dict[str, list[tuple[str, str]]] = {}
     for result in (each for each in results if each.phase != "proposal"):
         withheld = result.status == "finished" and result.timing_withheld
         reasons = [*result.warnings, *([f"no timing verdict: {withheld}"] if withheld else [])]
         if result.audit and result.audit["ok"] is None:
             reasons.append(f"audit: {result.audit['note']}")
-        for reason in reasons:
-            notes.setdefault(reason, []).append(result.impl)
-    return [f"{', '.join(dict.fromkeys(impls))}: {reason}" for reason, impls in notes.items()]
+        for reason in dict.fromkeys(reasons):
+            notes.setdefault(_FIGURE.sub("#", reason), []).append((result.impl, reason))
+    return [_together(alike) for alike in notes.values()]
+
+
+def _together(alike: Sequence[tuple[str, str]]) -> str:
+    """One line for warnings, each with its implementation, that differ in nothing but their figures."""
+    impls, reasons = (list(dict.fromkeys(each)) for each in zip(*alike, strict=True))
+    if len(reasons) == 1:
+        return f"{', '.join(impls)}: {reasons[0]}"
+    ranges = zip(*(_FIGURE.findall(reason) for reason in reasons), strict=True)
+    figures = iter([sorted(set(found), key=lambda figure: float(figure.replace(",", ""))) for found in ranges])
+    line = _FIGURE.sub(lambda _: " to ".join(dict.fromkeys((each := next(figures))[:1] + each[-1:])), reasons[0])
+    return f"{', '.join(impls)}, in {len(alike)} trials: {line}"
 
 
 def epochs_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -184,6 +184,22 @@ def test_one_warning_is_said_once() -> None:
     assert remarks(result(**same), result(seed=1, **same), result("tf", **same)) == ["torch, tf: clock is slow"]
 
 
+def test_warnings_that_differ_in_their_figures_are_one_with_their_ranges() -> None:
+    loads = ["had 46% of 2 cores (load average 1,011.2): do", "had 9.5% of 2 cores (load average 7): do"]
+    others = ["train.epochs=16 is short", "train.epochs=30 is short", "had 9% of 2 cores: do"]
+    results = [
+        result(warnings=[loads[0], others[0]]),
+        result("tf", warnings=[loads[1], others[1]]),
+        result("tf", seed=1, warnings=[loads[0], others[2]]),
+    ]
+    assert remarks(*results) == [
+        "torch, tf, in 3 trials: had 9.5 to 46% of 2 cores (load average 7 to 1,011.2): do",
+        "torch: train.epochs=16 is short",  # what is to be typed stays as it is
+        "tf: train.epochs=30 is short",
+        "tf: had 9% of 2 cores: do",
+    ]
+
+
 @pytest.mark.parametrize("width", [40, 80, 100, 200])
 def test_nothing_is_cut_on_any_screen(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
