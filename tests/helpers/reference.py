@@ -47,11 +47,10 @@ def suite_keys() -> str:
     section = None
     for key in sorted(heads, key=lambda key: [*dict.fromkeys(heads.values())].index(heads[key])):
         head = heads[key]
-        if head != section:
+        if is_new := head != section:
             section = head
             lines += ["", f"## {f'`{head}`' if head else 'At the top'}", ""]
             lines += [SECTIONS[head], ""] if head in SECTIONS else []
-            lines += ["| key | meaning | takes | default | varied | counts |", "|---|---|---|---|---|---|"]
         default = f"`{json.dumps(given[key])}`" if key in given else "required"
         default = "" if default == "`null`" else default
         told = meaning(key)
@@ -59,14 +58,17 @@ def suite_keys() -> str:
         if key.startswith("model.") and kinds and len(kinds) < len(models.names()):
             told += f" Of kind {' and '.join(kinds)}."
         varied, counts = key in known().grid, _counts(key)
-        row = (
-            f"`{key}`",
-            _cell(known().all[key].expected.removesuffix(" or null")),
-            default,
-            _cell(told),
-            *map(_yes, (varied, counts)),
-        )
-        lines.append(f"| {' | '.join(row)} |")
+        row = {
+            "key": f"`{key}`",
+            "meaning": _cell(told),
+            "takes": _cell(known().all[key].expected.removesuffix(" or null")),
+            "default": default,
+            "varied": _yes(varied),
+            "counts": _yes(counts),
+        }
+        if is_new:
+            lines += [f"| {' | '.join(row)} |", f"|{'---|' * len(row)}"]
+        lines.append(f"| {' | '.join(row.values())} |")
     lines += [
         "", "## `quick`", "", SECTIONS["quick"], "",
         "Keys that begin with `x-`, at the top, are ignored: a place for YAML anchors.", "",
