@@ -350,6 +350,9 @@ RECIPES = [f"recipes/{path.stem}" for path in sorted((SUITES / "recipes").glob("
     "name",
     [
         "quickstart",
+        "compact",
+        "compact-affnist",
+        "compact-multimnist",
         "mnist",
         "routing",
         "affnist",
