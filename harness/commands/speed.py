@@ -102,14 +102,8 @@ def speed(request: SpeedRequest, tell: Tell) -> dict[str, Any]:
             request.parts,
         )
         records = [Record(name, trial, folder / f"{name}.log") for name, trial in zip(names, trials, strict=True)]
-        with progress.task("measuring") as measuring:
-
-            def told(line: str) -> None:
-                tell(with_runs(line))
-                if begun := re.fullmatch(r"round (\d+) of (\d+)", line):
-                    measuring.reached(int(begun[1]) - 1, int(begun[2]))
-
-            found = document(measure(records, method, told), method)
+        with progress.task("measuring"):
+            found = document(measure(records, method, lambda line: tell(with_runs(line))), method)
     found |= {"warnings": [*warnings, *problems, *found["warnings"]], "environment": environment()}
     if request.baseline and stored:
         compared = baseline.against(request.baseline, stored, finite(found), request.tolerance_pct)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness import registry
+from harness import progress, registry
 from harness.cost.peak import expected_bytes
 from harness.events import Event, FailedEvent, WarningEvent
 from harness.events.processes import (
@@ -245,7 +245,7 @@ class _Bench:
     def take_rounds(self, running: list[tuple[Record, _Worker]], gauges: Sequence[_Worker]) -> None:
         """All rounds of steps, then as many of the parts, then the traces. One that fails is dropped."""
         rounds = self._method.rounds
-        for number in range(1, rounds + 1):
+        for number in progress.track(range(1, rounds + 1), "rounds"):
             if running:
                 self._tell(f"round {number} of {rounds}")
             for gauge in gauges if running else ():
@@ -273,20 +273,24 @@ class _Bench:
         """As many rounds again for the parts of a step, if an implementation provides them; half if one gives two passes."""
         telling = list(running)
         rounds = self._method.rounds
-        for number in range(1, rounds + 1):
-            if telling:
+        with progress.task("parts of a step", -(-rounds // 2)) as turns:
+            for number in range(1, rounds + 1):
+                if not telling:
+                    return
                 self._tell(f"parts of a step, turn {number}")
-            for record, worker in list(telling):
-                answer = self._ask_more(record, worker, "parts", PartsEvent, running)
-                if answer and answer.cuts is not None and answer.step_s is not None:
-                    record.cuts.append(answer.cuts)
-                    record.beside.append(answer.step_s)
-                    if 2 * len(record.cuts) >= rounds:
+                for record, worker in list(telling):
+                    answer = self._ask_more(record, worker, "parts", PartsEvent, running)
+                    if answer and answer.cuts is not None and answer.step_s is not None:
+                        record.cuts.append(answer.cuts)
+                        record.beside.append(answer.step_s)
+                        if 2 * len(record.cuts) >= rounds:
+                            telling.remove((record, worker))
+                    elif answer and answer.parts is not None:
+                        record.parts.append(answer.parts)
+                        turns.total = rounds
+                    else:
                         telling.remove((record, worker))
-                elif answer and answer.parts is not None:
-                    record.parts.append(answer.parts)
-                else:
-                    telling.remove((record, worker))
+                turns.advance()
 
     def _ask_more(
         self, record: Record, worker: _Worker, order: str, kind: type[E], running: list[tuple[Record, _Worker]]
