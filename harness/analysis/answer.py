@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from harness.analysis.cells import Cell, Change
+from harness.analysis.doubtful import is_doubtful
 from harness.analysis.equivalence import INTERVAL, Pair, caveat, interval_text, p_text, points_text, varies
 from harness.analysis.images import ImageRow
 from harness.analysis.labels import setting, spoken
@@ -27,7 +28,8 @@ class Ratio:
     """How many times as fast `b` is as `a`, in seconds per epoch; `low` to `high`: its 95% interval, if there is one.
 
     `over`: what the interval is over. Of seeds it is Welch's, of the logarithms. Of one seed each, it takes both ends of the
-    intervals of both medians over steady epochs, and so is wider than 95%; it says nothing of other seeds.
+    intervals of both medians over steady epochs, and so is wider than 95%; it says nothing of other seeds. `is_doubtful`:
+    other work, a low priority or heat had a part in the times, so that nothing is claimed.
     """
 
     a: str
@@ -37,11 +39,14 @@ class Ratio:
     low: float | None
     high: float | None
     over: Literal["seeds", "epochs"] | None
+    is_doubtful: bool = False
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval is all on one side of 1."""
-        return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
+        """Whether the interval is all on one side of 1, and the times are a measure."""
+        if self.low is None or self.high is None:
+            return False
+        return not self.is_doubtful and not self.low <= 1 <= self.high
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ def answer(seeds: OverSeeds) -> Answer:
         )
     if any(pair.verdict for pair in seeds.pairs):
         notes += filter(None, [caveat([cell.trial for cell in seeds.cells])])
+    if not pairs and any(is_doubtful(each) for cell in seeds.cells for each in cell.counted):
+        notes.append("The seconds are doubtful: see the remarks.")
     if any(found.over == "epochs" for found in ratios):
         notes.append("Intervals of speed are over the steady epochs of one seed each.")
     return Answer(sentences, ratios, notes)
@@ -94,7 +101,8 @@ def ratio(a: Cell, b: Cell) -> Ratio | None:
         (ci_a,), (ci_b,) = ([each.epoch_s_ci for each in cell.counted if each.epoch_s is not None] for cell in (a, b))
         if ci_a and ci_b and min(*ci_a, *ci_b) > 0:
             low, high, over = ci_a[0] / ci_b[1], ci_a[1] / ci_b[0], "epochs"
-    return Ratio(a.impl, b.impl, b.params, value, low, high, over)
+    doubtful = any(is_doubtful(each) for cell in (a, b) for each in cell.counted if each.epoch_s is not None)
+    return Ratio(a.impl, b.impl, b.params, value, low, high, over, doubtful)
 
 
 def _of_pairs(pairs: Sequence[tuple[Cell, Cell]], ratios: Sequence[Ratio], seeds: OverSeeds) -> Iterator[str]:
@@ -110,14 +118,13 @@ def _of_pairs(pairs: Sequence[tuple[Cell, Cell]], ratios: Sequence[Ratio], seeds
 
 
 def _speed(found: Ratio) -> str:
-    """ "TensorFlow is 1.28 times as fast as PyTorch [1.21, 1.36]", or that no difference is shown."""
+    """ "TensorFlow is 1.28 times as fast as PyTorch [1.21, 1.36]", or that no difference is shown or claimed."""
     text = f"{spoken(found.b)} is {number(found.value)} times as fast as {spoken(found.a)}"
-    if found.low is None or found.high is None:
-        return text
-    between = f"[{_end(found.low)}, {_end(found.high)}]"
-    if found.is_shown:
-        return f"{text} {between}"
-    return f"no difference in speed is shown: {text} {between}"
+    if found.low is not None and found.high is not None:
+        text += f" [{_end(found.low)}, {_end(found.high)}]"
+    if found.is_doubtful:
+        return f"no difference in speed is claimed, as the times are doubtful (see the remarks): {text}"
+    return text if found.is_shown or found.low is None else f"no difference in speed is shown: {text}"
 
 
 def _end(value: float) -> str:
@@ -179,11 +186,12 @@ def _together(pairs: Sequence[tuple[Cell, Cell]], ratios: Sequence[Ratio], teste
         if own:
             middle = math.exp(sum(math.log(each.value) for each in own) / len(own))
             slowest, fastest = min(own, key=lambda each: each.value), max(own, key=lambda each: each.value)
-            shown = sum(each.is_shown for each in own)
+            shown, doubtful = (sum(each) for each in zip(*((e.is_shown, e.is_doubtful) for e in own), strict=True))
             parts.append(
                 f"{spoken(b)} is {number(slowest.value)} ({setting(slowest.params)}) to {number(fastest.value)} "
                 f"({setting(fastest.params)}) times as fast as {spoken(a)}, over {len(own)} settings {number(middle)} times "
                 f"(geometric mean); its interval is all on one side of 1 in {shown} of them"
+                + (f"; in {doubtful} of them nothing is claimed, as the times are doubtful" if doubtful else "")
             )
         verdicts = [each for each in tested if (each.a, each.b) == (a, b) and each.verdict]
         if verdicts:
