@@ -82,7 +82,7 @@ def answer(seeds: OverSeeds) -> Answer:
         notes += filter(None, [caveat([cell.trial for cell in seeds.cells])])
     if not pairs and any(is_doubtful(each) for cell in seeds.cells for each in cell.counted):
         notes.append("The seconds are doubtful: see the remarks.")
-    if any(found.over == "epochs" for found in ratios):
+    if any(found.over == "epochs" and not found.is_doubtful for found in ratios):
         notes.append("Intervals of speed are over the steady epochs of one seed each.")
     return Answer(sentences, ratios, notes)
 
@@ -113,17 +113,17 @@ def _of_pairs(pairs: Sequence[tuple[Cell, Cell]], ratios: Sequence[Ratio], seeds
     for a, b in pairs:
         of_pair = next((each for each in ratios if (each.a, each.b, each.params) == (a.impl, b.impl, b.params)), None)
         where = f"With {setting(b.params)}, " if b.params else ""
-        told = _speed(of_pair) if of_pair else f"{spoken(a.impl)} and {spoken(b.impl)} are not compared in speed"
+        told = f"{spoken(b.impl)} and {spoken(a.impl)} are not compared in speed"  # in the order of their errors
+        if of_pair:
+            told = f"{told}, as the times are doubtful (see the remarks)" if of_pair.is_doubtful else _speed(of_pair)
         yield _capital(f"{where}{told}{_error(a, b, seeds)}.")
 
 
 def _speed(found: Ratio) -> str:
-    """ "TensorFlow is 1.28 times as fast as PyTorch [1.21, 1.36]", or that no difference is shown or claimed."""
+    """ "TensorFlow is 1.28 times as fast as PyTorch [1.21, 1.36]", or that no difference is shown."""
     text = f"{spoken(found.b)} is {number(found.value)} times as fast as {spoken(found.a)}"
     if found.low is not None and found.high is not None:
         text += f" [{_end(found.low)}, {_end(found.high)}]"
-    if found.is_doubtful:
-        return f"no difference in speed is claimed, as the times are doubtful (see the remarks): {text}"
     return text if found.is_shown or found.low is None else f"no difference in speed is shown: {text}"
 
 
