@@ -71,6 +71,12 @@ def answer(seeds: OverSeeds) -> Answer:
     pairs = [(cells[0], other) for cells in by_setting.values() for other in cells[1:]]
     ratios = [found for a, b in pairs if (found := ratio(a, b))]
     sentences = list(_of_pairs(pairs, ratios, seeds)) if pairs else list(_of_cells(seeds.cells))
+    if any(each.is_doubtful for each in ratios):
+        sentences.append(
+            "Nothing is claimed of speed: the times are doubtful (see the remarks)."
+            if all(each.is_doubtful for each in ratios)
+            else "Other times are doubtful (see the remarks): of their speed nothing is claimed."
+        )
     sentences += _of_settings(seeds.changes)
     notes = ["Square brackets hold 95% intervals, if nothing else is said."] if "[" in "".join(sentences) else []
     if {len(cell.counted) for cell in seeds.cells} <= {0, 1}:
@@ -113,10 +119,12 @@ def _of_pairs(pairs: Sequence[tuple[Cell, Cell]], ratios: Sequence[Ratio], seeds
     for a, b in pairs:
         of_pair = next((each for each in ratios if (each.a, each.b, each.params) == (a.impl, b.impl, b.params)), None)
         where = f"With {setting(b.params)}, " if b.params else ""
-        told = f"{spoken(b.impl)} and {spoken(a.impl)} are not compared in speed"  # in the order of their errors
-        if of_pair:
-            told = f"{told}, as the times are doubtful (see the remarks)" if of_pair.is_doubtful else _speed(of_pair)
-        yield _capital(f"{where}{told}{_error(a, b, seeds)}.")
+        names = f" of {spoken(b.impl)} and {spoken(a.impl)}"  # in the order of their errors
+        if of_pair and not of_pair.is_doubtful:
+            error = _error(a, b, seeds)
+            yield _capital(f"{where}{_speed(of_pair)}{f'; {error}' if error else ''}.")
+        elif error := _error(a, b, seeds, names):
+            yield _capital(f"{where}{error}.")
 
 
 def _speed(found: Ratio) -> str:
@@ -132,20 +140,20 @@ def _end(value: float) -> str:
     return "less than 0.01" if value < 0.01 else "more than 100" if value > 100 else number(value)
 
 
-def _error(a: Cell, b: Cell, seeds: OverSeeds) -> str:
-    """The second half of a sentence: what is known of the two test errors."""
+def _error(a: Cell, b: Cell, seeds: OverSeeds, names: str = "") -> str:
+    """What is known of the two test errors; `names`: of whom they are, where that has not been said."""
     pair = next((e for e in seeds.pairs if (e.a, e.b, e.params) == (a.impl, b.impl, a.params)), None)
     if pair and pair.verdict:
-        return _equal(pair)
+        return _equal(pair, f"the test errors{names}" if names else "their test errors")
     of_a, of_b = a.summary("test_err_pct"), b.summary("test_err_pct")
     if not of_a or not of_b:
         return ""
-    text = f"; test errors are {of_b.mean:.2f}% and {of_a.mean:.2f}%"
+    text = f"test errors{names} are {of_b.mean:.2f}% and {of_a.mean:.2f}%"
     row = next((each for each in seeds.images if each.a is a and each.b is b), None)
     return text + (_images(row, a, b) if row else "")
 
 
-def _equal(pair: Pair) -> str:
+def _equal(pair: Pair, errors: str) -> str:
     """That the two errors are shown to be equal within the margin, or to differ by more, or neither."""
     test = pair.test
     margin = f"{points_text(test.margin)} points"
@@ -153,15 +161,16 @@ def _equal(pair: Pair) -> str:
     found += f" [{INTERVAL}: {interval_text(test)}]" if varies(test) else " with every seed"
     evidence = f", {p_text(test)}" if varies(test) else ""
     if pair.verdict == "equivalent":
-        return f"; their test errors are equal within {margin}: shown{evidence} ({found})"
+        return f"{errors} are equal within {margin}: shown{evidence} ({found})"
     if pair.verdict == "different":
-        return f"; their test errors differ by more than {margin}: shown ({found})"
-    return f"; that their test errors are equal within {margin} is not shown{evidence} ({found})"
+        return f"{errors} differ by more than {margin}: shown ({found})"
+    return f"that {errors} are equal within {margin} is not shown{evidence} ({found})"
 
 
 def _capital(text: str) -> str:
     """The sentence with a capital letter, unless it begins with a name that is written small."""
-    return f"N{text[1:]}" if text.startswith("no difference") else text
+    is_a_word = text.partition(" ")[0] in ("no", "the", "that", "test")
+    return text[0].upper() + text[1:] if is_a_word else text
 
 
 def _images(row: ImageRow, a: Cell, b: Cell) -> str:
@@ -181,17 +190,16 @@ def _images(row: ImageRow, a: Cell, b: Cell) -> str:
 def _together(pairs: Sequence[tuple[Cell, Cell]], ratios: Sequence[Ratio], tested: Sequence[Pair]) -> Iterator[str]:
     """One sentence for two implementations over many settings."""
     for a, b in dict.fromkeys((a.impl, b.impl) for a, b in pairs):
-        own = [each for each in ratios if (each.a, each.b) == (a, b)]
+        own = [each for each in ratios if (each.a, each.b) == (a, b) and not each.is_doubtful]
         parts: list[str] = []
         if own:
             middle = math.exp(sum(math.log(each.value) for each in own) / len(own))
             slowest, fastest = min(own, key=lambda each: each.value), max(own, key=lambda each: each.value)
-            shown, doubtful = (sum(each) for each in zip(*((e.is_shown, e.is_doubtful) for e in own), strict=True))
+            shown = sum(each.is_shown for each in own)
             parts.append(
                 f"{spoken(b)} is {number(slowest.value)} ({setting(slowest.params)}) to {number(fastest.value)} "
                 f"({setting(fastest.params)}) times as fast as {spoken(a)}, over {len(own)} settings {number(middle)} times "
                 f"(geometric mean); its interval is all on one side of 1 in {shown} of them"
-                + (f"; in {doubtful} of them nothing is claimed, as the times are doubtful" if doubtful else "")
             )
         verdicts = [each for each in tested if (each.a, each.b) == (a, b) and each.verdict]
         if verdicts:
