@@ -45,7 +45,7 @@ _WAIT_MS = 120_000
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("pictures", nargs="*", metavar="PICTURE", help="report, mlflow, demo, parity; default: all")
-    options.add_argument("--run", type=Path, default=ROOT / "results" / "mnist-1-epoch", help="a finished run")
+    options.add_argument("--run", type=Path, default=ROOT / "results" / "compact", help="a finished run")
     args = options.parse_args()
     if unknown := {*args.pictures} - {*MAKERS}:
         options.error(f"no such picture: {', '.join(sorted(unknown))}")
