@@ -93,7 +93,7 @@ def report(browser: Browser, run: Path, folder: Path) -> bytes:
     """The answer and the first chart."""
     made = capsbench("report", run, "--out", folder / "report", "--format", "html")
     assert made.returncode == 0, made.stderr
-    page = opened(browser, (folder / "report" / "report.html").as_uri(), 1100, 1030)
+    page = opened(browser, (folder / "report" / "report.html").as_uri(), 1100, 1250)
     page.locator(".chart .main-svg").first.wait_for()
     page.wait_for_timeout(500)
     return page.screenshot()
