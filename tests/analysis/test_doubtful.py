@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,8 @@ def test_whatever_disturbed_the_cores_makes_times_doubtful(observed: dict[str, A
 def test_low_priority_and_epochs_that_become_slower_do_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.os, "nice", lambda _: 19)
     monkeypatch.setattr(worker.os, "setpriority", lambda *_: None)
-    lowered = inspect.unwrap(worker._at_low_priority)  # pyright: ignore[reportPrivateUsage]
     for asked in (0, 19):
-        assert is_doubtful(result(lowered(asked) or ""))
+        assert is_doubtful(result(worker._at_low_priority(asked) or ""))  # pyright: ignore[reportPrivateUsage]
     assert is_doubtful(result(seconds=(9.0, *(10.0 + 2 * number for number in range(9)))))
 
 
@@ -70,3 +68,18 @@ def test_nothing_is_claimed_of_doubtful_times(tmp_path: Path) -> None:
     ]
     assert not found.ratios[0].is_shown
     assert found.to_json()["speed"][0]["is_doubtful"]
+
+
+def test_one_loaded_implementation_leaves_the_others_compared(tmp_path: Path) -> None:
+    (warned,) = doubts([Observation(1.0, **{**QUIET, "others": 0.5})] * 6)
+    seconds = {"torch": 300.0, "tf": 200.0, "jax": 100.0}
+    trials = [make_trial(impl, seed) for impl in seconds for seed in (0, 1)]
+    runs = [
+        (trial, [*events_of(0.3, seconds[trial.impl] + trial.seed), *extra])
+        for trial in trials
+        for extra in ([{"kind": "warning", "message": warned}] * (trial.impl == "jax"),)
+    ]
+    first, second, third, *_ = answer(over_seeds(write_run(tmp_path / "run", runs))).sentences
+    assert first.startswith("TensorFlow is 1.5")
+    assert second.startswith("The test errors of JAX and PyTorch are equal")
+    assert third == "Other times are doubtful (see the remarks): of their speed nothing is claimed."
