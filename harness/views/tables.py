@@ -125,26 +125,26 @@ def doubts(results: Sequence[Result]) -> list[str]:
     Warnings that differ in nothing but their figures are one, with the range of each figure. Not those of a search's
     proposals, which no table shows.
     """
-    notes: dict[str, list[tuple[str, str]]] = {}
+    notes: dict[str, list[tuple[str, str, str]]] = {}
     for result in (each for each in results if each.phase != "proposal"):
         withheld = result.status == "finished" and result.timing_withheld
         reasons = [*result.warnings, *([f"no timing verdict: {withheld}"] if withheld else [])]
         if result.audit and result.audit["ok"] is None:
             reasons.append(f"audit: {result.audit['note']}")
         for reason in dict.fromkeys(reasons):
-            notes.setdefault(_FIGURE.sub("#", reason), []).append((result.impl, reason))
+            notes.setdefault(_FIGURE.sub("#", reason), []).append((result.id, result.impl, reason))
     return [_together(alike) for alike in notes.values()]
 
 
-def _together(alike: Sequence[tuple[str, str]]) -> str:
-    """One line for warnings, each with its implementation, that differ in nothing but their figures."""
-    impls, reasons = (list(dict.fromkeys(each)) for each in zip(*alike, strict=True))
+def _together(alike: Sequence[tuple[str, str, str]]) -> str:
+    """One line for warnings, each with its trial and implementation, that differ in nothing but their figures."""
+    ids, impls, reasons = (list(dict.fromkeys(each)) for each in zip(*alike, strict=True))
     if len(reasons) == 1:
         return f"{', '.join(impls)}: {reasons[0]}"
     ranges = zip(*(_FIGURE.findall(reason) for reason in reasons), strict=True)
     figures = iter([sorted(set(found), key=lambda figure: float(figure.replace(",", ""))) for found in ranges])
     line = _FIGURE.sub(lambda _: " to ".join(dict.fromkeys((each := next(figures))[:1] + each[-1:])), reasons[0])
-    return f"{', '.join(impls)}, in {len(alike)} trials: {line}"
+    return f"{', '.join(impls)}, in {len(ids)} trial{'s' * (len(ids) > 1)}: {line}"
 
 
 def epochs_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -190,7 +190,7 @@ def test_warnings_that_differ_in_their_figures_are_one_with_their_ranges() -> No
     results = [
         result(warnings=[loads[0], others[0]]),
         result("tf", warnings=[loads[1], others[1]]),
-        result("tf", seed=1, warnings=[loads[0], others[2]]),
+        result("tf", seed=1, warnings=[*loads, others[2]]),  # of two attempts
     ]
     assert remarks(*results) == [
         "torch, tf, in 3 trials: had 9.5 to 46% of 2 cores (load average 7 to 1,011.2): do",
