@@ -6,7 +6,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import UserError
@@ -52,7 +52,11 @@ def turn(
     Each call runs as many steps as the whole step is timed with: what a call costs besides is then as small a part of it.
     A machine that becomes faster or slower meanwhile thus changes the differences of neighbours in both directions. Python
     collects no garbage meanwhile.
+
+    Two untimed calls of one step come before each: memory that was free meanwhile may have gone back to the system, even to
+    a virtual machine's host, and is slow to return. Two, since JAX frees a program's memory only when the next one has its own.
     """
+    one = first_step(plan)
     steps = -(-len(plan.order) // plan.batch)
     found = [Timed(cut.part, forward=[] if cut.forward else None) for cut in cuts]
     calls = [
@@ -63,9 +67,17 @@ def turn(
     with _no_garbage_collected():
         for call, into in (*calls, *reversed(calls)):
             if call is not None and into is not None:
+                call(one)
+                call(one)
                 sample, _ = clock(lambda call=call: call(plan))
                 into.append(sample.seconds / steps)
     return found
+
+
+def first_step(plan: EpochPlan) -> EpochPlan:
+    """The first step of a plan alone."""
+    kept = None if plan.kept is None else plan.kept[: plan.batch]
+    return replace(plan, order=plan.order[: plan.batch], shifts=plan.shifts[: plan.batch], kept=kept)
 
 
 @contextmanager

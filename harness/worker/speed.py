@@ -21,7 +21,7 @@ from harness.errors import UserError
 from harness.events import Event
 from harness.events.processes import GaugeReadyEvent, PartsEvent, RateEvent, RoundEvent, SpeedReadyEvent, TraceEvent
 from harness.worker.channel import Channel, report_timing_warnings, serve
-from harness.worker.parts import turn, warm_up
+from harness.worker.parts import first_step, turn, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -250,11 +250,7 @@ class Measurement:
         return replace(plan, order=plan.order % staged)
 
     def _train_once(self) -> None:
-        from harness.spec import EpochPlan
-
-        batch = self.trial.train.batch
-        kept = None if self._plan.kept is None else self._plan.kept[:batch]
-        self.impl.train(EpochPlan(self._plan.order[:batch], self._plan.shifts[:batch], batch, kept))
+        self.impl.train(first_step(self._plan))
 
     def _train(self) -> Any:
         sample, totals = self._clock(lambda: self.impl.train(self._plan))
