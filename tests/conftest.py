@@ -41,12 +41,13 @@ os.environ.setdefault(
 
 
 # Tests that run side by side (pytest-xdist) divide the cores, and so do the processes that they start: trials of two tests do
-# not know of each other, and would both take the first core.
+# not know of each other, and would both take the first core. Three processes on two cores: one of them often waits.
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
 if "PYTEST_XDIST_WORKER" in os.environ:
     _number, _workers = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    if _share := sorted(_CORES)[_number::_workers]:
-        os.sched_setaffinity(0, _share)
+    if _CORES:
+        _ordered = sorted(_CORES)
+        os.sched_setaffinity(0, _ordered[_number::_workers] or [_ordered[_number % len(_ordered)]])
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -211,7 +211,7 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-gate", action="store_true", help="time what was not compared with the specification")
     command.add_argument(
         "--parts", action=argparse.BooleanOptionalAction, default=True,
-        help="also measure the parts of a step, by steps cut short after each of them; default: yes. It takes two or three "
+        help="also measure the parts of a step, by steps cut short after each of them; default: yes. It takes about five "
         "times as long as the rest",
     )  # fmt: skip
     command.add_argument(
