@@ -26,6 +26,7 @@ from harness.machine.environment import available_cores
 from harness.machine.surroundings import child_environment
 from harness.models import probing
 from harness.prediction.trained import some_images
+from harness.publishing.crate import home_of_results
 from harness.spec import Weights
 from harness.spec.trial import Trial
 from harness.views.messages import Console
@@ -71,7 +72,7 @@ def export(run_dir: Path, trial_id: str, to: str, weights: str = "last", out: Pa
         known = " and ".join(exporter.STANDALONE)
         raise UserError(f"--to {to}: a model of kind {trial.model.kind} cannot be exported; {known} can")
     arrays = {name: array.astype(np.float32) for name, array in read(path, trial, event).items()}
-    folder = out or run_dir / "exports" / f"{trial.id}-{to}-{weights}"
+    folder = out or home_of_results(run_dir) / "exports" / f"{trial.id}-{to}-{weights}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         own = trial.facts()
@@ -138,7 +139,12 @@ def options(command: argparse.ArgumentParser) -> None:
         metavar="best|last|EPOCH",
         help="of the lowest validation error, of the last epoch (default), or of an epoch kept by train.keep_every",
     )
-    command.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/exports/TRIAL-FRAMEWORK-WEIGHTS")
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: RUN/exports/TRIAL-FRAMEWORK-WEIGHTS; of what was published, from-RUN/exports/...",
+    )
 
 
 def main(args: argparse.Namespace) -> int:

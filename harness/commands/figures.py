@@ -14,6 +14,7 @@ from harness.errors import UserError, nearest
 from harness.journal.directory import require_run
 from harness.journal.journal import FOLDER, Journal
 from harness.journal.results import summarise
+from harness.publishing.crate import home_of_results
 from harness.views.figures.draw import Drawn, datasets, draw_trial, require_matplotlib
 from harness.views.figures.material import Material
 from harness.views.messages import Console
@@ -48,6 +49,9 @@ def draw_run(run_dir: Path, trial_ids: Sequence[str] = (), out: Path | None = No
         )
     require_matplotlib()
     dataset = datasets()
+    home = home_of_results(run_dir)
+    if not out and home != run_dir:
+        out = home / FOLDER
     drawn: list[Drawn] = []
     damaged: list[str] = []
     for trial_id in progress.track(chosen, "drawing figures"):
@@ -76,7 +80,11 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument("run_dir", type=Path, metavar="RUN", help="a run's directory, such as runs/quickstart")
     command.add_argument("trials", nargs="*", metavar="TRIAL", help="ids of trials; default: all finished ones")
     command.add_argument(
-        "--out", type=Path, metavar="DIR", help="a folder for each trial is made there; default: each trial's own"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="a folder for each trial is made there; default: each trial's own; "
+        "of what was published, from-RUN/figures",
     )
 
 

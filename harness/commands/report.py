@@ -65,7 +65,8 @@ def options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument(
         "--out", type=Path, metavar="DIR",
-        help="where files are written; default: RUN/report, of several runs report-with-OTHERS in the first",
+        help="where files are written; default: RUN/report, of several runs report-with-OTHERS in the first; of what was "
+        "published, in from-RUN here, since it must stay as it is",
     )  # fmt: skip
     command.add_argument(
         "--speed", type=Path, metavar="FILE",

@@ -23,6 +23,7 @@ from harness.errors import UserError
 from harness.events import ResultEvent
 from harness.journal.journal import Journal
 from harness.journal.results import named_files
+from harness.publishing.crate import home_of_results
 from harness.views import search as search_view
 from harness.views.report.chart import Shown
 from harness.views.report.compose import Material, compose
@@ -114,7 +115,7 @@ class Together:
 
 
 def report(run_dir: Path, out: Path | None = None, formats: Sequence[str] = DEFAULT) -> Written:
-    """Writes a run's report in these forms to `out`, by default `report` in the run's folder.
+    """Writes a run's report in these forms to `out`, by default `report` in `home_of_results`.
 
     Raises `UserError` for a folder without a run, a run with no finished trial, damaged files of finished trials, a folder
     that cannot be written, and a package that a form needs and that is not installed.
@@ -122,7 +123,7 @@ def report(run_dir: Path, out: Path | None = None, formats: Sequence[str] = DEFA
     run = look(run_dir)
     if not run.has_finished:
         raise UserError(run.nothing)
-    return write([run], out or run_dir / "report", formats).runs[0]
+    return write([run], out or home_of_results(run_dir) / "report", formats).runs[0]
 
 
 def look(run_dir: Path, name: str = "") -> Known:
@@ -153,7 +154,7 @@ def side_by_side(
     problems += [run.nothing for run in known if not run.has_finished]
     others = "-".join(_file_name(run.name) for run in known[1:])
     folder = f"report-with-{others}"[:200] if others else "report"
-    return write(known, out or known[0].run_dir / folder, formats, problems, speed)
+    return write(known, out or home_of_results(known[0].run_dir) / folder, formats, problems, speed)
 
 
 def write(

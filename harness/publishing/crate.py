@@ -27,6 +27,11 @@ class NoCrate(UserError):
     """What was given is no crate at all."""
 
 
+def home_of_results(run_dir: Path) -> Path:
+    """Where what is made of a run goes by default: its own folder; of a crate, which must stay as it is, `from-NAME` here."""
+    return Path(f"from-{run_dir.resolve().name}") if (run_dir / metadata.NAME).is_file() else run_dir
+
+
 def is_zip(target: Path) -> bool:
     """Whether a crate with this name is a ZIP file."""
     return target.suffix.lower() == ".zip"

@@ -74,6 +74,20 @@ def test_it_is_a_run_directory(published: Path, command: Command) -> None:
     assert command("compare", published, published)[0] == 0
 
 
+def test_what_is_made_of_it_leaves_it_as_it_is(
+    published: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trial = next((published / "trials").iterdir()).name
+    assert command("report", published, "--format", "md,csv")[0] == 0
+    assert command("figures", published)[0] == 0
+    assert command("export", published, trial, "--to", "torch")[0] == 0
+    made = tmp_path / f"from-{published.name}"
+    assert {path.name for path in made.iterdir()} == {"report", "figures", "exports"}
+    assert (made / "figures" / trial).is_dir()
+    assert command("verify", published, "--impl", "numpy", "--sample", 8)[0] == 0
+
+
 def test_its_metadata_are_an_ro_crate(published: Path) -> None:
     """What RO-Crate 1.1 demands of the descriptor, the root and files (sections "Root Data Entity", "Data Entities")."""
     document = json.loads((published / NAME).read_text())
