@@ -45,6 +45,7 @@ os.environ.setdefault(
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
 if "PYTEST_XDIST_WORKER" in os.environ:
     _number, _workers = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ["CAPSBENCH_LEASES"] += f"-{_number}"  # those that share a core do not wait for one another's trials
     if _CORES:
         _ordered = sorted(_CORES)
         os.sched_setaffinity(0, _ordered[_number::_workers] or [_ordered[_number % len(_ordered)]])
