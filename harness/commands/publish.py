@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 from collections.abc import Collection
@@ -21,7 +22,7 @@ from harness.errors import UserError
 from harness.journal.journal import Journal
 from harness.journal.kept import find_trial
 from harness.publishing import crate
-from harness.publishing.contents import contents
+from harness.publishing.contents import contents, without_places
 from harness.publishing.metadata import Said
 from harness.views.messages import Console
 
@@ -74,12 +75,15 @@ def publish(
     """
     crate.require_free(target)
     names = contents(run_dir, weights_of, figures=figures)
-    plan = Journal(run_dir).plan()
+    journal = Journal(run_dir)
+    plan, environment = journal.plan(), without_places(journal.environment())
     try:
         with progress.task(f"publishing {run_dir.name}"), crate.staged(target, said) as folder:
             for name in progress.track(names, "copying files"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run_dir / name, folder / name)
+            if environment != journal.environment():
+                (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
             report(folder)
             question = str(plan.get("question") or "")
             (folder / "README.md").write_text(_README.format(suite=plan.get("suite"), question=question), "utf-8")

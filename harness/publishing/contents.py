@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from pathlib import Path
+from typing import Any, cast
 
 from harness.errors import UserError
 from harness.journal import retested
@@ -42,6 +44,19 @@ def contents(run_dir: Path, weights_of: Container[str] | None = None, *, figures
     if not is_any_finished:
         raise UserError(f"{run_dir}: no trial has finished, so there is nothing to publish. Run its suite again.")
     return sorted(found)
+
+
+def without_places(environment: dict[str, Any]) -> dict[str, Any]:
+    """`environment.json` for others: of the folders in its variables, such as PYTHONPATH's, the names alone."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: cut(each) for name, each in cast("dict[str, Any]", value).items()}
+        if not isinstance(value, str):
+            return value
+        return re.sub(r"(^|[:=, ])/[^:=, ]*/(?=[^:=, /])", r"\1.../", value)
+
+    return environment | {name: cut(each) for name, each in environment.items() if name == "variables"}
 
 
 def _predictions(event: object) -> str | None:

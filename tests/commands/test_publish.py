@@ -244,6 +244,19 @@ def test_weights_of_chosen_trials(run: Path, tmp_path: Path, command: Command) -
     assert not (tmp_path / "other").exists()
 
 
+def test_folders_of_the_machine_stay_behind(run: Path, tmp_path: Path, command: Command) -> None:
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    environment = json.loads((own / "environment.json").read_text())
+    kept = {"PYTHONPATH": "/home/me/secret/mine:/opt/shared/yours", "XLA_FLAGS": "--xla_dump_to=/home/me/dump --a=1"}
+    environment["variables"]["kept"] = kept
+    (own / "environment.json").write_text(json.dumps(environment))
+    assert command("publish", own, "--to", tmp_path / "crate")[0] == 0
+    said = json.loads((tmp_path / "crate" / "environment.json").read_text())["variables"]["kept"]
+    assert said == {"PYTHONPATH": ".../mine:.../yours", "XLA_FLAGS": "--xla_dump_to=.../dump --a=1"}
+    assert command("verify", tmp_path / "crate", "--impl", "numpy", "--sample", 8)[0] == 0
+
+
 def test_nothing_is_overwritten_and_nothing_half_is_left(run: Path, tmp_path: Path, command: Command) -> None:
     (taken := tmp_path / "taken").mkdir()
     (taken / "mine.txt").write_text("mine")
